@@ -1,0 +1,1 @@
+"""Train, shrink, distil and ship a video diffusion transformer for phones."""

@@ -1,0 +1,91 @@
+"""Shapes of clips and of their latents: which frame counts and sizes are legal, and how many tokens they cost."""
+
+import dataclasses
+import math
+import re
+
+from mobile_video_jax.core.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Compression:
+    """How far the VAE shrinks a clip: `time` and `space` strides and latent `channels`, written t8_s32_c128."""
+
+    time: int
+    space: int
+    channels: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Compression":
+        """Reads "t4_s16_c16". Raises UserError unless the strides are powers of two and space >= time."""
+        match = re.fullmatch(r"t(\d+)_s(\d+)_c(\d+)", text)
+        if not match:
+            raise UserError(f"compression '{text}' is not of the form t4_s16_c16 (time, space, channels)")
+        time, space, channels = map(int, match.groups())
+        for name, stride in (("time", time), ("space", space)):
+            if stride < 1 or stride & (stride - 1):
+                raise UserError(f"compression '{text}': the {name} stride {stride} is not a power of two")
+        if space < time:
+            raise UserError(f"compression '{text}': the space stride must be at least the time stride")
+        if channels < 1:
+            raise UserError(f"compression '{text}' has no channels")
+        return cls(time, space, channels)
+
+    def __str__(self) -> str:
+        return f"t{self.time}_s{self.space}_c{self.channels}"
+
+    @property
+    def ratio(self) -> float:
+        """RGB values in one long clip for each latent value (the first frame's special place left out)."""
+        return self.time * self.space**2 * 3 / self.channels
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipShape:
+    """Frames, height and width of a clip in pixels, written 49x384x512."""
+
+    frames: int
+    height: int
+    width: int
+
+    @classmethod
+    def parse(cls, text: str) -> "ClipShape":
+        """Reads "49x384x512". Raises UserError when it is anything else."""
+        match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
+        if not match or not all(map(int, match.groups())):
+            raise UserError(f"clip '{text}' is not of the form 49x384x512 (frames, height, width)")
+        return cls(*map(int, match.groups()))
+
+    def __str__(self) -> str:
+        return f"{self.frames}x{self.height}x{self.width}"
+
+    def check(self, compression: Compression) -> "ClipShape":
+        """Returns itself when the VAE can code it; raises UserError with the two nearest legal values if not.
+
+        The first frame is coded alone and the rest in groups of the time stride: frames = time * k + 1.
+        """
+        time, space = compression.time, compression.space
+        if (self.frames - 1) % time:
+            low = (self.frames - 1) // time * time + 1
+            raise UserError(
+                f"{low} frames at temporal stride {time} are legal ({time}k+1); {self.frames} is not: "
+                f"use {low} or {low + time}"
+            )
+        for name, size in (("height", self.height), ("width", self.width)):
+            if size % space:
+                low = size // space * space
+                raise UserError(
+                    f"{name} {size} does not divide by the spatial stride {space}: use "
+                    + (f"{low} or {low + space}" if low else f"{space}")
+                )
+        return self
+
+    def latent(self, compression: Compression) -> tuple[int, int, int]:
+        """The latent grid (time, rows, columns) of this clip."""
+        self.check(compression)
+        time, space = compression.time, compression.space
+        return (self.frames - 1) // time + 1, self.height // space, self.width // space
+
+    def tokens(self, compression: Compression) -> int:
+        """Tokens of the diffusion transformer, one for each place in the latent grid."""
+        return math.prod(self.latent(compression))

@@ -1,0 +1,32 @@
+"""Which times are trained on and sampled at."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mobile_video_jax.core.arrays import Rng, Times
+
+AnyTimes = Float[Array, "*n"]
+
+
+def shift_times(t: AnyTimes, shift: float) -> AnyTimes:
+    """t <- s t / (1 + (s - 1) t): a shift above 1 moves times toward noise (arXiv 2403.03206, section 5.3.2)."""
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def sample_times(rng: Rng, count: int, *, shift: float) -> Times:
+    """Logit-normal(0, 1) times, sigmoid(n), then shifted (arXiv 2403.03206, section 3.1)."""
+    return shift_times(jax.nn.sigmoid(jax.random.normal(rng, (count,))), shift)
+
+
+def stratified_times(count: int, *, shift: float) -> Times:
+    """The same distribution's quantiles at (i + 1/2) / count, for a validation loss that does not jitter."""
+    quantiles = (jnp.arange(count) + 0.5) / count
+    return shift_times(jax.nn.sigmoid(jax.scipy.stats.norm.ppf(quantiles)), shift)
+
+
+def time_grid(steps: int, *, shift: float) -> Float[np.ndarray, "n"]:
+    """The steps + 1 times from 1 (noise) to 0 (data) that a sampler visits."""
+    t = np.linspace(1.0, 0.0, steps + 1)
+    return (shift * t / (1 + (shift - 1) * t)).astype(np.float32)

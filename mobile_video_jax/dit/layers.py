@@ -1,0 +1,23 @@
+"""Between the two layouts of a transformer's parameters: one tree a block, or all blocks stacked for scan."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Params = dict[str, Any]
+
+
+def stack_blocks(params: Params) -> Params:
+    """Parameters with block_0, block_1, … turned into one stacked tree under blocks/block, as scan wants them."""
+    blocks = [params[f"block_{i}"] for i in range(sum(name.startswith("block_") for name in params))]
+    rest = {name: value for name, value in params.items() if not name.startswith("block_")}
+    return {**rest, "blocks": {"block": jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)}}
+
+
+def unstack_blocks(params: Params) -> Params:
+    """The inverse of stack_blocks."""
+    stacked = params["blocks"]["block"]
+    rest = {name: value for name, value in params.items() if name != "blocks"}
+    depth = jax.tree.leaves(stacked)[0].shape[0]
+    return {**rest, **{f"block_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(depth)}}

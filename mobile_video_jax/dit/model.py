@@ -1,0 +1,105 @@
+"""The text-to-video diffusion transformer."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mobile_video_jax.core.arrays import Latents, TextMask, TextStates, Times, Tokens
+from mobile_video_jax.dit.block import DitBlock, Modulation, modulation_table
+from mobile_video_jax.dit.config import BlockShape, DitConfig
+from mobile_video_jax.nn.dense import Dense, zeros
+from mobile_video_jax.nn.embed import time_features
+from mobile_video_jax.nn.norm import rms_normalize
+from mobile_video_jax.nn.rope import RopeTable, rope_table
+from mobile_video_jax.parallel.remat import checkpointed
+
+
+class _ScanBlock(nn.Module):
+    """A DitBlock in the (carry, output) form that nn.scan asks for."""
+
+    shape: BlockShape
+    head_dim: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Tokens, modulation: Modulation, text: TextStates, mask: TextMask, rope: RopeTable
+    ) -> tuple[Tokens, None]:
+        return DitBlock(self.shape, self.head_dim, self.dtype, name="block")(x, modulation, text, mask, rope), None
+
+
+class Dit(nn.Module):
+    """Predicts the velocity of noisy latents x_t at time t, given per-token text states.
+
+    Every latent place is one token (patch 1); position enters through 3-D RoPE alone. A fresh model predicts 0.
+    """
+
+    config: DitConfig
+
+    @nn.compact
+    def __call__(self, x_t: Latents, t: Times, text: TextStates, text_mask: TextMask) -> Latents:
+        cfg, dtype = self.config, jnp.dtype(self.config.dtype)
+        b, lt, lh, lw, channels = x_t.shape
+        rope = rope_table((lt, lh, lw), cfg.head_dim, cfg.rope_theta)
+        text = _TextProjection(cfg.width, dtype, name="text_projection")(text)
+        embedding = self._time_embedding(t, text, text_mask)
+        shared = Dense(6 * cfg.width, ("embed", None), zeros, dtype=dtype, name="modulation")(nn.silu(embedding))
+        x = Dense(cfg.width, (None, "embed"), dtype=dtype, name="patch_in")(x_t.reshape(b, -1, channels))
+        x = self._blocks(x, shared.reshape(b, 6, cfg.width), text, text_mask, rope)
+        x = _Output(channels, dtype, name="output")(x, embedding)
+        return x.reshape(x_t.shape)
+
+    def _time_embedding(self, t: Times, text: TextStates, mask: TextMask) -> Float[Array, "b d"]:
+        cfg, dtype = self.config, jnp.dtype(self.config.dtype)
+        hidden = Dense(cfg.width, (None, "embed"), dtype=dtype, name="time_in")(time_features(t, cfg.time_features))
+        embedding = Dense(cfg.width, ("embed", None), dtype=dtype, name="time_out")(nn.silu(hidden))
+        if cfg.pooled_text:
+            weights = mask.astype(dtype)[..., None]
+            pooled = jnp.sum(text * weights, axis=1) / jnp.sum(weights, axis=1)
+            embedding = embedding + Dense(cfg.width, ("embed", None), dtype=dtype, name="pooled_text")(pooled)
+        return embedding
+
+    def _blocks(self, x: Tokens, shared: Modulation, text: TextStates, mask: TextMask, rope: RopeTable) -> Tokens:
+        cfg, dtype = self.config, jnp.dtype(self.config.dtype)
+        shapes = cfg.block_shapes
+        if cfg.scan:
+            scanned = nn.scan(
+                checkpointed(_ScanBlock, cfg.remat, scanned=True),
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                in_axes=(nn.broadcast,) * 4,
+                length=len(shapes),
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )
+            return scanned(shapes[0], cfg.head_dim, dtype, name="blocks")(x, shared, text, mask, rope)[0]
+        block = checkpointed(DitBlock, cfg.remat)
+        for i, shape in enumerate(shapes):
+            x = block(shape, cfg.head_dim, dtype, name=f"block_{i}")(x, shared, text, mask, rope)
+        return x
+
+
+class _TextProjection(nn.Module):
+    """Two layers that bring text states to the transformer's width."""
+
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, text: TextStates) -> TextStates:
+        hidden = Dense(self.width, (None, "embed"), dtype=self.dtype, name="in")(text)
+        return Dense(self.width, ("embed", None), dtype=self.dtype, name="out")(nn.gelu(hidden, approximate=True))
+
+
+class _Output(nn.Module):
+    """The modulated last layer, zero at the start; its result is float32."""
+
+    channels: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Tokens, embedding: Float[Array, "b d"]) -> Float[Array, "b n c"]:
+        shift, scale = modulation_table(self, jnp.stack([embedding, embedding], axis=1))
+        x = rms_normalize(x) * (1 + scale) + shift
+        return Dense(self.channels, ("embed", None), zeros, name="velocity")(x.astype(jnp.float32))

@@ -1,0 +1,62 @@
+"""Multi-head attention with QK-norm, for self- and cross-attention alike."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mobile_video_jax.nn.dense import Dense, Initializer, xavier
+from mobile_video_jax.nn.norm import RMSNorm
+from mobile_video_jax.nn.rope import RopeTable, apply_rope
+
+# Added to masked logits. Not -inf or -1e9: both overflow fp16, whose largest number is 65,504.
+MASKED = -1e4
+
+
+def attend(
+    q: Float[Array, "b n h d"],
+    k: Float[Array, "b m h d"],
+    v: Float[Array, "b m h d"],
+    mask: Bool[Array, "#b #n m"] | None = None,
+) -> Float[Array, "b n h d"]:
+    """softmax(q k^T / sqrt(d)) v for each head; keys where `mask` is False take no part. Softmax is in float32."""
+    logits = jnp.einsum("bnhd,bmhd->bhnm", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
+    if mask is not None:
+        logits = jnp.where(mask[:, None], logits, MASKED)
+    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+    return jnp.einsum("bhnm,bmhd->bnhd", weights, v)
+
+
+class Attention(nn.Module):
+    """Attention of `heads` heads from x to `context` (x itself when None), with RMS-normalised queries and keys."""
+
+    heads: int
+    head_dim: int
+    out_init: Initializer = xavier
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        context: Float[Array, "b m e"] | None = None,
+        *,
+        rope: RopeTable | None = None,
+        mask: Bool[Array, "#b #n m"] | None = None,
+    ) -> Float[Array, "b n d"]:
+        context = x if context is None else context
+        q = self._heads(x, "q")
+        k = self._heads(context, "k")
+        v = self._heads(context, "v")
+        q = RMSNorm(axis=None, dtype=self.dtype, name="q_norm")(q)
+        k = RMSNorm(axis=None, dtype=self.dtype, name="k_norm")(k)
+        if rope is not None:
+            q, k = apply_rope(q, rope), apply_rope(k, rope)
+        out = attend(q, k, v, mask).reshape(*x.shape[:-1], -1)
+        return Dense(x.shape[-1], ("heads", "embed"), self.out_init, dtype=self.dtype, name="out")(out)
+
+    def _heads(self, x: Float[Array, "b n d"], name: str) -> Float[Array, "b n h k"]:
+        projected = Dense(self.heads * self.head_dim, ("embed", "heads"), dtype=self.dtype, name=name)(x)
+        return projected.reshape(*x.shape[:-1], self.heads, self.head_dim)

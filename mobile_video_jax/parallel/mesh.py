@@ -1,0 +1,72 @@
+"""The device mesh: data, fsdp and tensor axes."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mobile_video_jax.core.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; one of them may be -1, which takes what the others leave."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def sizes(self, devices: int) -> tuple[int, int, int]:
+        """Resolves the -1. Raises UserError where the axes do not multiply to the device count."""
+        sizes = [self.data, self.fsdp, self.tensor]
+        if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+            raise UserError(f"mesh {tuple(sizes)}: give positive sizes, at most one of them -1")
+        rest = math.prod(size for size in sizes if size != -1)
+        if devices % rest or (-1 not in sizes and rest != devices):
+            raise UserError(
+                f"mesh data={self.data} fsdp={self.fsdp} tensor={self.tensor} does not divide "
+                f"{devices} device(s): set one axis to -1 or make the product {devices}"
+            )
+        data, fsdp, tensor = (devices // rest if size == -1 else size for size in sizes)
+        return data, fsdp, tensor
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh over all devices, or over those given (of a described topology, for compiling ahead of time)."""
+    devices = jax.devices() if devices is None else devices
+    sizes = config.sizes(len(devices))
+    grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of a batch: its first axis over the data and fsdp axes."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def check_batch(batch_size: int, mesh: Mesh) -> None:
+    """Raises UserError where the global batch does not divide over the mesh."""
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % shards:
+        raise UserError(
+            f"batch_size {batch_size} does not divide over {shards} data shards: "
+            f"use {max(batch_size // shards, 1) * shards}"
+        )
+
+
+def put_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
+    """Makes global arrays of this process's part of a batch."""
+    sharding = batch_sharding(mesh)
+    return {key: jax.make_array_from_process_local_data(sharding, np.asarray(value)) for key, value in batch.items()}

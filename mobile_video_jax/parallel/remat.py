@@ -1,0 +1,27 @@
+"""Rematerialisation policies by name: what a block keeps for the backward pass."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+
+from mobile_video_jax.core.errors import UserError
+
+# none: keep everything; dots: keep matrix products; full: keep only the block's input.
+POLICIES: dict[str, Callable[..., bool] | None] = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def checkpointed(block: type[nn.Module], policy: str, *, scanned: bool = False) -> type[nn.Module]:
+    """The module class with the named policy applied. Raises UserError for an unknown name.
+
+    Inside a scan XLA cannot merge the two forward passes, so the costly guard against that is switched off.
+    """
+    if policy not in POLICIES:
+        raise UserError(f"remat '{policy}' is unknown; choose one of {', '.join(POLICIES)}")
+    if POLICIES[policy] is None:
+        return block
+    return nn.remat(block, policy=POLICIES[policy], prevent_cse=not scanned)

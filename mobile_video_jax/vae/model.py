@@ -1,0 +1,86 @@
+"""The compressed video VAE: encoder, decoder and the network of both."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mobile_video_jax.core.arrays import Latents, Video
+from mobile_video_jax.nn.conv import Clip, Conv, shuffle_down, shuffle_up
+from mobile_video_jax.nn.dense import Dense
+from mobile_video_jax.nn.norm import RMSNorm
+from mobile_video_jax.vae.blocks import AttentionBlock, ConvBlock
+from mobile_video_jax.vae.config import VaeConfig
+from mobile_video_jax.vae.posterior import Posterior
+
+
+class Encoder(nn.Module):
+    """Clips in [-1, 1] to the mean and log-variance of their latents."""
+
+    config: VaeConfig
+
+    @nn.compact
+    def __call__(self, video: Video) -> Posterior:
+        cfg, dtype = self.config, jnp.dtype(self.config.dtype)
+        levels = cfg.levels(cfg.encoder_widths, cfg.encoder_depths)
+        x = shuffle_down(video.astype(dtype), 1, cfg.patch)
+        x = Conv(levels[0].width, False, dtype=dtype, name="stem")(x)
+        for i, level in enumerate(levels):
+            for j in range(level.depth):
+                x = ConvBlock(level.temporal, dtype, name=f"level_{i}_block_{j}")(x)
+            if level.step:
+                x = shuffle_down(x, *level.step)
+                x = Dense(levels[i + 1].width, (None, None), dtype=dtype, name=f"down_{i}")(x)
+        for j in range(cfg.attention_blocks):
+            x = AttentionBlock(cfg.head_dim, cfg.rope_theta, dtype, name=f"attention_{j}")(x)
+        x = nn.silu(RMSNorm(axis=None, dtype=dtype, name="norm")(x))
+        moments = Dense(2 * cfg.strides.channels, (None, None), name="moments")(x.astype(jnp.float32))
+        mean, log_variance = jnp.split(moments, 2, axis=-1)
+        # The bounds keep exp() finite; a trained encoder stays well inside them.
+        return Posterior(mean, jnp.clip(log_variance, -20.0, 10.0))
+
+
+class Decoder(nn.Module):
+    """Latents to clips in about [-1, 1]."""
+
+    config: VaeConfig
+
+    @nn.compact
+    def __call__(self, latents: Latents) -> Video:
+        cfg, dtype = self.config, jnp.dtype(self.config.dtype)
+        levels = cfg.levels(cfg.decoder_widths, cfg.decoder_depths)
+        x = Dense(levels[-1].width, (None, None), dtype=dtype, name="stem")(latents)
+        for j in range(cfg.attention_blocks):
+            x = AttentionBlock(cfg.head_dim, cfg.rope_theta, dtype, name=f"attention_{j}")(x)
+        for i, level in reversed(list(enumerate(levels))):
+            if level.step:
+                x = self._up(x, level.step, level.width, f"up_{i}")
+            for j in range(level.depth):
+                x = ConvBlock(level.temporal, dtype, name=f"level_{i}_block_{j}")(x)
+        x = nn.silu(RMSNorm(axis=None, dtype=dtype, name="norm")(x))
+        x = Conv(3 * cfg.patch**2, False, dtype=dtype, name="pixels")(x)
+        return shuffle_up(x.astype(jnp.float32), 1, cfg.patch)
+
+    def _up(self, x: Clip, step: tuple[int, int], width: int, name: str) -> Clip:
+        time, space = step
+        features = width * time * space**2
+        return shuffle_up(Dense(features, (None, None), dtype=x.dtype, name=name)(x), time, space)
+
+
+class Vae(nn.Module):
+    """A causal video autoencoder: `encode` to a posterior over latents, `decode` back to pixels."""
+
+    config: VaeConfig
+
+    def setup(self) -> None:
+        self.encoder = Encoder(self.config)
+        self.decoder = Decoder(self.config)
+
+    def encode(self, video: Video) -> Posterior:
+        """Posterior of clips [b, t, h, w, 3] in [-1, 1]; latent frame j sees frames up to time_stride * j only."""
+        return self.encoder(video)
+
+    def decode(self, latents: Latents) -> Video:
+        """Clips of unnormalised latents."""
+        return self.decoder(latents)
+
+    def __call__(self, video: Video) -> Video:
+        return self.decode(self.encode(video).mean)
