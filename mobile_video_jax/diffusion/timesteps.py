@@ -3,14 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from mobile_video_jax.core.arrays import Rng, Times
 
-AnyTimes = Float[Array, "*n"]
 
-
-def shift_times(t: AnyTimes, shift: float) -> AnyTimes:
+def shift_times(t: Times, shift: float) -> Times:
     """t <- s t / (1 + (s - 1) t): a shift above 1 moves times toward noise (arXiv 2403.03206, section 5.3.2)."""
     return shift * t / (1 + (shift - 1) * t)
 
@@ -28,5 +26,4 @@ def stratified_times(count: int, *, shift: float) -> Times:
 
 def time_grid(steps: int, *, shift: float) -> Float[np.ndarray, "n"]:
     """The steps + 1 times from 1 (noise) to 0 (data) that a sampler visits."""
-    t = np.linspace(1.0, 0.0, steps + 1)
-    return (shift * t / (1 + (shift - 1) * t)).astype(np.float32)
+    return np.asarray(shift_times(jnp.linspace(1.0, 0.0, steps + 1), shift))

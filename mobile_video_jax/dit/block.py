@@ -11,6 +11,7 @@ from mobile_video_jax.dit.config import BlockShape
 from mobile_video_jax.nn.attention import Attention
 from mobile_video_jax.nn.dense import zeros
 from mobile_video_jax.nn.ffn import FeedForward
+from mobile_video_jax.nn.module import partitioned
 from mobile_video_jax.nn.norm import rms_normalize
 from mobile_video_jax.nn.rope import RopeTable
 
@@ -19,7 +20,7 @@ Modulation = Float[Array, "b k d"]
 
 def modulation_table(module: nn.Module, modulation: Modulation) -> list[Float[Array, "b 1 d"]]:
     """Adds the module's own learned table to the shared modulation and splits it into its k vectors [b, 1, d]."""
-    init = nn.with_logical_partitioning(zeros, (None, "embed"))
+    init = partitioned(zeros, (None, "embed"))
     table = module.param("modulation", init, modulation.shape[1:])
     return jnp.split(modulation + table.astype(modulation.dtype), modulation.shape[1], axis=1)
 

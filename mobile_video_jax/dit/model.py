@@ -87,7 +87,7 @@ class _TextProjection(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, text: TextStates) -> TextStates:
+    def __call__(self, text: TextStates) -> Float[Array, "b s d"]:
         hidden = Dense(self.width, (None, "embed"), dtype=self.dtype, name="in")(text)
         return Dense(self.width, ("embed", None), dtype=self.dtype, name="out")(nn.gelu(hidden, approximate=True))
 

@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mobile_video_jax.nn.module import partitioned
+
 Initializer = nn.initializers.Initializer
 zeros = nn.initializers.zeros_init()
 xavier = nn.initializers.xavier_uniform()
@@ -25,11 +27,11 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
-        kernel_init = nn.with_logical_partitioning(self.kernel_init, self.axes)
+        kernel_init = partitioned(self.kernel_init, self.axes)
         kernel = self.param("kernel", kernel_init, (x.shape[-1], self.features))
         # One flat matrix product: XLA's CPU back end is several times slower on batched ones.
         y = x.reshape(-1, x.shape[-1]).astype(self.dtype) @ kernel.astype(self.dtype)
         if self.use_bias:
-            bias = self.param("bias", nn.with_logical_partitioning(zeros, self.axes[1:]), (self.features,))
+            bias = self.param("bias", partitioned(zeros, self.axes[1:]), (self.features,))
             y = y + bias.astype(self.dtype)
         return y.reshape(*x.shape[:-1], self.features)

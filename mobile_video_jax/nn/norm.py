@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mobile_video_jax.nn.module import partitioned
+
 # fp16's smallest normal number is 6.1e-5; phones may flush anything below it to zero, so eps stays above.
 EPS = 1e-4
 
@@ -25,6 +27,6 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-        init = nn.with_logical_partitioning(nn.initializers.ones_init(), (self.axis,))
+        init = partitioned(nn.initializers.ones_init(), (self.axis,))
         scale = self.param("scale", init, (x.shape[-1],))
         return rms_normalize(x).astype(self.dtype) * scale.astype(self.dtype)

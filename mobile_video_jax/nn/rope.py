@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from mobile_video_jax.core.errors import UserError
 
-RopeTable = tuple[Float[np.ndarray, "n half"], Float[np.ndarray, "n half"]]
+RopeTable = tuple[Float[Array, "n half"], Float[Array, "n half"]]
 
 
 def rope_table(grid: tuple[int, int, int], head_dim: int, theta: float) -> RopeTable:
@@ -24,11 +24,11 @@ def rope_table(grid: tuple[int, int, int], head_dim: int, theta: float) -> RopeT
         places[:, axis, None] * theta ** (-np.arange(count) / count)[None, :] for axis, count in enumerate(counts)
     ]
     angle = np.concatenate(angles, axis=1)
-    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    return jnp.asarray(np.cos(angle), jnp.float32), jnp.asarray(np.sin(angle), jnp.float32)
 
 
 def apply_rope(x: Float[Array, "b n h d"], table: RopeTable) -> Float[Array, "b n h d"]:
     """Rotates the pairs (x[j], x[j + d/2]) of each head by its token's angles."""
-    cos, sin = (jnp.asarray(part, x.dtype)[None, :, None, :] for part in table)
+    cos, sin = (part.astype(x.dtype)[None, :, None, :] for part in table)
     first, second = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

@@ -51,7 +51,7 @@ class VaeConfig:
         steps = len(widths) - 1
         steps_in_time = int(math.log2(self.strides.time))
         if len(depths) != len(widths) or len(self.encoder_widths) != len(self.decoder_widths):
-            raise UserError("the VAE's widths and depths must have the same number of levels, encoder and decoder alike")
+            raise UserError("the VAE's widths and depths must name the same number of levels, in both halves")
         if not steps_in_time <= steps <= int(math.log2(self.strides.space)):
             raise UserError(
                 f"a VAE of {self.compression} takes {steps_in_time + 1} to {int(math.log2(self.strides.space)) + 1} "

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mobile_video_jax.core.arrays import Latents, Video
-from mobile_video_jax.nn.conv import Clip, Conv, shuffle_down, shuffle_up
+from mobile_video_jax.nn.conv import Clip, Conv, Resized, shuffle_down, shuffle_up
 from mobile_video_jax.nn.dense import Dense
 from mobile_video_jax.nn.norm import RMSNorm
 from mobile_video_jax.vae.blocks import AttentionBlock, ConvBlock
@@ -59,7 +59,7 @@ class Decoder(nn.Module):
         x = Conv(3 * cfg.patch**2, False, dtype=dtype, name="pixels")(x)
         return shuffle_up(x.astype(jnp.float32), 1, cfg.patch)
 
-    def _up(self, x: Clip, step: tuple[int, int], width: int, name: str) -> Clip:
+    def _up(self, x: Clip, step: tuple[int, int], width: int, name: str) -> Resized:
         time, space = step
         features = width * time * space**2
         return shuffle_up(Dense(features, (None, None), dtype=x.dtype, name=name)(x), time, space)

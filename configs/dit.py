@@ -1,0 +1,69 @@
+"""The text-to-video diffusion transformer.
+
+python -m launch.train --config=configs/dit.py:small --workdir=runs/dit --config.data=data/latents
+
+Variants: tiny (two CPU cores), small (one accelerator), server and mobile (the paper's shapes: 28 blocks, 32 heads,
+FFN 8192 and 20 blocks, 20 heads, FFN 6144, both 2048 wide). `python -m launch.inspect --config=configs/dit.py:server`
+prints what each costs.
+"""
+
+import dataclasses
+
+import ml_collections
+
+from mobile_video_jax.core.config import to_config_dict
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.stages.dit import DitTraining
+from mobile_video_jax.train.config import OptimizerConfig
+
+LARGE = DitConfig(width=2048, head_dim=64, rope_theta=10_000.0, scan=True, remat="full", dtype="bfloat16")
+MODELS = {
+    "tiny": DitConfig(width=192, depth=6, heads=6, head_dim=32, ffn=768),
+    "small": dataclasses.replace(LARGE, width=1024, depth=16, heads=16, ffn=4096),
+    "mobile": dataclasses.replace(LARGE, depth=20, heads=20, ffn=6144),
+    "server": dataclasses.replace(LARGE, depth=28, heads=32, ffn=8192),
+}
+
+
+def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
+    """The config of a variant. Raises UserError for an unknown one."""
+    if variant not in MODELS:
+        raise UserError(f"variant '{variant}' is unknown: use one of {', '.join(MODELS)}")
+    if variant == "tiny":
+        return to_config_dict(_tiny())
+    return to_config_dict(
+        DitTraining(
+            clip="49x384x512",
+            compression="t8_s32_c128",
+            text_tokens=77,
+            model=MODELS[variant],
+            steps=200_000,
+            batch_size=256,
+            eval_every=2_000,
+            checkpoint_every=2_000,
+        )
+    )
+
+
+def _tiny() -> DitTraining:
+    # Muon learns motion in a fraction of the steps that Adam takes at this size.
+    optimizer = OptimizerConfig(
+        name="muon",
+        learning_rate=1e-2,
+        adam_learning_rate=2e-3,
+        schedule="linear",
+        weight_decay=0.0,
+        ema_decay=0.995,
+    )
+    return DitTraining(
+        clip="17x32x32",
+        compression="t4_s8_c16",
+        model=MODELS["tiny"],
+        steps=1_200,
+        batch_size=64,
+        eval_every=200,
+        eval_batches=1,
+        checkpoint_every=400,
+        optimizer=optimizer,
+    )

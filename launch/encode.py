@@ -1,0 +1,37 @@
+"""Encodes a data set: python -m launch.encode --vae=RUN --data=DIR --out=DIR
+
+Writes normalised latents and text states in shards, and the VAE beside them. A stopped job goes on where it was.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from launch import cli
+from mobile_video_jax.stages.encode import encode_dataset
+
+VAE = flags.DEFINE_string("vae", None, "The VAE's run directory.", required=True)
+DATA = flags.DEFINE_string("data", None, "A prepared video data set.", required=True)
+OUT = flags.DEFINE_string("out", None, "The folder of the encoded data set.", required=True)
+CLIP = flags.DEFINE_string("clip", "", "Frames x height x width of the clips; the VAE's training clip if empty.")
+TEXT_ENCODER = flags.DEFINE_string("text_encoder", "minilm", "The text encoder of the captions.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Clips encoded at once.")
+SHARD_RECORDS = flags.DEFINE_integer("shard_records", 1024, "Records in a shard.")
+
+
+def main() -> None:
+    out = Path(OUT.value)
+    manifest = encode_dataset(
+        Path(VAE.value),
+        Path(DATA.value),
+        out,
+        clip=CLIP.value,
+        text_encoder=TEXT_ENCODER.value,
+        batch_size=BATCH_SIZE.value,
+        shard_records=SHARD_RECORDS.value,
+    )
+    cli.finish(out, {"out": str(out), "splits": manifest["splits"]})
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,48 @@
+"""Draws clips: python -m launch.sample --model=RUN --prompt="two red circles moving left" --out=DIR
+
+Writes one mp4 and one gif a prompt; --prompt may be given several times. Clip number i has seed + i.
+"""
+
+import re
+from pathlib import Path
+
+from absl import flags
+
+from launch import cli
+from mobile_video_jax.core.files import write_json
+from mobile_video_jax.data.video_file import write_gif, write_mp4
+from mobile_video_jax.stages.generate import Generator, SampleConfig
+from mobile_video_jax.train.progress import Progress
+
+MODEL = flags.DEFINE_string("model", None, "The transformer's run directory.", required=True)
+PROMPT = flags.DEFINE_multi_string("prompt", None, "What to show.", required=True)
+OUT = flags.DEFINE_string("out", None, "The folder for the clips.", required=True)
+STEPS = flags.DEFINE_integer("steps", 40, "Solver steps.")
+GUIDANCE = flags.DEFINE_float("guidance", 5.0, "Guidance scale; 1 is none and costs half.")
+SHIFT = flags.DEFINE_float("shift", 1.0, "Time shift; above 1 spends more steps on noise.")
+SOLVER = flags.DEFINE_string("solver", "euler", "euler or heun.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the first clip's noise.")
+FPS = flags.DEFINE_integer("fps", 8, "Frames a second of the files.")
+SCALE = flags.DEFINE_integer("scale", 1, "Enlarges each pixel to SCALE x SCALE.")
+
+
+def main() -> None:
+    out = Path(OUT.value)
+    config = SampleConfig(STEPS.value, GUIDANCE.value, SHIFT.value, SOLVER.value)
+    progress = Progress("sample:", len(PROMPT.value))
+    seeds = [SEED.value + i for i in range(len(PROMPT.value))]
+    clips = Generator.load(Path(MODEL.value)).generate(
+        PROMPT.value, seeds, config, progress=lambda done: progress.report(done)
+    )
+    files = []
+    for seed, prompt, frames in zip(seeds, PROMPT.value, clips, strict=True):
+        name = f"{seed:05}-{re.sub('[^a-z0-9]+', '-', prompt.lower()).strip('-')[:60]}"
+        write_mp4(out / f"{name}.mp4", frames, FPS.value, scale=SCALE.value)
+        write_gif(out / f"{name}.gif", frames, FPS.value, scale=SCALE.value)
+        files.append({"file": f"{name}.mp4", "prompt": prompt, "seed": seed})
+    write_json(out / "samples.json", {"model": MODEL.value, "sampling": config.__dict__, "clips": files})
+    cli.finish(out, {"out": str(out), "clips": [item["file"] for item in files]})
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,261 @@
+"""A captioned world of moving shapes that we draw ourselves, so that what a clip shows is known exactly.
+
+A clip holds one group: `count` objects of one shape, colour and motion before a grey background. The objects move
+together, never touch and never leave the frame. Lengths are fractions of the frame's shorter side, so that a clip
+looks alike at every size, and a motion covers its whole path whatever the number of frames.
+
+Draws are a function of (seed, split, index) alone. The combinations (count, colour, shape, motion) whose places in the
+world's tuples sum to a multiple of six are held out: "test" draws only those, "train" and "validation" only the others,
+so that test prompts ask for compositions never trained on while each single value was (a Latin square over attributes).
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from mobile_video_jax.core.arrays import Frames
+from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+ATTRIBUTES = ("count", "colour", "shape", "motion")
+COUNTS = (1, 2, 3)
+COLOURS = {
+    "red": (230, 35, 35),
+    "green": (35, 230, 35),
+    "blue": (35, 35, 230),
+    "yellow": (230, 230, 35),
+    "cyan": (35, 230, 230),
+    "magenta": (230, 35, 230),
+}
+# Signed distance to the outline from (row, column) offsets, both in units of the shape's radius; negative is inside.
+SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "circle": lambda y, x: np.sqrt(x * x + y * y) - 1,
+    "square": lambda y, x: np.maximum(np.abs(x), np.abs(y)) - 0.88,
+    "triangle": lambda y, x: np.maximum(y, 0.866 * np.abs(x) - 0.5 * y) - 0.62,
+    "cross": lambda y, x: np.maximum(np.maximum(np.abs(x), np.abs(y)) - 1.05, np.minimum(np.abs(x), np.abs(y)) - 0.38),
+}
+DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0), "still": (0, 0)}  # rows, columns
+MOTIONS = (*DIRECTIONS, "circling")
+# The two ranges of grey (0-255) between which each background's pattern runs.
+BACKGROUNDS = {
+    "dark": ((10, 60), (10, 60)),
+    "light": ((190, 245), (190, 245)),
+    "gradient": ((20, 80), (160, 230)),
+    "stripes": ((30, 100), (140, 220)),
+    "noise": ((30, 80), (150, 220)),
+}
+KNOWN = {"counts": COUNTS, "colours": COLOURS, "shapes": SHAPES, "motions": MOTIONS, "backgrounds": BACKGROUNDS}
+
+MIN_SIDE = 32  # pixels; below it a triangle and a circle look the same
+REACH = 1.25  # no shape reaches farther than this from its centre, in radii
+GAP = 0.04  # least distance between two objects' reaches, in sides
+RADII = {1: (0.15, 0.21), 2: (0.11, 0.14), 3: (0.10, 0.12)}  # by count, in sides
+TRAVEL = (0.30, 0.40)  # length of a straight path, in sides
+ROUND = 0.75  # diameter of a round path for each unit of travel: three objects must still fit beside it
+
+NUMBERS = {1: "one", 2: "two", 3: "three"}
+# For each motion: the participle, the verb after one object and the verb after several.
+VERBS = {
+    **{way: (f"moving {way}", f"moves {way}", f"move {way}") for way in ("up", "down")},
+    **{way: (f"moving {way}", f"moves to the {way}", f"move to the {way}") for way in ("left", "right")},
+    "still": ("staying still", "stays still", "stay still"),
+    "circling": ("going round in circles", "goes round in circles", "go round in circles"),
+}
+WORDINGS = (
+    "{number} {things} {moving}",
+    "{article} {things} {moving}",
+    "{article} {things} {moves}",
+    "{number} {things} that {moves}",
+)
+
+Combination = tuple[int, str, str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """The values that each attribute of a clip may take; the default is everything that can be drawn.
+
+    Raises UserError for an unknown or repeated value, and when holding out combinations leaves a value untrained.
+    """
+
+    counts: tuple[int, ...] = COUNTS
+    colours: tuple[str, ...] = tuple(COLOURS)
+    shapes: tuple[str, ...] = tuple(SHAPES)
+    motions: tuple[str, ...] = MOTIONS
+    backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)
+
+    def __post_init__(self) -> None:
+        for field, known in KNOWN.items():
+            values = getattr(self, field)
+            unknown = [value for value in values if value not in known]
+            if unknown:
+                raise UserError(f"world.{field} has no '{unknown[0]}'; it has {', '.join(map(str, known))}")
+            if not values or len(set(values)) < len(values):
+                raise UserError(f"world.{field} must name one value or more, each once; got {values}")
+        trained = [set(values) for values in zip(*combinations(self, "train"), strict=True)]
+        if trained != [set(self.values(attribute)) for attribute in ATTRIBUTES]:
+            raise UserError(
+                "the combinations held out for test leave a value of this world out of train: "
+                f"give at least two of {', '.join(f'{name}s' for name in ATTRIBUTES)} more than one value"
+            )
+
+    def values(self, attribute: str) -> tuple[Any, ...]:
+        """The values of one attribute, named in the singular as in `Attributes`."""
+        return getattr(self, f"{attribute}s")
+
+
+@dataclasses.dataclass(frozen=True)
+class Attributes:
+    """What one clip shows."""
+
+    count: int
+    colour: str
+    shape: str
+    motion: str
+    background: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """A drawn clip: frames uint8 [t h w 3], a caption that is true of it, and its attributes."""
+
+    frames: Frames
+    caption: str
+    attributes: Attributes
+
+
+@functools.cache
+def combinations(world: World, split: str) -> tuple[Combination, ...]:
+    """All (count, colour, shape, motion) that a split draws from. Raises UserError for an unknown split."""
+    if split not in SPLITS:
+        raise UserError(f"there is no split '{split}'; there are {', '.join(SPLITS)}")
+    places = itertools.product(*(enumerate(world.values(attribute)) for attribute in ATTRIBUTES))
+    return tuple(
+        tuple(value for _, value in combination)  # type: ignore[misc]
+        for combination in places
+        if (sum(place for place, _ in combination) % 6 == 0) == (split == "test")
+    )
+
+
+def caption(attributes: Attributes, wording: int) -> str:
+    """One of the `len(WORDINGS)` ways to say what the clip shows; the background is left unsaid."""
+    several = attributes.count > 1
+    noun = attributes.shape + ("" if not several else "es" if attributes.shape == "cross" else "s")
+    moving, moves, move = VERBS[attributes.motion]
+    number = NUMBERS[attributes.count]
+    return WORDINGS[wording].format(
+        number=number,
+        article=number if several else "a",
+        things=f"{attributes.colour} {noun}",
+        moving=moving,
+        moves=move if several else moves,
+    )
+
+
+def prompts(world: World, seed: int, n: int, split: str) -> list[tuple[str, Attributes]]:
+    """The captions and attributes of a split's first `n` clips of several frames, without drawing them."""
+    return [_choose(combinations(world, split), world, _rng(seed, split, index)) for index in range(n)]
+
+
+def draw(world: World, clip: ClipShape, seed: int, index: int, split: str) -> Sample:
+    """Draws clip `index` of a split.
+
+    A one-frame clip cannot show motion, so it is drawn from the split's "still" combinations alone.
+    Raises UserError for frames under 32 pixels, an unknown split, or one frame of a world without still objects.
+    """
+    if min(clip.height, clip.width) < MIN_SIDE:
+        raise UserError(f"clip {clip} is too small to draw shapes in: use {MIN_SIDE} pixels or more")
+    choices = combinations(world, split)
+    if clip.frames == 1:
+        choices = tuple(choice for choice in choices if choice[-1] == "still")
+        if not choices:
+            raise UserError(f"one-frame clips show still objects, and {split} has none: add 'still' to world.motions")
+    rng = _rng(seed, split, index)
+    text, attributes = _choose(choices, world, rng)
+    objects = _coverage(attributes, clip, rng)[..., None]
+    background = _background(attributes.background, clip, rng)[None, :, :, None]
+    colour = np.array(COLOURS[attributes.colour], np.float32)
+    return Sample((background + objects * (colour - background) + 0.5).astype(np.uint8), text, attributes)
+
+
+def coverage(shape: str, y: np.ndarray, x: np.ndarray, radius: float) -> np.ndarray:
+    """How much of each pixel (0-1) a shape covers; `y` and `x` are its offsets from the shape's centre in pixels."""
+    scale = np.float32(radius)
+    return np.clip(0.5 - scale * SHAPES[shape](y / scale, x / scale), 0, 1)
+
+
+def _rng(seed: int, split: str, index: int) -> np.random.Generator:
+    return np.random.default_rng([seed, SPLITS.index(split), index])
+
+
+def _choose(choices: tuple[Combination, ...], world: World, rng: np.random.Generator) -> tuple[str, Attributes]:
+    background = world.backgrounds[rng.integers(len(world.backgrounds))]
+    attributes = Attributes(*choices[rng.integers(len(choices))], background)
+    return caption(attributes, int(rng.integers(len(WORDINGS)))), attributes
+
+
+def _coverage(attributes: Attributes, clip: ClipShape, rng: np.random.Generator) -> Float[np.ndarray, "t h w"]:
+    """How much of each pixel the group covers."""
+    side = min(clip.height, clip.width)
+    radius = side * rng.uniform(*RADII[attributes.count])
+    path = side * _path(attributes.motion, clip.frames, rng)
+    centres = _layout(attributes.count, radius, path, clip, rng) + path[:, None]
+    y, x = np.split(centres.astype(np.float32), 2, axis=-1)
+    rows = np.arange(clip.height, dtype=np.float32) + 0.5 - y  # [t n h]: pixel centres relative to each object
+    columns = np.arange(clip.width, dtype=np.float32) + 0.5 - x
+    return coverage(attributes.shape, rows[..., :, None], columns[..., None, :], radius).max(axis=1)
+
+
+def _path(motion: str, frames: int, rng: np.random.Generator) -> Float[np.ndarray, "t 2"]:
+    """Offsets of the group from the middle of its path, rows and columns in sides."""
+    travel = rng.uniform(*TRAVEL)
+    if motion == "circling":
+        # One whole turn, either way round; the last frame stops one step short of the first.
+        angle = rng.uniform(0, 2 * np.pi) + rng.choice([-1, 1]) * 2 * np.pi * np.arange(frames) / frames
+        return ROUND * travel / 2 * np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    return travel * np.outer(np.linspace(-0.5, 0.5, frames), DIRECTIONS[motion])
+
+
+def _layout(
+    count: int, radius: float, path: np.ndarray, clip: ClipShape, rng: np.random.Generator
+) -> Float[np.ndarray, "n 2"]:
+    """Places for the objects such that none leaves the frame or comes near another anywhere on the path."""
+    size = np.array([clip.height, clip.width])
+    low, high = REACH * radius - path.min(axis=0), size - REACH * radius - path.max(axis=0)
+    first, second = np.triu_indices(count, k=1)
+    apart = 2 * REACH * radius + GAP * size.min()
+    while True:  # ends: the radii leave room for every count and path
+        places = rng.uniform(low, high, (1 if count == 1 else 256, count, 2))
+        distances = np.linalg.norm(places[:, first] - places[:, second], axis=-1)
+        clear = (distances > apart).all(axis=1)
+        if clear.any():
+            return places[clear.argmax()]
+
+
+def _background(kind: str, clip: ClipShape, rng: np.random.Generator) -> Float[np.ndarray, "h w"]:
+    """A grey picture (0-255), smooth enough for a small VAE to code."""
+    low, high = (rng.uniform(*greys) for greys in BACKGROUNDS[kind])
+    side = np.float32(min(clip.height, clip.width))
+    rows, columns = (np.arange(n, dtype=np.float32) / side for n in (clip.height, clip.width))
+
+    def along(angle: float) -> np.ndarray:
+        return np.float32(np.sin(angle)) * rows[:, None] + np.float32(np.cos(angle)) * columns
+
+    angle = rng.uniform(0, 2 * np.pi)
+    if kind == "gradient":
+        pattern = along(angle)
+        pattern = (pattern - pattern.min()) / np.ptp(pattern)
+    elif kind == "stripes":
+        pattern = 0.5 + 0.5 * np.tanh(3 * np.sin(2 * np.pi * rng.uniform(2.5, 4) * along(angle)))
+    elif kind == "noise":
+        waves = [np.sin(rng.uniform(10, 40) * along(turn) + turn * 9) for turn in angle + np.arange(8) * 2.4]
+        pattern = np.clip(0.5 + sum(waves) / 8, 0, 1)
+    else:
+        pattern = np.zeros((clip.height, clip.width), np.float32)
+    return np.float32(low) + np.float32(high - low) * pattern

@@ -1,0 +1,70 @@
+"""How close a decoded clip is to the clip it came from: PSNR and SSIM."""
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+from scipy import ndimage
+
+from mobile_video_jax.core.errors import UserError
+
+Videos = UInt8[np.ndarray, "*b t h w 3"]
+PerClip = Float64[np.ndarray, "*b"]
+
+PEAK = 255.0
+# Wang et al. 2004: an 11x11 Gaussian window of sigma 1.5 and the stabilisers (0.01 L)^2 and (0.03 L)^2.
+SIGMA, RADIUS = 1.5, 5
+C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+
+
+def psnr(reference: Videos, video: Videos) -> PerClip:
+    """Peak signal-to-noise ratio of every clip in dB: 10 log10(255^2 / MSE), with the MSE over the whole clip.
+
+    One clip [t h w 3] gives an array without axes, a batch [b t h w 3] gives one value a clip. Identical clips give
+    infinity, so average the MSE rather than the PSNR where that may happen. Raises UserError unless both are uint8
+    clips of one shape.
+    """
+    _check(reference, video)
+    difference = reference.astype(np.float32) - video
+    error = np.mean(np.square(difference), axis=(-4, -3, -2, -1), dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        return np.asarray(10 * np.log10(PEAK**2 / error))
+
+
+def ssim(reference: Videos, video: Videos) -> PerClip:
+    """Structural similarity of every clip in [-1, 1], averaged over its frames, colours and window positions.
+
+    Wang, Bovik, Sheikh and Simoncelli, "Image Quality Assessment: From Error Visibility to Structural Similarity",
+    IEEE Transactions on Image Processing 13(4), 2004, equation 13, on each colour channel; windows that would reach
+    over the border are left out. Shapes and errors as in `psnr`; frames smaller than the window raise UserError too.
+    """
+    _check(reference, video)
+    height, width = reference.shape[-3:-1]
+    if min(height, width) <= 2 * RADIUS:
+        raise UserError(f"SSIM needs frames of at least {2 * RADIUS + 1} pixels a side; these are {height}x{width}")
+    shape = reference.shape[:-3]
+    pairs = zip(reference.reshape(-1, height, width, 3), video.reshape(-1, height, width, 3), strict=True)
+    return np.asarray(np.mean(np.reshape([_frame_ssim(a, b) for a, b in pairs], shape), axis=-1))
+
+
+def _frame_ssim(reference: UInt8[np.ndarray, "h w 3"], video: UInt8[np.ndarray, "h w 3"]) -> float:
+    # float64, because E[x^2] - E[x]^2 cancels nearly all digits in the flat areas where SSIM is most sensitive.
+    x, y = reference.astype(np.float64), video.astype(np.float64)
+    mean_x, mean_y = _window_mean(x), _window_mean(y)
+    variances = _window_mean(x * x + y * y) - mean_x**2 - mean_y**2
+    covariance = _window_mean(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
+    structure = (2 * covariance + C2) / (variances + C2)
+    return float(np.mean(luminance * structure))
+
+
+def _window_mean(image: Float64[np.ndarray, "h w 3"]) -> Float64[np.ndarray, "y x 3"]:
+    smooth = ndimage.gaussian_filter(image, SIGMA, radius=RADIUS, axes=(0, 1))
+    return smooth[RADIUS:-RADIUS, RADIUS:-RADIUS]
+
+
+def _check(reference: Videos, video: Videos) -> None:
+    if reference.shape != video.shape:
+        raise UserError(f"cannot compare clips of different shapes: {reference.shape} and {video.shape}")
+    if reference.dtype != np.uint8 or video.dtype != np.uint8:
+        raise UserError(f"clips are compared as uint8 (0 to 255); these are {reference.dtype} and {video.dtype}")
+    if reference.ndim not in (4, 5) or reference.shape[-1] != 3:
+        raise UserError(f"clips are [t h w 3] or [b t h w 3]; this one is {list(reference.shape)}")

@@ -1,0 +1,89 @@
+"""From prompts to clips: text encoder, transformer, sampler and VAE decoder of one run."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mobile_video_jax.core.arrays import Clips
+from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.diffusion.guidance import guided
+from mobile_video_jax.diffusion.samplers import sample
+from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.nn.module import apply
+from mobile_video_jax.stages.bundle import VaeBundle, restore_params
+from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.text.encoder import TextEncoder, load_text_encoder, pad
+from mobile_video_jax.train.run import read_run
+from mobile_video_jax.vae.pixels import to_bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    """How clips are drawn: solver steps, guidance scale, time shift and solver."""
+
+    steps: int = 40
+    guidance: float = 5.0
+    shift: float = 1.0
+    solver: str = "euler"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: jit caches on it
+class Generator:
+    """A text-to-video model ready to sample."""
+
+    config: DitTraining
+    dit: Dit
+    params: Any
+    vae: VaeBundle
+    text_encoder: TextEncoder
+    latent_shape: tuple[int, int, int, int]
+
+    @classmethod
+    def load(cls, run: Path) -> "Generator":
+        """Reads a transformer run and the VAE inside it. Raises UserError where one is missing or damaged."""
+        config = from_mapping(DitTraining, read_run(run, "dit")["config"])
+        stage = DitStage(config)
+        example = [jnp.zeros((1, *stage.latent_shape)), jnp.zeros(1)]
+        example += [jnp.zeros((1, config.text_tokens, config.text_width)), jnp.ones((1, config.text_tokens), bool)]
+        params = restore_params(run, stage.dit, *example)
+        encoder = load_text_encoder(config.text_encoder)
+        return cls(config, stage.dit, params, VaeBundle.load(run / "vae"), encoder, stage.latent_shape)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        config: SampleConfig,
+        *,
+        batch_size: int = 16,
+        progress: Callable[[int], object] = lambda done: None,
+    ) -> Clips:
+        """One clip a prompt. A clip depends on its prompt and seed alone, not on what else is drawn with it."""
+        text, mask = pad(self.text_encoder.encode(prompts), self.config.text_tokens)
+        run = jax.jit(self._sample, static_argnums=4)
+        clips = []
+        batch_size = min(batch_size, len(prompts))
+        for start in range(0, len(prompts), batch_size):
+            # A short last batch is filled up by its last prompt, so that one program serves all batches.
+            rows = np.minimum(np.arange(start, start + batch_size), len(prompts) - 1)
+            keys = jnp.stack([jax.random.key(seeds[row]) for row in rows])
+            noise = jax.vmap(lambda key: jax.random.normal(key, self.latent_shape))(keys)
+            video = run((self.params, self.vae.params), noise, text[rows], mask[rows], config)
+            clips.append(np.asarray(video)[: len(prompts) - start])
+            progress(min(start + batch_size, len(prompts)))
+        return np.concatenate(clips)
+
+    def _sample(self, params: Any, noise: Any, text: Any, mask: Any, config: SampleConfig) -> Any:
+        dit_params, vae_params = params
+
+        def denoiser(x_t: Any, t: Any, text: Any, mask: Any) -> Any:
+            return apply(self.dit, dit_params, x_t, t, text, mask)
+
+        velocity = guided(denoiser, text, mask, config.guidance)
+        latents = sample(velocity, noise, steps=config.steps, shift=config.shift, solver=config.solver)
+        return to_bytes(self.vae.decode(vae_params, latents))

@@ -1,0 +1,112 @@
+"""Checkpoints: the model (averaged weights), the rest of the state, and the data position, saved together."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding
+
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.train.state import TrainState
+
+FOLDER = "checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints of one run, RUN/checkpoints/STEP/{model,state,data}; saving runs beside training."""
+
+    def __init__(self, run: Path, *, keep: int):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        self._folder = run.absolute() / FOLDER
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    @property
+    def latest(self) -> int | None:
+        """The newest complete step, None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, data_state: Any) -> None:
+        """Starts saving the state and the iterator's JSON-able position; returns before it is on disk."""
+        rest = {"step": state.step, "params": state.params, "opt_state": state.opt_state}
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave(state.ema),
+                state=ocp.args.StandardSave(rest),
+                data=ocp.args.JsonSave(data_state),
+            ),
+        )
+
+    def restore(self, shapes: TrainState, shardings: TrainState) -> tuple[TrainState, Any]:
+        """The newest state, laid out as `shardings` say (any device count), and the data position."""
+        step = self.latest
+        target = jax.tree.map(abstract, shapes, shardings)
+        rest = {"step": target.step, "params": target.params, "opt_state": target.opt_state}
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    model=ocp.args.StandardRestore(target.ema),
+                    state=ocp.args.StandardRestore(rest),
+                    data=ocp.args.JsonRestore(),
+                ),
+            )
+        except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
+            raise damaged(self._folder / str(step), error) from error
+        return TrainState(ema=restored["model"], **restored["state"]), restored["data"]
+
+    def close(self) -> None:
+        """Waits until everything is on disk."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def abstract(shape: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    """The shape and placement that a restored array shall have."""
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """The error for a checkpoint that cannot be read."""
+    first_line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return UserError(f"checkpoint {path} is damaged or of another model ({first_line}): delete it to use an older one")
+
+
+def newest_step(run: Path) -> int | None:
+    """The newest complete checkpoint of a run, without opening it."""
+    names = [path.name for path in (run / FOLDER).glob("*") if path.name.isdigit() and (path / "model").is_dir()]
+    return max(map(int, names), default=None)
+
+
+def restore_model(run: Path, target: Any) -> Any:
+    """The averaged weights of a run's newest checkpoint, shaped and placed as `target` says.
+
+    Raises UserError where the run has no checkpoint or a damaged one.
+    """
+    step = newest_step(run)
+    if step is None:
+        raise UserError(f"{run} holds no checkpoint: train it first, or name another run")
+    path = run.absolute() / FOLDER / str(step) / "model"
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(path, target)
+    except Exception as error:  # see Checkpoints.restore
+        raise damaged(path.parent, error) from error
+
+
+def save_model(run: Path, step: int, params: Any) -> None:
+    """Writes a checkpoint that holds a model alone: what a command other than training leaves."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(run.absolute() / FOLDER / str(step) / "model", params)
+
+
+def read_json(path: Path) -> Any:
+    """Parses a JSON file of a run. Raises UserError where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: {path.parent} is no run directory") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error})") from error

@@ -1,0 +1,46 @@
+"""Metrics to WORKDIR/metrics.jsonl and to TensorBoard."""
+
+import json
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+from mobile_video_jax.core.files import replacing
+
+NAME = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Appends one JSON line a logged step. A resumed run drops the lines past the step that it resumes from."""
+
+    def __init__(self, run: Path, *, resumed_step: int):
+        path = run / NAME
+        lines = read_metrics(run)
+        with replacing(path) as temporary:
+            kept = [line for line in lines if line["step"] <= resumed_step]
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a", buffering=1)
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=resumed_step)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Records the values of one step."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes both."""
+        self._file.close()
+        self._board.close()
+
+
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics.jsonl; a last line cut short by a kill is left out."""
+    path = run / NAME
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines

@@ -1,0 +1,66 @@
+"""Optimizers by name."""
+
+from typing import Any
+
+import jax
+import optax
+from optax.contrib import MuonDimensionNumbers, muon
+
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.train.config import OptimizerConfig
+
+
+def learning_rate(config: OptimizerConfig, steps: int, peak: float) -> optax.Schedule:
+    """Linear warm-up over the share `warmup` of all steps, then decay to zero at the last."""
+    warmup = max(int(config.warmup * steps), 1)
+    rest = max(steps - warmup, 1)
+    decays = {
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+        "constant": optax.constant_schedule(peak),
+    }
+    if config.schedule not in decays:
+        raise UserError(f"schedule '{config.schedule}' is unknown; choose one of {', '.join(decays)}")
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decays[config.schedule]], [warmup])
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """Gradient clipping by global norm, then AdamW or Muon. Weight decay acts on kernels alone."""
+    rate = learning_rate(config, steps, config.learning_rate)
+    if config.name == "adamw":
+        update = optax.adamw(
+            rate,
+            config.beta1,
+            config.beta2,
+            weight_decay=config.weight_decay,
+            mask=lambda tree: _map_kernels(_is, tree),
+        )
+    elif config.name == "muon":
+        update = muon(
+            rate,
+            adam_b1=config.beta1,
+            adam_b2=config.beta2,
+            weight_decay=config.weight_decay,
+            adam_learning_rate=learning_rate(config, steps, config.adam_learning_rate),
+            muon_weight_dimension_numbers=lambda tree: _map_kernels(_dimension_numbers, tree),
+        )
+    else:
+        raise UserError(f"optimizer '{config.name}' is unknown; choose one of adamw, muon")
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+
+
+def _map_kernels(function: Any, params: Any) -> Any:
+    names = lambda path: [str(getattr(key, "key", key)) for key in path]
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: function(names(path), leaf), params)
+
+
+def _is(names: list[str], leaf: Any) -> bool:
+    return names[-1] == "kernel"
+
+
+def _dimension_numbers(names: list[str], leaf: Any) -> MuonDimensionNumbers | None:
+    """How Muon sees a kernel as a matrix: all axes but the last are inputs; scanned layers are a batch."""
+    if names[-1] != "kernel":
+        return None
+    first = 1 if "blocks" in names else 0
+    return MuonDimensionNumbers(tuple(range(first, leaf.ndim - 1)), (leaf.ndim - 1,))

@@ -1,0 +1,38 @@
+"""Progress of a long task on stderr: how far, how fast, how long still."""
+
+import sys
+import time
+from collections.abc import Callable
+
+
+def say(text: str) -> None:
+    """Prints a line of progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 1:02:03 or 2:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Progress:
+    """Rate and estimated time of a task of `total` steps, measured since the last report."""
+
+    def __init__(self, name: str, total: int, *, done: int = 0, write: Callable[[str], None] = say):
+        self._name, self._total, self._write = name, total, write
+        self._last_done, self._last_time = done, time.monotonic()
+
+    def report(self, done: int, text: str = "") -> float:
+        """Prints a line for `done` steps and returns the rate in steps a second."""
+        now = time.monotonic()
+        rate = (done - self._last_done) / max(now - self._last_time, 1e-9)
+        left = duration((self._total - done) / rate) if rate else "?"
+        self._write(f"{self._name} {done}/{self._total}  {text}  {rate:.2f}/s  {left} left")
+        self._last_done, self._last_time = done, now
+        return rate
+
+    def skip_time(self) -> None:
+        """Leaves the time since the last report out of the next rate (an evaluation, a save)."""
+        self._last_time = time.monotonic()

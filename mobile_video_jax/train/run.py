@@ -1,0 +1,75 @@
+"""The run directory: what was run, with which config and code, so that the folder explains itself."""
+
+import dataclasses
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import write_json
+from mobile_video_jax.core.revision import git_revision, versions
+from mobile_video_jax.train.checkpoint import read_json
+from mobile_video_jax.train.config import TrainConfig
+
+NAME = "run.json"
+
+# What may change when a run goes on: how long, how often it reports, and on which devices.
+MAY_CHANGE = (
+    *("steps", "log_every", "eval_every", "eval_batches", "checkpoint_every", "keep_checkpoints"),
+    *("mesh", "loader_threads", "data", "init_from"),
+)
+
+
+def open_run(run: Path, config: TrainConfig, description: dict[str, Any]) -> None:
+    """Writes run.json into a new run directory, or checks that an existing one was made with the same config.
+
+    Raises UserError where the folder holds another run, naming the first key that differs, or something else.
+    """
+    values = json.loads(json.dumps(dataclasses.asdict(config)))
+    if (run / NAME).exists():
+        _check_same(run, read_json(run / NAME)["config"], values)
+        return
+    if run.exists() and any(run.iterdir()):
+        raise UserError(f"{run} is not empty and holds no run: name a new folder with --workdir")
+    run.mkdir(parents=True, exist_ok=True)
+    write_run(run, config.stage, values, description)
+
+
+def write_run(run: Path, stage: str, config: dict[str, Any], description: dict[str, Any]) -> None:
+    """Writes run.json."""
+    record = {
+        "stage": stage,
+        "description": description,
+        "config": config,
+        "revision": git_revision(),
+        "versions": versions(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    write_json(run / NAME, record)
+
+
+def read_run(run: Path, stage: str | None = None) -> dict[str, Any]:
+    """The content of run.json. Raises UserError where there is none or where the run is of another stage."""
+    if not run.is_dir():
+        raise UserError(f"{run} does not exist: name the folder of a training run")
+    record = read_json(run / NAME)
+    if stage is not None and record["stage"] != stage:
+        raise UserError(f"{run} is a run of stage '{record['stage']}', not '{stage}': name another run")
+    return record
+
+
+def _check_same(run: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    for key, value in _flat(new).items():
+        if key.split(".")[0] not in MAY_CHANGE and _flat(old).get(key) != value:
+            raise UserError(
+                f"{run} was trained with {key}={_flat(old).get(key)!r}, this config has {value!r}: "
+                "use the old value or another --workdir"
+            )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,55 @@
+"""What the one training loop asks of a stage."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+
+from mobile_video_jax.core.arrays import Rng, Scalar
+from mobile_video_jax.train.config import TrainConfig
+
+Params = Any
+Batch = dict[str, Any]
+Metrics = dict[str, Scalar]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one step costs: tokens (latent places) of the batch, and FLOPs of forward and backward passes."""
+
+    tokens: int
+    flops: int
+
+
+class Stage(Protocol):
+    """A training stage: its data, its loss, how it is judged and what it leaves in the run directory.
+
+    `init` returns parameters that carry their logical axis names. `loss` and `evaluate_batch` are pure and are
+    compiled by the loop. Every batch holds "record", the ids of its records, for the report of a failure.
+    """
+
+    @property
+    def config(self) -> TrainConfig: ...
+
+    def init(self, rng: Rng) -> Params: ...
+
+    def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]: ...
+
+    def evaluate_batch(self, params: Params, batch: Batch, rng: Rng) -> Metrics: ...
+
+    def train_batches(self) -> grain.IterDataset: ...
+
+    def eval_batches(self) -> Iterable[dict[str, np.ndarray]]: ...
+
+    def cost(self) -> Cost: ...
+
+    def description(self) -> dict[str, Any]: ...
+
+    def inspect(self) -> dict[str, Any]: ...
+
+    def start(self, run: Path) -> None: ...
+
+    def finish(self, run: Path, params: Params, progress: Callable[[str], None]) -> None: ...

@@ -1,0 +1,61 @@
+"""One training step, compiled over the mesh."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from mobile_video_jax.core.rng import step_key
+from mobile_video_jax.parallel.mesh import batch_sharding, replicated
+from mobile_video_jax.train.stage import Batch, Metrics, Params, Stage
+from mobile_video_jax.train.state import TrainState
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def make_step(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh, shardings: TrainState) -> Step:
+    """The compiled (state, batch) -> (state, metrics); the state's memory is reused."""
+    config = stage.config.optimizer
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        rng = step_key(stage.config.seed, state.step)
+        grads, metrics = _gradients(stage, state.params, batch, rng, config.accumulate)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        # The average warms up with the step count, so that a short run is not dominated by its first weights.
+        decay = jnp.minimum(config.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        ema = optax.incremental_update(params, state.ema, 1.0 - decay)
+        metrics["grad_norm"] = optax.global_norm(grads)
+        return TrainState(state.step + 1, params, ema, opt_state), metrics
+
+    return jax.jit(
+        step,
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def _gradients(stage: Stage, params: Params, batch: Batch, rng: jax.Array, accumulate: int) -> tuple[Params, Metrics]:
+    """Gradients and metrics, averaged over `accumulate` equal parts of the batch that run one after the other."""
+
+    def one(part: Batch, key: jax.Array) -> tuple[Params, Metrics]:
+        (loss, metrics), grads = jax.value_and_grad(stage.loss, has_aux=True)(params, part, key)
+        return grads, {"loss": loss, **metrics}
+
+    if accumulate == 1:
+        return one(batch, rng)
+    # Strided parts keep every device busy: each part takes some rows of every device's share.
+    parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+    summed = jax.tree.map(
+        lambda shape: jnp.zeros(shape.shape, shape.dtype),
+        jax.eval_shape(one, jax.tree.map(lambda x: x[0], parts), rng),
+    )
+
+    def body(total: tuple[Params, Metrics], item: tuple[Batch, jax.Array]) -> tuple[tuple[Params, Metrics], None]:
+        return jax.tree.map(jnp.add, total, one(*item)), None
+
+    total, _ = jax.lax.scan(body, summed, (parts, jax.random.split(rng, accumulate)))
+    return jax.tree.map(lambda x: x / accumulate, total)

@@ -1,0 +1,101 @@
+"""The VAE: shapes, causality, posterior, latent statistics."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.vae.config import VaeConfig
+from mobile_video_jax.vae.latent_stats import LatentStats
+from mobile_video_jax.vae.losses import VaeLossConfig, reconstruction_loss
+from mobile_video_jax.vae.model import Vae
+from mobile_video_jax.vae.pixels import to_bytes, to_signed
+from mobile_video_jax.vae.posterior import Posterior
+
+SMALL = {"encoder_widths": (8, 8, 12), "decoder_widths": (8, 8, 12), "head_dim": 6}
+
+
+def trained_looking(vae: Vae, video: jax.Array) -> dict:
+    """Random parameters without the zeros of a fresh model, which would hide paths from the gradient."""
+    params = nn.unbox(vae.init(jax.random.key(0), video))
+    leaves, treedef = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    return treedef.unflatten(
+        [leaf + 0.2 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("compression", "levels", "grid"),
+    [("t4_s8_c4", 3, (3, 2, 4)), ("t4_s16_c4", 3, (3, 1, 2)), ("t2_s8_c3", 3, (5, 2, 4)), ("t1_s4_c3", 2, (9, 4, 8))],
+)
+def test_latent_grid_and_reconstruction_shape(compression, levels, grid):
+    config = VaeConfig(compression, *((8,) * levels, (1,) * levels) * 2, head_dim=8)
+    vae, video = Vae(config), jnp.zeros((2, 9, 16, 32, 3))
+    params = vae.init(jax.random.key(0), video)
+    posterior = vae.apply(params, video, method="encode")
+    assert posterior.mean.shape == (2, *grid, config.strides.channels)
+    assert vae.apply(params, video).shape == video.shape
+
+
+def test_the_first_frame_alone_is_a_clip_and_codes_as_it_does_within_one():
+    vae, video = Vae(VaeConfig(**SMALL)), jax.random.normal(jax.random.key(2), (1, 9, 16, 16, 3))
+    params = trained_looking(vae, video)
+    whole = vae.apply(params, video, method="encode").mean
+    alone = vae.apply(params, video[:, :1], method="encode").mean
+    np.testing.assert_allclose(alone, whole[:, :1], atol=1e-5)
+    np.testing.assert_allclose(
+        vae.apply(params, alone, method="decode"), vae.apply(params, whole, method="decode")[:, :1], atol=1e-5
+    )
+
+
+def test_encoder_and_decoder_are_causal():
+    vae, video = Vae(VaeConfig(**SMALL)), jax.random.normal(jax.random.key(2), (1, 9, 16, 16, 3))
+    params = trained_looking(vae, video)
+    latents = vae.apply(params, video, method="encode").mean
+    encode = lambda x: (vae.apply(params, x, method="encode").mean ** 2).sum(axis=(0, 2, 3, 4))
+    decode = lambda z: (vae.apply(params, z, method="decode") ** 2).sum(axis=(0, 2, 3, 4))
+    seen = np.abs(np.asarray(jax.jacrev(encode)(video))).sum(axis=(1, 3, 4, 5)) > 0
+    # Latent frame j holds pixel frames 4j-3 .. 4j and sees everything before them, nothing after.
+    np.testing.assert_array_equal(seen, [[s <= 4 * j for s in range(9)] for j in range(3)])
+    seen = np.abs(np.asarray(jax.jacrev(decode)(latents))).sum(axis=(1, 3, 4, 5)) > 0
+    np.testing.assert_array_equal(seen, [[j <= -(-t // 4) for j in range(3)] for t in range(9)])
+
+
+def test_posterior_kl_equals_its_definition_by_sampling():
+    posterior = Posterior(jnp.full((1, 1, 1, 1, 1), 0.7), jnp.full((1, 1, 1, 1, 1), np.log(0.25)))
+    samples = np.asarray(jax.vmap(posterior.sample)(jax.random.split(jax.random.key(0), 200_000))).ravel()
+    log_ratio = -0.5 * ((samples - 0.7) ** 2 / 0.25 + np.log(0.25)) + 0.5 * samples**2
+    np.testing.assert_allclose(posterior.kl_to_normal(), log_ratio.mean(), rtol=0.02)
+
+
+def test_reconstruction_loss_weighs_its_parts():
+    video = jnp.zeros((1, 1, 2, 2, 3))
+    posterior = Posterior(jnp.ones((1, 1, 1, 1, 1)), jnp.zeros((1, 1, 1, 1, 1)))
+    loss, parts = reconstruction_loss(VaeLossConfig(l1=1.0, l2=2.0, kl=0.1), video, video + 0.5, posterior)
+    np.testing.assert_allclose(loss, 0.5 + 2 * 0.25 + 0.1 * 0.5, rtol=1e-6)
+    assert set(parts) == {"l1", "l2", "kl"}
+
+
+def test_latent_statistics_round_trip_and_refuse_a_dead_channel(tmp_path):
+    latents = np.random.default_rng(0).normal((1.0, -2.0), (3.0, 0.5), (4, 2, 3, 3, 2)).astype(np.float32)
+    stats = LatentStats.measure([latents[:2], latents[2:]])
+    stats.save(tmp_path)
+    normal = np.asarray(LatentStats.load(tmp_path).normalize(jnp.asarray(latents)))
+    np.testing.assert_allclose(normal.mean(axis=(0, 1, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(normal.std(axis=(0, 1, 2, 3)), 1, atol=1e-5)
+    np.testing.assert_allclose(stats.denormalize(jnp.asarray(normal)), latents, atol=1e-5)
+    with pytest.raises(UserError, match="constant"):
+        LatentStats.measure([np.zeros((2, 1, 1, 1, 3))])
+
+
+def test_levels_that_do_not_fit_the_compression_are_refused():
+    with pytest.raises(UserError, match="takes 4 to 6 levels"):
+        Vae(VaeConfig("t8_s32_c8")).init(jax.random.key(0), jnp.zeros((1, 9, 32, 32, 3)))
+
+
+def test_pixels_round_trip():
+    pixels = jnp.arange(256, dtype=jnp.uint8).reshape(1, 1, 16, 16, 1).repeat(3, axis=-1)
+    np.testing.assert_array_equal(to_bytes(to_signed(pixels)), pixels)
