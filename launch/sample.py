@@ -31,9 +31,8 @@ def main() -> None:
     config = SampleConfig(STEPS.value, GUIDANCE.value, SHIFT.value, SOLVER.value)
     progress = Progress("sample:", len(PROMPT.value))
     seeds = [SEED.value + i for i in range(len(PROMPT.value))]
-    clips = Generator.load(Path(MODEL.value)).generate(
-        PROMPT.value, seeds, config, progress=lambda done: progress.report(done)
-    )
+    generator = Generator.load(Path(MODEL.value))
+    clips = generator.generate(PROMPT.value, seeds, config, progress=lambda done: progress.report(done))
     files = []
     for seed, prompt, frames in zip(seeds, PROMPT.value, clips, strict=True):
         name = f"{seed:05}-{re.sub('[^a-z0-9]+', '-', prompt.lower()).strip('-')[:60]}"

@@ -1,8 +1,10 @@
 """Trains any stage: python -m launch.train --config=configs/STAGE.py:VARIANT --workdir=DIR [--config.key=value ...]
 
-Goes on by itself from the newest checkpoint in DIR. SIGTERM saves and leaves with status 143.
+Goes on by itself from the newest checkpoint in DIR. SIGTERM saves and leaves with status 143; a loss that is not finite stops the run with status 1.
 """
 
+import signal
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -10,7 +12,7 @@ from ml_collections import config_flags
 
 from launch import cli
 from mobile_video_jax.stages.registry import build_stage
-from mobile_video_jax.train.loop import train
+from mobile_video_jax.train.loop import Preempted, TrainingDiverged, train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The stage's config, FILE.py:VARIANT.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run directory, new or to go on with.", required=True)
@@ -18,7 +20,14 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The run directory, new or to go 
 
 def main() -> None:
     run = Path(WORKDIR.value)
-    summary = train(build_stage(CONFIG.value.to_dict()), run)
+    try:
+        summary = train(build_stage(CONFIG.value.to_dict()), run)
+    except Preempted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
+    except TrainingDiverged as failure:
+        print("error:", failure, file=sys.stderr)
+        sys.exit(1)
     cli.finish(run, summary)
 
 

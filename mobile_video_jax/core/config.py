@@ -26,7 +26,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], path: str = "config") 
     built = {}
     for key, value in values.items():
         if dataclasses.is_dataclass(types[key]):
-            value = from_mapping(types[key], value, f"{path}.{key}")  # type: ignore[arg-type]
+            value = from_mapping(types[key], value, f"{path}.{key}")
         elif isinstance(value, list):
             value = tuple(tuple(item) if isinstance(item, list) else item for item in value)
         built[key] = value

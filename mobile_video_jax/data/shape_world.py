@@ -100,10 +100,8 @@ class World:
                 raise UserError(f"world.{field} must name one value or more, each once; got {values}")
         trained = [set(values) for values in zip(*combinations(self, "train"), strict=True)]
         if trained != [set(self.values(attribute)) for attribute in ATTRIBUTES]:
-            raise UserError(
-                "the combinations held out for test leave a value of this world out of train: "
-                f"give at least two of {', '.join(f'{name}s' for name in ATTRIBUTES)} more than one value"
-            )
+            names = ", ".join(f"{attribute}s" for attribute in ATTRIBUTES)
+            raise UserError(f"too few values to hold combinations out for test: give two of {names} two or more")
 
     def values(self, attribute: str) -> tuple[Any, ...]:
         """The values of one attribute, named in the singular as in `Attributes`."""
@@ -135,27 +133,21 @@ def combinations(world: World, split: str) -> tuple[Combination, ...]:
     """All (count, colour, shape, motion) that a split draws from. Raises UserError for an unknown split."""
     if split not in SPLITS:
         raise UserError(f"there is no split '{split}'; there are {', '.join(SPLITS)}")
-    places = itertools.product(*(enumerate(world.values(attribute)) for attribute in ATTRIBUTES))
-    return tuple(
-        tuple(value for _, value in combination)  # type: ignore[misc]
-        for combination in places
-        if (sum(place for place, _ in combination) % 6 == 0) == (split == "test")
-    )
+    values = [world.values(attribute) for attribute in ATTRIBUTES]
+    places = itertools.product(*(range(len(row)) for row in values))
+    chosen = (place for place in places if (sum(place) % 6 == 0) == (split == "test"))
+    return tuple(tuple(row[i] for row, i in zip(values, place, strict=True)) for place in chosen)  # type: ignore[misc]
 
 
 def caption(attributes: Attributes, wording: int) -> str:
     """One of the `len(WORDINGS)` ways to say what the clip shows; the background is left unsaid."""
-    several = attributes.count > 1
-    noun = attributes.shape + ("" if not several else "es" if attributes.shape == "cross" else "s")
-    moving, moves, move = VERBS[attributes.motion]
-    number = NUMBERS[attributes.count]
-    return WORDINGS[wording].format(
-        number=number,
-        article=number if several else "a",
-        things=f"{attributes.colour} {noun}",
-        moving=moving,
-        moves=move if several else moves,
-    )
+    number, several = NUMBERS[attributes.count], attributes.count > 1
+    article = number if several else "a"
+    plural = "" if not several else "es" if attributes.shape == "cross" else "s"
+    things = f"{attributes.colour} {attributes.shape}{plural}"
+    moving, *verbs = VERBS[attributes.motion]
+    words = {"number": number, "article": article, "things": things, "moving": moving, "moves": verbs[several]}
+    return WORDINGS[wording].format(**words)
 
 
 def prompts(world: World, seed: int, n: int, split: str) -> list[tuple[str, Attributes]]:
@@ -175,7 +167,7 @@ def draw(world: World, clip: ClipShape, seed: int, index: int, split: str) -> Sa
     if clip.frames == 1:
         choices = tuple(choice for choice in choices if choice[-1] == "still")
         if not choices:
-            raise UserError(f"one-frame clips show still objects, and {split} has none: add 'still' to world.motions")
+            raise UserError(f"a one-frame clip shows still objects, and the {split} split of this world has none")
     rng = _rng(seed, split, index)
     text, attributes = _choose(choices, world, rng)
     objects = _coverage(attributes, clip, rng)[..., None]
@@ -222,10 +214,8 @@ def _path(motion: str, frames: int, rng: np.random.Generator) -> Float[np.ndarra
     return travel * np.outer(np.linspace(-0.5, 0.5, frames), DIRECTIONS[motion])
 
 
-def _layout(
-    count: int, radius: float, path: np.ndarray, clip: ClipShape, rng: np.random.Generator
-) -> Float[np.ndarray, "n 2"]:
-    """Places for the objects such that none leaves the frame or comes near another anywhere on the path."""
+def _layout(count: int, radius: float, path: np.ndarray, clip: ClipShape, rng: np.random.Generator) -> np.ndarray:
+    """Places [n 2] for the objects such that none leaves the frame or comes near another anywhere on the path."""
     size = np.array([clip.height, clip.width])
     low, high = REACH * radius - path.min(axis=0), size - REACH * radius - path.max(axis=0)
     first, second = np.triu_indices(count, k=1)

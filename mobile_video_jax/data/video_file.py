@@ -185,7 +185,7 @@ def _fit(frame: av.VideoFrame, clip: ClipShape, crop: Crop) -> np.ndarray:
     return pixels[row : row + clip.height, column : column + clip.width]
 
 
-def _enlarged(frames: Frames, scale: int) -> Frames:
+def _enlarged(frames: Frames, scale: int) -> np.ndarray:
     return frames.repeat(scale, axis=1).repeat(scale, axis=2)
 
 

@@ -4,11 +4,12 @@ import base64
 import dataclasses
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import jinja2
+import numpy as np
 from cycler import cycler
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -18,7 +19,8 @@ from mobile_video_jax.core.files import replacing
 from mobile_video_jax.data.video_file import mp4_bytes
 
 Cell = str | int | float
-Series = tuple[Sequence[float], Sequence[float]]
+Values = Sequence[float | int] | np.ndarray
+Series = tuple[Values, Values]
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; the dashes do the same for a grey print.
 LINES = cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7"], linestyle=["-", "--", "-.", ":"])
@@ -49,7 +51,7 @@ class Curves:
 
     kind: ClassVar[str] = "curves"
     title: str
-    series: dict[str, Series]
+    series: Mapping[str, Series]
     x_label: str = "step"
     y_label: str = "loss"
     log_y: bool = False
@@ -84,7 +86,7 @@ class Gallery:
     kind: ClassVar[str] = "gallery"
     rows: Sequence[GalleryRow]
     caption: str = ""
-    fps: int = 8
+    fps: float | int = 8
 
 
 Block = Table | Curves | Gallery
@@ -147,8 +149,8 @@ def _svg(curves: Curves) -> Markup:
     return Markup(svg[svg.index("<svg") :].replace(INK, "currentColor"))
 
 
-def _video_uri(clip: ClipView, fps: int) -> str:
-    return "data:video/mp4;base64," + base64.b64encode(mp4_bytes(clip.frames, fps, clip.scale)).decode()
+def _video_uri(clip: ClipView, fps: float | int) -> str:
+    return "data:video/mp4;base64," + base64.b64encode(mp4_bytes(clip.frames, float(fps), clip.scale)).decode()
 
 
 def _digits(cell: Cell) -> str:

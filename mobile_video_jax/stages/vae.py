@@ -28,10 +28,16 @@ from mobile_video_jax.vae.pixels import to_signed
 
 @dataclasses.dataclass(frozen=True)
 class VaeTraining(TrainConfig):
-    """Config of a VAE run: the clips it sees, the network and the loss. `stats_batches` measure the latents."""
+    """Config of a VAE run: the clips it sees, the network and the loss.
+
+    `mix_data` is a second data set that fills the share `mix_share` of every training batch (real video beside drawn
+    shapes, say). `stats_batches` of training measure the latents.
+    """
 
     stage: str = "vae"
     clip: str = "17x64x64"
+    mix_data: str = ""
+    mix_share: float = 0.25
     stats_batches: int = 16
     model: VaeConfig = dataclasses.field(default_factory=VaeConfig)
     loss: VaeLossConfig = dataclasses.field(default_factory=VaeLossConfig)
@@ -64,17 +70,24 @@ class VaeStage:
         return {"loss": loss, "psnr": jnp.mean(10 * jnp.log10(4.0 / squared)), **parts}
 
     def train_batches(self) -> grain.IterDataset:
-        return self._batches("train", train=True)
+        cfg = self.config
+        if not cfg.mix_data:
+            return self._batches(cfg.data, "train", cfg.batch_size, train=True)
+        mixed = round(cfg.batch_size * cfg.mix_share)
+        first = self._batches(cfg.data, "train", cfg.batch_size - mixed, train=True)
+        second = self._batches(cfg.mix_data, "train", mixed, train=True)
+        return grain.experimental.ZipIterDataset([first, second]).map(_joined)
 
     def eval_batches(self) -> Iterable[dict[str, np.ndarray]]:
-        return itertools.islice(self._batches("validation", train=False), self.config.eval_batches)
+        batches = self._batches(self.config.data, "validation", self.config.batch_size, train=False)
+        return itertools.islice(batches, self.config.eval_batches)
 
-    def _batches(self, split: str, *, train: bool) -> grain.IterDataset:
+    def _batches(self, data: str, split: str, batch_size: int, *, train: bool) -> grain.IterDataset:
         return clip_batches(
-            Path(self.config.data),
+            Path(data),
             split,
             self.clip,
-            self.config.batch_size,
+            batch_size,
             self.config.seed,
             train=train,
             threads=self.config.loader_threads,
@@ -119,3 +132,10 @@ class VaeStage:
         encode = jax.jit(lambda params, video: apply(self.vae, params, to_signed(video), method="encode").mean)
         batches = itertools.islice(self.train_batches(), self.config.stats_batches)
         LatentStats.measure([np.asarray(encode(params, batch["video"])) for batch in batches]).save(run)
+
+
+def _joined(batches: tuple[Batch, Batch]) -> Batch:
+    """One batch of two; records of the second data set count down from -1, so that a report can tell them apart."""
+    first, second = batches
+    second = {**second, "record": -1 - second["record"]}
+    return {key: np.concatenate([first[key], second[key]]) for key in first}

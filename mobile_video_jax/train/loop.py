@@ -88,7 +88,8 @@ class _Loop:
         """Steps until the end; returns the last state and loss."""
         previous = signal.signal(signal.SIGTERM, self._terminate)
         try:
-            return self.state, self._steps()
+            loss = self._steps()
+            return self.state, loss
         finally:
             signal.signal(signal.SIGTERM, previous)
             self.log.close()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tensorboardX import SummaryWriter
 
@@ -34,7 +35,7 @@ class MetricsLog:
         self._board.close()
 
 
-def read_metrics(run: Path) -> list[dict[str, float]]:
+def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl; a last line cut short by a kill is left out."""
     path = run / NAME
     lines = []

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import numpy as np
@@ -24,6 +24,7 @@ class Cost:
     flops: int
 
 
+@runtime_checkable
 class Stage(Protocol):
     """A training stage: its data, its loss, how it is judged and what it leaves in the run directory.
 

@@ -21,7 +21,7 @@ Tree = Any
 class TrainState:
     """Everything that a step changes. The random key of a step follows from the seed and `step`."""
 
-    step: jax.Array
+    step: Tree
     params: Tree
     ema: Tree
     opt_state: Tree

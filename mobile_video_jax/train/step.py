@@ -27,7 +27,7 @@ def make_step(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh,
         # The average warms up with the step count, so that a short run is not dominated by its first weights.
         decay = jnp.minimum(config.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = optax.incremental_update(params, state.ema, 1.0 - decay)
-        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_norm"] = optax.tree.norm(grads)
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 
     return jax.jit(

@@ -11,6 +11,9 @@ from mobile_video_jax.vae.blocks import AttentionBlock, ConvBlock
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.posterior import Posterior
 
+# Noise of a fresh posterior: small beside the mean, or the decoder sees nothing worth learning from at first.
+START_LOG_VARIANCE = -6.0
+
 
 class Encoder(nn.Module):
     """Clips in [-1, 1] to the mean and log-variance of their latents."""
@@ -35,7 +38,7 @@ class Encoder(nn.Module):
         moments = Dense(2 * cfg.strides.channels, (None, None), name="moments")(x.astype(jnp.float32))
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         # The bounds keep exp() finite; a trained encoder stays well inside them.
-        return Posterior(mean, jnp.clip(log_variance, -20.0, 10.0))
+        return Posterior(mean, jnp.clip(log_variance + START_LOG_VARIANCE, -20.0, 10.0))
 
 
 class Decoder(nn.Module):

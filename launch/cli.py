@@ -1,0 +1,92 @@
+"""What every command has in common: flags, one-line errors, --help, and the last lines of stdout."""
+
+import errno
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from absl import flags, logging
+
+from mobile_video_jax.core.errors import UserError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+# What the system refuses because of a path or a disk that the user can change.
+REFUSED = tuple(
+    getattr(errno, name)
+    for name in ["EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOTDIR", "EISDIR", "ENAMETOOLONG"]
+)
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Parses sys.argv, calls `main` and exits.
+
+    The status is 0, 2 after one line `error: …` on stderr for bad input, or 130 after Ctrl-C. Other exceptions are
+    bugs and keep their traceback.
+    """
+    logging.use_absl_handler()  # to stderr, and without the INFO lines of absl and Orbax
+    logging.set_verbosity(logging.WARNING)
+    if {"--help", "-help", "-h"} & set(sys.argv[1:]):
+        print(_help())
+        sys.exit(0)
+    _parse()
+    try:
+        main()
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    sys.exit(0)
+
+
+def finish(path: Path, summary: dict[str, Any]) -> None:
+    """Prints the result's path and the summary as the final line of JSON."""
+    print(path)
+    print(json.dumps(summary), flush=True)
+
+
+def _parse() -> None:
+    """Parses the flags and, through them, runs a config file: whatever goes wrong there is bad input."""
+    try:
+        positional = flags.FLAGS(sys.argv)[1:]
+        for flag in flags.FLAGS.get_flags_for_module(sys.argv[0]):
+            if flag.flag_type() == "config object":
+                if flag.value is None:
+                    raise UserError(f"--{flag.name} is missing; see --help")
+                flag.value.lock()  # ml_collections keeps the error of a file that does not open until its first use
+    except Exception as error:
+        _fail(_said_of_flags(error))
+    if positional:
+        _fail(f"unexpected argument '{positional[0]}'; see --help")
+
+
+def _said_of_flags(error: Exception) -> str:
+    cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
+    if isinstance(cause, KeyError):
+        return f"the config has no key {'. '.join(cause.args[0].splitlines())}"
+    text = str(error)
+    if missing := re.search(r"Flag (--\w+) must have a value other than None", text):
+        return f"{missing[1]} is missing; see --help"
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return f"{text}; see --help"
+    if "Traceback (most recent call last):" in text or "Failed loading config file" in text:
+        return text.strip().splitlines()[-1].removeprefix("ValueError: ").removeprefix("TypeError: ")
+    return text
+
+
+def _fail(message: str) -> NoReturn:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+def _help() -> str:
+    module = sys.modules["__main__"]
+    return f"{(module.__doc__ or '').strip()}\n\nFlags:\n{flags.FLAGS.main_module_help()}"

@@ -1,0 +1,72 @@
+"""Prepares a data set: python -m launch.prepare_data --source=DIR_OR_NAME --out=DIR
+
+DIR is a folder of videos with captions.jsonl, a line {"file": "a.mp4", "caption": "..."} for each. The embedded sets
+are sample_clips (four real clips) and moving_shapes (drawn; exact captions). Files that cannot be used are listed with
+their reasons in OUT/rejected.jsonl.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from launch import cli
+from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.data.dataset import prepare
+from mobile_video_jax.data.shape_world import KNOWN, World
+
+SOURCE = flags.DEFINE_string("source", None, "A folder of videos, moving_shapes or sample_clips.", required=True)
+OUT = flags.DEFINE_string("out", None, "The folder of the data set, made whole or not at all.", required=True)
+TRAIN = flags.DEFINE_integer("train", None, "moving_shapes: clips to train on.", lower_bound=1)
+VALIDATION = flags.DEFINE_float("validation", None, "moving_shapes: a number of clips; a folder: a share, as 0.1.")
+TEST = flags.DEFINE_float("test", None, "moving_shapes: a number of clips; a folder: a share, as 0.1.")
+SEED = flags.DEFINE_integer("seed", None, "moving_shapes: the seed of all draws.", lower_bound=0)
+CLIP = flags.DEFINE_string("clip", None, "moving_shapes: frames x height x width, as 17x64x64.")
+WORLD = {
+    name: flags.DEFINE_list(name, None, f"moving_shapes: some of {','.join(map(str, known))}.")
+    for name, known in KNOWN.items()
+}
+MIN_FRAMES = flags.DEFINE_integer("min_frames", None, "A folder: shorter videos are rejected.", lower_bound=1)
+MAX_REJECTED = flags.DEFINE_float("max_rejected", None, "A folder: fail when a larger share than this is rejected.")
+
+
+def main() -> None:
+    out = Path(OUT.value)
+    cli.finish(out, prepare(SOURCE.value, out, **_options()))
+
+
+def _options() -> dict[str, Any]:
+    """The flags that were given, as options of the source; `prepare` refuses those that it does not have."""
+    sizes = {"train": TRAIN.value, "validation": VALIDATION.value, "test": TEST.value}
+    world = {name: tuple(flag.value) for name, flag in WORLD.items() if flag.value is not None}
+    options: dict[str, Any] = {
+        "seed": SEED.value,
+        "clip": CLIP.value and ClipShape.parse(CLIP.value),
+        "world": World(**_counted(world)) if world else None,
+        "min_frames": MIN_FRAMES.value,
+        "max_rejected": MAX_REJECTED.value,
+    }
+    if SOURCE.value == "moving_shapes":
+        options["sizes"] = {split: _whole(split, size) for split, size in sizes.items() if size is not None}
+    else:
+        options |= sizes
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _counted(world: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    """The world's values, with its counts as numbers."""
+    try:
+        return {name: tuple(map(int, values)) if name == "counts" else values for name, values in world.items()}
+    except ValueError:
+        raise UserError(f"--counts takes numbers, as 1,2; got {','.join(world['counts'])}") from None
+
+
+def _whole(split: str, size: float) -> int:
+    if size < 0 or size != int(size):
+        raise UserError(f"--{split}={size:g} is no number of clips: moving_shapes takes whole numbers")
+    return int(size)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,172 @@
+"""What the demo shows: report.json for programs and report.html for people."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from mobile_video_jax.core.files import write_json
+from mobile_video_jax.core.revision import git_revision, hardware, versions
+from mobile_video_jax.data.shape_world import ATTRIBUTES
+from mobile_video_jax.evals.report import (
+    ClipView,
+    Curves,
+    Gallery,
+    GalleryRow,
+    Report,
+    Section,
+    Table,
+    write_report,
+)
+from mobile_video_jax.evals.shape_detector import chance
+from mobile_video_jax.stages.demo import DemoResult, Reconstruction, Samples
+from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.stages.vae import VaeStage
+from mobile_video_jax.train.metrics import read_metrics
+from mobile_video_jax.train.progress import duration
+
+SOURCES = {"moving_shapes": "moving shapes", "sample_clips": "real video"}
+
+
+def write_demo_report(result: DemoResult) -> dict[str, Any]:
+    """Writes report.json and report.html into the demo's folder and returns the former's content."""
+    numbers = demo_numbers(result)
+    write_json(result.out / "report.json", numbers)
+    write_report(result.out / "report.html", _page(result, numbers))
+    return numbers
+
+
+def demo_numbers(result: DemoResult) -> dict[str, Any]:
+    """Every figure of the report, as plain values."""
+    shapes, real = (result.reconstructions[name] for name in SOURCES)
+    return {
+        "stages": result.stages,
+        "samples": {"accuracy": accuracies(result), "seconds_per_clip": result.samples.seconds_per_clip},
+        "vae": {
+            **_fidelity(shapes),
+            "real": _fidelity(real),
+            "cost": VaeStage(result.config.vae).inspect(),
+        },
+        "dit": {"cost": DitStage(result.config.dit).inspect()},
+        "commit": git_revision(),
+        "hardware": hardware(),
+        "versions": versions(),
+    }
+
+
+def accuracies(result: DemoResult) -> dict[str, dict[str, float]]:
+    """Share of samples right in each attribute, with the chance level, the real clips' share and a 95 % interval."""
+    pairs = list(zip(result.samples.asked, result.samples.seen, strict=True))
+    level, n = chance(result.config.world), len(pairs)
+    table = {}
+    for name in (attribute for attribute in ATTRIBUTES if level[attribute] < 1):
+        value = float(np.mean([getattr(asked, name) == getattr(seen, name) for asked, seen in pairs]))
+        real = float(np.mean([getattr(asked, name) == getattr(seen, name) for asked, seen in result.real_seen]))
+        low, high = wilson_interval(value, n)
+        table[name] = {"value": value, "chance": level[name], "real": real, "low": low, "high": high, "n": n}
+    return table
+
+
+def wilson_interval(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % confidence interval of a share of n trials (E. B. Wilson, JASA 22, 1927)."""
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def _fidelity(reconstruction: Reconstruction) -> dict[str, float]:
+    return {
+        "psnr": float(reconstruction.psnr.mean()),
+        "ssim": float(reconstruction.ssim.mean()),
+        "clips": len(reconstruction.psnr),
+    }
+
+
+def _page(result: DemoResult, numbers: dict[str, Any]) -> Report:
+    total = sum(stage["seconds"] for stage in result.stages.values())
+    config = result.config
+    facts = {
+        "clip": f"{config.vae.clip} (frames x height x width)",
+        "latents": f"{numbers['vae']['cost']['latent_shape']} ({config.vae.model.compression})",
+        "time": f"{duration(total)} in all",
+        "hardware": numbers["hardware"],
+        "commit": numbers["commit"],
+        "seeds": f"VAE {config.vae.seed}, transformer {config.dit.seed}, samples 0 to {config.samples - 1}",
+    }
+    lead = (
+        "A video VAE and a text-to-video transformer, trained from nothing on this machine: clips drawn by the "
+        "embedded world and four real ones, compressed, generated from prompts whose combinations were held out of "
+        "training, and read back by a classical detector."
+    )
+    sections = [_samples(result, numbers), _vae(result, numbers), _training(result), _costs(result, numbers)]
+    return Report("From videos to text-to-video on two cores", lead, facts, sections)
+
+
+def _samples(result: DemoResult, numbers: dict[str, Any]) -> Section:
+    rows = []
+    for name, row in numbers["samples"]["accuracy"].items():
+        interval = f"{row['low']:.1%} to {row['high']:.1%}"
+        rows.append([name, f"{row['value']:.1%}", interval, f"{row['chance']:.1%}", f"{row['real']:.1%}"])
+    columns = ["attribute", "samples", "95 % interval", "chance", "real clips"]
+    n, sampling = result.config.samples, result.config.sampling
+    caption = f"Share of {n} samples whose attribute the detector reads as the prompt asks."
+    views = [_sample_view(result.samples, i) for i in range(min(n, 24))]
+    gallery = Gallery(
+        [GalleryRow("", views)],
+        "The first 24 samples, unselected. ✓ all attributes are right; ✗ at least one is not.",
+        result.config.fps,
+    )
+    text = f"{sampling.steps} {sampling.solver} steps at guidance {sampling.guidance:g}; held-out prompts."
+    return Section("Samples", text, [Table(columns, rows, caption), gallery])
+
+
+def _sample_view(samples: Samples, i: int) -> ClipView:
+    asked, seen = samples.asked[i], samples.seen[i]
+    good = all(getattr(asked, name) == getattr(seen, name) for name in ATTRIBUTES)
+    return ClipView(samples.clips[i], samples.prompts[i], good)
+
+
+def _vae(result: DemoResult, numbers: dict[str, Any]) -> Section:
+    fidelity = {"moving_shapes": numbers["vae"], "sample_clips": numbers["vae"]["real"]}
+    rows = [[SOURCES[name], row["psnr"], row["ssim"], row["clips"]] for name, row in fidelity.items()]
+    table = Table(["held-out clips", "PSNR (dB)", "SSIM", "clips"], rows)
+    galleries = []
+    for name, made in result.reconstructions.items():
+        count = min(4, len(made.clips))
+        views = [
+            view
+            for i in range(count)
+            for view in (ClipView(made.clips[i], "real"), ClipView(made.decoded[i], f"decoded, {made.psnr[i]:.1f} dB"))
+        ]
+        galleries.append(Gallery([GalleryRow(SOURCES[name], views)], fps=result.config.fps))
+    cost = numbers["vae"]["cost"]
+    text = f"{cost['compression']}: a clip of {cost['clip']} becomes {cost['latent_shape']}."
+    return Section("The compressed VAE", text, [table, *galleries])
+
+
+def _training(result: DemoResult) -> Section:
+    blocks = []
+    for name in ("vae", "dit"):
+        lines = read_metrics(result.out / name)
+        held_out = [line for line in lines if "eval_loss" in line]
+        series: dict[str, tuple[list[float], list[float]]] = {
+            "training": ([line["step"] for line in lines], [line["loss"] for line in lines]),
+            "held out": ([line["step"] for line in held_out], [line["eval_loss"] for line in held_out]),
+        }
+        blocks.append(Curves(name, series, log_y=True))
+    return Section("Training", "Held-out values use the averaged weights and fixed noise and times.", blocks)
+
+
+def _costs(result: DemoResult, numbers: dict[str, Any]) -> Section:
+    stages = [[name, duration(stage["seconds"]), stage["loss"] or "–"] for name, stage in result.stages.items()]
+    models = [
+        [name, f"{cost['parameters']['total']:,}", f"{cost['flops']['total'] / 1e9:.3f}", cost["tokens"]]
+        for name, cost in (("VAE", numbers["vae"]["cost"]), ("transformer", numbers["dit"]["cost"]))
+    ]
+    return Section(
+        "Costs",
+        blocks=[
+            Table(["stage", "time", "last loss"], stages),
+            Table(["network", "parameters", "GFLOP, one forward of one clip", "tokens"], models),
+        ],
+    )

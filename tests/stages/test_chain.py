@@ -1,0 +1,153 @@
+"""From videos to samples through every stage, at the smallest size."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.data.dataset import prepare
+from mobile_video_jax.data.latents import records
+from mobile_video_jax.data.pipeline import captioned_clips
+from mobile_video_jax.data.shape_world import World
+from mobile_video_jax.stages.bundle import VaeBundle
+from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.stages.encode import encode_dataset
+from mobile_video_jax.stages.generate import Generator, SampleConfig
+from mobile_video_jax.stages.vae import VaeStage, VaeTraining
+from mobile_video_jax.train.loop import train
+from mobile_video_jax.train.metrics import read_metrics
+from tests import tiny
+
+SIZES = {"train": 40, "validation": 8, "test": 6}
+DRAW = SampleConfig(steps=2, guidance=2.0)
+
+
+def vae_config(videos: Path, **changes) -> VaeTraining:
+    config = VaeTraining(
+        data=str(videos),
+        clip=tiny.CLIP,
+        model=tiny.VAE,
+        optimizer=tiny.OPTIMIZER,
+        steps=20,
+        batch_size=4,
+        log_every=1,
+        eval_every=10,
+        eval_batches=2,
+        checkpoint_every=10,
+        stats_batches=2,
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def encode(vae: Path, videos: Path, out: Path, **changes) -> dict:
+    options = {"clip": "", "text_encoder": "minilm", "batch_size": 4, "shard_records": 16, **changes}
+    return encode_dataset(vae, videos, out, **options)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory) -> Path:
+    """Every stage's output, in one folder."""
+    root = tmp_path_factory.mktemp("chain")
+    clip = ClipShape.parse(tiny.CLIP)
+    prepare("moving_shapes", root / "videos", world=World(counts=(1,)), clip=clip, sizes=SIZES)
+    prepare("sample_clips", root / "real")
+    mixed = vae_config(root / "videos", mix_data=str(root / "real"), mix_share=0.25)
+    train(VaeStage(mixed), root / "vae")
+    encode(root / "vae", root / "videos", root / "latents")
+    train(DitStage(tiny.dit_config(root / "latents", text_tokens=16)), root / "dit")
+    return root
+
+
+def test_the_vae_learns_and_measures_its_latents(chain):
+    lines = read_metrics(chain / "vae")
+    assert lines[-1]["eval_psnr"] > lines[9]["eval_psnr"]
+    latents = np.concatenate([record["latents"].reshape(-1, 6) for record in records(chain / "latents", "train")])
+    np.testing.assert_allclose(latents.mean(axis=0), 0, atol=0.5)
+    np.testing.assert_allclose(latents.std(axis=0), 1, atol=0.5)
+
+
+def test_every_clip_is_encoded_once_with_its_caption_trimmed(chain):
+    for split, size in SIZES.items():
+        rows = list(records(chain / "latents", split))
+        assert len({row["id"] for row in rows}) == len(rows) == size
+    assert all(row["attributes"]["colour"] in row["caption"] for row in rows)
+    assert len({row["text_states"].shape[0] for row in rows}) > 1
+    assert all(row["latents"].shape == (3, 4, 4, 6) for row in rows)
+
+
+def test_latents_are_those_of_the_vae(chain):
+    bundle = VaeBundle.load(chain / "vae")
+    clip = next(iter(captioned_clips(chain / "videos", "test", ClipShape.parse(tiny.CLIP))))
+    video = clip["video"][None].astype(np.float32) / 127.5 - 1
+    expected = bundle.encode(bundle.params, video)[0]
+    np.testing.assert_allclose(next(records(chain / "latents", "test"))["latents"], expected, atol=2e-2)
+
+
+def test_encoding_goes_on_where_it_stopped(chain, tmp_path):
+    out = tmp_path / "latents"
+    shutil.copytree(chain / "latents", out)
+    (out / "manifest.json").unlink()
+    lost = out / "train-00001-of-00003.array_record"
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.array_record")}
+    content = lost.read_bytes()
+    lost.unlink()
+    encode(chain / "vae", chain / "videos", out)
+    after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.array_record")}
+    assert {name for name in before if before[name] != after[name]} == {lost.name}
+    assert lost.read_bytes() == content and (out / "manifest.json").exists()
+
+
+def test_encoding_into_another_data_set_is_refused(chain, tmp_path):
+    with pytest.raises(UserError, match="was encoded from another"):
+        encode(chain / "vae", chain / "videos", chain / "latents", shard_records=32)
+    (tmp_path / "other.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not empty"):
+        encode(chain / "vae", chain / "videos", tmp_path)
+
+
+def test_a_sample_depends_on_its_prompt_and_seed_alone(chain):
+    generator = Generator.load(chain / "dit")
+    prompts = ["a red circle moving left", "a blue square moving up", "one green cross staying still"]
+    clips = generator.generate(prompts, [0, 1, 2], DRAW, batch_size=2)
+    assert clips.shape == (3, 9, 32, 32, 3) and clips.dtype == np.uint8
+    alone = generator.generate(prompts[2:], [2], DRAW)
+    assert np.abs(clips[2].astype(int) - alone[0]).max() <= 1
+    assert np.abs(generator.generate(prompts[:1], [5], DRAW)[0].astype(int) - clips[0]).max() > 1
+
+
+def test_a_run_can_be_moved_and_still_samples(chain, tmp_path):
+    shutil.copytree(chain / "dit", tmp_path / "moved")
+    assert Generator.load(tmp_path / "moved").generate(["a red circle"], [0], DRAW).shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: shutil.rmtree(run), "does not exist"),
+        (lambda run: shutil.rmtree(run / "checkpoints"), "holds no checkpoint"),
+        (lambda run: (run / "run.json").write_text("{"), "is damaged"),
+        (lambda run: (run / "vae" / "latents.json").unlink(), "no latent statistics"),
+        (lambda run: [p.write_bytes(b"x") for p in (run / "checkpoints").rglob("*") if p.is_file()], "is damaged"),
+    ],
+)
+def test_a_run_that_cannot_be_used_is_refused(chain, tmp_path, damage, message):
+    shutil.copytree(chain / "dit", tmp_path / "run")
+    damage(tmp_path / "run")
+    with pytest.raises(UserError, match=message):
+        Generator.load(tmp_path / "run")
+
+
+def test_a_vae_is_no_transformer(chain):
+    with pytest.raises(UserError, match="is a run of stage 'vae', not 'dit'"):
+        Generator.load(chain / "vae")
+
+
+def test_the_latents_remember_where_they_come_from(chain):
+    manifest = json.loads((chain / "latents" / "manifest.json").read_text())
+    assert manifest["source"]["accepted"] == sum(SIZES.values())
+    assert manifest["vae"]["description"]["compression"] == tiny.COMPRESSION

@@ -1,0 +1,83 @@
+"""Tiny real runs and data sets for tests: random weights, real files."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mobile_video_jax.data.latents import shard_path, write_manifest, write_shard
+from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.nn.module import init
+from mobile_video_jax.stages.dit import DitTraining
+from mobile_video_jax.stages.vae import VaeTraining
+from mobile_video_jax.train.checkpoint import save_model
+from mobile_video_jax.train.config import OptimizerConfig
+from mobile_video_jax.train.run import write_run
+from mobile_video_jax.vae.config import VaeConfig
+from mobile_video_jax.vae.latent_stats import LatentStats
+from mobile_video_jax.vae.model import Vae
+
+CLIP, COMPRESSION = "9x32x32", "t4_s8_c6"
+VAE = VaeConfig(COMPRESSION, (8, 8, 12), (1, 1, 1), (8, 8, 12), (1, 1, 1), head_dim=6)
+# Wide enough that its larger kernels are cut over a mesh (parallel/rules.py keeps small ones whole).
+DIT = DitConfig(width=192, depth=2, heads=6, head_dim=32, ffn=384, time_features=32)
+OPTIMIZER = OptimizerConfig(name="muon", learning_rate=1e-2, schedule="linear", ema_decay=0.9)
+
+
+def dit_config(data: Path, **changes) -> DitTraining:
+    """A transformer run of a few seconds."""
+    config = DitTraining(
+        data=str(data),
+        clip=CLIP,
+        compression=COMPRESSION,
+        text_tokens=12,
+        model=DIT,
+        optimizer=OPTIMIZER,
+        steps=12,
+        batch_size=8,
+        log_every=1,
+        eval_every=6,
+        eval_batches=1,
+        checkpoint_every=4,
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def vae_run(run: Path) -> Path:
+    """A finished VAE run with random weights."""
+    config = VaeTraining(clip=CLIP, model=VAE)
+    params = nn.unbox(init(Vae(VAE), jax.random.key(0), jnp.zeros((1, 9, 32, 32, 3))))
+    save_model(run, 1, params)
+    LatentStats((0.1,) * 6, (0.5,) * 6).save(run)
+    description = {"compression": COMPRESSION, "clip": CLIP}
+    write_run(run, "vae", json.loads(json.dumps(dataclasses.asdict(config))), description)
+    return run
+
+
+def latents(folder: Path, *, train: int = 24, validation: int = 8) -> Path:
+    """An encoded data set of random latents whose mean follows the caption, in two shards."""
+    vae_run(folder / "vae")
+    rng, splits = np.random.default_rng(0), {}
+    for split, count in (("train", train), ("validation", validation)):
+        splits[split] = {"records": count, "shards": 2}
+        for shard in range(2):
+            rows = range(shard * count // 2, (shard + 1) * count // 2)
+            write_shard(shard_path(folder, split, shard, 2), [_record(rng, f"{split}-{i}") for i in rows])
+    manifest = {"clip": CLIP, "compression": COMPRESSION, "text_encoder": "minilm", "text_width": 384}
+    write_manifest(folder, {**manifest, "splits": splits})
+    return folder
+
+
+def _record(rng: np.random.Generator, name: str) -> dict:
+    level = rng.normal()
+    return {
+        "latents": rng.normal(level, 0.1, (3, 4, 4, 6)),
+        "text_states": np.full((rng.integers(3, 12), 384), level),
+        "caption": "a clip",
+        "id": name,
+        "attributes": {},
+    }

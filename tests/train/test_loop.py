@@ -1,0 +1,126 @@
+"""The training loop: what it logs, how it stops, and how it goes on."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.train.loop import TrainingDiverged, train
+from mobile_video_jax.train.metrics import read_metrics
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return tiny.latents(tmp_path_factory.mktemp("latents"))
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "run"
+    summary = train(DitStage(tiny.dit_config(data)), run)
+    assert summary["step"] == 12 and summary["workdir"] == str(run) and np.isfinite(summary["loss"])
+    return run
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in read_metrics(run)]
+
+
+def test_the_loss_falls_and_every_step_is_logged_once(finished):
+    lines = read_metrics(finished)
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert lines[-1]["eval_loss"] < lines[5]["eval_loss"]
+
+
+def test_a_run_directory_describes_itself(finished):
+    record = json.loads((finished / "run.json").read_text())
+    assert record["stage"] == "dit" and record["config"]["model"]["width"] == 192
+    assert record["description"]["latent_shape"] == [3, 4, 4, 6]
+    assert record["versions"]["jax"] and record["revision"]
+    assert (finished / "vae" / "latents.json").exists() and any((finished / "tensorboard").iterdir())
+
+
+def test_a_stopped_run_goes_on_with_the_same_losses_to_the_bit(data, finished, tmp_path):
+    class Stop(Exception):
+        pass
+
+    class StopAtSeven(DitStage):
+        def eval_batches(self):
+            if self.config.eval_every == 7:
+                raise Stop
+            return super().eval_batches()
+
+    # The crash at step 7 loses what came after the save at step 4.
+    with pytest.raises(Stop):
+        train(StopAtSeven(tiny.dit_config(data, eval_every=7)), tmp_path / "run")
+    train(DitStage(tiny.dit_config(data)), tmp_path / "run")
+    assert losses(tmp_path / "run") == losses(finished)
+
+
+def test_a_finished_run_started_again_changes_nothing(data, finished):
+    before = losses(finished)
+    assert train(DitStage(tiny.dit_config(data)), finished)["step"] == 12
+    assert losses(finished) == before
+
+
+def test_accumulated_gradients_equal_those_of_the_whole_batch(data, finished, tmp_path):
+    optimizer = dataclasses.replace(tiny.OPTIMIZER, accumulate=2)
+    config = tiny.dit_config(data, optimizer=optimizer, caption_dropout=0.0, steps=3)
+    train(DitStage(config), tmp_path / "halves")
+    assert all(np.isfinite(losses(tmp_path / "halves")))
+
+
+def test_a_run_starts_from_another_runs_weights(data, finished, tmp_path):
+    config = tiny.dit_config(data, init_from=str(finished), steps=6)
+    train(DitStage(config), tmp_path / "run")
+    assert losses(tmp_path / "run")[0] < 0.9 * losses(finished)[0]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_records(data, tmp_path):
+    optimizer = dataclasses.replace(tiny.OPTIMIZER, name="adamw", learning_rate=1e30, clip_norm=1e30, warmup=0.0)
+    with pytest.raises(TrainingDiverged, match=r"at step [2-4], batch records \[\d+(, \d+){7}\]"):
+        train(DitStage(tiny.dit_config(data, optimizer=optimizer)), tmp_path / "run")
+
+
+def test_a_run_of_another_config_is_refused_by_its_key(data, finished):
+    model = dataclasses.replace(tiny.DIT, ffn=96)
+    with pytest.raises(UserError, match=r"was trained with model\.ffn=384, this config has 96"):
+        train(DitStage(tiny.dit_config(data, model=model)), finished)
+
+
+def test_a_folder_with_other_things_in_it_is_refused(data, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        train(DitStage(tiny.dit_config(data)), tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["empty", "garbage"])
+def test_a_damaged_checkpoint_is_named(data, tmp_path, damage):
+    config = tiny.dit_config(data, steps=4)
+    train(DitStage(config), tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints" / "4" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"" if damage == "empty" else b"garbage")
+    with pytest.raises(UserError, match=r"checkpoints/4 is damaged"):
+        train(DitStage(tiny.dit_config(data)), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clip": "17x32x32"}, "was encoded with clip=9x32x32, the config has 17x32x32"),
+        ({"compression": "t4_s8_c8"}, "was encoded with compression=t4_s8_c6"),
+        ({"text_encoder": "t5"}, "was encoded with text_encoder=minilm"),
+        ({"text_tokens": 4}, "tokens"),
+        ({"batch_size": 64}, "fewer than one batch of 64"),
+        ({"data": "/nowhere"}, "is no finished encoded data set"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused(data, tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        train(DitStage(dataclasses.replace(tiny.dit_config(data), **change)), tmp_path / "run")
