@@ -1,6 +1,7 @@
 """Trains any stage: python -m launch.train --config=configs/STAGE.py:VARIANT --workdir=DIR [--config.key=value ...]
 
-Goes on by itself from the newest checkpoint in DIR. SIGTERM saves and leaves with status 143; a loss that is not finite stops the run with status 1.
+Goes on by itself from the newest checkpoint in DIR. SIGTERM saves and leaves with
+status 143; a loss that is not finite stops the run with status 1.
 """
 
 import signal

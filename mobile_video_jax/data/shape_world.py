@@ -136,7 +136,7 @@ def combinations(world: World, split: str) -> tuple[Combination, ...]:
     values = [world.values(attribute) for attribute in ATTRIBUTES]
     places = itertools.product(*(range(len(row)) for row in values))
     chosen = (place for place in places if (sum(place) % 6 == 0) == (split == "test"))
-    return tuple(tuple(row[i] for row, i in zip(values, place, strict=True)) for place in chosen)  # type: ignore[misc]
+    return tuple(tuple(row[i] for row, i in zip(values, place, strict=True)) for place in chosen)
 
 
 def caption(attributes: Attributes, wording: int) -> str:

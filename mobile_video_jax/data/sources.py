@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import tensorflow_datasets as tfds
 
@@ -33,6 +33,7 @@ class Built:
     shortest: int
 
 
+@runtime_checkable
 class Source(Protocol):
     """Everything that decides what a data set holds; its fields are the options a user may set."""
 

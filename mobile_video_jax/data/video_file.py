@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -58,13 +59,16 @@ def probe(source: bytes | Path) -> VideoInfo:
     """
     with _opened(source) as (container, stream):
         frames, times = 0, []
-        for frame in container.decode(stream):
-            if not frames:
-                upright = frame.rotation % 180 == 0
-                height, width = (frame.height, frame.width) if upright else (frame.width, frame.height)
-            frames += 1
-            if frame.time is not None:
-                times.append(frame.time)
+        try:
+            for frame in container.decode(stream):
+                if not frames:
+                    upright = frame.rotation % 180 == 0
+                    height, width = (frame.height, frame.width) if upright else (frame.width, frame.height)
+                frames += 1
+                if frame.time is not None:
+                    times.append(frame.time)
+        except av.FFmpegError as error:
+            raise UnreadableVideo(f"damaged or truncated after {frames} frames: {error.strerror}") from error
         if not frames:
             raise UnreadableVideo("it holds no frames")
         fps = float(stream.average_rate or stream.guessed_rate or 1)
@@ -91,7 +95,8 @@ def decode(data: bytes, clip: ClipShape, start: int = 0, crop: Crop = CENTRE) ->
             container.seek(since, stream=stream)
         for position, frame in enumerate(container.decode(stream)):
             # Seeking lands on a key frame before; where a file has no times we count from its beginning.
-            if position < start if since is None else frame.pts < since:
+            due = position >= start if since is None else frame.pts is not None and frame.pts >= since
+            if not due:
                 continue
             frames.append(_fit(frame, clip, crop))
             if len(frames) == clip.frames:
@@ -99,7 +104,7 @@ def decode(data: bytes, clip: ClipShape, start: int = 0, crop: Crop = CENTRE) ->
     raise UnreadableVideo(f"{clip.frames} frames from frame {start} on were asked for, {len(frames)} decode")
 
 
-def mp4_bytes(frames: Frames, fps: float, scale: int = 1, crf: int = 18) -> bytes:
+def mp4_bytes(frames: Frames, fps: float | int, scale: int = 1, crf: int = 18) -> bytes:
     """Encodes frames as H.264 in mp4, each pixel drawn as `scale` x `scale`; a lower `crf` loses less.
 
     Even sizes are written as yuv420p, which everything plays; odd ones as yuv444p, which keeps every pixel but which
@@ -112,7 +117,7 @@ def mp4_bytes(frames: Frames, fps: float, scale: int = 1, crf: int = 18) -> byte
     return _encoded(pictures, frames, "mp4", "libx264", pixels, fps, {"crf": str(crf), "preset": "medium"})
 
 
-def gif_bytes(frames: Frames, fps: float, scale: int = 1) -> bytes:
+def gif_bytes(frames: Frames, fps: float | int, scale: int = 1) -> bytes:
     """Encodes frames as an endless gif with a palette made for them, each pixel drawn as `scale` x `scale`.
 
     A gif counts time in hundredths of a second, so that the speed is only close to `fps`.
@@ -121,13 +126,13 @@ def gif_bytes(frames: Frames, fps: float, scale: int = 1) -> bytes:
     return _encoded(_paletted(frames, fps), frames, "gif", "gif", "pal8", fps, {})
 
 
-def write_mp4(path: Path, frames: Frames, fps: float, scale: int = 1) -> None:
+def write_mp4(path: Path, frames: Frames, fps: float | int, scale: int = 1) -> None:
     """Writes `mp4_bytes` to `path`, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_bytes(mp4_bytes(frames, fps, scale))
 
 
-def write_gif(path: Path, frames: Frames, fps: float, scale: int = 1) -> None:
+def write_gif(path: Path, frames: Frames, fps: float | int, scale: int = 1) -> None:
     """Writes `gif_bytes` to `path`, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_bytes(gif_bytes(frames, fps, scale))
@@ -139,10 +144,14 @@ def _opened(source: bytes | Path) -> Iterator[tuple[InputContainer, VideoStream]
     with contextlib.ExitStack() as stack:
         file = io.BytesIO(source) if isinstance(source, bytes) else stack.enter_context(source.open("rb"))
         try:
-            container = stack.enter_context(av.open(file, options={"format_whitelist": DEMUXERS}))
+            # Titles in other encodings than UTF-8 are no reason to refuse a video.
+            opened = av.open(file, "r", options={"format_whitelist": DEMUXERS}, metadata_errors="replace")
+            container = stack.enter_context(opened)
             if not container.streams.video:
                 raise UnreadableVideo("it holds no video stream")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise UnreadableVideo("its codec is unknown")
             stream.codec_context.thread_count = 1  # callers decode many files at once
             yield container, stream
         except av.FFmpegError as error:
@@ -195,12 +204,12 @@ def _encoded(
     container_format: str,
     codec: str,
     pixels: str,
-    fps: float,
+    fps: float | int,
     options: dict[str, str],
 ) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format=container_format) as container:
-        stream = container.add_stream(codec, rate=_rate(fps), options=options)
+        stream = cast(VideoStream, container.add_stream(codec, rate=_rate(fps), options=options))
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pixels
         for picture in pictures:
             container.mux(stream.encode(picture))
@@ -208,11 +217,11 @@ def _encoded(
     return file.getvalue()
 
 
-def _paletted(frames: Frames, fps: float) -> Iterator[av.VideoFrame]:
+def _paletted(frames: Frames, fps: float | int) -> Iterator[av.VideoFrame]:
     """Draws the frames with the 256 colours that suit them all best."""
     graph = Graph()
-    rate = _rate(fps)
-    source = graph.add_buffer(width=frames.shape[2], height=frames.shape[1], format="rgb24", time_base=1 / rate)
+    rate, rgb = _rate(fps), av.VideoFormat("rgb24")
+    source = graph.add_buffer(width=frames.shape[2], height=frames.shape[1], format=rgb, time_base=1 / rate)
     split, palette, draw, sink = (graph.add(name) for name in ("split", "palettegen", "paletteuse", "buffersink"))
     source.link_to(split)
     split.link_to(palette, 0)
@@ -227,8 +236,8 @@ def _paletted(frames: Frames, fps: float) -> Iterator[av.VideoFrame]:
     source.push(None)
     with contextlib.suppress(av.EOFError):
         while True:
-            yield sink.pull()
+            yield cast(av.VideoFrame, sink.pull())
 
 
-def _rate(fps: float) -> Fraction:
+def _rate(fps: float | int) -> Fraction:
     return Fraction(fps).limit_denominator(1001)

@@ -16,7 +16,7 @@ class VideoFolder(tfds.core.GeneratorBasedBuilder):
     """Encoded videos with captions, in the order that each split's clips are given in."""
 
     VERSION = tfds.core.Version("1.0.0")
-    url_infos = None  # nothing is downloaded; TFDS would look for checksums with a package it does not require
+    code_path = None  # nothing is downloaded; TFDS would look for checksums with a package it does not require
 
     def __init__(self, *, clips: Mapping[str, Sequence[Clip]], data_dir: str) -> None:
         # TFDS asks for the splits' generators long after the constructor, and writes no empty split.

@@ -33,7 +33,7 @@ def sample(velocity: Velocity, noise: Latents, *, steps: int, shift: float = 1.0
         raise UserError(f"sampler '{solver}' is unknown; choose one of {', '.join(SOLVERS)}")
     if steps < 1:
         raise UserError(f"steps must be 1 or more, not {steps}")
-    grid = jnp.asarray(time_grid(steps, shift=shift))
+    grid = time_grid(steps, shift=shift)
 
     def body(x: Latents, times: tuple[jnp.ndarray, jnp.ndarray]) -> tuple[Latents, None]:
         return SOLVERS[solver](velocity, x, *times), None

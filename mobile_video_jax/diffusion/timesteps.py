@@ -2,8 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import Rng, Times
 
@@ -24,6 +23,6 @@ def stratified_times(count: int, *, shift: float) -> Times:
     return shift_times(jax.nn.sigmoid(jax.scipy.stats.norm.ppf(quantiles)), shift)
 
 
-def time_grid(steps: int, *, shift: float) -> Float[np.ndarray, "n"]:
+def time_grid(steps: int, *, shift: float) -> Float[Array, "n"]:
     """The steps + 1 times from 1 (noise) to 0 (data) that a sampler visits."""
-    return np.asarray(shift_times(jnp.linspace(1.0, 0.0, steps + 1), shift))
+    return shift_times(jnp.linspace(1.0, 0.0, steps + 1), shift)

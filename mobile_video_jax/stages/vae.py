@@ -31,7 +31,7 @@ class VaeTraining(TrainConfig):
     """Config of a VAE run: the clips it sees, the network and the loss.
 
     `mix_data` is a second data set that fills the share `mix_share` of every training batch (real video beside drawn
-    shapes, say). `stats_batches` of training measure the latents.
+    shapes, say). `stats_batches` batches of `data` measure the latents.
     """
 
     stage: str = "vae"
@@ -127,10 +127,11 @@ class VaeStage:
         """A VAE needs nothing from elsewhere."""
 
     def finish(self, run: Path, params: Params, progress: Callable[[str], None]) -> None:
-        """Measures the latents' mean and standard deviation on training clips and stores them in the run."""
+        """Measures the latents' mean and standard deviation on training clips of `data` and stores them in the run."""
         progress(f"vae: measuring the latents of {self.config.stats_batches} batches")
         encode = jax.jit(lambda params, video: apply(self.vae, params, to_signed(video), method="encode").mean)
-        batches = itertools.islice(self.train_batches(), self.config.stats_batches)
+        cfg = self.config
+        batches = itertools.islice(self._batches(cfg.data, "train", cfg.batch_size, train=True), cfg.stats_batches)
         LatentStats.measure([np.asarray(encode(params, batch["video"])) for batch in batches]).save(run)
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,6 +22,7 @@ from mobile_video_jax.stages.generate import Generator, SampleConfig
 from mobile_video_jax.stages.vae import VaeStage, VaeTraining
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
+from mobile_video_jax.vae.pixels import to_signed
 from tests import tiny
 
 SIZES = {"train": 40, "validation": 8, "test": 6}
@@ -39,7 +41,7 @@ def vae_config(videos: Path, **changes) -> VaeTraining:
         eval_every=10,
         eval_batches=2,
         checkpoint_every=10,
-        stats_batches=2,
+        stats_batches=8,
     )
     return dataclasses.replace(config, **changes)
 
@@ -83,7 +85,7 @@ def test_every_clip_is_encoded_once_with_its_caption_trimmed(chain):
 def test_latents_are_those_of_the_vae(chain):
     bundle = VaeBundle.load(chain / "vae")
     clip = next(iter(captioned_clips(chain / "videos", "test", ClipShape.parse(tiny.CLIP))))
-    video = clip["video"][None].astype(np.float32) / 127.5 - 1
+    video = to_signed(jnp.asarray(clip["video"][None]))
     expected = bundle.encode(bundle.params, video)[0]
     np.testing.assert_allclose(next(records(chain / "latents", "test"))["latents"], expected, atol=2e-2)
 

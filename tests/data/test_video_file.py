@@ -1,0 +1,159 @@
+import io
+
+import av
+import numpy as np
+import pytest
+
+from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.data import video_file
+from mobile_video_jax.data.video_file import Crop, UnreadableVideo, decode, gif_bytes, mp4_bytes, probe
+from tests.data.videos import CODECS, greys, levels, noise, write_video
+
+
+def quarters(count, height=24, width=32):
+    """Four colours in four corners."""
+    frames = np.zeros((count, height, width, 3), np.uint8)
+    frames[:, : height // 2, : width // 2] = (230, 35, 35)
+    frames[:, : height // 2, width // 2 :] = (35, 230, 35)
+    frames[:, height // 2 :, : width // 2] = (35, 35, 230)
+    frames[:, height // 2 :, width // 2 :] = (230, 230, 230)
+    return frames
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+def test_probe_and_exact_frames_in_every_container(tmp_path, suffix):
+    path = write_video(tmp_path / f"a{suffix}", greys(25))
+    info = probe(path)
+    assert (info.frames, info.height, info.width) == (25, 24, 32)
+    assert info.fps == pytest.approx(10, rel=0.01)
+    assert info.seconds == pytest.approx(2.5, rel=0.01)
+    for start in (0, 1, 8, 9, 13, 20):  # key frames lie at 0, 9 and 18
+        clip = decode(path.read_bytes(), ClipShape(5, 24, 32), start)
+        assert clip.shape == (5, 24, 32, 3)
+        np.testing.assert_allclose(
+            clip.mean(axis=(1, 2, 3)), levels(25)[start : start + 5], atol=3.5
+        )  # neighbours differ by 8
+
+
+def test_decode_past_the_end_is_an_error(tmp_path):
+    data = write_video(tmp_path / "a.mp4", greys(10)).read_bytes()
+    for start in (6, 50):
+        with pytest.raises(UnreadableVideo, match=f"5 frames from frame {start}"):
+            decode(data, ClipShape(5, 24, 32), start)
+
+
+def test_cover_scale_and_crop(tmp_path):
+    data = write_video(tmp_path / "a.mp4", quarters(2, 64, 128)).read_bytes()
+    left, right = (decode(data, ClipShape(1, 32, 32), 0, Crop(column=place))[0] for place in (0.0, 1.0))
+    assert left[4, 4, 0] > 200 > 60 > left[4, 4, 1]  # wholly in the red and blue half
+    assert right[4, 4, 1] > 200 > 60 > right[4, 4, 0]
+    middle = decode(data, ClipShape(1, 32, 32))[0]
+    assert middle[4, 4, 0] > 200
+    assert middle[4, 28, 1] > 200
+    zoomed = decode(data, ClipShape(1, 32, 32), 0, Crop(zoom=2.0, row=0.0, column=0.0))[0]
+    assert (zoomed[..., 0] > 200).all()  # a quarter of the height fills the clip
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_rotated_videos_come_upright(tmp_path, rotation):
+    stored = quarters(3, 32, 64)
+    path = write_video(tmp_path / "phone.mp4", stored, rotation=rotation)
+    upright = np.rot90(stored, rotation // 90, axes=(1, 2))
+    info = probe(path)
+    assert (info.height, info.width) == upright.shape[1:3]
+    clip = decode(path.read_bytes(), ClipShape(3, info.height, info.width))
+    assert np.abs(clip.astype(int) - upright).mean() < 8
+
+
+@pytest.mark.parametrize("pixels", ["yuv422p", "yuv444p", "yuvj420p", "yuv420p10le"])
+def test_unusual_pixel_formats(tmp_path, pixels):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 24, 32, pixels
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(greys(20)[19], format="rgb24")))
+        container.mux(stream.encode(None))
+    np.testing.assert_allclose(decode(path.read_bytes(), ClipShape(1, 24, 32)).mean(), levels(20)[19], atol=3)
+
+
+def test_unreadable_content_is_named(tmp_path):
+    write_video(tmp_path / "good.mp4", greys(5))
+    whole = write_video(tmp_path / "a.mp4", noise(30), first_moov=True).read_bytes()
+    sound = io.BytesIO()
+    with av.open(sound, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    for data, reason in [
+        (b"", "does not decode"),
+        (b"no video at all\n" * 100, "does not decode"),
+        (b"\x00" * 5000, "does not decode"),
+        (sound.getvalue(), "no video stream"),
+        (whole[: len(whole) // 2], r"truncated after \d+ frames"),
+        # A list of other files to play must not open them.
+        (f"ffconcat version 1.0\nfile {tmp_path / 'good.mp4'}\n".encode(), "does not decode"),
+    ]:
+        with pytest.raises(UnreadableVideo, match=reason):
+            probe(data)
+
+
+def test_truncated_without_a_frame_count(tmp_path):
+    # Matroska does not say how many frames there are, only how long they last.
+    data = write_video(tmp_path / "a.mkv", noise(30)).read_bytes()
+    with pytest.raises(UnreadableVideo, match="truncated: .* of 3.0 seconds"):
+        probe(data[: len(data) * 2 // 3])
+
+
+def test_titles_in_other_encodings_do_not_matter(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "xxCAFExx"
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 24, 32, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(greys(1)[0], format="rgb24")))
+        container.mux(stream.encode(None))
+    latin = path.read_bytes().replace(b"xxCAFExx", "xxCAFÉxx".encode("latin-1"))
+    assert probe(latin).frames == 1
+
+
+def test_damaged_bytes_never_crash(tmp_path):
+    data = bytearray(write_video(tmp_path / "a.mp4", quarters(20)).read_bytes())
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        damaged = data.copy()
+        for place in rng.integers(0, len(data), 20):
+            damaged[place] = rng.integers(256)
+        try:
+            probe(bytes(damaged))
+            decode(bytes(damaged), ClipShape(4, 16, 16), 3)
+        except UnreadableVideo:
+            pass
+
+
+@pytest.mark.parametrize(("height", "width", "scale"), [(32, 32, 1), (33, 47, 1), (33, 47, 2), (5, 7, 4)])
+def test_written_mp4_keeps_size_place_and_colour(tmp_path, height, width, scale):
+    frames = quarters(6, height, width)
+    video_file.write_mp4(tmp_path / "a.mp4", frames, fps=8, scale=scale)
+    info = probe(tmp_path / "a.mp4")
+    assert (info.frames, info.height, info.width, info.fps) == (6, height * scale, width * scale, 8)
+    back = decode((tmp_path / "a.mp4").read_bytes(), ClipShape(6, info.height, info.width))
+    assert np.abs(back.astype(int) - frames.repeat(scale, 1).repeat(scale, 2)).mean() < 6
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_a_lower_crf_loses_less():
+    rough = np.repeat(noise(6, 32, 32)[..., :1], 3, axis=-1)
+    fine, coarse = (decode(mp4_bytes(rough, 8, 1, crf), ClipShape(6, 32, 32)).astype(int) for crf in (2, 40))
+    assert np.abs(fine - rough).mean() < np.abs(coarse - rough).mean() / 2
+
+
+def test_gif_has_a_palette_of_its_own_colours(tmp_path):
+    frames = quarters(6, 33, 47)
+    video_file.write_gif(tmp_path / "a.gif", frames, fps=8, scale=3)
+    info = probe(tmp_path / "a.gif")
+    assert (info.frames, info.height, info.width) == (6, 99, 141)
+    assert info.fps == pytest.approx(8, rel=0.02)
+    back = decode(gif_bytes(frames, 8), ClipShape(6, 33, 47))
+    assert np.abs(back.astype(int) - frames).max() <= 1  # 256 colours hold four exactly; a fixed palette does not

@@ -1,0 +1,137 @@
+import json
+import os
+
+import pytest
+
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.data.folder_scan import scan
+from mobile_video_jax.data.video_folder import split_by_name
+from tests.data.videos import greys, noise, video_folder, write_captions, write_video
+
+
+@pytest.fixture(scope="module")
+def messy(tmp_path_factory):
+    """A folder with everything that can be wrong, and three sound videos."""
+    root = tmp_path_factory.mktemp("messy")
+    folder = root / "videos"
+    (folder / "sub").mkdir(parents=True)
+    write_video(folder / "good.mp4", greys(12))
+    write_video(folder / "sub" / "UPPER.webm", greys(12)).rename(folder / "sub" / "UPPER.WEBM")
+    write_video(folder / "dance.gif", greys(12))
+    write_video(folder / "short.mp4", greys(3))
+    write_video(folder / "uncaptioned.mp4", greys(12))
+    write_video(root / "outside.mp4", greys(12))
+    whole = write_video(folder / "cut.mp4", noise(30), first_moov=True).read_bytes()
+    (folder / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "text.mp4").write_text("this is no video\n" * 20)
+    (folder / "notes.txt").write_text("hello")
+    (folder / "folder.mp4").mkdir()
+    os.symlink(root / "outside.mp4", folder / "link.mp4")
+    os.symlink("good.mp4", folder / "inner.mp4")
+    os.symlink("loop.mp4", folder / "loop.mp4")
+    os.mkfifo(folder / "pipe.mp4")
+    names = ["good.mp4", "./sub/UPPER.WEBM", "dance.gif", "short.mp4", "cut.mp4", "empty.mp4", "text.mp4", "notes.txt"]
+    names += [
+        "folder.mp4",
+        "link.mp4",
+        "inner.mp4",
+        "loop.mp4",
+        "pipe.mp4",
+        "missing.mp4",
+        "../outside.mp4",
+        "sub/../good.mp4",
+    ]
+    names += [str(root / "outside.mp4"), "nul\0.mp4", "x" * 300 + ".mp4", "good.mp4", "./good.mp4"]
+    write_captions(folder, *names)
+    with (folder / "captions.jsonl").open("ab") as file:
+        file.write(b"{not json\n\n")  # an empty line is no mistake
+        file.write(b'{"file": "blank.mp4", "caption": "  "}\n{"file": "number.mp4", "caption": 3}\n')
+        file.write(b'{"file": "none.mp4"}\n["a list"]\n"text"\n{"file": "\\ud800.mp4", "caption": "a"}\n')
+        file.write(b'{"file": "latin.mp4", "caption": "caf\xe9"}\n' + b"[" * 100_000 + b"\n")
+    return folder
+
+
+def test_scan_takes_the_sound_and_names_the_rest(messy):
+    clips, rejections = scan(messy, min_frames=5)
+    assert {clip.id: clip.info.frames for clip in clips} == {
+        "good.mp4": 12,
+        "inner.mp4": 12,
+        "sub/UPPER.WEBM": 12,
+        "dance.gif": 12,
+    }
+    assert clips[0].caption == "a video called dance.gif"
+    reasons = {rejection.file: rejection.reason for rejection in rejections}
+    expected = {
+        "cut.mp4": "truncated",
+        "empty.mp4": "empty",
+        "folder.mp4": "no such file",
+        "link.mp4": "outside",
+        "loop.mp4": "loop",
+        "missing.mp4": "no such file",
+        "notes.txt": "not one of",
+        "nul\0.mp4": "null",
+        "pipe.mp4": "no such file",
+        "short.mp4": "too short: 3 frames of the 5",
+        "text.mp4": "does not decode",
+        "uncaptioned.mp4": "no caption",
+        "x" * 300 + ".mp4": "too long",
+        "captions.jsonl:15": "leads out",
+        "captions.jsonl:16": "leads out",
+        "captions.jsonl:17": "leads out",
+        "captions.jsonl:20": "duplicate",
+        "captions.jsonl:21": "duplicate",
+        "captions.jsonl:22": "not JSON",
+        "captions.jsonl:24": "empty",
+        "captions.jsonl:25": "must be text",
+        "captions.jsonl:26": "lacks",
+        "captions.jsonl:27": "lacks",
+        "captions.jsonl:28": "lacks",
+        "captions.jsonl:29": "surrogate",
+        "captions.jsonl:30": "not JSON",
+        "captions.jsonl:31": "not JSON",
+    }
+    assert reasons.keys() == expected.keys()
+    assert [name for name, words in expected.items() if words.lower() not in reasons[name].lower()] == []
+    assert all("\n" not in reason for reason in reasons.values())
+
+
+def test_scan_order_does_not_depend_on_the_file_system(messy):
+    assert scan(messy, 5) == scan(messy, 5)
+    clips, rejections = scan(messy, 5)
+    assert [clip.id for clip in clips] == sorted(clip.id for clip in clips)
+    assert [r.file for r in rejections] == sorted(r.file for r in rejections)
+
+
+def test_folder_without_captions(tmp_path):
+    write_video(tmp_path / "a.mp4", greys(3))
+    with pytest.raises(UserError, match=r"captions.jsonl: write a line"):
+        scan(tmp_path, 1)
+
+
+def test_captions_with_a_byte_order_mark(tmp_path):
+    write_video(tmp_path / "a.mp4", greys(3))
+    line = json.dumps({"file": "a.mp4", "caption": "日本"}, ensure_ascii=False)
+    (tmp_path / "captions.jsonl").write_text(line, encoding="utf-8-sig")
+    clips, rejections = scan(tmp_path, 1)
+    assert [clip.caption for clip in clips] == ["日本"]
+    assert not rejections
+
+
+def test_splits_depend_on_the_name_alone(tmp_path):
+    clips, _ = scan(video_folder(tmp_path / "videos", 12, frames=2), 1)
+    full = split_by_name(clips, 0.3, 0.3)
+    assert all(full.values())
+    assert sorted(clip.id for chosen in full.values() for clip in chosen) == [clip.id for clip in clips]
+    fewer = split_by_name(clips[3:], 0.3, 0.3)
+    for split, chosen in fewer.items():
+        assert chosen == [clip for clip in full[split] if clip in clips[3:]]
+
+
+def test_train_is_never_empty(tmp_path):
+    clips, _ = scan(video_folder(tmp_path / "videos", 3, frames=2), 1)
+    for validation, test in ((0.99, 0.0), (0.0, 0.99), (0.5, 0.49)):
+        for count in (1, 2, 3):
+            splits = split_by_name(clips[:count], validation, test)
+            assert splits["train"]
+            assert sum(map(len, splits.values())) == count
