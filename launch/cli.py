@@ -17,7 +17,7 @@ INTERRUPTED = 130
 # What the system refuses because of a path or a disk that the user can change.
 REFUSED = tuple(
     getattr(errno, name)
-    for name in ["EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOTDIR", "EISDIR", "ENAMETOOLONG"]
+    for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG", "EEXIST", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
 )
 
 

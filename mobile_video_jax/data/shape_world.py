@@ -100,8 +100,7 @@ class World:
                 raise UserError(f"world.{field} must name one value or more, each once; got {values}")
         trained = [set(values) for values in zip(*combinations(self, "train"), strict=True)]
         if trained != [set(self.values(attribute)) for attribute in ATTRIBUTES]:
-            names = ", ".join(f"{attribute}s" for attribute in ATTRIBUTES)
-            raise UserError(f"too few values to hold combinations out for test: give two of {names} two or more")
+            raise UserError("too few values to hold some out: give two of counts, colours, shapes, motions two or more")
 
     def values(self, attribute: str) -> tuple[Any, ...]:
         """The values of one attribute, named in the singular as in `Attributes`."""

@@ -2,9 +2,12 @@
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import io
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,6 +63,11 @@ class ShapesSource:
     world: World = World()
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = {**SIZES, **self.sizes}
+        if len(sizes) > len(SIZES) or min(sizes.values()) < 0 or not sizes["train"]:
+            raise UserError(f"sizes {sizes}: give counts for {', '.join(SIZES)} alone, and at least one clip for train")
 
     def build(self, folder: Path) -> Built:
         sizes = {**SIZES, **self.sizes}
@@ -146,7 +154,15 @@ def _build_folder(folder: Path, clips: Mapping[str, Sequence[Clip]], rejections:
 
 
 def _written(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
-    with contextlib.redirect_stdout(io.StringIO()):  # which is for the result alone, and TFDS announces itself there
-        builder.download_and_prepare()
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()  # an unfinished bar would swallow the line that says what went wrong
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # stdout is for results, and TFDS announces itself there
+            builder.download_and_prepare()
+    except RuntimeError as error:  # ArrayRecord tells of a full disk in words alone
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if os.strerror(code) in str(error):
+                raise OSError(code, os.strerror(code), str(builder.data_dir_root)) from error
+        raise
     shutil.rmtree(builder.data_dir_root / "downloads")  # TFDS always makes one
     return builder

@@ -114,7 +114,7 @@ def mp4_bytes(frames: Frames, fps: float | int, scale: int = 1, crf: int = 18) -
     even = frames.shape[1] % 2 == 0 and frames.shape[2] % 2 == 0
     pictures = (av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames)
     pixels = "yuv420p" if even else "yuv444p"
-    return _encoded(pictures, frames, "mp4", "libx264", pixels, fps, {"crf": str(crf), "preset": "medium"})
+    return _encoded(pictures, frames, "mp4", "libx264", pixels, fps, {"crf": str(crf), "preset": "veryfast"})
 
 
 def gif_bytes(frames: Frames, fps: float | int, scale: int = 1) -> bytes:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import grain
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -16,7 +17,7 @@ from mobile_video_jax.train.checkpoint import Checkpoints, abstract, restore_mod
 from mobile_video_jax.train.metrics import MetricsLog
 from mobile_video_jax.train.optimizer import make_optimizer
 from mobile_video_jax.train.progress import Progress, duration, say
-from mobile_video_jax.train.run import open_run
+from mobile_video_jax.train.run import open_run, read_run
 from mobile_video_jax.train.stage import Stage
 from mobile_video_jax.train.state import TrainState, create_state, state_shardings
 from mobile_video_jax.train.step import make_step
@@ -38,11 +39,15 @@ def train(stage: Stage, run: Path) -> dict[str, Any]:
     config, started = stage.config, time.monotonic()
     mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, mesh)
+    # Bad data and a missing starting point are found before anything is written.
+    batches, _ = iter(stage.train_batches()), stage.eval_batches()
+    if config.init_from:
+        read_run(Path(config.init_from))
     open_run(run, config, stage.description())
     stage.start(run)
     checkpoints = Checkpoints(run, keep=config.keep_checkpoints)
     try:
-        state, loss = _Loop(stage, run, mesh, checkpoints).run()
+        state, loss = _Loop(stage, run, mesh, checkpoints, batches).run()
     finally:
         checkpoints.close()
     stage.finish(run, state.ema, say)
@@ -52,11 +57,11 @@ def train(stage: Stage, run: Path) -> dict[str, Any]:
 class _Loop:
     """The state of one call of `train`: what is compiled, what runs on the device, what waits to be logged."""
 
-    def __init__(self, stage: Stage, run: Path, mesh: Mesh, checkpoints: Checkpoints):
-        self.stage, self.config, self.mesh, self.checkpoints = stage, stage.config, mesh, checkpoints
+    def __init__(self, stage: Stage, run: Path, mesh: Mesh, checkpoints: Checkpoints, batches: grain.DatasetIterator):
+        self.stage, self.config, self.mesh = stage, stage.config, mesh
+        self.checkpoints, self.batches = checkpoints, batches
         optimizer = make_optimizer(self.config.optimizer, self.config.steps)
         shapes, shardings = state_shardings(stage, optimizer, mesh)
-        self.batches = iter(stage.train_batches())
         self.state = self._initial_state(optimizer, shapes, shardings)
         self.step = make_step(stage, optimizer, mesh, shardings)
         self.evaluate_batch = jax.jit(

@@ -102,7 +102,7 @@ def test_unreadable_content_is_named(tmp_path):
 def test_truncated_without_a_frame_count(tmp_path):
     # Matroska does not say how many frames there are, only how long they last.
     data = write_video(tmp_path / "a.mkv", noise(30)).read_bytes()
-    with pytest.raises(UnreadableVideo, match="truncated: .* of 3.0 seconds"):
+    with pytest.raises(UnreadableVideo, match=r"truncated: .* of 3.0 seconds"):
         probe(data[: len(data) * 2 // 3])
 
 

@@ -1,0 +1,126 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = '''"""Does nothing much.
+
+A second line of help.
+"""
+import errno, os, signal
+from pathlib import Path
+from absl import flags, logging
+from ml_collections import config_flags
+from launch import cli
+from mobile_video_jax.core.errors import UserError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The config.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Where to.", required=True)
+FAIL = flags.DEFINE_string("fail", "", "How to fail.")
+
+def main():
+    logging.info("chatter")
+    if FAIL.value == "user":
+        raise UserError("first line\\n  second line")
+    if FAIL.value == "bug":
+        raise ZeroDivisionError("a bug")
+    if FAIL.value == "ctrl-c":
+        os.kill(os.getpid(), signal.SIGINT)
+    if FAIL.value:
+        raise OSError(getattr(errno, FAIL.value), "refused", "/the/file")
+    cli.finish(Path(WORKDIR.value), CONFIG.value.to_dict())
+
+if __name__ == "__main__":
+    cli.run(main)
+'''
+CONFIG = """
+from ml_collections import ConfigDict
+from mobile_video_jax.core.errors import UserError
+
+def get_config(variant="small"):
+    if variant == "typo":
+        raise ValueError("width: 7 is odd")
+    if variant == "broken":
+        undefined_name
+    if variant not in ("small", "large"):
+        raise UserError(f"there is no variant {variant}: use small or large")
+    return ConfigDict({"steps": 3, "rate": 0.1, "nest": {"width": 8 if variant == "small" else 64}}).lock()
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("command")
+    (folder / "command.py").write_text(COMMAND)
+    (folder / "config.py").write_text(CONFIG)
+    return folder
+
+
+def run(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "command.py", *arguments],
+        cwd=folder,
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_path_and_one_line_of_json_close_stdout(folder):
+    done = run(folder, "--workdir=runs/a", "--config=config.py:large", "--config.steps=7", "--config.nest.width=9")
+    assert done.returncode == 0
+    path, summary = done.stdout.splitlines()
+    assert path == "runs/a"
+    assert json.loads(summary) == {"steps": 7, "rate": 0.1, "nest": {"width": 9}}
+    assert done.stderr == ""
+
+
+def test_help_tells_of_this_command_alone(folder):
+    done = run(folder, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Does nothing much.\n\nA second line of help.")
+    assert "--workdir: Where to." in done.stdout
+    assert "--pdb" not in done.stdout
+    assert done.stderr == ""
+
+
+GOOD = ("--workdir=a", "--config=config.py")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((*GOOD, "--wrkdir=b"), "Unknown command line flag 'wrkdir'. Did you mean: workdir ?; see --help"),
+        (("--config=config.py",), "--workdir is missing; see --help"),
+        (("--workdir=a",), "--config is missing; see --help"),
+        ((*GOOD, "stray"), "unexpected argument 'stray'; see --help"),
+        (("--workdir=a", "--config=config.py:huge"), "there is no variant huge: use small or large"),
+        (("--workdir=a", "--config=config.py:typo"), "width: 7 is odd"),
+        (("--workdir=a", "--config=config.py:broken"), "name 'undefined_name' is not defined"),
+        (("--workdir=a", "--config=none.py"), "[Errno 2] No such file or directory: 'none.py'"),
+        ((*GOOD, "--config.step=3"), 'the config has no key \'step\'. Did you mean "steps" instead of "step"?'),
+        ((*GOOD, "--config.nest.depth=3"), "the config has no key 'depth'"),
+        ((*GOOD, "--config.steps=many"), "flag --config.steps=many: invalid literal for int() with base 10: 'many'"),
+        ((*GOOD, "--fail=user"), "first line second line"),
+        ((*GOOD, "--fail=ENOSPC"), "[Errno 28] refused: '/the/file'"),
+        ((*GOOD, "--fail=EROFS"), "[Errno 30] refused: '/the/file'"),
+        ((*GOOD, "--fail=EACCES"), "[Errno 13] refused: '/the/file'"),
+    ],
+)
+def test_bad_input_is_one_line(folder, arguments, error):
+    done = run(folder, *arguments)
+    assert (done.returncode, done.stderr, done.stdout) == (2, f"error: {error}\n", "")
+
+
+@pytest.mark.parametrize("fault", ["bug", "ENOENT"])
+def test_bugs_keep_their_traceback(folder, fault):
+    done = run(folder, *GOOD, f"--fail={fault}")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_interruption(folder):
+    done = run(folder, *GOOD, "--fail=ctrl-c")
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
