@@ -96,6 +96,7 @@ def _same(out: Path, recipe: Manifest) -> Manifest:
 
 
 def _build(source: Source, recipe: Manifest, out: Path) -> Manifest:
+    reasons = out.with_name(f"{out.name}.{REJECTED}")
     try:
         with replacing(out) as temporary:
             temporary.mkdir()
@@ -104,9 +105,9 @@ def _build(source: Source, recipe: Manifest, out: Path) -> Manifest:
             manifest = {**recipe, **_manifest(built, temporary), **_of_shapes(recipe["options"])}
             write_json(temporary / MANIFEST, manifest)
     except TooManyRejected as error:
-        reasons = out.with_name(f"{out.name}.{REJECTED}")
         _write_rejected(reasons, error.rejections)
         raise UserError(f"{error}: read {reasons}, mend the files or raise --max_rejected") from None
+    reasons.unlink(missing_ok=True)  # of an earlier attempt
     return manifest
 
 

@@ -110,6 +110,7 @@ def test_too_many_rejected(tmp_path, videos):
     reasons = [json.loads(line)["reason"] for line in (tmp_path / "out.rejected.jsonl").read_text().splitlines()]
     assert len(reasons) == 8
     assert prepare(str(videos), out, max_rejected=0.95)["rejected"] == 8
+    assert not (tmp_path / "out.rejected.jsonl").exists()
     write_captions(videos, "missing.mp4")
     with pytest.raises(UserError, match="9 of 9"):
         prepare(str(videos), tmp_path / "none", max_rejected=1.0)
