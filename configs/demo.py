@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     """The demo's config."""
     world = World(
         counts=(1,),
-        shapes=("circle", "square", "triangle"),
+        shapes=("square", "triangle", "cross"),
         motions=("left", "right", "up", "down", "still"),
         backgrounds=("dark", "light"),
     )

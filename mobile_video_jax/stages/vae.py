@@ -37,7 +37,7 @@ class VaeTraining(TrainConfig):
     stage: str = "vae"
     clip: str = "17x64x64"
     mix_data: str = ""
-    mix_share: float = 0.25
+    mix_share: float = 0.125
     stats_batches: int = 16
     model: VaeConfig = dataclasses.field(default_factory=VaeConfig)
     loss: VaeLossConfig = dataclasses.field(default_factory=VaeLossConfig)

@@ -1,6 +1,8 @@
 """Checkpoints: the model (averaged weights), the rest of the state, and the data position, saved together."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +32,13 @@ class Checkpoints:
     def save(self, state: TrainState, data_state: Any) -> None:
         """Starts saving the state and the iterator's JSON-able position; returns before it is on disk."""
         rest = {"step": state.step, "params": state.params, "opt_state": state.opt_state}
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(state.ema),
-                state=ocp.args.StandardSave(rest),
-                data=ocp.args.JsonSave(data_state),
-            ),
+        items = ocp.args.Composite(
+            model=ocp.args.StandardSave(state.ema),
+            state=ocp.args.StandardSave(rest),
+            data=ocp.args.JsonSave(data_state),
         )
+        with _full_disk_told(self._folder):
+            self._manager.save(int(state.step), args=items)
 
     def restore(self, shapes: TrainState, shardings: TrainState) -> tuple[TrainState, Any]:
         """The newest state, laid out as `shardings` say (any device count), and the data position."""
@@ -59,8 +60,20 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits until everything is on disk."""
-        self._manager.wait_until_finished()
+        with _full_disk_told(self._folder):
+            self._manager.wait_until_finished()
         self._manager.close()
+
+
+@contextlib.contextmanager
+def _full_disk_told(folder: Path) -> Iterator[None]:
+    """Turns the many errors of a full disk into one. The step that did not fit is left out, the others are whole."""
+    try:
+        yield
+    except Exception as error:  # TensorStore, Orbax and Python each have a type of their own for it
+        if "No space left" not in str(error):
+            raise
+        raise UserError(f"no space left for a checkpoint in {folder}: free some and start again") from error
 
 
 def abstract(shape: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:

@@ -103,7 +103,8 @@ class _Loop:
         self.terminated = True
 
     def _steps(self) -> float:
-        config, step, loss = self.config, int(self.state.step), math.nan
+        config, step = self.config, int(self.state.step)
+        loss = self.log.last.get("loss", math.nan)
         pending: tuple[int, np.ndarray, Any] | None = None
         while step < config.steps and not self.terminated:
             batch = next(self.batches)

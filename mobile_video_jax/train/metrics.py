@@ -19,6 +19,7 @@ class MetricsLog:
         lines = read_metrics(run)
         with replacing(path) as temporary:
             kept = [line for line in lines if line["step"] <= resumed_step]
+            self.last: dict[str, Any] = kept[-1] if kept else {}
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a", buffering=1)
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=resumed_step)

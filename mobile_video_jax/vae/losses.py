@@ -12,7 +12,7 @@ from mobile_video_jax.vae.posterior import Posterior
 class VaeLossConfig:
     """Weights of the loss's terms."""
 
-    l1: float = 1.0
+    l1: float = 0.1
     l2: float = 1.0
     kl: float = 1e-6
 
