@@ -2,7 +2,7 @@
 
 python -m launch.demo --out=demo
 
-About six minutes on two CPU cores. The world is one object of 3 shapes and 6 colours in 5 motions.
+About six minutes on two CPU cores. The world is one large object of 3 shapes and 6 colours in 5 motions.
 """
 
 import ml_collections
@@ -23,6 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
         shapes=("square", "triangle", "cross"),
         motions=("left", "right", "up", "down", "still"),
         backgrounds=("dark", "light"),
+        size=1.4,
     )
     return to_config_dict(
         DemoConfig(

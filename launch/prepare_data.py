@@ -27,6 +27,7 @@ WORLD = {
     name: flags.DEFINE_list(name, None, f"moving_shapes: some of {','.join(map(str, known))}.")
     for name, known in KNOWN.items()
 }
+SIZE = flags.DEFINE_float("size", None, "moving_shapes: size of the objects; above 1 for single ones alone.")
 MIN_FRAMES = flags.DEFINE_integer("min_frames", None, "A folder: shorter videos are rejected.", lower_bound=1)
 MAX_REJECTED = flags.DEFINE_float("max_rejected", None, "A folder: fail when a larger share than this is rejected.")
 
@@ -39,7 +40,9 @@ def main() -> None:
 def _options() -> dict[str, Any]:
     """The flags that were given, as options of the source; `prepare` refuses those that it does not have."""
     sizes = {"train": TRAIN.value, "validation": VALIDATION.value, "test": TEST.value}
-    world = {name: tuple(flag.value) for name, flag in WORLD.items() if flag.value is not None}
+    world: dict[str, Any] = {name: tuple(flag.value) for name, flag in WORLD.items() if flag.value is not None}
+    if SIZE.value is not None:
+        world["size"] = SIZE.value
     options: dict[str, Any] = {
         "seed": SEED.value,
         "clip": CLIP.value and ClipShape.parse(CLIP.value),
@@ -54,7 +57,7 @@ def _options() -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _counted(world: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+def _counted(world: dict[str, Any]) -> dict[str, Any]:
     """The world's values, with its counts as numbers."""
     try:
         return {name: tuple(map(int, values)) if name == "counts" else values for name, values in world.items()}

@@ -57,6 +57,8 @@ REACH = 1.25  # no shape reaches farther than this from its centre, in radii
 GAP = 0.04  # least distance between two objects' reaches, in sides
 RADII = {1: (0.15, 0.21), 2: (0.11, 0.14), 3: (0.10, 0.12)}  # by count, in sides
 TRAVEL = (0.30, 0.40)  # length of a straight path, in sides
+MAX_SIZE = 1.4  # of a single object: leaves it a path of a quarter of the side
+MARGIN = 0.02  # room beside the longest path of a large object, in sides
 ROUND = 0.75  # diameter of a round path for each unit of travel: three objects must still fit beside it
 
 NUMBERS = {1: "one", 2: "two", 3: "three"}
@@ -81,6 +83,7 @@ Combination = tuple[int, str, str, str]
 class World:
     """The values that each attribute of a clip may take; the default is everything that can be drawn.
 
+    `size` makes the objects larger or smaller than usual; the paths of large ones are as long as the frame allows.
     Raises UserError for an unknown or repeated value, and when holding out combinations leaves a value untrained.
     """
 
@@ -89,6 +92,7 @@ class World:
     shapes: tuple[str, ...] = tuple(SHAPES)
     motions: tuple[str, ...] = MOTIONS
     backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)
+    size: float = 1.0
 
     def __post_init__(self) -> None:
         for field, known in KNOWN.items():
@@ -98,6 +102,8 @@ class World:
                 raise UserError(f"world.{field} has no '{unknown[0]}'; it has {', '.join(map(str, known))}")
             if not values or len(set(values)) < len(values):
                 raise UserError(f"world.{field} must name one value or more, each once; got {values}")
+        if not 0.8 <= self.size <= (1.0 if max(self.counts) > 1 else MAX_SIZE):
+            raise UserError(f"world.size is 0.8 to {MAX_SIZE}, with several objects at most 1; got {self.size}")
         trained = [set(values) for values in zip(*combinations(self, "train"), strict=True)]
         if trained != [set(self.values(attribute)) for attribute in ATTRIBUTES]:
             raise UserError("too few values to hold some out: give two of counts, colours, shapes, motions two or more")
@@ -169,7 +175,7 @@ def draw(world: World, clip: ClipShape, seed: int, index: int, split: str) -> Sa
             raise UserError(f"a one-frame clip shows still objects, and the {split} split of this world has none")
     rng = _rng(seed, split, index)
     text, attributes = _choose(choices, world, rng)
-    objects = _coverage(attributes, clip, rng)[..., None]
+    objects = _coverage(attributes, clip, world.size, rng)[..., None]
     background = _background(attributes.background, clip, rng)[None, :, :, None]
     colour = np.array(COLOURS[attributes.colour], np.float32)
     return Sample((background + objects * (colour - background) + 0.5).astype(np.uint8), text, attributes)
@@ -191,11 +197,13 @@ def _choose(choices: tuple[Combination, ...], world: World, rng: np.random.Gener
     return caption(attributes, int(rng.integers(len(WORDINGS)))), attributes
 
 
-def _coverage(attributes: Attributes, clip: ClipShape, rng: np.random.Generator) -> Float[np.ndarray, "t h w"]:
+def _coverage(
+    attributes: Attributes, clip: ClipShape, size: float, rng: np.random.Generator
+) -> Float[np.ndarray, "t h w"]:
     """How much of each pixel the group covers."""
     side = min(clip.height, clip.width)
-    radius = side * rng.uniform(*RADII[attributes.count])
-    path = side * _path(attributes.motion, clip.frames, rng)
+    radius = side * size * rng.uniform(*RADII[attributes.count])
+    path = side * _path(attributes.motion, clip.frames, 1 - MARGIN - 2 * REACH * radius / side, rng)
     centres = _layout(attributes.count, radius, path, clip, rng) + path[:, None]
     y, x = np.split(centres.astype(np.float32), 2, axis=-1)
     rows = np.arange(clip.height, dtype=np.float32) + 0.5 - y  # [t n h]: pixel centres relative to each object
@@ -203,9 +211,9 @@ def _coverage(attributes: Attributes, clip: ClipShape, rng: np.random.Generator)
     return coverage(attributes.shape, rows[..., :, None], columns[..., None, :], radius).max(axis=1)
 
 
-def _path(motion: str, frames: int, rng: np.random.Generator) -> Float[np.ndarray, "t 2"]:
-    """Offsets of the group from the middle of its path, rows and columns in sides."""
-    travel = rng.uniform(*TRAVEL)
+def _path(motion: str, frames: int, room: float, rng: np.random.Generator) -> Float[np.ndarray, "t 2"]:
+    """Offsets of the group from the middle of its path, at most `room` long; rows and columns in sides."""
+    travel = min(rng.uniform(*TRAVEL), room)
     if motion == "circling":
         # One whole turn, either way round; the last frame stops one step short of the first.
         angle = rng.uniform(0, 2 * np.pi) + rng.choice([-1, 1]) * 2 * np.pi * np.arange(frames) / frames
