@@ -2,7 +2,8 @@
 
 python -m launch.demo --out=demo
 
-About six minutes on two CPU cores. The world is one large object of 3 shapes and 6 colours in 5 motions.
+About six minutes on two CPU cores. The world is one large object of 3 shapes and 6 colours
+in 5 motions on a dark ground.
 """
 
 import ml_collections
@@ -22,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
         counts=(1,),
         shapes=("square", "triangle", "cross"),
         motions=("left", "right", "up", "down", "still"),
-        backgrounds=("dark", "light"),
+        backgrounds=("dark",),
         size=1.4,
     )
     return to_config_dict(
@@ -30,6 +31,6 @@ def get_config() -> ml_collections.ConfigDict:
             world=world,
             vae=from_mapping(VaeTraining, vae.get_config("tiny_t4_s8_c16").to_dict()),
             dit=from_mapping(DitTraining, dit.get_config("tiny").to_dict()),
-            sampling=SampleConfig(steps=20, guidance=5.0),
+            sampling=SampleConfig(steps=20, guidance=8.0),
         )
     )

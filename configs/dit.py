@@ -50,7 +50,7 @@ def _tiny() -> DitTraining:
     # As for the VAE: Muon needs fewer steps than Adam at this size.
     optimizer = OptimizerConfig(
         name="muon",
-        learning_rate=1e-2,
+        learning_rate=1.5e-2,
         adam_learning_rate=2e-3,
         schedule="linear",
         weight_decay=0.0,
@@ -59,8 +59,9 @@ def _tiny() -> DitTraining:
     return DitTraining(
         clip="9x32x32",
         compression="t4_s8_c16",
+        text_tokens=12,
         model=MODELS["tiny"],
-        steps=1_000,
+        steps=1_100,
         batch_size=32,
         eval_every=200,
         eval_batches=4,

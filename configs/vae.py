@@ -58,7 +58,7 @@ def get_config(variant: str = "tiny_t4_s8_c16") -> ml_collections.ConfigDict:
         VaeTraining(
             clip=SIZES[size][2],
             model=model(size, compression),
-            steps=400 if tiny else 100_000,
+            steps=350 if tiny else 100_000,
             batch_size=8 if tiny else 64,
             eval_every=100 if tiny else 2_000,
             checkpoint_every=200 if tiny else 2_000,

@@ -91,12 +91,14 @@ def _encode_missing_shards(
 def _encoded(
     bundle: VaeBundle, encode: Any, encoder: TextEncoder, clips: Iterable[dict[str, Any]], batch_size: int
 ) -> Iterator[dict[str, Any]]:
-    clips = iter(clips)
+    clips, known = iter(clips), dict[str, np.ndarray]()
     while group := list(itertools.islice(clips, batch_size)):
         video = np.stack([clip["video"] for clip in group])
         # A short last batch is padded to the size that is compiled already.
         padded = np.concatenate([video, np.repeat(video[-1:], batch_size - len(group), axis=0)])
         latents = np.asarray(encode(bundle.params, padded))
-        for clip, row, states in zip(group, latents, encoder.encode([c["caption"] for c in group]), strict=False):
+        new = list({clip["caption"]: None for clip in group if clip["caption"] not in known})
+        known |= dict(zip(new, encoder.encode(new), strict=True)) if new else {}
+        for clip, row in zip(group, latents, strict=False):
             info = {key: clip[key] for key in ("caption", "id", "attributes")}
-            yield {"latents": row, "text_states": states, **info}
+            yield {"latents": row, "text_states": known[clip["caption"]], **info}

@@ -116,7 +116,9 @@ def pad(
     """
     longest = max(map(len, states))
     if longest > length:
-        raise UserError(f"a caption of {longest} tokens does not fit into {length}: raise the text length to {longest}")
+        raise UserError(
+            f"a caption of {longest} tokens does not fit into {length}: shorten it, or train with text_tokens={longest}"
+        )
     mask = np.arange(length) < np.array([len(rows) for rows in states])[:, None]
     padded = np.zeros((*mask.shape, states[0].shape[-1]), np.float32)
     padded[mask] = np.concatenate(states)

@@ -72,6 +72,7 @@ class _Loop:
         self.log = MetricsLog(run, resumed_step=int(self.state.step))
         self.progress = Progress(f"{self.config.stage}:", self.config.steps, done=int(self.state.step))
         self.terminated = False
+        self.waited = 0.0
 
     def _initial_state(self, optimizer: Any, shapes: TrainState, shardings: TrainState) -> TrainState:
         cost = self.stage.cost()
@@ -107,7 +108,9 @@ class _Loop:
         loss = self.log.last.get("loss", math.nan)
         pending: tuple[int, np.ndarray, Any] | None = None
         while step < config.steps and not self.terminated:
+            started = time.monotonic()
             batch = next(self.batches)
+            self.waited += time.monotonic() - started
             records = batch.pop("record")
             self.state, metrics = self.step(self.state, put_batch(batch, self.mesh))
             # Reading the step before last keeps the device busy while the host waits.
@@ -138,7 +141,8 @@ class _Loop:
         evaluated = self._due(step, self.config.eval_every)
         if evaluated or self._due(step, self.config.log_every):
             rate = self.progress.report(step, f"loss {values['loss']:.4f}")
-            values["steps_per_second"] = rate
+            values |= {"steps_per_second": rate, "data_wait_seconds": self.waited}
+            self.waited = 0.0
             if evaluated:
                 values |= self._evaluate(step)
             self.log.write(step, values)

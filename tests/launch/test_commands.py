@@ -30,20 +30,21 @@ def folder(tmp_path_factory) -> Path:
 
 DIT = "--config=configs/dit.py:tiny"
 LATENTS = "--config.data={}/latents"
+SAME_DATA = [f"--config.compression={tiny.COMPRESSION}", "--config.text_tokens=12", "--config.batch_size=8"]
 VAE = "--config=configs/vae.py:mobile_t8_s32_c128"
 BAD_INPUT = {
     "unknown variant": ("train", [DIT + "y", "--workdir={}/new"], "variant 'tinyy' is unknown"),
     "unknown key": ("train", [DIT, "--workdir={}/new", "--config.modle.width=3"], "modle"),
     "frames": ("train", [VAE, "--workdir={}/new", "--config.clip=50x256x256"], "50 is not: use 49 or 57"),
     "size": ("train", [VAE, "--workdir={}/new", "--config.clip=49x250x256"], "use 224 or 256"),
-    "other config": ("train", [DIT, "--workdir={}/dit", LATENTS], "was trained with"),
+    "other config": ("train", [DIT, "--workdir={}/dit", LATENTS, *SAME_DATA], "was trained with"),
     "other clip": (
         "train",
         [DIT, "--workdir={}/new", LATENTS, "--config.clip=33x32x32"],
         "was encoded with clip=9",
     ),
     "no run": ("sample", ["--model={}/nowhere", "--prompt=a red circle", "--out={}/new"], "does not exist"),
-    "empty prompt": ("sample", ["--model={}/dit", "--prompt=", "--out={}/new"], "empty"),
+    "empty prompt": ("sample", ["--model={}/dit", "--prompt=", "--out={}/new"], "has no words"),
     "long prompt": ("sample", ["--model={}/dit", "--prompt=" + "red " * 40, "--out={}/new"], "tokens"),
     "no flag": ("encode", ["--vae={}/latents/vae"], "--data is missing"),
 }
