@@ -61,7 +61,7 @@ def _tiny() -> DitTraining:
         compression="t4_s8_c16",
         text_tokens=12,
         model=MODELS["tiny"],
-        steps=1_100,
+        steps=800,
         batch_size=32,
         eval_every=200,
         eval_batches=4,
