@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 def to_config_dict(config: Any) -> ml_collections.ConfigDict:
     """The dataclass as a locked ConfigDict whose keys `--config.key=value` may set."""
-    return ml_collections.ConfigDict(dataclasses.asdict(config))
+    return ml_collections.ConfigDict(dataclasses.asdict(config)).lock()
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], path: str = "config") -> T:

@@ -4,7 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from mobile_video_jax.core.errors import UserError
 
@@ -22,7 +22,7 @@ RULES: dict[str, str | None] = {
 SMALLEST_SHARDED = 1 << 16
 
 
-def partition_spec(names: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def partition_spec(names: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """The placement of one array by its axes' logical names; small arrays are kept whole on every device.
 
     Raises UserError for a mesh axis that would cut two axes of one array, and for an axis that does not divide.

@@ -50,7 +50,11 @@ def config_classes() -> set[type]:
     found = set()
     for module in pkgutil.walk_packages(mobile_video_jax.__path__, "mobile_video_jax."):
         for value in vars(importlib.import_module(module.name)).values():
-            if dataclasses.is_dataclass(value) and value.__name__.endswith(("Config", "Training")):
+            if (
+                isinstance(value, type)
+                and dataclasses.is_dataclass(value)
+                and value.__name__.endswith(("Config", "Training"))
+            ):
                 found.add(value)
     return found
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data import sources
 from mobile_video_jax.data.dataset import open_split, prepare, read_manifest
@@ -66,7 +67,7 @@ def test_shapes_keep_their_world_and_clip(tmp_path):
     manifest = read_manifest(tmp_path / "out")
     assert manifest["clip"] == "3x32x40"
     assert manifest["splits"] == SIZES
-    assert World(**{name: tuple(values) for name, values in manifest["world"].items()}) == world
+    assert from_mapping(World, manifest["world"]) == world
     assert open_split(tmp_path / "out", "train")[0][0]["video"].shape == (3, 32, 40, 3)
 
 

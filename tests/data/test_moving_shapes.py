@@ -7,6 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.data.moving_shapes import MovingShapes
 from mobile_video_jax.data.shape_world import Attributes, World, draw
 
@@ -41,7 +42,7 @@ def test_the_folder_alone_is_enough_to_read_it(builder):
     read = tfds.builder_from_directory(builder.data_path)
     assert {name: split.num_examples for name, split in read.info.splits.items()} == {"train": 12, "test": 3}
     assert read.as_data_source("train")[4]["id"] == b"train-000004"
-    assert World(**{field: tuple(values) for field, values in read.info.metadata["world"].items()}) == WORLD
+    assert from_mapping(World, read.info.metadata["world"]) == WORLD
     assert (read.info.metadata["clip"], read.info.metadata["seed"]) == ("5x32x40", SEED)
 
 
