@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging as python_logging
 import re
 import sys
 from collections.abc import Callable
@@ -29,6 +30,8 @@ def run(main: Callable[[], None]) -> NoReturn:
     """
     logging.use_absl_handler()  # to stderr, and without the INFO lines of absl and Orbax
     logging.set_verbosity(logging.WARNING)
+    # Orbax leaves the futures of a failed save unread; the failure itself is told in our one line.
+    python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
         print(_help())
         sys.exit(0)
