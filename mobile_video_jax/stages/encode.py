@@ -11,6 +11,7 @@ import numpy as np
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import replacing
 from mobile_video_jax.data.dataset import read_manifest
 from mobile_video_jax.data.latents import shard_path, write_manifest, write_shard
 from mobile_video_jax.data.pipeline import captioned_clips
@@ -44,6 +45,8 @@ def encode_dataset(
         "source": read_manifest(data),
         "splits": splits,
     }
+    for split in (name for name, sizes in splits.items() if sizes["records"]):
+        captioned_clips(data, split, shape)  # raises for clips that do not fit, before anything is written
     _claim(out, manifest)
     copy_bundle(vae_run, out / "vae")
     _encode_missing_shards(bundle, encoder, data, out, shape, splits, batch_size, shard_records)
@@ -59,7 +62,8 @@ def _claim(out: Path, manifest: dict[str, Any]) -> None:
     if not claim.exists():
         if any(out.iterdir()):
             raise UserError(f"{out} is not empty and holds no encoded data set: name another --out")
-        claim.write_text(text)
+        with replacing(claim) as temporary:
+            temporary.write_text(text)
     elif claim.read_text() != text:
         raise UserError(f"{out} was encoded from another VAE, data set or clip: name another --out")
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.flops import count_parameters
 from mobile_video_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, put_batch, replicated
 from mobile_video_jax.train.checkpoint import Checkpoints, abstract, restore_model
@@ -39,6 +40,8 @@ def train(stage: Stage, run: Path) -> dict[str, Any]:
     config, started = stage.config, time.monotonic()
     mesh = make_mesh(config.mesh)
     check_batch(config.batch_size, mesh)
+    if config.batch_size % config.optimizer.accumulate:
+        raise UserError(f"batch_size {config.batch_size} does not divide by accumulate {config.optimizer.accumulate}")
     # Bad data and a missing starting point are found before anything is written.
     batches, _ = iter(stage.train_batches()), stage.eval_batches()
     if config.init_from:

@@ -21,7 +21,7 @@ def make_step(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh,
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         rng = step_key(stage.config.seed, state.step)
-        grads, metrics = _gradients(stage, state.params, batch, rng, config.accumulate)
+        grads, metrics = gradients(stage, state.params, batch, rng, config.accumulate)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         # The average warms up with the step count, so that a short run is not dominated by its first weights.
@@ -38,7 +38,7 @@ def make_step(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh,
     )
 
 
-def _gradients(stage: Stage, params: Params, batch: Batch, rng: jax.Array, accumulate: int) -> tuple[Params, Metrics]:
+def gradients(stage: Stage, params: Params, batch: Batch, rng: jax.Array, accumulate: int) -> tuple[Params, Metrics]:
     """Gradients and metrics, averaged over `accumulate` equal parts of the batch that run one after the other."""
 
     def one(part: Batch, key: jax.Array) -> tuple[Params, Metrics]:

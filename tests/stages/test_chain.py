@@ -107,6 +107,9 @@ def test_encoding_goes_on_where_it_stopped(chain, tmp_path):
 def test_encoding_into_another_data_set_is_refused(chain, tmp_path):
     with pytest.raises(UserError, match="was encoded from another"):
         encode(chain / "vae", chain / "videos", chain / "latents", shard_records=32)
+    with pytest.raises(UserError, match="config asks for 17x32x32"):
+        encode(chain / "vae", chain / "videos", tmp_path / "new", clip="17x32x32")
+    assert not (tmp_path / "new").exists()
     (tmp_path / "other.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty"):
         encode(chain / "vae", chain / "videos", tmp_path)
