@@ -86,7 +86,8 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(data):
     params = jax.tree.map(lambda x: x + 0.05, nn.unbox(stage.init(key)))
     whole, parts = (gradients(stage, params, batch, key, accumulate) for accumulate in (1, 4))
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
-        np.testing.assert_allclose(b, a, atol=1e-4 * float(jnp.abs(a).max()))  # float32 sums in another order
+        # float32 sums in another order; the added term is for key biases, whose true gradient is zero.
+        np.testing.assert_allclose(b, a, atol=1e-4 * float(jnp.abs(a).max()) + 1e-6)
 
 
 def test_a_batch_that_cannot_be_accumulated_is_refused(data, tmp_path):
