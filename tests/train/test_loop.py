@@ -83,11 +83,14 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(data):
     stage, key = WithoutNoise(tiny.dit_config(data)), jax.random.key(0)
     batch = next(iter(stage.train_batches()))
     batch = {name: jnp.asarray(value) for name, value in batch.items() if name != "record"}
-    params = jax.tree.map(lambda x: x + 0.05, nn.unbox(stage.init(key)))
+    params = jax.tree.map(
+        lambda x: x + 0.02 * jax.random.normal(jax.random.fold_in(key, x.size), x.shape), nn.unbox(stage.init(key))
+    )
     whole, parts = (gradients(stage, params, batch, key, accumulate) for accumulate in (1, 4))
+    # float32 sums in another order: some leaves (key biases) have a true gradient of zero and hold only rounding.
+    rounding = 1e-6 * max(float(jnp.abs(a).max()) for a in jax.tree.leaves(whole))
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
-        # float32 sums in another order; the added term is for key biases, whose true gradient is zero.
-        np.testing.assert_allclose(b, a, atol=1e-4 * float(jnp.abs(a).max()) + 1e-6)
+        np.testing.assert_allclose(b, a, atol=1e-4 * float(jnp.abs(a).max()) + rounding)
 
 
 def test_a_batch_that_cannot_be_accumulated_is_refused(data, tmp_path):
