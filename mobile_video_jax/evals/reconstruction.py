@@ -1,4 +1,4 @@
-"""How close a decoded clip is to the clip it came from: PSNR and SSIM."""
+"""How close a decoded clip is to the clip it came from: PSNR, SSIM and flicker."""
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -44,6 +44,19 @@ def ssim(reference: Videos, video: Videos) -> PerClip:
     shape = reference.shape[:-3]
     pairs = zip(reference.reshape(-1, height, width, 3), video.reshape(-1, height, width, 3), strict=True)
     return np.asarray(np.mean(np.reshape([_frame_ssim(a, b) for a, b in pairs], shape), axis=-1))
+
+
+def flicker(reference: Videos, video: Videos) -> PerClip:
+    """Temporal difference error of every clip in grey levels (0 to 255): mean |(y[t+1] - y[t]) - (x[t+1] - x[t])|.
+
+    It is 0 where the error y - x is the same in all frames. Shapes and errors as in `psnr`; clips of one frame raise
+    UserError too.
+    """
+    _check(reference, video)
+    if reference.shape[-4] < 2:
+        raise UserError("flicker needs clips of at least 2 frames; these have 1")
+    change = np.diff(video.astype(np.float32) - reference, axis=-4)
+    return np.asarray(np.mean(np.abs(change), axis=(-4, -3, -2, -1), dtype=np.float64))
 
 
 def _frame_ssim(reference: UInt8[np.ndarray, "h w 3"], video: UInt8[np.ndarray, "h w 3"]) -> float:

@@ -11,6 +11,8 @@ from mobile_video_jax.nn.dense import Dense, Initializer, xavier
 from mobile_video_jax.nn.norm import RMSNorm
 from mobile_video_jax.nn.rope import RopeTable, apply_rope
 
+ContextRope = tuple[Float[Array, "m half"], Float[Array, "m half"]]
+
 # Added to masked logits. Not -inf or -1e9: both overflow fp16, whose largest number is 65,504.
 MASKED = -1e4
 
@@ -30,7 +32,10 @@ def attend(
 
 
 class Attention(nn.Module):
-    """Attention of `heads` heads from x to `context` (x itself when None), with RMS-normalised queries and keys."""
+    """Attention of `heads` heads from x to `context` (x itself when None), with RMS-normalised queries and keys.
+
+    `rope` holds the places of x, and of the context as well unless `context_rope` holds those.
+    """
 
     heads: int
     head_dim: int
@@ -44,6 +49,7 @@ class Attention(nn.Module):
         context: Float[Array, "b m e"] | None = None,
         *,
         rope: RopeTable | None = None,
+        context_rope: ContextRope | None = None,
         mask: Bool[Array, "#b #n m"] | None = None,
     ) -> Float[Array, "b n d"]:
         context = x if context is None else context
@@ -53,7 +59,7 @@ class Attention(nn.Module):
         q = RMSNorm(axis=None, dtype=self.dtype, name="q_norm")(q)
         k = RMSNorm(axis=None, dtype=self.dtype, name="k_norm")(k)
         if rope is not None:
-            q, k = apply_rope(q, rope), apply_rope(k, rope)
+            q, k = apply_rope(q, rope), apply_rope(k, rope if context_rope is None else context_rope)
         out = attend(q, k, v, mask).reshape(*x.shape[:-1], -1)
         return Dense(x.shape[-1], ("heads", "embed"), self.out_init, dtype=self.dtype, name="out")(out)
 

@@ -1,6 +1,6 @@
 """What the demo shows: report.json for programs and report.html for people."""
 
-import math
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.revision import git_revision, hardware, versions
 from mobile_video_jax.data.shape_world import ATTRIBUTES
+from mobile_video_jax.evals.accuracy import accuracies
 from mobile_video_jax.evals.report import (
     ClipView,
     Curves,
@@ -19,8 +20,10 @@ from mobile_video_jax.evals.report import (
     write_report,
 )
 from mobile_video_jax.evals.shape_detector import chance
-from mobile_video_jax.stages.demo import DemoResult, Reconstruction, Samples
+from mobile_video_jax.stages.alignment import Samples
+from mobile_video_jax.stages.demo import DemoResult
 from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.stages.judge import Judgement
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.train.progress import duration
@@ -38,13 +41,14 @@ def write_demo_report(result: DemoResult) -> dict[str, Any]:
 
 def demo_numbers(result: DemoResult) -> dict[str, Any]:
     """Every figure of the report, as plain values."""
-    shapes, real = (result.reconstructions[name] for name in SOURCES)
+    shapes, real = (_fidelity(result.judgements[name]) for name in SOURCES)
     return {
         "stages": result.stages,
-        "samples": {"accuracy": accuracies(result), "seconds_per_clip": result.samples.seconds_per_clip},
+        "samples": {"accuracy": attribute_table(result), "seconds_per_clip": result.samples.seconds_per_clip},
         "vae": {
-            **_fidelity(shapes),
-            "real": _fidelity(real),
+            **shapes,
+            "real": real,
+            "ratio": result.config.vae.model.strides.ratio,
             "cost": VaeStage(result.config.vae).inspect(),
         },
         "dit": {"cost": DitStage(result.config.dit).inspect()},
@@ -54,32 +58,22 @@ def demo_numbers(result: DemoResult) -> dict[str, Any]:
     }
 
 
-def accuracies(result: DemoResult) -> dict[str, dict[str, float]]:
-    """Share of samples right in each attribute, with the chance level, the real clips' share and a 95 % interval."""
-    pairs = list(zip(result.samples.asked, result.samples.seen, strict=True))
-    level, n = chance(result.config.world), len(pairs)
-    table = {}
-    for name in (attribute for attribute in ATTRIBUTES if level[attribute] < 1):
-        value = float(np.mean([getattr(asked, name) == getattr(seen, name) for asked, seen in pairs]))
-        real = float(np.mean([getattr(asked, name) == getattr(seen, name) for asked, seen in result.real_seen]))
-        low, high = wilson_interval(value, n)
-        table[name] = {"value": value, "chance": level[name], "real": real, "low": low, "high": high, "n": n}
-    return table
-
-
-def wilson_interval(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % confidence interval of a share of n trials (E. B. Wilson, JASA 22, 1927)."""
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(centre - half, 0.0), min(centre + half, 1.0)
-
-
-def _fidelity(reconstruction: Reconstruction) -> dict[str, float]:
+def attribute_table(result: DemoResult) -> dict[str, dict[str, float]]:
+    """Share of samples right in each attribute, with a 95 % interval, the chance level and the real clips' share."""
+    scores = accuracies(result.config.world, result.samples.pairs)
+    real = accuracies(result.config.world, result.real_seen)
+    level = chance(result.config.world)
     return {
-        "psnr": float(reconstruction.psnr.mean()),
-        "ssim": float(reconstruction.ssim.mean()),
-        "clips": len(reconstruction.psnr),
+        name: {**dataclasses.asdict(score), "chance": level[name], "real": real[name].value}
+        for name, score in scores.items()
+        if name != "all"
     }
+
+
+def _fidelity(judgement: Judgement) -> dict[str, Any]:
+    """A judgement's figures, its means by name in front."""
+    means = {name: score.value for name, score in judgement.scores.items()}
+    return {**means, "clips": len(judgement.clips), **judgement.numbers()}
 
 
 def _page(result: DemoResult, numbers: dict[str, Any]) -> Report:
@@ -128,10 +122,12 @@ def _sample_view(samples: Samples, i: int) -> ClipView:
 
 def _vae(result: DemoResult, numbers: dict[str, Any]) -> Section:
     fidelity = {"moving_shapes": numbers["vae"], "sample_clips": numbers["vae"]["real"]}
-    rows = [[SOURCES[name], row["psnr"], row["ssim"], row["clips"]] for name, row in fidelity.items()]
-    table = Table(["held-out clips", "PSNR (dB)", "SSIM", "clips"], rows)
+    rows = [
+        [SOURCES[name], *(row[key] for key in ("psnr", "ssim", "flicker", "clips"))] for name, row in fidelity.items()
+    ]
+    table = Table(["held-out clips", "PSNR (dB)", "SSIM", "flicker (grey levels)", "clips"], rows)
     galleries = []
-    for name, made in result.reconstructions.items():
+    for name, made in result.judgements.items():
         count = min(4, len(made.clips))
         views = [
             view
@@ -139,9 +135,20 @@ def _vae(result: DemoResult, numbers: dict[str, Any]) -> Section:
             for view in (ClipView(made.clips[i], "real"), ClipView(made.decoded[i], f"decoded, {made.psnr[i]:.1f} dB"))
         ]
         galleries.append(Gallery([GalleryRow(SOURCES[name], views)], fps=result.config.fps))
-    cost = numbers["vae"]["cost"]
-    text = f"{cost['compression']}: a clip of {cost['clip']} becomes {cost['latent_shape']}."
-    return Section("The compressed VAE", text, [table, *galleries])
+    cost, lattice = numbers["vae"]["cost"], numbers["vae"]["lattice"]
+    text = (
+        f"{cost['compression']}: a clip of {cost['clip']} becomes {cost['latent_shape']}, "
+        f"{numbers['vae']['ratio']:g} RGB values for each latent value. On clips of one colour the decoder "
+        f"prints a lattice of {lattice['amplitude']:.1f} grey levels."
+    )
+    return Section("The compressed VAE", text, [table, *galleries, _spectrum(result)])
+
+
+def _spectrum(result: DemoResult) -> Curves:
+    """The curve of latents beside that of pixels: latents rich in high frequency are hard to diffuse."""
+    curves = result.judgements["moving_shapes"].spectrum
+    series = {name: (np.linspace(0, 1, len(curve)), curve) for name, curve in curves.items()}
+    return Curves("spectrum", series, "place in the DCT's zig-zag order", "amplitude over the mean's", log_y=True)
 
 
 def _training(result: DemoResult) -> Section:

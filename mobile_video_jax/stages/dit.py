@@ -25,6 +25,7 @@ from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.stages.bundle import copy_bundle
+from mobile_video_jax.train.checkpoint import restore_model
 from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
 
@@ -61,6 +62,16 @@ class DitStage:
             "text": jax.ShapeDtypeStruct((batch, cfg.text_tokens, cfg.text_width), jnp.float32),
             "text_mask": jax.ShapeDtypeStruct((batch, cfg.text_tokens), jnp.bool_),
         }
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        return frozenset()
+
+    def model(self, params: Params) -> Params:
+        return params
+
+    def given(self, target: Params) -> Params:
+        return restore_model(Path(self.config.init_from), target) if self.config.init_from else {}
 
     def init(self, rng: Rng) -> Params:
         example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self._inputs(1))

@@ -12,18 +12,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobile_video_jax.core.arrays import Rng, Scalar
+from mobile_video_jax.core.arrays import Rng, Scalar, Video
 from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.flops import count_flops, count_parameters, flops_by_part, parameters_by_part
+from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.data.pipeline import clip_batches
-from mobile_video_jax.nn.module import apply
+from mobile_video_jax.nn.module import apply, init
+from mobile_video_jax.train.checkpoint import restore_model
 from mobile_video_jax.train.config import TrainConfig
+from mobile_video_jax.train.run import read_run
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
+from mobile_video_jax.vae.adversarial import PatchDiscriminator
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.latent_stats import LatentStats
-from mobile_video_jax.vae.losses import VaeLossConfig, reconstruction_loss
+from mobile_video_jax.vae.losses import VaeLossConfig, reconstruction_terms
 from mobile_video_jax.vae.model import Vae
+from mobile_video_jax.vae.objective import VaeObjective
 from mobile_video_jax.vae.pixels import to_signed
+from mobile_video_jax.vae.vgg import Vgg, load_vgg
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +38,8 @@ class VaeTraining(TrainConfig):
     """Config of a VAE run: the clips it sees, the network and the loss.
 
     `mix_data` is a second data set that fills the share `mix_share` of every training batch (real video beside drawn
-    shapes, say). `stats_batches` batches of `data` measure the latents.
+    shapes, say). `stats_batches` batches of `data` measure the latents. With `freeze_encoder` the encoder comes from
+    `init_from` and stays, a new decoder is trained on its latents, and the latents' statistics are kept.
     """
 
     stage: str = "vae"
@@ -39,6 +47,11 @@ class VaeTraining(TrainConfig):
     mix_data: str = ""
     mix_share: float = 0.125
     stats_batches: int = 16
+    freeze_encoder: bool = False
+    image_probability: float = 0.5
+    scales: tuple[int, ...] = (2,)
+    vgg_stages: int = 4
+    discriminator_widths: tuple[int, ...] = (64, 128, 256)
     model: VaeConfig = dataclasses.field(default_factory=VaeConfig)
     loss: VaeLossConfig = dataclasses.field(default_factory=VaeLossConfig)
 
@@ -50,27 +63,75 @@ class VaeStage:
         self.config = config
         self.clip = ClipShape.parse(config.clip).check(config.model.strides)
         self.vae = Vae(config.model)
+        self.objective = VaeObjective(
+            self.vae,
+            config.loss,
+            config.image_probability,
+            config.scales,
+            Vgg(config.vgg_stages),
+            PatchDiscriminator(config.discriminator_widths),
+        )
+        _check_scales(config, self.clip)
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        return frozenset({"vgg", "encoder"} if self.config.freeze_encoder else {"vgg"})
 
     def init(self, rng: Rng) -> Params:
-        return self.vae.init(rng, jnp.zeros((1, self.clip.frames, self.clip.height, self.clip.width, 3)))["params"]
+        video = jnp.zeros((1, self.clip.frames, self.clip.height, self.clip.width, 3))
+        params = init(self.vae, named_key(rng, "vae"), video)
+        if self.config.loss.perceptual:
+            params["vgg"] = init(self.objective.vgg, rng, video[0])
+        if self.config.loss.adversarial:
+            params["discriminator"] = init(self.objective.discriminator, named_key(rng, "discriminator"), video)
+        return params
+
+    def model(self, params: Params) -> Params:
+        return {part: params[part] for part in ("encoder", "decoder")}
+
+    def given(self, target: Params) -> Params:
+        """The encoder, and without `freeze_encoder` the decoder, of `init_from`; VGG's weights."""
+        given = {"vgg": load_vgg(self.config.vgg_stages)} if "vgg" in target else {}
+        if source := self._source():
+            parts = ("encoder",) if self.config.freeze_encoder else ("encoder", "decoder")
+            given |= restore_model(source, {part: target[part] for part in parts})
+        return given
+
+    def _source(self) -> Path | None:
+        """The run to start from. Raises UserError where it is missing or has another encoder."""
+        config = self.config
+        if not config.init_from:
+            if config.freeze_encoder:
+                raise UserError("a decoder is trained for an encoder: name its run with --config.init_from=RUN")
+            return None
+        source = read_run(Path(config.init_from), "vae")["config"]["model"]
+        for key in ("compression", "encoder_widths", "encoder_depths", "attention_blocks", "attention_window"):
+            wanted = getattr(config.model, key)
+            if _plain(source[key]) != _plain(wanted):
+                raise UserError(f"{config.init_from} has {key}={source[key]}, this config {wanted}: make them equal")
+        return Path(config.init_from)
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
-        video = to_signed(batch["video"])
-        posterior = apply(self.vae, params, video, method="encode")
-        decoded = apply(self.vae, params, posterior.sample(rng), method="decode")
-        return reconstruction_loss(self.config.loss, video, decoded, posterior)
+        return self.objective(params, to_signed(batch["video"]), rng)
 
     def evaluate_batch(self, params: Params, batch: Batch, rng: Rng) -> Metrics:
-        """Held-out loss terms and PSNR (dB, peak 2 in [-1, 1]) of the posterior's mean, averaged over clips."""
+        """Held-out error terms, and PSNR (dB, peak 2 in [-1, 1]) of the posterior's mean, averaged over clips.
+
+        `loss` is the weighted sum of these terms alone. An omni network is also judged with the first frame given.
+        """
         video = to_signed(batch["video"])
-        posterior = apply(self.vae, params, video, method="encode")
-        decoded = jnp.clip(apply(self.vae, params, posterior.mean, method="decode"), -1.0, 1.0)
-        loss, parts = reconstruction_loss(self.config.loss, video, decoded, posterior)
-        squared = jnp.mean((decoded - video) ** 2, axis=(1, 2, 3, 4))
-        return {"loss": loss, "psnr": jnp.mean(10 * jnp.log10(4.0 / squared)), **parts}
+        posterior, image = apply(self.vae, params, video, method="encode_with_image")
+        decoded = apply(self.vae, params, posterior.mean, method="decode")
+        terms = reconstruction_terms(video, decoded, posterior)
+        loss = sum((getattr(self.config.loss, name) * value for name, value in terms.items()), jnp.zeros(()))
+        metrics = {"loss": loss, "psnr": _psnr(video, decoded), **terms}
+        if self.config.model.omni:
+            metrics["psnr_image"] = _psnr(video, apply(self.vae, params, posterior.mean, image, method="decode"))
+        return metrics
 
     def train_batches(self) -> grain.IterDataset:
         cfg = self.config
+        self._source()  # a wrong one is told before a run directory is made
         if not cfg.mix_data:
             return self._batches(cfg.data, "train", cfg.batch_size, train=True)
         mixed = round(cfg.batch_size * cfg.mix_share)
@@ -109,25 +170,33 @@ class VaeStage:
             "compression": str(strides),
             "clip": str(self.clip),
             "latent_shape": [*self.clip.latent(strides), strides.channels],
-            "parameters": count_parameters(nn.unbox(jax.eval_shape(self.init, jax.random.key(0)))),
+            "parameters": count_parameters(self._model_shapes()),
         }
 
+    def _model_shapes(self) -> Params:
+        return self.model(nn.unbox(jax.eval_shape(self.init, jax.random.key(0))))
+
     def inspect(self) -> dict[str, Any]:
-        params = nn.unbox(jax.eval_shape(self.init, jax.random.key(0)))
+        params = self._model_shapes()
         video = jax.ShapeDtypeStruct((1, self.clip.frames, self.clip.height, self.clip.width, 3), jnp.float32)
         return {
             **self.description(),
             "tokens": self.clip.tokens(self.config.model.strides),
             "parameters": parameters_by_part(params),
             "flops": flops_by_part(lambda params, video: apply(self.vae, params, video), params, video),
+            "decoder_flops_per_512_frame": decoder_flops_per_frame(self.config.model, ClipShape(49, 512, 512)),
             "bytes": 4 * count_parameters(params),
         }
 
     def start(self, run: Path) -> None:
-        """A VAE needs nothing from elsewhere."""
+        """A decoder for an encoder that stays keeps the statistics of its latents."""
+        if self.config.freeze_encoder:
+            LatentStats.load(Path(self.config.init_from)).save(run)
 
     def finish(self, run: Path, params: Params, progress: Callable[[str], None]) -> None:
         """Measures the latents' mean and standard deviation on training clips of `data` and stores them in the run."""
+        if self.config.freeze_encoder:
+            return
         progress(f"vae: measuring the latents of {self.config.stats_batches} batches")
         encode = jax.jit(lambda params, video: apply(self.vae, params, to_signed(video), method="encode").mean)
         cfg = self.config
@@ -140,3 +209,32 @@ def _joined(batches: tuple[Batch, Batch]) -> Batch:
     first, second = batches
     second = {**second, "record": -1 - second["record"]}
     return {key: np.concatenate([first[key], second[key]]) for key in first}
+
+
+def decoder_flops_per_frame(config: VaeConfig, clip: ClipShape) -> int:
+    """FLOPs of decoding a clip over its frames."""
+    vae, (frames, rows, columns) = Vae(config), clip.latent(config.strides)
+    latents = jax.ShapeDtypeStruct((1, frames, rows, columns, config.strides.channels), jnp.float32)
+    video = jax.ShapeDtypeStruct((1, clip.frames, clip.height, clip.width, 3), jnp.float32)
+    params = nn.unbox(jax.eval_shape(lambda video: init(vae, jax.random.key(0), video), video))
+    return sum(count_flops(lambda p, z: apply(vae, p, z, method="decode"), params, latents).values()) // clip.frames
+
+
+def _psnr(video: Video, decoded: Video) -> Scalar:
+    squared = jnp.mean((jnp.clip(decoded, -1.0, 1.0) - video) ** 2, axis=(1, 2, 3, 4))
+    return jnp.mean(10 * jnp.log10(4.0 / squared))
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _check_scales(config: VaeTraining, clip: ClipShape) -> None:
+    """Raises UserError where scale equivariance would ask for less than one latent place."""
+    _, rows, columns = clip.latent(config.model.strides)
+    for scale in config.scales if config.loss.scale_equivariance else ():
+        if rows % scale or columns % scale:
+            raise UserError(
+                f"scale equivariance at 1/{scale} needs latents that divide by it, clips of {clip} have "
+                f"{rows}x{columns}: use larger clips or other --config.scales"
+            )

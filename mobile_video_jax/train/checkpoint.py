@@ -94,19 +94,30 @@ def newest_step(run: Path) -> int | None:
 
 
 def restore_model(run: Path, target: Any) -> Any:
-    """The averaged weights of a run's newest checkpoint, shaped and placed as `target` says.
+    """The averaged weights of a run's newest checkpoint, or those parts that `target` names, placed as it says.
 
-    Raises UserError where the run has no checkpoint or a damaged one.
+    Raises UserError where the run has no checkpoint, a damaged one or one of another model.
     """
     step = newest_step(run)
     if step is None:
         raise UserError(f"{run} holds no checkpoint: train it first, or name another run")
     path = run.absolute() / FOLDER / str(step) / "model"
+    placed = ocp.checkpoint_utils.construct_restore_args(target)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(path, target)
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            args = ocp.args.PyTreeRestore(item=target, restore_args=placed, partial_restore=True)
+            restored = checkpointer.restore(path, args=args)
     except Exception as error:  # see Checkpoints.restore
         raise damaged(path.parent, error) from error
+    # A partial restore hands back the description of what it does not find.
+    missing = [
+        jax.tree_util.keystr(where, simple=True, separator="/")
+        for where, leaf in jax.tree_util.tree_leaves_with_path(restored)
+        if isinstance(leaf, jax.ShapeDtypeStruct)
+    ]
+    if missing:
+        raise UserError(f"{run} holds no {missing[0]}: it is a run of another model; name one of the same config")
+    return restored
 
 
 def save_model(run: Path, step: int, params: Any) -> None:

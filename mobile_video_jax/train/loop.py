@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.flops import count_parameters
 from mobile_video_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, put_batch, replicated
-from mobile_video_jax.train.checkpoint import Checkpoints, abstract, restore_model
+from mobile_video_jax.train.checkpoint import Checkpoints, abstract
 from mobile_video_jax.train.metrics import MetricsLog
 from mobile_video_jax.train.optimizer import make_optimizer
 from mobile_video_jax.train.progress import Progress, duration, say
@@ -88,10 +88,8 @@ class _Loop:
             self.batches.set_state(position)
             say(f"{self.config.stage}: goes on from step {int(state.step)}")
             return state
-        params = None
-        if self.config.init_from:
-            params = restore_model(Path(self.config.init_from), jax.tree.map(abstract, shapes.params, shardings.params))
-        return create_state(self.stage, optimizer, jax.random.key(self.config.seed), shardings, params)
+        given = self.stage.given(jax.tree.map(abstract, shapes.params, shardings.params))
+        return create_state(self.stage, optimizer, jax.random.key(self.config.seed), shardings, given)
 
     def run(self) -> tuple[TrainState, float]:
         """Steps until the end; returns the last state and loss."""

@@ -28,14 +28,24 @@ class Cost:
 class Stage(Protocol):
     """A training stage: its data, its loss, how it is judged and what it leaves in the run directory.
 
-    `init` returns parameters that carry their logical axis names. `loss` and `evaluate_batch` are pure and are
-    compiled by the loop. Every batch holds "record", the ids of its records, for the report of a failure.
+    `init` returns parameters that carry their logical axis names; their top-level names are the parts of the network.
+    Parts in `frozen` are not trained. `model` picks what a run leaves for use: the loop averages it, evaluates it and
+    saves it. `given` reads parts that are not drawn at random, from other runs or files, with the placement asked for.
+    `loss` and `evaluate_batch` are pure and are compiled by the loop. Every batch holds "record", the ids of its
+    records, for the report of a failure.
     """
 
     @property
     def config(self) -> TrainConfig: ...
 
+    @property
+    def frozen(self) -> frozenset[str]: ...
+
     def init(self, rng: Rng) -> Params: ...
+
+    def model(self, params: Params) -> Params: ...
+
+    def given(self, target: Params) -> Params: ...
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]: ...
 

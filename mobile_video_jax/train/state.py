@@ -31,7 +31,7 @@ def state_shardings(stage: Stage, optimizer: optax.GradientTransformation, mesh:
     """The state's shapes and their shardings: the moments and the average of a parameter lie where it lies."""
     boxed = jax.eval_shape(stage.init, jax.random.key(0))
     params = parameter_shardings(boxed, mesh)
-    shapes = jax.eval_shape(lambda tree: new_state(tree, optimizer), nn.unbox(boxed))
+    shapes = jax.eval_shape(lambda tree: new_state(stage, tree, optimizer), nn.unbox(boxed))
     by_path = {tuple(map(str, path)): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     shape_of = {
         tuple(map(str, path)): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(nn.unbox(boxed))
@@ -48,15 +48,23 @@ def state_shardings(stage: Stage, optimizer: optax.GradientTransformation, mesh:
     return shapes, jax.tree_util.tree_map_with_path(place, shapes)
 
 
-def new_state(params: Tree, optimizer: optax.GradientTransformation) -> TrainState:
-    """Step 0: the average starts as a copy of the parameters."""
-    return TrainState(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), optimizer.init(params))
+def trainable(stage: Stage, params: Tree) -> Tree:
+    """The parts of the parameters that the optimizer changes."""
+    return {part: tree for part, tree in params.items() if part not in stage.frozen}
+
+
+def new_state(stage: Stage, params: Tree, optimizer: optax.GradientTransformation) -> TrainState:
+    """Step 0: the average starts as a copy of the model."""
+    average = jax.tree.map(jnp.copy, stage.model(params))
+    return TrainState(jnp.zeros((), jnp.int32), params, average, optimizer.init(trainable(stage, params)))
 
 
 def create_state(
-    stage: Stage, optimizer: optax.GradientTransformation, rng: Rng, shardings: TrainState, params: Tree | None = None
+    stage: Stage, optimizer: optax.GradientTransformation, rng: Rng, shardings: TrainState, given: Tree
 ) -> TrainState:
-    """Builds the state directly in its shardings, from `params` or from the stage's initialisation."""
-    if params is not None:
-        return jax.jit(lambda tree: new_state(tree, optimizer), out_shardings=shardings)(params)
-    return jax.jit(lambda key: new_state(nn.unbox(stage.init(key)), optimizer), out_shardings=shardings)(rng)
+    """Builds the state directly in its shardings: parts in `given` as they are, the others drawn at random."""
+
+    def create(key: Rng, given: Tree) -> TrainState:
+        return new_state(stage, nn.unbox(stage.init(key)) | given, optimizer)
+
+    return jax.jit(create, out_shardings=shardings)(rng, given)

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from mobile_video_jax.core.rng import step_key
 from mobile_video_jax.parallel.mesh import batch_sharding, replicated
 from mobile_video_jax.train.stage import Batch, Metrics, Params, Stage
-from mobile_video_jax.train.state import TrainState
+from mobile_video_jax.train.state import TrainState, trainable
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -22,11 +22,12 @@ def make_step(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh,
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         rng = step_key(stage.config.seed, state.step)
         grads, metrics = gradients(stage, state.params, batch, rng, config.accumulate)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        trained = trainable(stage, state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        params = state.params | optax.apply_updates(trained, updates)
         # The average warms up with the step count, so that a short run is not dominated by its first weights.
         decay = jnp.minimum(config.ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        ema = optax.incremental_update(params, state.ema, 1.0 - decay)
+        ema = optax.incremental_update(stage.model(params), state.ema, 1.0 - decay)
         metrics["grad_norm"] = optax.tree.norm(grads)
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 
@@ -39,11 +40,14 @@ def make_step(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh,
 
 
 def gradients(stage: Stage, params: Params, batch: Batch, rng: jax.Array, accumulate: int) -> tuple[Params, Metrics]:
-    """Gradients and metrics, averaged over `accumulate` equal parts of the batch that run one after the other."""
+    """Gradients of the trained parts, and metrics, averaged over `accumulate` parts of the batch in turn."""
+
+    def loss(trained: Params, part: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        return stage.loss(params | trained, part, key)
 
     def one(part: Batch, key: jax.Array) -> tuple[Params, Metrics]:
-        (loss, metrics), grads = jax.value_and_grad(stage.loss, has_aux=True)(params, part, key)
-        return grads, {"loss": loss, **metrics}
+        (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(trainable(stage, params), part, key)
+        return grads, {"loss": value, **metrics}
 
     if accumulate == 1:
         return one(batch, rng)

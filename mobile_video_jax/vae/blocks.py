@@ -4,13 +4,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 
 from mobile_video_jax.nn.attention import Attention
-from mobile_video_jax.nn.conv import Clip, Conv
+from mobile_video_jax.nn.clip_ops import Clip
+from mobile_video_jax.nn.conv import Conv
 from mobile_video_jax.nn.dense import zeros
 from mobile_video_jax.nn.norm import RMSNorm
 from mobile_video_jax.nn.rope import rope_table
+from mobile_video_jax.nn.stream import with_past
 
 
 class ConvBlock(nn.Module):
@@ -29,18 +30,29 @@ class ConvBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """x + attention(norm(x)), block-causal: a place sees every place of its own frame and of earlier ones."""
+    """x + attention(norm(x)), block-causal: a place sees all places of its own frame and of `window` - 1 before it.
+
+    H3AE (arXiv 2504.10567) lets it see every earlier frame; a window keeps memory linear in length and makes a
+    stream's state finite. Before the first frame stand copies of it, as before a causal convolution.
+    """
 
     head_dim: int
+    window: int
     rope_theta: float
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Clip) -> Clip:
         b, t, h, w, width = x.shape
-        frame = np.repeat(np.arange(t), h * w)
-        mask = jnp.asarray(frame[:, None] >= frame[None, :])[None]
-        tokens = RMSNorm(axis=None, dtype=self.dtype, name="norm")(x).reshape(b, t * h * w, width)
+        y = RMSNorm(axis=None, dtype=self.dtype, name="norm")(x)
+        past = with_past(self, y, self.window - 1)
+        context = jnp.stack([past[:, i : i + t] for i in range(self.window)], axis=2)
+        cos, sin = rope_table((self.window, h, w), self.head_dim, self.rope_theta)
         attention = Attention(width // self.head_dim, self.head_dim, zeros, self.dtype, name="attention")
-        rope = rope_table((t, h, w), self.head_dim, self.rope_theta)
-        return x + attention(tokens, rope=rope, mask=mask).reshape(x.shape)
+        y = attention(
+            y.reshape(b * t, h * w, width),
+            context.reshape(b * t, self.window * h * w, width),
+            rope=(cos[-h * w :], sin[-h * w :]),
+            context_rope=(cos, sin),
+        )
+        return x + y.reshape(x.shape)

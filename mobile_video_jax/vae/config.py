@@ -23,7 +23,8 @@ class VaeConfig:
 
     Each step between two levels halves rows and columns; the last log2(time stride) of them halve time as well.
     Levels above the first step in time work frame by frame (2-D), those below are causal in time (3-D): H3AE,
-    arXiv 2504.10567. What the steps leave of the space stride is taken by a pixel-unshuffle of the input.
+    arXiv 2504.10567. What the steps leave of the space stride is taken by a pixel-unshuffle of the input. An `omni`
+    decoder can also be given the features of the first frame.
     """
 
     compression: str = "t4_s8_c16"
@@ -32,8 +33,11 @@ class VaeConfig:
     decoder_widths: tuple[int, ...] = (32, 64, 96)
     decoder_depths: tuple[int, ...] = (1, 1, 1)
     attention_blocks: int = 1
+    attention_window: int = 3
     head_dim: int = 32
     rope_theta: float = 100.0
+    omni: bool = False
+    remat: str = "none"
     dtype: str = "float32"
 
     @property

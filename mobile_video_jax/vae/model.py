@@ -2,11 +2,15 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import Latents, Video
-from mobile_video_jax.nn.conv import Clip, Conv, Resized, shuffle_down, shuffle_up
-from mobile_video_jax.nn.dense import Dense
+from mobile_video_jax.nn.clip_ops import Clip, Resized, shuffle_down, shuffle_up
+from mobile_video_jax.nn.conv import Conv
+from mobile_video_jax.nn.dense import Dense, zeros
 from mobile_video_jax.nn.norm import RMSNorm
+from mobile_video_jax.nn.stream import continues
+from mobile_video_jax.parallel.remat import checkpointed
 from mobile_video_jax.vae.blocks import AttentionBlock, ConvBlock
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.posterior import Posterior
@@ -14,58 +18,68 @@ from mobile_video_jax.vae.posterior import Posterior
 # Noise of a fresh posterior: small beside the mean, or the decoder sees nothing worth learning from at first.
 START_LOG_VARIANCE = -6.0
 
+# The first frame at each level of the encoder, from high resolution to low.
+ImageFeatures = tuple[Float[Array, "b 1 _ _ _"], ...]
+
 
 class Encoder(nn.Module):
-    """Clips in [-1, 1] to the mean and log-variance of their latents."""
+    """Clips in [-1, 1] to the posterior of their latents and the features of their first frame."""
 
     config: VaeConfig
 
     @nn.compact
-    def __call__(self, video: Video) -> Posterior:
-        cfg, dtype = self.config, jnp.dtype(self.config.dtype)
+    def __call__(self, video: Video) -> tuple[Posterior, ImageFeatures]:
+        cfg, dtype, starts = self.config, jnp.dtype(self.config.dtype), not continues(self)
         levels = cfg.levels(cfg.encoder_widths, cfg.encoder_depths)
         x = shuffle_down(video.astype(dtype), 1, cfg.patch)
         x = Conv(levels[0].width, False, dtype=dtype, name="stem")(x)
+        conv_block, features = checkpointed(ConvBlock, cfg.remat), []
         for i, level in enumerate(levels):
             for j in range(level.depth):
-                x = ConvBlock(level.temporal, dtype, name=f"level_{i}_block_{j}")(x)
+                x = conv_block(level.temporal, dtype, name=f"level_{i}_block_{j}")(x)
+            features.append(x[:, :1])
             if level.step:
-                x = shuffle_down(x, *level.step)
+                x = shuffle_down(x, *level.step, starts=starts)
                 x = Dense(levels[i + 1].width, (None, None), dtype=dtype, name=f"down_{i}")(x)
         for j in range(cfg.attention_blocks):
-            x = AttentionBlock(cfg.head_dim, cfg.rope_theta, dtype, name=f"attention_{j}")(x)
+            x = AttentionBlock(cfg.head_dim, cfg.attention_window, cfg.rope_theta, dtype, name=f"attention_{j}")(x)
         x = nn.silu(RMSNorm(axis=None, dtype=dtype, name="norm")(x))
         moments = Dense(2 * cfg.strides.channels, (None, None), name="moments")(x.astype(jnp.float32))
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         # The bounds keep exp() finite; a trained encoder stays well inside them.
-        return Posterior(mean, jnp.clip(log_variance + START_LOG_VARIANCE, -20.0, 10.0))
+        return Posterior(mean, jnp.clip(log_variance + START_LOG_VARIANCE, -20.0, 10.0)), tuple(features)
 
 
 class Decoder(nn.Module):
-    """Latents to clips in about [-1, 1]."""
+    """Latents, and the first frame's features where they are given, to clips in about [-1, 1]."""
 
     config: VaeConfig
 
     @nn.compact
-    def __call__(self, latents: Latents) -> Video:
-        cfg, dtype = self.config, jnp.dtype(self.config.dtype)
+    def __call__(self, latents: Latents, image: ImageFeatures | None = None) -> Video:
+        cfg, dtype, starts = self.config, jnp.dtype(self.config.dtype), not continues(self)
         levels = cfg.levels(cfg.decoder_widths, cfg.decoder_depths)
+        conv_block = checkpointed(ConvBlock, cfg.remat)
         x = Dense(levels[-1].width, (None, None), dtype=dtype, name="stem")(latents)
         for j in range(cfg.attention_blocks):
-            x = AttentionBlock(cfg.head_dim, cfg.rope_theta, dtype, name=f"attention_{j}")(x)
+            x = AttentionBlock(cfg.head_dim, cfg.attention_window, cfg.rope_theta, dtype, name=f"attention_{j}")(x)
         for i, level in reversed(list(enumerate(levels))):
             if level.step:
-                x = self._up(x, level.step, level.width, f"up_{i}")
+                x = self._up(x, level.step, level.width, starts, f"up_{i}")
+            if image is not None:
+                # No bias: features of zero are no image, so one network decodes with and without (H3AE's omni).
+                x = x + Dense(level.width, (None, None), zeros, False, dtype, name=f"image_{i}")(image[i])
             for j in range(level.depth):
-                x = ConvBlock(level.temporal, dtype, name=f"level_{i}_block_{j}")(x)
+                x = conv_block(level.temporal, dtype, name=f"level_{i}_block_{j}")(x)
         x = nn.silu(RMSNorm(axis=None, dtype=dtype, name="norm")(x))
         x = Conv(3 * cfg.patch**2, False, dtype=dtype, name="pixels")(x)
         return shuffle_up(x.astype(jnp.float32), 1, cfg.patch)
 
-    def _up(self, x: Clip, step: tuple[int, int], width: int, name: str) -> Resized:
+    def _up(self, x: Clip, step: tuple[int, int], width: int, starts: bool, name: str) -> Resized:
         time, space = step
         features = width * time * space**2
-        return shuffle_up(Dense(features, (None, None), dtype=x.dtype, name=name)(x), time, space)
+        x = Dense(features, (None, None), dtype=x.dtype, name=name)(x)
+        return shuffle_up(x, time, space, starts=starts)
 
 
 class Vae(nn.Module):
@@ -79,11 +93,16 @@ class Vae(nn.Module):
 
     def encode(self, video: Video) -> Posterior:
         """Posterior of clips [b, t, h, w, 3] in [-1, 1]; latent frame j sees frames up to time_stride * j only."""
+        return self.encoder(video)[0]
+
+    def encode_with_image(self, video: Video) -> tuple[Posterior, ImageFeatures]:
+        """The posterior, and the features of the first frame that `decode` takes."""
         return self.encoder(video)
 
-    def decode(self, latents: Latents) -> Video:
-        """Clips of unnormalised latents."""
-        return self.decoder(latents)
+    def decode(self, latents: Latents, image: ImageFeatures | None = None) -> Video:
+        """Clips of unnormalised latents; with `image`, clips that start with the frame of these features."""
+        return self.decoder(latents, image)
 
     def __call__(self, video: Video) -> Video:
-        return self.decode(self.encode(video).mean)
+        posterior, image = self.encoder(video)
+        return self.decoder(posterior.mean, image if self.config.omni else None)

@@ -1,4 +1,4 @@
-"""PSNR against its formula and SSIM against scikit-image."""
+"""PSNR and flicker against their formulas and SSIM against scikit-image."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from scipy import ndimage
 from skimage.metrics import structural_similarity
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.evals.reconstruction import psnr, ssim
+from mobile_video_jax.evals.reconstruction import flicker, psnr, ssim
 
 
 def clips(seed: int, noise: float, shape: tuple[int, ...] = (2, 3, 40, 56, 3)) -> tuple[np.ndarray, np.ndarray]:
@@ -53,15 +53,39 @@ def test_identical_clips_have_infinite_psnr_and_ssim_one():
     np.testing.assert_allclose(ssim(reference, reference), 1.0)
 
 
+def test_flicker_equals_its_formula():
+    x, y = (video.astype(int) for video in clips(5, 20.0, (3, 6, 5, 3)))
+    errors = [
+        abs((y[t + 1, r, c, k] - y[t, r, c, k]) - (x[t + 1, r, c, k] - x[t, r, c, k]))
+        for t, r, c, k in np.ndindex(2, 6, 5, 3)
+    ]
+    assert sum(errors) > 0
+    assert float(flicker(x.astype(np.uint8), y.astype(np.uint8))) == pytest.approx(sum(errors) / len(errors))
+
+
+def test_flicker_counts_changing_errors_only():
+    reference = np.zeros((3, 4, 4, 3), np.uint8)
+    reference[1] = 50
+    assert float(flicker(reference, reference + np.uint8(7))) == 0.0
+    alternating = reference + np.array([0, 6, 0], np.uint8)[:, None, None, None]
+    assert float(flicker(reference, alternating)) == 6.0
+
+
+def test_flicker_refuses_clips_of_one_frame():
+    clip = np.zeros((2, 1, 16, 16, 3), np.uint8)
+    with pytest.raises(UserError, match="at least 2 frames"):
+        flicker(clip, clip)
+
+
 def test_a_batch_gives_the_values_of_its_clips():
     reference, video = clips(4, 15.0)
-    for measure in (psnr, ssim):
+    for measure in (psnr, ssim, flicker):
         alone = [measure(a, b) for a, b in zip(reference, video, strict=True)]
         assert alone[0].shape == ()
         np.testing.assert_array_equal(measure(reference, video), np.stack(alone))
 
 
-@pytest.mark.parametrize("measure", [psnr, ssim])
+@pytest.mark.parametrize("measure", [psnr, ssim, flicker])
 def test_bad_clips_are_refused(measure):
     clip = np.zeros((2, 16, 16, 3), np.uint8)
     with pytest.raises(UserError, match="different shapes"):

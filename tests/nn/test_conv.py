@@ -4,31 +4,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobile_video_jax.nn import conv
+from mobile_video_jax.nn import clip_ops
+from mobile_video_jax.nn.conv import Conv
 
 
 def test_sum_of_taps_equals_the_native_convolution_with_gradients():
     x = jax.random.normal(jax.random.key(0), (2, 7, 6, 5, 4))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 4, 8))
-    for run in (conv._sum_of_taps, conv.clip_conv):
-        np.testing.assert_allclose(run(x, kernel), conv._native(x, kernel), atol=2e-5)
+    for run in (clip_ops._sum_of_taps, clip_ops.clip_conv):
+        np.testing.assert_allclose(run(x, kernel), clip_ops._native(x, kernel), atol=2e-5)
         gradient = jax.grad(lambda x, k, run=run: jnp.sum(jnp.sin(run(x, k))), argnums=(0, 1))(x, kernel)
-        native = jax.grad(lambda x, k: jnp.sum(jnp.sin(conv._native(x, k))), argnums=(0, 1))(x, kernel)
+        native = jax.grad(lambda x, k: jnp.sum(jnp.sin(clip_ops._native(x, k))), argnums=(0, 1))(x, kernel)
         for ours, theirs in zip(gradient, native, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=2e-4)
 
 
 def test_shuffles_are_inverse_and_keep_blocks_together():
     x = jnp.arange(2 * 9 * 4 * 6 * 3, dtype=jnp.float32).reshape(2, 9, 4, 6, 3)
-    down = conv.shuffle_down(x, 2, 2)
+    down = clip_ops.shuffle_down(x, 2, 2)
     assert down.shape == (2, 5, 2, 3, 24)
-    np.testing.assert_array_equal(conv.shuffle_up(down, 2, 2), x)
+    np.testing.assert_array_equal(clip_ops.shuffle_up(down, 2, 2), x)
     # Latent frame 1 holds frames 1 and 2, place (0, 0) the four pixels of the top-left block.
     assert set(np.asarray(down[0, 1, 0, 0])) == set(np.asarray(x[0, 1:3, :2, :2]).ravel())
 
 
 def test_a_temporal_convolution_sees_the_past_only():
-    layer = conv.Conv(3, temporal=True)
+    layer = Conv(3, temporal=True)
     x = jax.random.normal(jax.random.key(0), (1, 6, 4, 4, 2))
     params = layer.init(jax.random.key(1), x)
     jacobian = jax.jacrev(lambda x: layer.apply(params, x).sum(axis=(0, 2, 3, 4)))(x)

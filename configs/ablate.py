@@ -1,0 +1,70 @@
+"""Studies of the VAE: which compression, which loss.
+
+python -m launch.ablate --study=compression --out=studies/compression
+
+Two cores: `compression` is 6 cells x 1 seed in at most 20 minutes, four token counts at 96:1 and the ratios around;
+`objectives` is latent consistency and scale equivariance on and off, three seeds, about 35 minutes. One accelerator:
+`compression_gpu`, 15 cells (an estimate from FLOPs: 12 hours at 30 % of an H100's bf16 peak). A pod:
+`compression_pod`, 24 cells, one a worker.
+"""
+
+import dataclasses
+from typing import Any
+
+import ml_collections
+
+from configs import dit, vae
+from mobile_video_jax.core.config import from_mapping, to_config_dict
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.data.shape_world import World
+from mobile_video_jax.stages.ablate import StudyConfig
+from mobile_video_jax.stages.dit import DitTraining
+from mobile_video_jax.stages.generate import SampleConfig
+from mobile_video_jax.stages.vae import VaeTraining
+
+# The demo's world: one large object on a dark ground.
+WORLD = World(
+    counts=(1,),
+    shapes=("square", "triangle", "cross"),
+    motions=("left", "right", "up", "down", "still"),
+    backgrounds=("dark",),
+    size=1.4,
+)
+
+
+def _vae(variant: str, **changes: Any) -> VaeTraining:
+    return dataclasses.replace(from_mapping(VaeTraining, vae.get_config(variant).to_dict()), **changes)
+
+
+def _dit(variant: str, **changes: Any) -> DitTraining:
+    return dataclasses.replace(from_mapping(DitTraining, dit.get_config(variant).to_dict()), **changes)
+
+
+def _tiny() -> StudyConfig:
+    return StudyConfig(
+        compressions=("t4_s8_c16", "t4_s8_c8", "t4_s16_c32", "t8_s16_c64", "t8_s32_c256", "t8_s32_c128"),
+        vae=_vae("tiny_t4_s8_c16", steps=250, eval_every=250, checkpoint_every=250),
+        dit=_dit("tiny", steps=300, eval_every=300, checkpoint_every=300),
+        server=_dit("server"),
+        mobile=_dit("mobile"),
+        world=WORLD,
+        sampling=SampleConfig(steps=20, guidance=8.0),
+    )
+
+
+def get_config(study: str = "compression") -> ml_collections.ConfigDict:
+    """The config of a study. Raises UserError for an unknown one."""
+    tiny = _tiny()
+    if study == "compression":
+        return to_config_dict(tiny)
+    if study == "objectives":
+        return to_config_dict(
+            dataclasses.replace(
+                tiny,
+                compressions=("t4_s8_c16",),
+                objectives=("plain", "consistency", "equivariance"),
+                seeds=(0, 1, 2),
+                finetune_steps=100,
+            )
+        )
+    raise UserError(f"study '{study}' is unknown: choose one of compression, objectives")

@@ -1,0 +1,186 @@
+"""A study: a grid of VAEs, each trained, judged and used for a small transformer of fixed size and budget."""
+
+import dataclasses
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from mobile_video_jax.core.clip import ClipShape, Compression
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import write_json
+from mobile_video_jax.core.revision import git_revision, hardware
+from mobile_video_jax.data.dataset import prepare
+from mobile_video_jax.data.shape_world import World
+from mobile_video_jax.evals.accuracy import accuracies
+from mobile_video_jax.stages.alignment import draw_samples
+from mobile_video_jax.stages.bundle import VaeBundle
+from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.stages.encode import encode_dataset
+from mobile_video_jax.stages.generate import SampleConfig
+from mobile_video_jax.stages.judge import judge
+from mobile_video_jax.stages.vae import VaeStage, VaeTraining, decoder_flops_per_frame
+from mobile_video_jax.train.loop import train
+from mobile_video_jax.train.metrics import read_metrics
+from mobile_video_jax.train.progress import duration, say
+from mobile_video_jax.vae.family import family_member
+
+RESULT = "result.json"
+
+# Changes of the loss's weights in the first phase and in the fine-tuning phase. The prior's term is off while scale
+# equivariance is on, as in arXiv 2502.14831.
+CONSISTENT = {"latent_consistency": 1e-4}
+EQUIVARIANT = {"scale_equivariance": 0.1, "kl": 0.0}
+OBJECTIVES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
+    "plain": ({}, {}),
+    "consistency": (CONSISTENT, CONSISTENT),
+    "equivariance": ({}, EQUIVARIANT),
+    "both": (CONSISTENT, CONSISTENT | EQUIVARIANT),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig:
+    """The grid and what every cell shares.
+
+    A cell trains a VAE of `size` for `vae.steps` steps, the last `finetune_steps` of them as a phase of its own, then
+    the transformer `dit` on its latents. Without `data` the embedded `world` is drawn; with it, a prepared data set
+    is used and no samples are read back. `server` and `mobile` are the transformers whose cost is quoted.
+    """
+
+    compressions: tuple[str, ...]
+    vae: VaeTraining
+    dit: DitTraining
+    server: DitTraining
+    mobile: DitTraining
+    world: World
+    objectives: tuple[str, ...] = ("plain",)
+    seeds: tuple[int, ...] = (0,)
+    size: str = "tiny"
+    data: str = ""
+    train_clips: int = 2000
+    validation_clips: int = 64
+    test_clips: int = 64
+    finetune_steps: int = 0
+    sampling: SampleConfig = dataclasses.field(default_factory=SampleConfig)
+    samples: int = 120
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One point of the grid."""
+
+    compression: str
+    objective: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of the cell's folder."""
+        return f"{self.compression}-{self.objective}-seed{self.seed}"
+
+
+def cells(study: StudyConfig) -> list[Cell]:
+    """The grid's cells. Raises UserError for an unknown objective or a compression that does not fit the clip."""
+    for objective in study.objectives:
+        if objective not in OBJECTIVES:
+            raise UserError(f"objective '{objective}' is unknown: choose from {', '.join(OBJECTIVES)}")
+    for compression in study.compressions:
+        family_member(study.size, compression)
+        ClipShape.parse(study.vae.clip).check(Compression.parse(compression))
+    return [Cell(*point) for point in itertools.product(study.compressions, study.objectives, study.seeds)]
+
+
+def run_study(study: StudyConfig, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:
+    """Runs this worker's share of the cells that are not finished; returns the results of all that are.
+
+    Cell k belongs to worker k mod `workers`. A cell is a folder of `out`/cells, and every stage in it resumes.
+    """
+    if not 0 <= worker < workers:
+        raise UserError(f"worker {worker} of {workers}: name one from 0 to {workers - 1}")
+    grid, started = cells(study), time.monotonic()
+    data = Path(study.data) if study.data else out / "data"
+    if not study.data:
+        sizes = {"train": study.train_clips, "validation": study.validation_clips, "test": study.test_clips}
+        prepare("moving_shapes", data, world=study.world, clip=ClipShape.parse(study.vae.clip), sizes=sizes)
+    mine = [cell for cell in grid[worker::workers] if not (out / "cells" / cell.name / RESULT).exists()]
+    for done, cell in enumerate(mine):
+        left = duration((time.monotonic() - started) / done * (len(mine) - done)) if done else "not known yet"
+        say(f"══ {cell.name}: cell {done + 1} of {len(mine)}, left: {left}")
+        run_cell(study, cell, data, out / "cells" / cell.name)
+    return finished(out, grid)
+
+
+def finished(out: Path, grid: list[Cell]) -> list[dict[str, Any]]:
+    """The results of the cells that are finished."""
+    paths = [out / "cells" / cell.name / RESULT for cell in grid]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def run_cell(study: StudyConfig, cell: Cell, data: Path, out: Path) -> None:
+    """Trains, judges and costs one cell, and writes its result."""
+    started = time.monotonic()
+    run = _train_vae(study, cell, data, out)
+    trained = time.monotonic()
+    judgement = judge(VaeBundle.load(run), data, "test", ClipShape.parse(study.vae.clip), study.test_clips)
+    result = {
+        **dataclasses.asdict(cell),
+        "name": cell.name,
+        "ratio": Compression.parse(cell.compression).ratio,
+        **_costs(study, cell),
+        **judgement.numbers(),
+        "diffusability": _diffuse(study, cell, data, run, out),
+        "seconds": {"vae": trained - started, "all": time.monotonic() - started},
+        "commit": git_revision(),
+        "hardware": hardware(),
+    }
+    write_json(out / RESULT, result)
+
+
+def _train_vae(study: StudyConfig, cell: Cell, data: Path, out: Path) -> Path:
+    """Trains the cell's VAE in one or two phases; returns the last one's run."""
+    model = family_member(study.size, cell.compression)
+    first, second = (dataclasses.replace(study.vae.loss, **changes) for changes in OBJECTIVES[cell.objective])
+    steps = study.vae.steps - study.finetune_steps
+    config = dataclasses.replace(study.vae, data=str(data), model=model, loss=first, seed=cell.seed, steps=steps)
+    train(VaeStage(config), out / "vae")
+    if not study.finetune_steps:
+        return out / "vae"
+    tuned = dataclasses.replace(config, loss=second, steps=study.finetune_steps, init_from=str(out / "vae"))
+    train(VaeStage(tuned), out / "vae_finetuned")
+    return out / "vae_finetuned"
+
+
+def _diffuse(study: StudyConfig, cell: Cell, data: Path, vae: Path, out: Path) -> dict[str, Any]:
+    """Trains the study's transformer on the VAE's latents and reads its samples back."""
+    latents = out / "latents"
+    manifest = encode_dataset(
+        vae, data, latents, clip=study.vae.clip, text_encoder="minilm", batch_size=32, shard_records=4096
+    )
+    config = dataclasses.replace(
+        study.dit,
+        data=str(latents),
+        clip=study.vae.clip,
+        compression=cell.compression,
+        text_width=manifest["text_width"],
+        seed=cell.seed,
+    )
+    train(DitStage(config), out / "dit")
+    held_out = [line["eval_loss"] for line in read_metrics(out / "dit") if "eval_loss" in line]
+    result: dict[str, Any] = {"eval_loss": held_out[-1]}
+    if not study.data:
+        scores = accuracies(study.world, draw_samples(out / "dit", study.world, study.samples, study.sampling).pairs)
+        result["accuracy"] = {name: dataclasses.asdict(score) for name, score in scores.items()}
+    return result
+
+
+def _costs(study: StudyConfig, cell: Cell) -> dict[str, Any]:
+    """What the paper's clip costs at this compression: tokens, and FLOPs of one training step a clip."""
+    clip = ClipShape.parse(study.server.clip)
+    costs: dict[str, Any] = {"tokens": clip.tokens(Compression.parse(cell.compression))}
+    for name, reference in (("server", study.server), ("mobile", study.mobile)):
+        config = dataclasses.replace(reference, compression=cell.compression, batch_size=1)
+        costs[f"{name}_step_flops"] = DitStage(config).cost().flops
+    costs["decoder_flops_per_frame"] = decoder_flops_per_frame(family_member(study.size, cell.compression), clip)
+    return costs
