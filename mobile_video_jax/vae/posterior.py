@@ -1,7 +1,5 @@
 """The Gaussian posterior over latents."""
 
-from typing import Self
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -25,7 +23,7 @@ class Posterior:
         """KL divergence to a standard normal, 0.5 (m^2 + s^2 - log s^2 - 1), averaged over latent values."""
         return 0.5 * jnp.mean(self.mean**2 + jnp.exp(self.log_variance) - self.log_variance - 1.0)
 
-    def kl_to(self, other: Self) -> Scalar:
+    def kl_to(self, other: "Posterior") -> Scalar:
         """KL(self || other) = 0.5 (log(s2_o / s2) + (s2 + (m - m_o)^2) / s2_o - 1), averaged over latent values."""
         log_ratio = self.log_variance - other.log_variance
         distance = (self.mean - other.mean) ** 2 * jnp.exp(-other.log_variance)

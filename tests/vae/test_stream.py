@@ -1,35 +1,111 @@
-"""Coding a clip chunk by chunk equals coding it whole."""
+"""Coding a clip chunk by chunk equals coding it whole; tile by tile comes near."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobile_video_jax.nn.stream import STREAM
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.nn.module import apply
+from mobile_video_jax.vae import coding
+from mobile_video_jax.vae.coding import ClipCoder
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.model import Vae
+from mobile_video_jax.vae.pixels import to_signed
 from tests.vae.test_model import trained_looking
 
 CONFIG = VaeConfig("t4_s8_c4", (8, 8, 12), (1, 1, 1), (8, 8, 12), (1, 1, 1), head_dim=6, omni=True)
+VAE = Vae(CONFIG)
 
 
-def chunks(vae, params, parts, *args, method):
-    state, outs = {}, []
-    for part in parts:
-        out, state = vae.apply({**params, **state}, part, *args, method=method, mutable=[STREAM])
-        outs.append(out.mean if method == "encode" else out)
-    return jnp.concatenate(outs, axis=1)
+def clip(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return trained_looking(VAE, jnp.zeros((1, 5, 16, 16, 3)))
+
+
+@pytest.fixture(scope="module")
+def whole(params):
+    """A clip, its latents' means, its first frame's features and what the decoder makes of it with and without them."""
+    video = clip(2, 17, 16, 16)
+
+    @jax.jit
+    def code(params, video):
+        posterior, image = apply(VAE, params, to_signed(video), method="encode_with_image")
+        plain = apply(VAE, params, posterior.mean, method="decode")
+        return posterior.mean, image, plain, apply(VAE, params, posterior.mean, image, method="decode")
+
+    return video, *jax.device_get(code(params, video))
+
+
+def close(streamed, expected):
+    np.testing.assert_allclose(streamed, expected, atol=1e-5 * float(np.abs(expected).max()))
 
 
 @pytest.mark.parametrize("cuts", [(1, 5, 9, 13), (9,), (5, 13)])
-def test_streaming_equals_the_whole(cuts):
-    vae, video = Vae(CONFIG), jax.random.normal(jax.random.key(0), (2, 17, 16, 16, 3))
-    params = trained_looking(vae, video)
-    posterior, image = vae.apply(params, video, method="encode_with_image")
-    streamed = chunks(vae, params, jnp.split(video, cuts, axis=1), method="encode")
-    np.testing.assert_allclose(streamed, posterior.mean, atol=1e-5 * float(jnp.abs(posterior.mean).max()))
-    for condition in ((), (image,)):
-        whole = vae.apply(params, posterior.mean, *condition, method="decode")
-        parts = jnp.split(posterior.mean, [(cut - 1) // 4 + 1 for cut in cuts], axis=1)
-        streamed = chunks(vae, params, parts, *condition, method="decode")
-        np.testing.assert_allclose(streamed, whole, atol=1e-5 * float(jnp.abs(whole).max()))
+def test_chunk_by_chunk_equals_the_whole(params, whole, cuts):
+    video, latents, image, plain, conditioned = whole
+    coder, places = ClipCoder(VAE, params), [(cut - 1) // 4 + 1 for cut in cuts]
+    close(np.concatenate(list(coder.encode(np.split(video, cuts, axis=1))), axis=1), latents)
+    close(np.concatenate(list(coder.decode(np.split(latents, places, axis=1))), axis=1), plain)
+    close(np.concatenate(list(coder.decode(np.split(latents, places, axis=1), image)), axis=1), conditioned)
+
+
+def test_the_state_of_a_stream_does_not_grow(params):
+    """Frame 40 of a stream costs what frame 2 does: the state has one size and no program is compiled anew."""
+    latents = np.zeros((1, 1, 2, 2, 4), np.float32)
+    run = jax.jit(lambda state, z: VAE.apply({"params": params, **state}, z, method="decode", mutable=["stream"])[1])
+    states = [{}]
+    for _ in range(5):
+        states.append(run(states[-1], latents))
+    shapes = [jax.tree.map(jnp.shape, state) for state in states[1:]]
+    assert all(shape == shapes[0] for shape in shapes)
+    assert run._cache_size() == 2  # a clip's first chunk, and every later one
+
+
+def test_a_tile_as_large_as_the_frame_changes_nothing(params, whole):
+    _, latents, image, _, conditioned = whole
+    tiled = ClipCoder(VAE, params, tile=16, overlap=8).decode([latents], image)
+    close(np.concatenate(list(tiled), axis=1), conditioned)
+
+
+def test_tiles_come_near_the_whole_frame_and_overlap_brings_them_nearer():
+    rows, columns = np.meshgrid(np.arange(64), np.arange(48), indexing="ij")
+    video = np.broadcast_to((127 + 60 * np.sin(rows / 9 + columns / 7))[..., None], (1, 5, 64, 48, 3)).astype(np.uint8)
+    fresh = trained_looking(VAE, jnp.zeros((1, 5, 16, 16, 3)), scale=0.02)
+    latents = next(ClipCoder(VAE, fresh).encode([video]))
+    expected = next(ClipCoder(VAE, fresh).decode([latents]))
+    errors = [
+        np.abs(next(ClipCoder(VAE, fresh, tile=32, overlap=overlap).decode([latents])) - expected).mean()
+        for overlap in (0, 16)
+    ]
+    assert 0 < errors[1] < errors[0] and errors[1] < 0.25 * expected.std()
+    tiled = next(ClipCoder(VAE, fresh, tile=32, overlap=16).encode([video]))
+    assert np.abs(tiled - latents).mean() < 0.25 * latents.std()
+
+
+@pytest.mark.parametrize(("size", "tile", "overlap"), [(10, 4, 1), (7, 4, 2), (16, 8, 0), (5, 8, 2), (9, 4, 2)])
+def test_tiles_are_equal_cover_the_axis_and_share_the_overlap(size, tile, overlap):
+    starts = coding.tile_starts(size, tile, overlap)
+    ends = [start + min(tile, size) for start in starts]
+    assert starts[0] == 0 and ends[-1] == size
+    assert all(end - start >= overlap for start, end in zip(starts[1:], ends, strict=False))
+
+
+def test_blending_tiles_of_one_picture_gives_the_picture():
+    picture = np.random.default_rng(0).normal(size=(1, 2, 10, 14, 3)).astype(np.float32)
+    blend = coding._Blend((5, 7))
+    for row in coding.tile_starts(5, 3, 1):
+        for column in coding.tile_starts(7, 3, 1):
+            blend.add(picture[:, :, 2 * row : 2 * row + 6, 2 * column : 2 * column + 6], (row, column), (3, 3), 1)
+    np.testing.assert_allclose(blend.mean(), picture, atol=1e-5)
+
+
+def test_a_tile_that_does_not_fit_the_stride_is_refused(params):
+    with pytest.raises(UserError, match="multiples of the spatial stride 8"):
+        ClipCoder(VAE, params, tile=20)
+    with pytest.raises(UserError, match="at most half a tile"):
+        ClipCoder(VAE, params, tile=16, overlap=16)
