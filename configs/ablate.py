@@ -2,10 +2,11 @@
 
 python -m launch.ablate --study=compression --out=studies/compression
 
-Two cores: `compression` is 6 cells x 1 seed in at most 20 minutes, four token counts at 96:1 and the ratios around;
-`objectives` is latent consistency and scale equivariance on and off, three seeds, about 35 minutes. One accelerator:
-`compression_gpu`, 15 cells (an estimate from FLOPs: 12 hours at 30 % of an H100's bf16 peak). A pod:
-`compression_pod`, 24 cells, one a worker.
+Two cores: `compression` is 6 cells x 1 seed in at most 20 minutes: four token counts at 96:1, and the ratios around
+it. `objectives` is latent consistency and scale equivariance on and off, three seeds, about 35 minutes. One
+accelerator: `compression_gpu`, 8 cells of mobile VAEs with a fine-tuning phase, 6 hours at 30 % of an H100's bf16 peak
+(an estimate: counted FLOPs over that speed, by --plan). A pod: `compression_pod`, 96 cells in four objectives and three
+seeds, 71 such hours, shared by --workers.
 """
 
 import dataclasses
@@ -52,19 +53,47 @@ def _tiny() -> StudyConfig:
     )
 
 
+def _accelerator(**changes: Any) -> StudyConfig:
+    """Mobile VAEs on drawn clips of 17x128x128, or on --config.data of your own."""
+    study = StudyConfig(
+        compressions=(
+            *("t4_s8_c16", "t4_s16_c64", "t4_s16_c32", "t8_s16_c128"),
+            *("t4_s32_c128", "t8_s32_c256", "t8_s32_c128", "t8_s32_c64"),
+        ),
+        size="mobile",
+        vae=_vae("mobile_t8_s32_c128", clip="17x128x128", steps=20_000, batch_size=32),
+        finetune_steps=2_000,
+        dit=_dit("small", clip="17x128x128", steps=20_000, batch_size=64, text_tokens=24),
+        server=_dit("server"),
+        mobile=_dit("mobile"),
+        world=World(),
+        train_clips=20_000,
+        validation_clips=256,
+        test_clips=256,
+        samples=1_000,
+        sampling=SampleConfig(steps=40, guidance=5.0),
+    )
+    return dataclasses.replace(study, **changes)
+
+
+STUDIES = {
+    "compression": _tiny,
+    "objectives": lambda: dataclasses.replace(
+        _tiny(),
+        compressions=("t4_s8_c16",),
+        objectives=("plain", "consistency", "equivariance"),
+        seeds=(0, 1, 2),
+        finetune_steps=100,
+    ),
+    "compression_gpu": _accelerator,
+    "compression_pod": lambda: _accelerator(
+        objectives=("plain", "consistency", "equivariance", "both"), seeds=(0, 1, 2)
+    ),
+}
+
+
 def get_config(study: str = "compression") -> ml_collections.ConfigDict:
     """The config of a study. Raises UserError for an unknown one."""
-    tiny = _tiny()
-    if study == "compression":
-        return to_config_dict(tiny)
-    if study == "objectives":
-        return to_config_dict(
-            dataclasses.replace(
-                tiny,
-                compressions=("t4_s8_c16",),
-                objectives=("plain", "consistency", "equivariance"),
-                seeds=(0, 1, 2),
-                finetune_steps=100,
-            )
-        )
-    raise UserError(f"study '{study}' is unknown: choose one of compression, objectives")
+    if study not in STUDIES:
+        raise UserError(f"study '{study}' is unknown: choose one of {', '.join(STUDIES)}")
+    return to_config_dict(STUDIES[study]())

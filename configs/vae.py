@@ -30,7 +30,7 @@ def get_config(variant: str = "tiny_t4_s8_c16") -> ml_collections.ConfigDict:
     size, _, compression = variant.partition("_")
     if size not in SIZES:
         raise UserError(f"variant '{variant}' is unknown: use SIZE_tT_sS_cC with a size of {', '.join(SIZES)}")
-    tiny = size == "tiny"
+    tiny = size in ("tiny", "micro")
     return to_config_dict(
         VaeTraining(
             clip=SIZES[size].clip,

@@ -6,6 +6,7 @@ stopped, and cells may be added. Several processes or hosts share a study with -
 file system. Writes table.csv, table.json, report.html and PNG plots of the finished cells.
 """
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from ml_collections import config_flags
 
 from launch import cli
 from mobile_video_jax.core.config import from_mapping
-from mobile_video_jax.stages.ablate import StudyConfig, run_study
+from mobile_video_jax.stages.ablate import StudyConfig, plan, run_study
 from mobile_video_jax.stages.ablate_report import write_study
 
 STUDY = flags.DEFINE_string("study", "compression", "The study: a variant of configs/ablate.py.")
@@ -23,12 +24,28 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The study's config, wh
 OUT = flags.DEFINE_string("out", None, "The study's folder, new or to go on with.", required=True)
 WORKER = flags.DEFINE_integer("worker", 0, "Which share of the cells this process runs.")
 WORKERS = flags.DEFINE_integer("workers", 1, "How many processes share the study.")
+PLAN = flags.DEFINE_bool("plan", False, "Only print what the cells will cost.")
+PEAK = flags.DEFINE_float("peak_tflops", 989.0, "With --plan: the machine's peak; an H100's in bf16 is 989.")
+UTILIZATION = flags.DEFINE_float("utilization", 0.3, "With --plan: the share of the peak that training reaches.")
 
 
 def main() -> None:
     out, study = Path(OUT.value), from_mapping(StudyConfig, CONFIG.value.to_dict())
+    if PLAN.value:
+        return print_plan(study, 1e12 * PEAK.value * UTILIZATION.value)
     results = run_study(study, out, worker=WORKER.value, workers=WORKERS.value)
     cli.finish(out / "table.csv", write_study(STUDY.value, study, results, out))
+
+
+def print_plan(study: StudyConfig, flops_per_second: float) -> None:
+    """A line a cell with its training FLOPs and the hours they take at a speed; then all as JSON."""
+    rows = plan(study)
+    for row in rows:
+        row["hours"] = (row["vae_flops"] + row["dit_flops"]) / flops_per_second / 3600
+        print(
+            f"{row['name']:40}VAE {row['vae_flops']:.2e}  transformer {row['dit_flops']:.2e} FLOP  {row['hours']:.2f} h"
+        )
+    print(json.dumps({"cells": rows, "hours": sum(row["hours"] for row in rows), "flops_per_second": flops_per_second}))
 
 
 def with_config(arguments: list[str]) -> list[str]:

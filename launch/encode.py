@@ -16,6 +16,7 @@ OUT = flags.DEFINE_string("out", None, "The folder of the encoded data set.", re
 CLIP = flags.DEFINE_string("clip", "", "Frames x height x width of the clips; the VAE's training clip if empty.")
 TEXT_ENCODER = flags.DEFINE_string("text_encoder", "minilm", "The text encoder of the captions.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Clips encoded at once.")
+ROWS = flags.DEFINE_integer("rows", 1, "Devices that share each clip, cut by rows: for a few long or large clips.")
 SHARD_RECORDS = flags.DEFINE_integer("shard_records", 1024, "Records in a shard.")
 
 
@@ -29,6 +30,7 @@ def main() -> None:
         text_encoder=TEXT_ENCODER.value,
         batch_size=BATCH_SIZE.value,
         shard_records=SHARD_RECORDS.value,
+        rows=ROWS.value,
     )
     cli.finish(out, {"out": str(out), "splits": manifest["splits"]})
 

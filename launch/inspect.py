@@ -23,7 +23,10 @@ def table(costs: dict[str, Any]) -> str:
     lines += [f"{'part':20}{'parameters':>16}{'FLOPs':>22}"]
     for part in [*sorted({*costs["parameters"], *costs["flops"]} - {"total"}), "total"]:
         lines.append(f"{part:20}{costs['parameters'].get(part, 0):>16,}{costs['flops'].get(part, 0):>22,}")
-    return "\n".join([*lines, f"{costs['bytes']:,} bytes of float32 parameters"])
+    lines.append(f"{costs['bytes']:,} bytes of float32 parameters")
+    if per_frame := costs.get("decoder_flops_per_512_frame"):
+        lines.append(f"decoding a 512x512 frame of a 49-frame clip: {per_frame / 1e9:.1f} GFLOP")
+    return "\n".join(lines)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from mobile_video_jax.stages.generate import Generator, SampleConfig
 from mobile_video_jax.train.progress import Progress
 
 MODEL = flags.DEFINE_string("model", None, "The transformer's run directory.", required=True)
+VAE = flags.DEFINE_string("vae", None, "A VAE run whose decoder is used instead, such as a smaller one for phones.")
 PROMPT = flags.DEFINE_multi_string("prompt", None, "What to show.", required=True)
 OUT = flags.DEFINE_string("out", None, "The folder for the clips.", required=True)
 STEPS = flags.DEFINE_integer("steps", 40, "Solver steps.")
@@ -31,7 +32,7 @@ def main() -> None:
     config = SampleConfig(STEPS.value, GUIDANCE.value, SHIFT.value, SOLVER.value)
     progress = Progress("sample:", len(PROMPT.value))
     seeds = [SEED.value + i for i in range(len(PROMPT.value))]
-    generator = Generator.load(Path(MODEL.value))
+    generator = Generator.load(Path(MODEL.value), Path(VAE.value) if VAE.value else None)
     clips = generator.generate(PROMPT.value, seeds, config, progress=lambda done: progress.report(done))
     files = []
     for seed, prompt, frames in zip(seeds, PROMPT.value, clips, strict=True):

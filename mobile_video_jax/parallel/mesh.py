@@ -56,6 +56,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
+def clip_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of clips in one-way coding: the batch as always, and each clip's rows over the tensor axis."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None, "tensor"))
+
+
 def check_batch(batch_size: int, mesh: Mesh | AbstractMesh) -> None:
     """Raises UserError where the global batch does not divide over the mesh."""
     shards = mesh.shape["data"] * mesh.shape["fsdp"]

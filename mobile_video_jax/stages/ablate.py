@@ -138,35 +138,53 @@ def run_cell(study: StudyConfig, cell: Cell, data: Path, out: Path) -> None:
     write_json(out / RESULT, result)
 
 
-def _train_vae(study: StudyConfig, cell: Cell, data: Path, out: Path) -> Path:
-    """Trains the cell's VAE in one or two phases; returns the last one's run."""
+def plan(study: StudyConfig) -> list[dict[str, Any]]:
+    """What every cell will cost: training FLOPs of its VAE and of its transformer, counted without running anything."""
+    return [
+        {
+            "name": cell.name,
+            "vae_flops": sum(VaeStage(phase).cost().flops * phase.steps for phase in _vae_phases(study, cell)),
+            "dit_flops": DitStage(_dit(study, cell)).cost().flops * study.dit.steps,
+        }
+        for cell in cells(study)
+    ]
+
+
+def _vae_phases(study: StudyConfig, cell: Cell) -> list[VaeTraining]:
+    """The configs of the cell's one or two phases."""
     model = family_member(study.size, cell.compression)
     first, second = (dataclasses.replace(study.vae.loss, **changes) for changes in OBJECTIVES[cell.objective])
-    steps = study.vae.steps - study.finetune_steps
-    config = dataclasses.replace(study.vae, data=str(data), model=model, loss=first, seed=cell.seed, steps=steps)
-    train(VaeStage(config), out / "vae")
-    if not study.finetune_steps:
-        return out / "vae"
-    tuned = dataclasses.replace(config, loss=second, steps=study.finetune_steps, init_from=str(out / "vae"))
-    train(VaeStage(tuned), out / "vae_finetuned")
-    return out / "vae_finetuned"
+    config = dataclasses.replace(study.vae, model=model, seed=cell.seed)
+    long = dataclasses.replace(config, loss=first, steps=study.vae.steps - study.finetune_steps)
+    return [long, dataclasses.replace(config, loss=second, steps=study.finetune_steps)][
+        : 2 if study.finetune_steps else 1
+    ]
+
+
+def _train_vae(study: StudyConfig, cell: Cell, data: Path, out: Path) -> Path:
+    """Trains the cell's VAE; returns the last phase's run."""
+    run = ""
+    for name, phase in zip(("vae", "vae_finetuned"), _vae_phases(study, cell), strict=False):
+        train(VaeStage(dataclasses.replace(phase, data=str(data), init_from=run)), out / name)
+        run = str(out / name)
+    return Path(run)
+
+
+def _dit(study: StudyConfig, cell: Cell) -> DitTraining:
+    return dataclasses.replace(study.dit, clip=study.vae.clip, compression=cell.compression, seed=cell.seed)
 
 
 def _diffuse(study: StudyConfig, cell: Cell, data: Path, vae: Path, out: Path) -> dict[str, Any]:
     """Trains the study's transformer on the VAE's latents and reads its samples back."""
     latents = out / "latents"
-    manifest = encode_dataset(
-        vae, data, latents, clip=study.vae.clip, text_encoder="minilm", batch_size=32, shard_records=4096
-    )
-    config = dataclasses.replace(
-        study.dit,
-        data=str(latents),
+    encode_dataset(
+        *(vae, data, latents),
         clip=study.vae.clip,
-        compression=cell.compression,
-        text_width=manifest["text_width"],
-        seed=cell.seed,
+        text_encoder=study.dit.text_encoder,
+        batch_size=32,
+        shard_records=4096,
     )
-    train(DitStage(config), out / "dit")
+    train(DitStage(dataclasses.replace(_dit(study, cell), data=str(latents))), out / "dit")
     held_out = [line["eval_loss"] for line in read_metrics(out / "dit") if "eval_loss" in line]
     result: dict[str, Any] = {"eval_loss": held_out[-1]}
     if not study.data:

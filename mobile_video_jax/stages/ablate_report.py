@@ -93,15 +93,20 @@ def _best(groups: Sequence[Row]) -> str | None:
 def _plot(groups: Sequence[Row], axis: str, label: str, path: Path) -> None:
     """Reconstruction and diffusability of every group against a cost, with the spread over seeds."""
     figure = Figure(figsize=(10, 4), layout="constrained", dpi=150)
+    costs = sorted({group[axis] for group in groups})
     for axes, quality in zip(figure.subplots(1, 2), ("psnr", "samples_right"), strict=True):
-        for group in groups:
+        for i, group in enumerate(groups):
+            # Groups of one cost stand side by side, a twentieth of a doubling apart.
+            place = group[axis] * 2 ** (0.05 * sum(other[axis] == group[axis] for other in groups[:i]))
             mean, spread = group[quality]["mean"], group[quality]["std"]
-            point = axes.errorbar(group[axis], mean, spread, fmt="o", capsize=3)
+            point = axes.errorbar(place, mean, spread or None, fmt="o", capsize=3)
             name = group["compression"] + ("" if group["objective"] == "plain" else f" {group['objective']}")
             axes.annotate(
-                name, (group[axis], mean), (5, 5), textcoords="offset points", fontsize=8, color=point[0].get_color()
+                name, (place, mean), (5, 5), textcoords="offset points", fontsize=8, color=point[0].get_color()
             )
         axes.set_xscale("log", base=2)
+        axes.set_xticks(costs, [f"{cost:,g}" for cost in costs])
+        axes.minorticks_off()
         axes.set_xlabel(label)
         axes.set_ylabel(QUALITIES[quality][0])
         axes.margins(0.15)

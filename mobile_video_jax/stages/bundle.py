@@ -3,24 +3,32 @@
 import dataclasses
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import SingleDeviceSharding
+import numpy as np
+from jax.sharding import Mesh, SingleDeviceSharding
 
+from mobile_video_jax.core.arrays import Clips
+from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
 from mobile_video_jax.nn.module import apply
+from mobile_video_jax.parallel.mesh import clip_sharding, replicated
 from mobile_video_jax.train.checkpoint import FOLDER, newest_step, restore_model
 from mobile_video_jax.train.run import NAME as RUN_JSON
 from mobile_video_jax.train.run import read_run
+from mobile_video_jax.vae.coding import ClipCoder
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.latent_stats import NAME as STATS_JSON
 from mobile_video_jax.vae.latent_stats import LatentStats
 from mobile_video_jax.vae.model import Vae
+from mobile_video_jax.vae.pixels import to_bytes, to_signed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +51,36 @@ class VaeBundle:
         """Normalised latents (the posterior's mean) of clips in [-1, 1]."""
         return self.stats.normalize(apply(self.vae, params, video, method="encode").mean)
 
+    def coder(self, tile: int = 0, overlap: int = 0) -> ClipCoder:
+        """Codes long clips chunk by chunk and large frames tile by tile; its latents are not normalised."""
+        return ClipCoder(self.vae, self.params, tile, overlap)
+
     def decode(self, params: Any, latents: jax.Array) -> jax.Array:
         """Clips in about [-1, 1] of normalised latents."""
         return apply(self.vae, params, self.stats.denormalize(latents), method="decode")
+
+
+def check_rows(bundle: VaeBundle, clip: ClipShape, rows: int) -> None:
+    """Raises UserError where `rows` devices cannot share a clip."""
+    latent_rows = clip.latent(bundle.vae.config.strides)[1]
+    if latent_rows % rows:
+        raise UserError(f"{rows} devices cannot share the {latent_rows} rows of latents of {clip}: use a divisor")
+
+
+def on_mesh(bundle: VaeBundle, mesh: Mesh) -> tuple[Callable[[Clips], np.ndarray], Callable[[np.ndarray], Clips]]:
+    """`encode` (uint8 clips to normalised latents) and `decode` (back), batches and rows cut over the mesh.
+
+    XLA exchanges the rows at the cuts that convolutions reach over, so the result is that of one device.
+    """
+    whole, cut = replicated(mesh), clip_sharding(mesh)
+    params = jax.device_put(bundle.params, whole)
+    compiled: dict[str, Any] = {"in_shardings": (whole, cut), "out_shardings": whole}
+    encode = jax.jit(lambda params, video: bundle.encode(params, to_signed(video)), **compiled)
+    decode = jax.jit(lambda params, latents: to_bytes(bundle.decode(params, latents)), **compiled)
+    return (
+        lambda video: np.asarray(encode(params, jax.device_put(video, cut))),
+        lambda latents: np.asarray(decode(params, jax.device_put(latents, cut))),
+    )
 
 
 def restore_params(run: Path, module: nn.Module, *example: Any) -> Any:

@@ -3,8 +3,6 @@
 import dataclasses
 from typing import Any
 
-import numpy as np
-
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.revision import git_revision, hardware, versions
 from mobile_video_jax.data.shape_world import ATTRIBUTES
@@ -23,7 +21,7 @@ from mobile_video_jax.evals.shape_detector import chance
 from mobile_video_jax.stages.alignment import Samples
 from mobile_video_jax.stages.demo import DemoResult
 from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.stages.judge import Judgement
+from mobile_video_jax.stages.judge_report import judgement_blocks, judgement_numbers
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.train.progress import duration
@@ -41,7 +39,7 @@ def write_demo_report(result: DemoResult) -> dict[str, Any]:
 
 def demo_numbers(result: DemoResult) -> dict[str, Any]:
     """Every figure of the report, as plain values."""
-    shapes, real = (_fidelity(result.judgements[name]) for name in SOURCES)
+    shapes, real = (judgement_numbers(result.judgements[name]) for name in SOURCES)
     return {
         "stages": result.stages,
         "samples": {"accuracy": attribute_table(result), "seconds_per_clip": result.samples.seconds_per_clip},
@@ -68,12 +66,6 @@ def attribute_table(result: DemoResult) -> dict[str, dict[str, float]]:
         for name, score in scores.items()
         if name != "all"
     }
-
-
-def _fidelity(judgement: Judgement) -> dict[str, Any]:
-    """A judgement's figures, its means by name in front."""
-    means = {name: score.value for name, score in judgement.scores.items()}
-    return {**means, "clips": len(judgement.clips), **judgement.numbers()}
 
 
 def _page(result: DemoResult, numbers: dict[str, Any]) -> Report:
@@ -121,34 +113,14 @@ def _sample_view(samples: Samples, i: int) -> ClipView:
 
 
 def _vae(result: DemoResult, numbers: dict[str, Any]) -> Section:
-    fidelity = {"moving_shapes": numbers["vae"], "sample_clips": numbers["vae"]["real"]}
-    rows = [
-        [SOURCES[name], *(row[key] for key in ("psnr", "ssim", "flicker", "clips"))] for name, row in fidelity.items()
-    ]
-    table = Table(["held-out clips", "PSNR (dB)", "SSIM", "flicker (grey levels)", "clips"], rows)
-    galleries = []
-    for name, made in result.judgements.items():
-        count = min(4, len(made.clips))
-        views = [
-            view
-            for i in range(count)
-            for view in (ClipView(made.clips[i], "real"), ClipView(made.decoded[i], f"decoded, {made.psnr[i]:.1f} dB"))
-        ]
-        galleries.append(Gallery([GalleryRow(SOURCES[name], views)], fps=result.config.fps))
     cost, lattice = numbers["vae"]["cost"], numbers["vae"]["lattice"]
     text = (
         f"{cost['compression']}: a clip of {cost['clip']} becomes {cost['latent_shape']}, "
         f"{numbers['vae']['ratio']:g} RGB values for each latent value. On clips of one colour the decoder "
         f"prints a lattice of {lattice['amplitude']:.1f} grey levels."
     )
-    return Section("The compressed VAE", text, [table, *galleries, _spectrum(result)])
-
-
-def _spectrum(result: DemoResult) -> Curves:
-    """The curve of latents beside that of pixels: latents rich in high frequency are hard to diffuse."""
-    curves = result.judgements["moving_shapes"].spectrum
-    series = {name: (np.linspace(0, 1, len(curve)), curve) for name, curve in curves.items()}
-    return Curves("spectrum", series, "place in the DCT's zig-zag order", "amplitude over the mean's", log_y=True)
+    named = {SOURCES[name]: judgement for name, judgement in result.judgements.items()}
+    return Section("The compressed VAE", text, judgement_blocks(named, result.config.fps))
 
 
 def _training(result: DemoResult) -> Section:

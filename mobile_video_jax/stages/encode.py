@@ -2,12 +2,13 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
@@ -15,20 +16,29 @@ from mobile_video_jax.core.files import replacing
 from mobile_video_jax.data.dataset import read_manifest
 from mobile_video_jax.data.latents import shard_path, write_manifest, write_shard
 from mobile_video_jax.data.pipeline import captioned_clips
-from mobile_video_jax.stages.bundle import VaeBundle, copy_bundle
+from mobile_video_jax.parallel.mesh import MeshConfig, check_batch, make_mesh
+from mobile_video_jax.stages.bundle import VaeBundle, check_rows, copy_bundle, on_mesh
 from mobile_video_jax.text.encoder import TextEncoder, load_text_encoder
 from mobile_video_jax.train.progress import Progress
 from mobile_video_jax.train.run import read_run
-from mobile_video_jax.vae.pixels import to_signed
 
 
 def encode_dataset(
-    vae_run: Path, data: Path, out: Path, *, clip: str, text_encoder: str, batch_size: int, shard_records: int
+    vae_run: Path,
+    data: Path,
+    out: Path,
+    *,
+    clip: str,
+    text_encoder: str,
+    batch_size: int,
+    shard_records: int,
+    rows: int = 1,
 ) -> dict[str, Any]:
     """Encodes every split of a video data set and returns the manifest.
 
-    Finished shards are kept, so a stopped job goes on where it was. Processes take shards in turn. The manifest
-    comes last: a folder without one is not finished. Raises UserError where `out` was made from other inputs.
+    Finished shards are kept, so a stopped job goes on where it was. Processes take shards in turn, and a process's
+    devices share every batch; `rows` of them share each clip. The manifest comes last: a folder without one is not
+    finished. Raises UserError where `out` was made from other inputs.
     """
     bundle, encoder = VaeBundle.load(vae_run), load_text_encoder(text_encoder)
     shape = ClipShape.parse(clip or read_run(vae_run)["description"]["clip"]).check(bundle.vae.config.strides)
@@ -47,9 +57,12 @@ def encode_dataset(
     }
     for split in (name for name, sizes in splits.items() if sizes["records"]):
         captioned_clips(data, split, shape)  # raises for clips that do not fit, before anything is written
+    mesh = make_mesh(MeshConfig(data=-1, tensor=rows), jax.local_devices())
+    check_batch(batch_size, mesh)
+    check_rows(bundle, shape, rows)
     _claim(out, manifest)
     copy_bundle(vae_run, out / "vae")
-    _encode_missing_shards(bundle, encoder, data, out, shape, splits, batch_size, shard_records)
+    _encode_missing_shards(bundle, mesh, encoder, data, out, shape, splits, batch_size, shard_records)
     if jax.process_index() == 0:
         write_manifest(out, manifest)
     return manifest
@@ -70,6 +83,7 @@ def _claim(out: Path, manifest: dict[str, Any]) -> None:
 
 def _encode_missing_shards(
     bundle: VaeBundle,
+    mesh: Mesh,
     encoder: TextEncoder,
     data: Path,
     out: Path,
@@ -78,7 +92,7 @@ def _encode_missing_shards(
     batch_size: int,
     shard_records: int,
 ) -> None:
-    encode = jax.jit(lambda params, video: bundle.encode(params, to_signed(video)))
+    encode, _ = on_mesh(bundle, mesh)
     progress = Progress("encode:", sum(split["records"] for split in splits.values()))
     done = 0
     for split, sizes in splits.items():
@@ -87,20 +101,20 @@ def _encode_missing_shards(
             first, last = shard * shard_records, min((shard + 1) * shard_records, sizes["records"])
             if shard % jax.process_count() == jax.process_index() and not path.exists():
                 clips = captioned_clips(data, split, shape, range(first, last))
-                write_shard(path, list(_encoded(bundle, encode, encoder, clips, batch_size)))
+                write_shard(path, list(_encoded(encode, encoder, clips, batch_size)))
                 progress.report(done + last - first, f"{split} shard {shard + 1}/{sizes['shards']}")
             done += last - first
 
 
 def _encoded(
-    bundle: VaeBundle, encode: Any, encoder: TextEncoder, clips: Iterable[dict[str, Any]], batch_size: int
+    encode: Callable[[np.ndarray], np.ndarray], encoder: TextEncoder, clips: Iterable[dict[str, Any]], batch_size: int
 ) -> Iterator[dict[str, Any]]:
     clips, known = iter(clips), dict[str, np.ndarray]()
     while group := list(itertools.islice(clips, batch_size)):
         video = np.stack([clip["video"] for clip in group])
         # A short last batch is padded to the size that is compiled already.
         padded = np.concatenate([video, np.repeat(video[-1:], batch_size - len(group), axis=0)])
-        latents = np.asarray(encode(bundle.params, padded))
+        latents = encode(padded)
         new = list({clip["caption"]: None for clip in group if clip["caption"] not in known})
         known |= dict(zip(new, encoder.encode(new), strict=True)) if new else {}
         for clip, row in zip(group, latents, strict=False):

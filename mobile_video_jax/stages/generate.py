@@ -11,6 +11,7 @@ import numpy as np
 
 from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.diffusion.guidance import guided
 from mobile_video_jax.diffusion.samplers import sample
 from mobile_video_jax.dit.model import Dit
@@ -19,6 +20,7 @@ from mobile_video_jax.stages.bundle import VaeBundle, restore_params
 from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.text.encoder import TextEncoder, load_text_encoder, pad
 from mobile_video_jax.train.run import read_run
+from mobile_video_jax.vae.latent_stats import LatentStats
 from mobile_video_jax.vae.pixels import to_bytes
 
 
@@ -44,15 +46,21 @@ class Generator:
     latent_shape: tuple[int, int, int, int]
 
     @classmethod
-    def load(cls, run: Path) -> "Generator":
-        """Reads a transformer run and the VAE inside it. Raises UserError where one is missing or damaged."""
+    def load(cls, run: Path, vae: Path | None = None) -> "Generator":
+        """Reads a transformer run and the VAE inside it, or another VAE of the same latents.
+
+        Raises UserError where a run is missing or damaged, and for a VAE of other latents.
+        """
         config = from_mapping(DitTraining, read_run(run, "dit")["config"])
         stage = DitStage(config)
         example = [jnp.zeros((1, *stage.latent_shape)), jnp.zeros(1)]
         example += [jnp.zeros((1, config.text_tokens, config.text_width)), jnp.ones((1, config.text_tokens), bool)]
         params = restore_params(run, stage.dit, *example)
         encoder = load_text_encoder(config.text_encoder)
-        return cls(config, stage.dit, params, VaeBundle.load(run / "vae"), encoder, stage.latent_shape)
+        bundle = VaeBundle.load(vae or run / "vae")
+        if vae and bundle.stats != LatentStats.load(run / "vae"):
+            raise UserError(f"{vae} has other latents than those {run} was trained on: name a decoder trained for them")
+        return cls(config, stage.dit, params, bundle, encoder, stage.latent_shape)
 
     def generate(
         self,

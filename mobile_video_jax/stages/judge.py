@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from mobile_video_jax.evals.interval import Score, bootstrap_mean
 from mobile_video_jax.evals.lattice import Lattice, flat_clips, lattice
 from mobile_video_jax.evals.reconstruction import flicker, psnr, ssim
 from mobile_video_jax.evals.spectrum import dct_curve, high_frequency_share
-from mobile_video_jax.stages.bundle import VaeBundle
+from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
+from mobile_video_jax.stages.bundle import VaeBundle, check_rows, on_mesh
 from mobile_video_jax.vae.pixels import to_bytes, to_signed
 
 BLOCK = 8  # side of the DCT's tiles, in latent places and in pixels
@@ -43,17 +45,26 @@ class Judgement:
         }
 
 
-def judge(bundle: VaeBundle, data: Path, split: str, clip: ClipShape, count: int) -> Judgement:
-    """Codes and decodes up to `count` clips of a split. Raises UserError for the split the VAE was trained on."""
+Code = Callable[[Clips], tuple[np.ndarray, Clips]]
+
+
+def judge(
+    bundle: VaeBundle, data: Path, split: str, clip: ClipShape, count: int, code: Code | None = None
+) -> Judgement:
+    """Codes and decodes up to `count` clips of a split. Raises UserError for the split the VAE was trained on.
+
+    `code` maps a clip [1 t h w 3] to its normalised latents and its decoded form; in one pass if None.
+    """
     if split == "train":
         raise UserError("a VAE is judged on clips it has not seen: use the split validation or test")
+    code = code or whole_clips(bundle)
     clips = np.stack([item["video"] for item in itertools.islice(captioned_clips(data, split, clip), count)])
-    latents, decoded = _code(bundle, clips)
+    latents, decoded = _each(code, clips)
     per_clip = {"psnr": psnr(clips, decoded), "ssim": ssim(clips, decoded)}
     if clip.frames > 1:
         per_clip["flicker"] = flicker(clips, decoded)
     block = min(BLOCK, *latents.shape[2:4])
-    _, flat = _code(bundle, flat_clips(clip))
+    _, flat = _each(code, flat_clips(clip))
     return Judgement(
         clips,
         decoded,
@@ -64,13 +75,46 @@ def judge(bundle: VaeBundle, data: Path, split: str, clip: ClipShape, count: int
     )
 
 
-def _code(bundle: VaeBundle, clips: Clips) -> tuple[np.ndarray, Clips]:
-    """Normalised latents and decoded clips, one clip at a time."""
+def whole_clips(bundle: VaeBundle) -> Code:
+    """Codes a clip in one pass."""
 
     @jax.jit
     def code(params: Any, video: Any) -> tuple[jax.Array, jax.Array]:
         latents = bundle.encode(params, to_signed(video))
         return latents, to_bytes(bundle.decode(params, latents))
 
-    latents, decoded = zip(*(jax.device_get(code(bundle.params, row[None])) for row in clips), strict=True)
+    return lambda clip: jax.device_get(code(bundle.params, clip))
+
+
+def over_devices(bundle: VaeBundle, clip: ClipShape, rows: int) -> Code:
+    """Codes a clip on `rows` devices of this process, which share its rows. Raises UserError where they cannot."""
+    check_rows(bundle, clip, rows)
+    if rows > jax.local_device_count():
+        raise UserError(f"there are {jax.local_device_count()} devices, not {rows}: lower the number of rows")
+    encode, decode = on_mesh(bundle, make_mesh(MeshConfig(1, 1, rows), jax.local_devices()[:rows]))
+
+    def code(video: Clips) -> tuple[np.ndarray, Clips]:
+        latents = encode(video)
+        return latents, decode(latents)
+
+    return code
+
+
+def pieces(bundle: VaeBundle, chunk: int, tile: int, overlap: int) -> Code:
+    """Codes a clip in chunks of `chunk` latent frames (0: all of them) and in tiles, as ClipCoder does."""
+    coder, time = bundle.coder(tile, overlap), bundle.vae.config.strides.time
+
+    def code(clip: Clips) -> tuple[np.ndarray, Clips]:
+        latent_frames = (clip.shape[1] - 1) // time + 1
+        cuts = list(range(chunk, latent_frames, chunk)) if chunk else []
+        chunks = np.split(clip, [1 + (cut - 1) * time for cut in cuts], axis=1)
+        latents = np.concatenate(list(coder.encode(chunks)), axis=1)
+        decoded = np.concatenate(list(coder.decode(np.split(latents, cuts, axis=1))), axis=1)
+        return np.asarray(bundle.stats.normalize(latents)), np.asarray(to_bytes(decoded))
+
+    return code
+
+
+def _each(code: Code, clips: Clips) -> tuple[np.ndarray, Clips]:
+    latents, decoded = zip(*(code(clip[None]) for clip in clips), strict=True)
     return np.concatenate(latents), np.concatenate(decoded)

@@ -18,12 +18,17 @@ class Size:
     decoder_depths: tuple[int, ...]
     head_dim: int = 64
     attention_blocks: int = 1
+    omni: bool = True
+    dtype: str = "bfloat16"
 
 
+# tiny and micro are for CPUs, the others for accelerators; micro and phone are there for their decoders.
 # LTX-Video's decoder has 239 M parameters and spends 231 GFLOP on a 512x512 frame. At t8_s32_c128, counted by
 # launch.inspect: `mobile` stays under 45 M parameters and an eighth of the FLOPs, `full` under a third of both.
 SIZES = {
-    "tiny": Size("9x32x32", *((32, 64, 96, 128), (1, 1, 1, 1)) * 2, head_dim=32),
+    "tiny": Size("9x32x32", *((32, 64, 96, 128), (1, 1, 1, 1)) * 2, head_dim=32, omni=False, dtype="float32"),
+    "micro": Size("9x32x32", *((16, 32, 32, 64), (1, 1, 1, 1)) * 2, head_dim=32, omni=False, dtype="float32"),
+    "phone": Size("17x256x256", *((32, 64, 128, 256), (1, 2, 2, 2)) * 2),
     "mobile": Size("17x256x256", (64, 128, 256, 320), (2, 2, 2, 1), (64, 128, 256, 320), (3, 3, 3, 2)),
     "full": Size(
         *("17x256x256", (96, 192, 384, 448), (3, 3, 3, 3), (96, 192, 384, 448), (3, 4, 4, 3)), attention_blocks=2
@@ -50,5 +55,12 @@ def family_member(size: str, compression: str) -> VaeConfig:
         decoder_depths=plan.decoder_depths[:levels],
         attention_blocks=plan.attention_blocks,
         head_dim=plan.head_dim,
-        dtype="float32" if size == "tiny" else "bfloat16",
+        omni=plan.omni,
+        dtype=plan.dtype,
     )
+
+
+def with_smaller_decoder(config: VaeConfig, size: str) -> VaeConfig:
+    """The same encoder and latents with the decoder of another size of the family."""
+    smaller = family_member(size, config.compression)
+    return dataclasses.replace(config, decoder_widths=smaller.decoder_widths, decoder_depths=smaller.decoder_depths)

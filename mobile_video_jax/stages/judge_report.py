@@ -1,0 +1,41 @@
+"""A judgement of a VAE as blocks of a report and as plain numbers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mobile_video_jax.evals.report import Block, ClipView, Curves, Gallery, GalleryRow, Table
+from mobile_video_jax.stages.judge import Judgement
+
+
+def judgement_numbers(judgement: Judgement) -> dict[str, Any]:
+    """A judgement's figures, the scores' means by name in front."""
+    means = {name: score.value for name, score in judgement.scores.items()}
+    return {**means, "clips": len(judgement.clips), **judgement.numbers()}
+
+
+def judgement_blocks(judgements: Mapping[str, Judgement], fps: float | int) -> list[Block]:
+    """A table of scores, four clips of each data set beside what the VAE makes of them, and the spectrum."""
+    rows = [
+        [name, *(scores[key].value if key in scores else "–" for key in ("psnr", "ssim", "flicker")), len(made.clips)]
+        for name, made in judgements.items()
+        for scores in (made.scores,)
+    ]
+    table = Table(["held-out clips", "PSNR (dB)", "SSIM", "flicker (grey levels)", "clips"], rows)
+    galleries = [Gallery([GalleryRow(name, _views(made))], fps=fps) for name, made in judgements.items()]
+    return [table, *galleries, _spectrum(next(iter(judgements.values())))]
+
+
+def _views(made: Judgement) -> list[ClipView]:
+    return [
+        view
+        for i in range(min(4, len(made.clips)))
+        for view in (ClipView(made.clips[i], "real"), ClipView(made.decoded[i], f"decoded, {made.psnr[i]:.1f} dB"))
+    ]
+
+
+def _spectrum(made: Judgement) -> Curves:
+    """The curve of latents beside that of pixels: latents rich in high frequency are hard to diffuse."""
+    series = {name: (np.linspace(0, 1, len(curve)), curve) for name, curve in made.spectrum.items()}
+    return Curves("spectrum", series, "place in the DCT's zig-zag order", "amplitude over the mean's", log_y=True)

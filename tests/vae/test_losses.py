@@ -1,0 +1,137 @@
+"""The terms of the VAE's loss, and the objective that weighs them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mobile_video_jax.core.flops import count_flops
+from mobile_video_jax.nn.module import apply, init
+from mobile_video_jax.vae.adversarial import PatchDiscriminator
+from mobile_video_jax.vae.config import VaeConfig
+from mobile_video_jax.vae.losses import (
+    VaeLossConfig,
+    down_sample,
+    latent_consistency,
+    reconstruction_terms,
+    scale_equivariance,
+)
+from mobile_video_jax.vae.model import Vae
+from mobile_video_jax.vae.objective import VaeObjective
+from mobile_video_jax.vae.posterior import Posterior
+from mobile_video_jax.vae.vgg import Vgg
+from tests.vae.test_model import trained_looking
+
+VAE = Vae(VaeConfig("t4_s8_c4", (8, 8, 12), (1, 1, 1), (8, 8, 12), (1, 1, 1), head_dim=6))
+NOTHING = VaeLossConfig(l1=0.0, l2=0.0, kl=0.0)
+
+
+def objective(weights: VaeLossConfig, vae: Vae = VAE, image_probability: float = 0.5) -> VaeObjective:
+    return VaeObjective(vae, weights, image_probability, (2,), Vgg(1), PatchDiscriminator((4, 8)))
+
+
+@pytest.fixture(scope="module")
+def video() -> jax.Array:
+    return jnp.tanh(jax.random.normal(jax.random.key(3), (2, 5, 16, 16, 3)))
+
+
+@pytest.fixture(scope="module")
+def params(video) -> dict:
+    return trained_looking(VAE, video, scale=0.1)
+
+
+def test_reconstruction_terms_by_hand():
+    video = jnp.zeros((1, 1, 2, 2, 3))
+    posterior = Posterior(jnp.ones((1, 1, 1, 1, 1)), jnp.zeros((1, 1, 1, 1, 1)))
+    terms = reconstruction_terms(video, video + 0.5, posterior)
+    assert {name: float(value) for name, value in terms.items()} == {"l1": 0.5, "l2": 0.25, "kl": 0.5}
+
+
+def test_divergence_of_two_posteriors_equals_its_definition_by_sampling():
+    one, other = (Posterior(*(jnp.full((1,) * 5, x) for x in pair)) for pair in ((0.7, np.log(0.25)), (0.2, 0.3)))
+    samples = np.asarray(jax.vmap(one.sample)(jax.random.split(jax.random.key(0), 200_000))).ravel()
+    log_density = lambda m, log_s2: -0.5 * ((samples - m) ** 2 / np.exp(log_s2) + log_s2)
+    expected = (log_density(0.7, np.log(0.25)) - log_density(0.2, 0.3)).mean()
+    np.testing.assert_allclose(one.kl_to(other), expected, rtol=0.02)
+    normal = Posterior(jnp.zeros((1,) * 5), jnp.zeros((1,) * 5))
+    np.testing.assert_allclose(one.kl_to(normal), one.kl_to_normal(), rtol=1e-6)
+
+
+def test_latent_consistency_is_zero_for_a_perfect_decoder_and_only_then(params, video):
+    posterior = apply(VAE, params, video, method="encode")
+    perfect = apply(VAE, params, video, method="encode")
+    assert float(latent_consistency(perfect, posterior)) == pytest.approx(0.0, abs=1e-6)
+    assert float(latent_consistency(apply(VAE, params, 0.9 * video, method="encode"), posterior)) > 1e-3
+
+
+def test_latent_consistency_moves_the_decoded_clips_posterior_alone():
+    one, other = (Posterior(jnp.full((1,) * 5, m), jnp.zeros((1,) * 5)) for m in (0.7, 0.2))
+    towards, away = jax.grad(latent_consistency, argnums=(0, 1))(one, other)
+    assert float(towards.mean.sum()) == pytest.approx(0.5)
+    assert all(float(jnp.abs(leaf).sum()) == 0 for leaf in jax.tree.leaves(away))
+
+
+def test_down_sampling_averages_blocks():
+    x = jnp.arange(16.0).reshape(1, 1, 4, 4, 1)
+    np.testing.assert_array_equal(down_sample(x, 2)[0, 0, :, :, 0], [[2.5, 4.5], [10.5, 12.5]])
+
+
+def test_scale_equivariance_is_zero_for_a_decoder_that_commutes_with_down_sampling():
+    latents = jax.random.normal(jax.random.key(0), (1, 2, 8, 8, 3))
+    linear, curved = (lambda z: 2 * z + 1), (lambda z: z**2)  # place by place, so at stride 1
+    assert float(scale_equivariance(linear, latents, linear(latents), (2, 4))) < 1e-10
+    assert float(scale_equivariance(curved, latents, curved(latents), (2,))) > 1e-2
+
+
+def gradient_sizes(weights: VaeLossConfig, params: dict, video: jax.Array) -> dict[str, float]:
+    run = jax.jit(jax.grad(lambda params: objective(weights)(params, video, jax.random.key(0))[0]))
+    norm = lambda tree: float(sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(tree)))
+    return {part: norm(tree) for part, tree in run(params).items()}
+
+
+@pytest.mark.parametrize("term", ["scale_equivariance", "latent_consistency"])
+def test_the_new_terms_train_encoder_and_decoder(params, video, term):
+    """Scale equivariance shapes the latents, so its gradient must reach the encoder."""
+    sizes = gradient_sizes(dataclasses.replace(NOTHING, **{term: 1.0}), params, video)
+    assert sizes["encoder"] > 1e-4 and sizes["decoder"] > 1e-4
+
+
+def test_each_side_of_the_adversarial_term_trains_its_own_network(params, video):
+    weights = dataclasses.replace(NOTHING, adversarial=1.0)
+    discriminator = trained_looking(PatchDiscriminator((4, 8)), video, scale=0.1)
+    together = params | {"discriminator": discriminator}
+    # The VAE lowers the discriminator's judgement; the discriminator learns as if the decoded clip were data.
+    assert all(size > 1e-5 for size in gradient_sizes(weights, together, video).values())
+    loss, terms = objective(weights)(together, video, jax.random.key(0))
+    assert float(loss) == pytest.approx(float(terms["adversarial"] + terms["discriminator"]), rel=1e-5)
+
+
+def test_terms_of_weight_zero_cost_nothing_and_the_others_add_up(params, video):
+    cost = lambda weights: sum(count_flops(objective(weights), params, video, jax.random.key(0)).values())
+    plain = cost(VaeLossConfig())
+    assert plain == sum(count_flops(lambda p, v: apply(VAE, p, v), params, video).values())
+    assert cost(VaeLossConfig(latent_consistency=1.0)) > 1.3 * plain
+    assert 1.05 * plain < cost(VaeLossConfig(scale_equivariance=1.0)) < 1.3 * plain
+    weights = VaeLossConfig(latent_consistency=0.5, scale_equivariance=2.0)
+    loss, terms = jax.jit(objective(weights))(params, video, jax.random.key(0))
+    expected = sum(getattr(weights, name) * float(value) for name, value in terms.items())
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_perceptual_term_falls_as_the_decoded_clip_nears_the_video(params, video):
+    vgg = init(Vgg(1), jax.random.key(0), video[0])
+    run = jax.jit(objective(dataclasses.replace(NOTHING, perceptual=1.0)))
+    loss, terms = run(params | {"vgg": vgg}, video, jax.random.key(0))
+    assert 0 < float(loss) == pytest.approx(float(terms["perceptual"]))
+
+
+def test_the_image_is_given_to_the_share_of_clips_asked_for(video):
+    omni = Vae(dataclasses.replace(VAE.config, omni=True))
+    params = trained_looking(omni, video, scale=0.1)
+    plain = jax.jit(objective(VaeLossConfig()))(params, video, jax.random.key(0))[0]
+    never, always = (
+        jax.jit(objective(VaeLossConfig(), omni, share))(params, video, jax.random.key(0))[0] for share in (0.0, 1.0)
+    )
+    assert float(never) == pytest.approx(float(plain), rel=1e-5) and abs(float(always - plain)) > 1e-4
