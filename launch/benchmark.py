@@ -46,7 +46,7 @@ def benchmarks(suite: str, clip: ClipShape, repeats: int) -> dict[str, Callable[
         "vae_decode": lambda: benchmark.vae_decode(models, LtxDecoder(dtype, device), clip, repeats),
         "vae_memory": lambda: benchmark.vae_memory(models["mobile"], clips, repeats),
         "vae_tiles": lambda: benchmark.vae_tiles(models["mobile"], 512, 256, 64, repeats),
-        "vae_losses": lambda: benchmark.vae_losses(training, repeats),
+        "vae_losses": lambda: benchmark.vae_losses(training, benchmark.LOSS_TERMS, repeats),
     }
 
 

@@ -124,11 +124,10 @@ def vae_tiles(config: VaeConfig, side: int, tile: int, overlap: int, repeats: in
     )
 
 
-def vae_losses(config: VaeTraining, repeats: int) -> Iterator[Row]:
-    """A training step with each further term of the loss alone, and of an omni network, beside the config's own."""
+def vae_losses(config: VaeTraining, terms: Mapping[str, Mapping[str, float]], repeats: int) -> Iterator[Row]:
+    """A training step with each of `terms` (changes of the loss), and of an omni network, beside the config's own."""
     variants = {
-        name: dataclasses.replace(config, loss=dataclasses.replace(config.loss, **term))
-        for name, term in LOSS_TERMS.items()
+        name: dataclasses.replace(config, loss=dataclasses.replace(config.loss, **term)) for name, term in terms.items()
     }
     variants["omni"] = dataclasses.replace(config, model=dataclasses.replace(config.model, omni=True))
     plain = _training_step(config)
