@@ -23,13 +23,19 @@ GUIDANCE = flags.DEFINE_float("guidance", 5.0, "Guidance scale; 1 is none and co
 SHIFT = flags.DEFINE_float("shift", 1.0, "Time shift; above 1 spends more steps on noise.")
 SOLVER = flags.DEFINE_string("solver", "euler", "euler or heun.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the first clip's noise.")
+CHUNK = flags.DEFINE_integer("chunk", 0, "Latent frames decoded at a time, for long clips; 0 decodes all at once.")
+TILE = flags.DEFINE_integer("tile", 0, "Pixels a side of a decoded tile, for large frames; 0 decodes whole frames.")
+OVERLAP = flags.DEFINE_integer("overlap", 0, "Pixels that neighbouring tiles share.")
 FPS = flags.DEFINE_integer("fps", 8, "Frames a second of the files.")
 SCALE = flags.DEFINE_integer("scale", 1, "Enlarges each pixel to SCALE x SCALE.")
 
 
 def main() -> None:
     out = Path(OUT.value)
-    config = SampleConfig(STEPS.value, GUIDANCE.value, SHIFT.value, SOLVER.value)
+    config = SampleConfig(
+        *(STEPS.value, GUIDANCE.value, SHIFT.value, SOLVER.value),
+        *(CHUNK.value, TILE.value, OVERLAP.value),
+    )
     progress = Progress("sample:", len(PROMPT.value))
     seeds = [SEED.value + i for i in range(len(PROMPT.value))]
     generator = Generator.load(Path(MODEL.value), Path(VAE.value) if VAE.value else None)

@@ -26,12 +26,19 @@ from mobile_video_jax.vae.pixels import to_bytes
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
-    """How clips are drawn: solver steps, guidance scale, time shift and solver."""
+    """How clips are drawn: solver steps, guidance scale, time shift and solver; and how they are decoded.
+
+    `chunk` latent frames are decoded at a time (0: all) and frames in tiles of `tile` pixels (0: whole), so that long
+    and large clips fit.
+    """
 
     steps: int = 40
     guidance: float = 5.0
     shift: float = 1.0
     solver: str = "euler"
+    chunk: int = 0
+    tile: int = 0
+    overlap: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: jit caches on it
@@ -73,7 +80,7 @@ class Generator:
     ) -> Clips:
         """One clip a prompt. A clip depends on its prompt and seed alone, not on what else is drawn with it."""
         text, mask = pad(self.text_encoder.encode(prompts), self.config.text_tokens)
-        run = jax.jit(self._sample, static_argnums=4)
+        run, decode = jax.jit(self._sample, static_argnums=4), self._decoder(config)
         clips = []
         batch_size = min(batch_size, len(prompts))
         for start in range(0, len(prompts), batch_size):
@@ -81,17 +88,31 @@ class Generator:
             rows = np.minimum(np.arange(start, start + batch_size), len(prompts) - 1)
             keys = jnp.stack([jax.random.key(seeds[row]) for row in rows])
             noise = jax.vmap(lambda key: jax.random.normal(key, self.latent_shape))(keys)
-            video = run((self.params, self.vae.params), noise, text[rows], mask[rows], config)
-            clips.append(np.asarray(video)[: len(prompts) - start])
+            latents = run(self.params, noise, text[rows], mask[rows], config)
+            clips.append(decode(latents)[: len(prompts) - start])
             progress(min(start + batch_size, len(prompts)))
         return np.concatenate(clips)
 
     def _sample(self, params: Any, noise: Any, text: Any, mask: Any, config: SampleConfig) -> Any:
-        dit_params, vae_params = params
-
         def denoiser(x_t: Any, t: Any, text: Any, mask: Any) -> Any:
-            return apply(self.dit, dit_params, x_t, t, text, mask)
+            return apply(self.dit, params, x_t, t, text, mask)
 
         velocity = guided(denoiser, text, mask, config.guidance)
-        latents = sample(velocity, noise, steps=config.steps, shift=config.shift, solver=config.solver)
-        return to_bytes(self.vae.decode(vae_params, latents))
+        return sample(velocity, noise, steps=config.steps, shift=config.shift, solver=config.solver)
+
+    def _decoder(self, config: SampleConfig) -> Callable[[jax.Array], Clips]:
+        """Clips of normalised latents, in one pass or in pieces."""
+        if not (config.chunk or config.tile):
+            decode = jax.jit(lambda params, latents: to_bytes(self.vae.decode(params, latents)))
+            return lambda latents: np.asarray(decode(self.vae.params, latents))
+        coder = self.vae.coder(config.tile, config.overlap)
+
+        def in_pieces(latents: jax.Array) -> Clips:
+            raw = np.asarray(self.vae.stats.denormalize(latents))
+            cuts = range(config.chunk, raw.shape[1], config.chunk) if config.chunk else []
+            parts = [
+                np.asarray(to_bytes(jnp.asarray(part))) for part in coder.decode(np.split(raw, list(cuts), axis=1))
+            ]
+            return np.concatenate(parts, axis=1)
+
+        return in_pieces

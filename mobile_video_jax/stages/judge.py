@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mobile_video_jax.core.arrays import Clips
@@ -110,7 +111,7 @@ def pieces(bundle: VaeBundle, chunk: int, tile: int, overlap: int) -> Code:
         chunks = np.split(clip, [1 + (cut - 1) * time for cut in cuts], axis=1)
         latents = np.concatenate(list(coder.encode(chunks)), axis=1)
         decoded = np.concatenate(list(coder.decode(np.split(latents, cuts, axis=1))), axis=1)
-        return np.asarray(bundle.stats.normalize(latents)), np.asarray(to_bytes(decoded))
+        return np.asarray(bundle.stats.normalize(jnp.asarray(latents))), np.asarray(to_bytes(jnp.asarray(decoded)))
 
     return code
 

@@ -1,6 +1,7 @@
 """Coding long and large clips in bounded memory: chunk by chunk in time, tile by tile in space."""
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -43,29 +44,23 @@ class ClipCoder:
             )
 
     def encode(self, chunks: Iterable[Chunk]) -> Iterator[np.ndarray]:
-        """Means of unnormalised latents of uint8 chunks: the first of time * k + 1 frames, the others of time * k."""
+        """Means of unnormalised latents of uint8 chunks: the first of time * k + 1 frames, the others of time * k.
 
-        def encode(variables: Any, chunk: Any, _: Any) -> Any:
-            posterior, state = self.vae.apply(variables, to_signed(chunk), method="encode", mutable=[STREAM])
-            return posterior.mean, state
-
-        return self._coded(encode, chunks, self.vae.config.strides.space)
+        Raises UserError for chunks of other lengths.
+        """
+        strides = self.vae.config.strides
+        return self._coded(_encode, _checked(chunks, strides.time), strides.space)
 
     def decode(self, chunks: Iterable[Chunk], image: Image | None = None) -> Iterator[np.ndarray]:
         """Clips in about [-1, 1] of chunks of unnormalised latents; `image` as in Vae.decode."""
-
-        def decode(variables: Any, chunk: Any, image: Any) -> Any:
-            return self.vae.apply(variables, chunk, image or None, method="decode", mutable=[STREAM])
-
-        return self._coded(decode, chunks, 1, image or ())
+        return self._coded(_decode, chunks, 1, image or ())
 
     def _coded(
-        self, function: Callable[..., Any], chunks: Iterable[Chunk], scale: int, image: Image = ()
+        self, step: Callable[..., Any], chunks: Iterable[Chunk], scale: int, image: Image = ()
     ) -> Iterator[np.ndarray]:
         """Each chunk's tiles coded and blended; `scale` is how many of its pixels a side of a latent place covers."""
         stride = self.vae.config.strides.space
         tile, overlap = self.tile // stride, self.overlap // stride
-        step = jax.jit(lambda params, state, *inputs: function({"params": params, **state}, *inputs))
         states: dict[Pair, Any] = {}
         for chunk in chunks:
             grid = (chunk.shape[2] // scale, chunk.shape[3] // scale)
@@ -74,9 +69,27 @@ class ClipCoder:
             for place in itertools.product(*(tile_starts(size, tile, overlap) for size in grid)):
                 part = chunk[_window(chunk, grid, place, sides)]
                 near = tuple(level[_window(level, grid, place, sides)] for level in image)
-                out, states[place] = step(self.params, states.get(place, {}), part, near)
+                out, states[place] = step(self.vae, self.params, states.get(place, {}), part, near)
                 blend.add(np.asarray(out), place, sides, overlap)
             yield blend.mean()
+
+
+def _checked(chunks: Iterable[Chunk], time: int) -> Iterator[Chunk]:
+    for i, chunk in enumerate(chunks):
+        if (frames := chunk.shape[1] - (i == 0)) % time:
+            raise UserError(f"chunk {i} of a clip has {chunk.shape[1]} frames: use {frames // time * time + (i == 0)}")
+        yield chunk
+
+
+@functools.partial(jax.jit, static_argnames="vae")
+def _encode(vae: Vae, params: Any, state: Any, chunk: Any, _: Any) -> tuple[jax.Array, Any]:
+    posterior, state = vae.apply({"params": params, **state}, to_signed(chunk), method="encode", mutable=[STREAM])
+    return posterior.mean, state
+
+
+@functools.partial(jax.jit, static_argnames="vae")
+def _decode(vae: Vae, params: Any, state: Any, chunk: Any, image: Any) -> tuple[jax.Array, Any]:
+    return vae.apply({"params": params, **state}, chunk, image or None, method="decode", mutable=[STREAM])
 
 
 def tile_starts(size: int, tile: int, overlap: int) -> list[int]:

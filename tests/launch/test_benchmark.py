@@ -29,14 +29,13 @@ TRAINING = VaeTraining(
     clip="2x8x8",
     batch_size=2,
     vgg_stages=1,
-    discriminator_widths=(8,),
     model=VaeConfig("t1_s2_c4", (8,), (1,), (8,), (1,), attention_blocks=0),
 )
 RUNS = {
     "vae_decode": lambda: benchmark.vae_decode({"tiny": VAE}, FakePeer(), CLIP, 2),
     "vae_memory": lambda: benchmark.vae_memory(VAE, [CLIP], 1),
     "vae_tiles": lambda: benchmark.vae_tiles(VAE, 16, 8, 4, 2),
-    "vae_losses": lambda: benchmark.vae_losses(TRAINING, {"adversarial": benchmark.LOSS_TERMS["adversarial"]}, 1),
+    "vae_losses": lambda: benchmark.vae_losses(TRAINING, {"perceptual": benchmark.LOSS_TERMS["perceptual"]}, 1),
 }
 CONTRACT = {"name", "ours_seconds", "peer_seconds", "ratio", "peer", "dtype", "shape", "hardware", "commit"}
 
@@ -69,7 +68,7 @@ def test_rows_carry_what_explains_them(rows):
     assert memory["peak_bytes"] > memory["baseline_bytes"] > 5e7
     assert memory["growth_bytes"] == memory["peak_bytes"] - memory["baseline_bytes"]
     assert tiles["largest_difference"] > 0
-    assert [row["name"] for row in rows["vae_losses"]] == ["vae_losses/adversarial", "vae_losses/omni"]
+    assert [row["name"] for row in rows["vae_losses"]] == ["vae_losses/perceptual", "vae_losses/omni"]
     assert all(row["flops"] > row["peer_flops"] for row in rows["vae_losses"])
 
 

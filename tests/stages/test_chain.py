@@ -120,6 +120,8 @@ def test_a_sample_depends_on_its_prompt_and_seed_alone(chain):
     prompts = ["a red circle moving left", "a blue square moving up", "one green cross staying still"]
     clips = generator.generate(prompts, [0, 1, 2], DRAW, batch_size=2)
     assert clips.shape == (3, 9, 32, 32, 3) and clips.dtype == np.uint8
+    streamed = generator.generate(prompts, [0, 1, 2], dataclasses.replace(DRAW, chunk=1), batch_size=2)
+    assert np.abs(streamed.astype(int) - clips).max() <= 1
     alone = generator.generate(prompts[2:], [2], DRAW)
     assert np.abs(clips[2].astype(int) - alone[0]).max() <= 1
     assert np.abs(generator.generate(prompts[:1], [5], DRAW)[0].astype(int) - clips[0]).max() > 1

@@ -104,6 +104,11 @@ def test_blending_tiles_of_one_picture_gives_the_picture():
     np.testing.assert_allclose(blend.mean(), picture, atol=1e-5)
 
 
+def test_a_chunk_of_wrong_length_is_refused(params):
+    with pytest.raises(UserError, match="chunk 1 of a clip has 5 frames: use 4"):
+        list(ClipCoder(VAE, params).encode([clip(1, 5, 16, 16), clip(1, 5, 16, 16)]))
+
+
 def test_a_tile_that_does_not_fit_the_stride_is_refused(params):
     with pytest.raises(UserError, match="multiples of the spatial stride 8"):
         ClipCoder(VAE, params, tile=20)
