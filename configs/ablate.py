@@ -14,7 +14,7 @@ from typing import Any
 
 import ml_collections
 
-from configs import dit, vae
+from configs import demo, dit, vae
 from mobile_video_jax.core.config import from_mapping, to_config_dict
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.shape_world import World
@@ -22,15 +22,6 @@ from mobile_video_jax.stages.ablate import StudyConfig
 from mobile_video_jax.stages.dit import DitTraining
 from mobile_video_jax.stages.generate import SampleConfig
 from mobile_video_jax.stages.vae import VaeTraining
-
-# The demo's world: one large object on a dark ground.
-WORLD = World(
-    counts=(1,),
-    shapes=("square", "triangle", "cross"),
-    motions=("left", "right", "up", "down", "still"),
-    backgrounds=("dark",),
-    size=1.4,
-)
 
 
 def _vae(variant: str, **changes: Any) -> VaeTraining:
@@ -48,7 +39,7 @@ def _tiny() -> StudyConfig:
         dit=_dit("tiny", steps=300, eval_every=300, checkpoint_every=300),
         server=_dit("server"),
         mobile=_dit("mobile"),
-        world=WORLD,
+        world=demo.WORLD,
         sampling=SampleConfig(steps=20, guidance=8.0),
     )
 

@@ -16,19 +16,21 @@ from mobile_video_jax.stages.dit import DitTraining
 from mobile_video_jax.stages.generate import SampleConfig
 from mobile_video_jax.stages.vae import VaeTraining
 
+# One large object on a dark ground.
+WORLD = World(
+    counts=(1,),
+    shapes=("square", "triangle", "cross"),
+    motions=("left", "right", "up", "down", "still"),
+    backgrounds=("dark",),
+    size=1.4,
+)
+
 
 def get_config() -> ml_collections.ConfigDict:
     """The demo's config."""
-    world = World(
-        counts=(1,),
-        shapes=("square", "triangle", "cross"),
-        motions=("left", "right", "up", "down", "still"),
-        backgrounds=("dark",),
-        size=1.4,
-    )
     return to_config_dict(
         DemoConfig(
-            world=world,
+            world=WORLD,
             vae=from_mapping(VaeTraining, vae.get_config("tiny_t4_s8_c16").to_dict()),
             dit=from_mapping(DitTraining, dit.get_config("tiny").to_dict()),
             sampling=SampleConfig(steps=20, guidance=8.0),

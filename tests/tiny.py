@@ -47,6 +47,24 @@ def dit_config(data: Path, **changes) -> DitTraining:
     return dataclasses.replace(config, **changes)
 
 
+def vae_config(videos: Path, **changes) -> VaeTraining:
+    """A VAE run of a few seconds."""
+    config = VaeTraining(
+        data=str(videos),
+        clip=CLIP,
+        model=VAE,
+        optimizer=OPTIMIZER,
+        steps=20,
+        batch_size=4,
+        log_every=1,
+        eval_every=10,
+        eval_batches=2,
+        checkpoint_every=10,
+        stats_batches=8,
+    )
+    return dataclasses.replace(config, **changes)
+
+
 def vae_run(run: Path) -> Path:
     """A finished VAE run with random weights."""
     config = VaeTraining(clip=CLIP, model=VAE)

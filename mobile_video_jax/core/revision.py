@@ -1,5 +1,6 @@
 """Where a result came from: code revision and versions."""
 
+import functools
 import os
 import platform
 import subprocess
@@ -9,8 +10,12 @@ from pathlib import Path
 import jax
 
 
+@functools.cache
 def git_revision() -> str:
-    """The commit of this source tree, with "+changes" where files differ from it; "unknown" outside git."""
+    """The commit of this source tree, with "+changes" where files differ from it; "unknown" outside git.
+
+    Read once: a long process runs the code it started with, whatever happens to the files since.
+    """
     root = Path(__file__).parent
 
     def git(*args: str) -> str:

@@ -100,6 +100,7 @@ def run_study(study: StudyConfig, out: Path, *, worker: int = 0, workers: int = 
     if not 0 <= worker < workers:
         raise UserError(f"worker {worker} of {workers}: name one from 0 to {workers - 1}")
     grid, started = cells(study), time.monotonic()
+    git_revision()  # of the code that runs, before it can change on disk
     data = Path(study.data) if study.data else out / "data"
     if not study.data:
         sizes = {"train": study.train_clips, "validation": study.validation_clips, "test": study.test_clips}

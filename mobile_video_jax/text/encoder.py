@@ -5,16 +5,19 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jaxtyping import Bool, Float32
 from tokenizers import Encoding, Tokenizer
 
 from mobile_video_jax.core.arrays import TextMask, TextStates, TokenIds
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.text import minilm
+from mobile_video_jax.text import clip, minilm, t5, weights
 
 CaptionStates = Float32[np.ndarray, "_ e"]  # one caption, not padded: its length is its own
 
@@ -86,25 +89,68 @@ class TextEncoder:
 
 
 def load_text_encoder(name: str) -> TextEncoder:
-    """The text encoder of that name. Raises UserError for an unknown name and for weights that are not installed."""
-    if name not in LOADERS:
-        raise UserError(f"there is no text encoder '{name}': known are {', '.join(sorted(LOADERS))}")
-    return LOADERS[name]()
+    """The text encoder "minilm", "clip:FOLDER" or "t5:FOLDER" (T5 v1.1 or UMT5), of a folder in Hugging Face's layout.
+
+    The folder holds config.json, tokenizer.json and model.safetensors or its shards with their index; it may be moved,
+    because the encoder's own name (clip-0a1b2c3d, say) is made of what the files hold. Raises UserError for an unknown
+    name, and for files that are missing or do not fit together.
+    """
+    kind, _, folder = name.partition(":")
+    if name == "minilm":
+        return load_minilm()
+    if kind in LOADERS and folder:
+        return LOADERS[kind](Path(folder))
+    known = ", ".join(["minilm", *(f"{kind}:FOLDER" for kind in LOADERS)])
+    raise UserError(f"there is no text encoder '{name}': known are {known}")
 
 
 def load_minilm() -> TextEncoder:
     """all-MiniLM-L6-v2 (22.6 M parameters), which was trained on texts of up to 256 tokens."""
     files, config, max_tokens = minilm.find_files(), minilm.BertConfig(), 256
-    params = minilm.read_params(files / "model.safetensors", config)
-    tokenizer = Tokenizer.from_file(str(files / "tokenizer.json"))
-    # The file's own settings pad and cut every text to 128 tokens.
+    tokenizer = _read_tokenizer(files, max_tokens, config.vocabulary)
+    params = minilm.read_params(files / weights.WEIGHTS, config)
+    return TextEncoder("minilm", config.width, max_tokens, tokenizer, _compiled(minilm.Bert(config), params))
+
+
+def load_clip(folder: Path) -> TextEncoder:
+    """The text transformer of the CLIP in a folder; it takes as many tokens as it has positions."""
+    config = clip.read_config(folder)
+    tokenizer = _read_tokenizer(folder, config.positions, config.vocabulary)
+    states = _compiled(clip.ClipText(config), clip.read_params(folder, config))
+    name = f"clip-{weights.fingerprint(folder)}"
+    return TextEncoder(name, config.width, config.positions, tokenizer, states)
+
+
+def load_t5(folder: Path, max_tokens: int = 256) -> TextEncoder:
+    """The encoder of the T5 v1.1 or UMT5 in a folder; position biases set no limit of their own to `max_tokens`."""
+    model_type, config = t5.read_config(folder)
+    tokenizer = _read_tokenizer(folder, max_tokens, config.vocabulary)
+    states = _compiled(t5.T5Encoder(config), t5.read_params(folder, config))
+    name = f"{model_type}-{weights.fingerprint(folder)}"
+    return TextEncoder(name, config.width, max_tokens, tokenizer, states)
+
+
+LOADERS: dict[str, Callable[[Path], TextEncoder]] = {"clip": load_clip, "t5": load_t5}
+
+
+def _read_tokenizer(folder: Path, max_tokens: int, vocabulary: int) -> Tokenizer:
+    path = folder / weights.TOKENIZER
+    if not path.is_file():
+        raise UserError(f"{path} is missing: save the model's tokenizer there")
+    tokenizer = Tokenizer.from_file(str(path))
+    # An id beyond the table of words would be looked up as NaN.
+    if tokenizer.get_vocab_size() > vocabulary:
+        raise UserError(
+            f"{path} has {tokenizer.get_vocab_size()} tokens, the model knows {vocabulary}: take both from one model"
+        )
+    # The file's own settings may pad, and cut every text at another length.
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
-    forward = functools.partial(jax.jit(minilm.Bert(config).apply), {"params": params})
-    return TextEncoder("minilm", config.width, max_tokens, tokenizer, forward)
+    return tokenizer
 
 
-LOADERS: dict[str, Callable[[], TextEncoder]] = {"minilm": load_minilm}
+def _compiled(module: nn.Module, params: dict[str, Any]) -> Callable[[TokenIds, TextMask], TextStates]:
+    return functools.partial(jax.jit(module.apply), {"params": params})
 
 
 def pad(

