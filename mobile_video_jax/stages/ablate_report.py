@@ -52,11 +52,11 @@ def table_row(result: Row) -> Row:
         **{key: result[key] for key in ("name", "compression", "objective", "seed", "ratio", "tokens")},
         **{key: result[key] for key in ("server_step_flops", "mobile_step_flops", "decoder_flops_per_frame")},
         **{key: score["value"] for key, score in result["metrics"].items()},
-        "high_frequency": result["high_frequency"].get("latents", float("nan")),
+        "high_frequency": result["high_frequency"].get("latents"),
         "lattice": result["lattice"]["amplitude"],
         "dit_eval_loss": diffusability["eval_loss"],
         **{f"samples_right_{name}": score["value"] for name, score in accuracy.items() if name != "all"},
-        "samples_right": accuracy.get("all", {}).get("value", float("nan")),
+        "samples_right": accuracy.get("all", {}).get("value"),
         "seconds": result["seconds"]["all"],
     }
 
@@ -77,14 +77,17 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     return merged
 
 
-def _spread(values: Sequence[float]) -> Row:
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return {"mean": float(np.mean(values)), "std": deviation}
+def _spread(values: Sequence[float | None]) -> Row:
+    """Mean and deviation, None where a quality does not exist: a latent of one place has no spectrum."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return {"mean": None, "std": None}
+    return {"mean": float(np.mean(known)), "std": float(np.std(known, ddof=1)) if len(known) > 1 else 0.0}
 
 
 def _best(groups: Sequence[Row]) -> str | None:
     """The group whose samples are right most often, or whose PSNR is best where none were read back."""
-    by_samples = [group for group in groups if not np.isnan(group["samples_right"]["mean"])]
+    by_samples = [group for group in groups if group["samples_right"]["mean"] is not None]
     key = "samples_right" if by_samples else "psnr"
     best = max(by_samples or groups, key=lambda group: group[key]["mean"], default=None)
     return f"{best['compression']}-{best['objective']}" if best else None
@@ -96,13 +99,21 @@ def _plot(groups: Sequence[Row], axis: str, label: str, path: Path) -> None:
     costs = sorted({group[axis] for group in groups})
     for axes, quality in zip(figure.subplots(1, 2), ("psnr", "samples_right"), strict=True):
         for i, group in enumerate(groups):
-            # Groups of one cost stand side by side, a twentieth of a doubling apart.
-            place = group[axis] * 2 ** (0.05 * sum(other[axis] == group[axis] for other in groups[:i]))
             mean, spread = group[quality]["mean"], group[quality]["std"]
+            if mean is None:
+                continue
+            # Groups of one cost stand side by side, a twentieth of a doubling apart, with labels above each other.
+            before = sum(other[axis] == group[axis] for other in groups[:i])
+            place = group[axis] * 2 ** (0.05 * before)
             point = axes.errorbar(place, mean, spread or None, fmt="o", capsize=3)
             name = group["compression"] + ("" if group["objective"] == "plain" else f" {group['objective']}")
             axes.annotate(
-                name, (place, mean), (5, 5), textcoords="offset points", fontsize=8, color=point[0].get_color()
+                name,
+                (place, mean),
+                (5, 5 - 11 * before),
+                textcoords="offset points",
+                fontsize=8,
+                color=point[0].get_color(),
             )
         axes.set_xscale("log", base=2)
         axes.set_xticks(costs, [f"{cost:,g}" for cost in costs])
@@ -169,7 +180,7 @@ def _page(name: str, study: StudyConfig, results: Sequence[Row], rows: Sequence[
 def _qualities(groups: Sequence[Row]) -> Table:
     def cell(group: Row, key: str) -> str:
         spread, form = group[key], QUALITIES[key][1]
-        if np.isnan(spread["mean"]):
+        if spread["mean"] is None:
             return "–"
         return form.format(spread["mean"]) + (f" ± {form.format(spread['std'])}" if group["seeds"] > 1 else "")
 
