@@ -14,7 +14,7 @@ VAE = flags.DEFINE_string("vae", None, "The VAE's run directory.", required=True
 DATA = flags.DEFINE_string("data", None, "A prepared video data set.", required=True)
 OUT = flags.DEFINE_string("out", None, "The folder of the encoded data set.", required=True)
 CLIP = flags.DEFINE_string("clip", "", "Frames x height x width of the clips; the VAE's training clip if empty.")
-TEXT_ENCODER = flags.DEFINE_string("text_encoder", "minilm", "The text encoder of the captions.")
+TEXT_ENCODER = flags.DEFINE_string("text_encoder", "minilm", "The captions' encoder: minilm, clip:FOLDER or t5:FOLDER.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Clips encoded at once.")
 ROWS = flags.DEFINE_integer("rows", 1, "Devices that share each clip, cut by rows: for a few long or large clips.")
 SHARD_RECORDS = flags.DEFINE_integer("shard_records", 1024, "Records in a shard.")

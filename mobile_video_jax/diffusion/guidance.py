@@ -1,15 +1,43 @@
 """Classifier-free guidance and the caption dropout that makes it possible (arXiv 2207.12598)."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
 from mobile_video_jax.core.arrays import Latents, Rng, TextMask, TextStates, Times
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.diffusion.path import predict_x0
 from mobile_video_jax.diffusion.samplers import Velocity
 
 # A model with its parameters bound: (x_t, t, text, text_mask) -> velocity.
 Denoiser = Callable[[Latents, Times, TextStates, TextMask], Latents]
+
+
+@dataclasses.dataclass(frozen=True)
+class Guidance:
+    """Guidance of strength `scale` at times low <= t <= high (arXiv 2404.07724); 1 is none.
+
+    `rescale` in 0..1 draws the guided x0 prediction to the conditional one's standard deviation (arXiv 2305.08891).
+    Raises UserError for an interval or a rescale out of range.
+    """
+
+    scale: float
+    low: float = 0.0
+    high: float = 1.0
+    rescale: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high <= 1:
+            raise UserError(f"guidance needs 0 <= low <= high <= 1, not low {self.low} and high {self.high}")
+        if not 0 <= self.rescale <= 1:
+            raise UserError(f"guidance rescale must be between 0 and 1, not {self.rescale}")
+
+    def acts(self, t: Times) -> Bool[Array, "b"]:
+        """Which clips are guided at their times. The interval is closed, so that the default holds t = 0 and 1."""
+        return (self.low <= t) & (t <= self.high)
 
 
 def null_text(text: TextStates, mask: TextMask) -> tuple[TextStates, TextMask]:
@@ -24,16 +52,51 @@ def drop_captions(rng: Rng, text: TextStates, mask: TextMask, rate: float) -> tu
     return jnp.where(drop[:, None, None], null_states, text), jnp.where(drop[:, None], null_mask, mask)
 
 
-def guided(denoiser: Denoiser, text: TextStates, mask: TextMask, scale: float) -> Velocity:
-    """v_null + scale (v_text - v_null), both in one doubled batch; at scale 1 the null pass is left out."""
-    if scale == 1.0:
-        return lambda x_t, t: denoiser(x_t, t, text, mask)
-    null_states, null_mask = null_text(text, mask)
+def guided(
+    denoiser: Denoiser,
+    text: TextStates,
+    mask: TextMask,
+    guidance: Guidance,
+    negative: tuple[TextStates, TextMask] | None = None,
+) -> Velocity:
+    """v_null + scale (v_text - v_null), both in one doubled batch; outside the interval or at scale 1, v_text alone.
+
+    The null pass is left out where no clip needs it; a sampler's clips share their time.
+    `negative` holds a negative prompt's states and mask, which stand in for the null text.
+    """
+
+    def conditional(x_t: Latents, t: Times) -> Latents:
+        return denoiser(x_t, t, text, mask)
+
+    if guidance.scale == 1.0:
+        return conditional
+    null_states, null_mask = negative or null_text(text, mask)
     both_text, both_mask = jnp.concatenate([text, null_states]), jnp.concatenate([mask, null_mask])
 
     def velocity(x_t: Latents, t: Times) -> Latents:
         both = denoiser(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), both_text, both_mask)
-        conditional, unconditional = jnp.split(both, 2)
-        return unconditional + scale * (conditional - unconditional)
+        return _extrapolate(guidance, x_t, t, *jnp.split(both, 2))
 
-    return velocity
+    if (guidance.low, guidance.high) == (0.0, 1.0):
+        return velocity
+    return lambda x_t, t: jax.lax.cond(jnp.any(guidance.acts(t)), velocity, conditional, x_t, t)
+
+
+def _extrapolate(guidance: Guidance, x_t: Latents, t: Times, conditional: Latents, unconditional: Latents) -> Latents:
+    velocity = unconditional + guidance.scale * (conditional - unconditional)
+    if guidance.rescale:
+        velocity = _rescale(guidance.rescale, x_t, t, velocity, conditional)
+    return jnp.where(guidance.acts(t)[:, None, None, None, None], velocity, conditional)
+
+
+def _rescale(phi: float, x_t: Latents, t: Times, velocity: Latents, conditional: Latents) -> Latents:
+    """The velocity to phi x0 std(x0_text) / std(x0) + (1 - phi) x0 (arXiv 2305.08891, equations 15 and 16).
+
+    It acts on the x0 prediction, whose spread is a clip's contrast, as LTX-2 does (pipeline_ltx2 of diffusers). A
+    scaled velocity would leave a part of the noise in x0.
+    """
+    t = jnp.maximum(t, 1e-3)  # At t = 0 both x0 are x_t; this stands in for the limit of 0 / 0 there.
+    x0, x0_text = predict_x0(x_t, velocity, t), predict_x0(x_t, conditional, t)
+    clip = (1, 2, 3, 4)
+    ratio = jnp.std(x0_text, clip, keepdims=True) / jnp.std(x0, clip, keepdims=True)
+    return velocity + phi * (1 - ratio) * x0 / t[:, None, None, None, None]

@@ -1,5 +1,7 @@
 """Which times are trained on and sampled at."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -10,6 +12,18 @@ from mobile_video_jax.core.arrays import Rng, Times
 def shift_times(t: Times, shift: float) -> Times:
     """t <- s t / (1 + (s - 1) t): a shift above 1 moves times toward noise (arXiv 2403.03206, section 5.3.2)."""
     return shift * t / (1 + (shift - 1) * t)
+
+
+def token_shift(
+    tokens: int, *, base_tokens: int = 1024, base_mu: float = 0.95, max_tokens: int = 4096, max_mu: float = 2.05
+) -> float:
+    """The `shift` of shift_times for a clip of `tokens` tokens: exp(mu), mu on the line through both anchors.
+
+    Longer clips need more noise to hide the same structure (arXiv 2403.03206, section 5.3.2). The line is
+    calculate_shift of diffusers' Flux and LTX pipelines, the anchors those of LTX-Video's scheduler config.
+    """
+    slope = (max_mu - base_mu) / (max_tokens - base_tokens)
+    return math.exp(base_mu + slope * (tokens - base_tokens))
 
 
 def sample_times(rng: Rng, count: int, *, shift: float) -> Times:

@@ -178,18 +178,20 @@ def _dit(study: StudyConfig, cell: Cell) -> DitTraining:
 def _diffuse(study: StudyConfig, cell: Cell, data: Path, vae: Path, out: Path) -> dict[str, Any]:
     """Trains the study's transformer on the VAE's latents and reads its samples back."""
     latents = out / "latents"
-    encode_dataset(
+    manifest = encode_dataset(
         *(vae, data, latents),
         clip=study.vae.clip,
         text_encoder=study.dit.text_encoder,
         batch_size=32,
         shard_records=4096,
     )
-    train(DitStage(dataclasses.replace(_dit(study, cell), data=str(latents))), out / "dit")
+    text = {key: manifest[key] for key in ("text_encoder", "text_width")}
+    train(DitStage(dataclasses.replace(_dit(study, cell), data=str(latents), **text)), out / "dit")
     held_out = [line["eval_loss"] for line in read_metrics(out / "dit") if "eval_loss" in line]
     result: dict[str, Any] = {"eval_loss": held_out[-1]}
     if not study.data:
-        scores = accuracies(study.world, draw_samples(out / "dit", study.world, study.samples, study.sampling).pairs)
+        samples = draw_samples(out / "dit", study.world, study.samples, study.sampling, study.dit.text_encoder)
+        scores = accuracies(study.world, samples.pairs)
         result["accuracy"] = {name: dataclasses.asdict(score) for name, score in scores.items()}
     return result
 

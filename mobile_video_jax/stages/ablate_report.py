@@ -19,9 +19,9 @@ Row = dict[str, Any]
 QUALITIES = {
     "psnr": ("PSNR (dB)", "{:.2f}"),
     "ssim": ("SSIM", "{:.3f}"),
-    "flicker": ("flicker (grey levels)", "{:.2f}"),
+    "flicker": ("flicker", "{:.2f}"),
     "high_frequency": ("high frequency", "{:.3f}"),
-    "lattice": ("lattice (grey levels)", "{:.2f}"),
+    "lattice": ("lattice", "{:.2f}"),
     "samples_right": ("samples right in all", "{:.1%}"),
 }
 
@@ -170,7 +170,11 @@ def _page(name: str, study: StudyConfig, results: Sequence[Row], rows: Sequence[
     }
     spectrum = Curves("spectrum of the latents", curves, "place in zig-zag order", "amplitude", log_y=True)
     sections = [
-        Section("Quality", "Mean, and standard deviation over seeds where there are several.", [_qualities(groups)]),
+        Section(
+            "Quality",
+            "Mean, and deviation over seeds where there are several; flicker and lattice in grey levels.",
+            [_qualities(groups)],
+        ),
         Section("Cost of a 49x384x512 clip", "", [_cost_table(groups)]),
         Section("Spectrum", "", [spectrum] if curves else []),
     ]

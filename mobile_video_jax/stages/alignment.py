@@ -28,10 +28,10 @@ class Samples:
         return list(zip(self.asked, self.seen, strict=True))
 
 
-def draw_samples(run: Path, world: World, count: int, config: SampleConfig) -> Samples:
+def draw_samples(run: Path, world: World, count: int, config: SampleConfig, text_encoder: str = "") -> Samples:
     """Draws `count` clips for prompts of held-out combinations, with the seeds 0 to count - 1."""
     texts, asked = zip(*prompts(world, seed=1, n=count, split="test"), strict=True)
-    generator, progress = Generator.load(run), Progress("sample:", count)
+    generator, progress = Generator.load(run, text_encoder=text_encoder), Progress("sample:", count)
     started = time.monotonic()
     clips = generator.generate(texts, range(count), config, progress=progress.report)
     seconds = (time.monotonic() - started) / count

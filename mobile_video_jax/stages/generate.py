@@ -12,7 +12,7 @@ import numpy as np
 from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.diffusion.guidance import guided
+from mobile_video_jax.diffusion.guidance import Guidance, guided
 from mobile_video_jax.diffusion.samplers import sample
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.nn.module import apply
@@ -28,6 +28,7 @@ from mobile_video_jax.vae.pixels import to_bytes
 class SampleConfig:
     """How clips are drawn: solver steps, guidance scale, time shift and solver; and how they are decoded.
 
+    `negative_prompt` takes the place of the empty caption, `guidance_*` are the fields of Guidance.
     `chunk` latent frames are decoded at a time (0: all) and frames in tiles of `tile` pixels (0: whole), so that long
     and large clips fit.
     """
@@ -39,6 +40,10 @@ class SampleConfig:
     chunk: int = 0
     tile: int = 0
     overlap: int = 0
+    negative_prompt: str = ""
+    guidance_low: float = 0.0
+    guidance_high: float = 1.0
+    guidance_rescale: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: jit caches on it
@@ -53,17 +58,20 @@ class Generator:
     latent_shape: tuple[int, int, int, int]
 
     @classmethod
-    def load(cls, run: Path, vae: Path | None = None) -> "Generator":
+    def load(cls, run: Path, vae: Path | None = None, text_encoder: str = "") -> "Generator":
         """Reads a transformer run and the VAE inside it, or another VAE of the same latents.
 
-        Raises UserError where a run is missing or damaged, and for a VAE of other latents.
+        `text_encoder` tells where the encoder lies that the run was trained with, as "t5:FOLDER"; an embedded one is
+        found by itself. Raises UserError where a run is missing or damaged, and for other latents or text states.
         """
         config = from_mapping(DitTraining, read_run(run, "dit")["config"])
         stage = DitStage(config)
         example = [jnp.zeros((1, *stage.latent_shape)), jnp.zeros(1)]
         example += [jnp.zeros((1, config.text_tokens, config.text_width)), jnp.ones((1, config.text_tokens), bool)]
         params = restore_params(run, stage.dit, *example)
-        encoder = load_text_encoder(config.text_encoder)
+        encoder = load_text_encoder(text_encoder or config.text_encoder)
+        if encoder.name != config.text_encoder:
+            raise UserError(f"{run} was trained with text encoder {config.text_encoder}, not {encoder.name}")
         bundle = VaeBundle.load(vae or run / "vae")
         if vae and bundle.stats != LatentStats.load(run / "vae"):
             raise UserError(f"{vae} has other latents than those {run} was trained on: name a decoder trained for them")
@@ -80,24 +88,33 @@ class Generator:
     ) -> Clips:
         """One clip a prompt. A clip depends on its prompt and seed alone, not on what else is drawn with it."""
         text, mask = pad(self.text_encoder.encode(prompts), self.config.text_tokens)
-        run, decode = jax.jit(self._sample, static_argnums=4), self._decoder(config)
+        run, decode = jax.jit(self._sample, static_argnums=5), self._decoder(config)
         clips = []
         batch_size = min(batch_size, len(prompts))
+        negative = self._negative(config.negative_prompt, batch_size)
         for start in range(0, len(prompts), batch_size):
             # A short last batch is filled up by its last prompt, so that one program serves all batches.
             rows = np.minimum(np.arange(start, start + batch_size), len(prompts) - 1)
             keys = jnp.stack([jax.random.key(seeds[row]) for row in rows])
             noise = jax.vmap(lambda key: jax.random.normal(key, self.latent_shape))(keys)
-            latents = run(self.params, noise, text[rows], mask[rows], config)
+            latents = run(self.params, noise, text[rows], mask[rows], negative, config)
             clips.append(decode(latents)[: len(prompts) - start])
             progress(min(start + batch_size, len(prompts)))
         return np.concatenate(clips)
 
-    def _sample(self, params: Any, noise: Any, text: Any, mask: Any, config: SampleConfig) -> Any:
+    def _negative(self, prompt: str, count: int) -> Any:
+        """States and mask of the negative prompt for `count` clips; None, the null text, where there is no prompt."""
+        if not prompt:
+            return None
+        text, mask = pad(self.text_encoder.encode([prompt]), self.config.text_tokens)
+        return np.repeat(text, count, axis=0), np.repeat(mask, count, axis=0)
+
+    def _sample(self, params: Any, noise: Any, text: Any, mask: Any, negative: Any, config: SampleConfig) -> Any:
         def denoiser(x_t: Any, t: Any, text: Any, mask: Any) -> Any:
             return apply(self.dit, params, x_t, t, text, mask)
 
-        velocity = guided(denoiser, text, mask, config.guidance)
+        guidance = Guidance(config.guidance, config.guidance_low, config.guidance_high, config.guidance_rescale)
+        velocity = guided(denoiser, text, mask, guidance, negative)
         return sample(velocity, noise, steps=config.steps, shift=config.shift, solver=config.solver)
 
     def _decoder(self, config: SampleConfig) -> Callable[[jax.Array], Clips]:

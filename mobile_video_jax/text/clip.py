@@ -82,7 +82,7 @@ def _layer_norm(config: ClipConfig, name: str) -> nn.LayerNorm:
 
 
 class ClipLayer(nn.Module):
-    """One pre-norm layer: x += attention(norm(x)), then x += ffn(norm(x)); a token sees none after it and no padding."""
+    """One pre-norm layer: x += attention(norm(x)), then x += ffn(norm(x)); tokens see earlier ones, no padding."""
 
     config: ClipConfig
 

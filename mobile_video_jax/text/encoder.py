@@ -57,7 +57,7 @@ class TextEncoder:
     def _tokenize(self, captions: Sequence[str]) -> list[list[int]]:
         encodings = self.tokenizer.encode_batch(list(captions))
         for caption, encoding in zip(captions, encodings, strict=True):
-            if all(encoding.special_tokens_mask):
+            if not caption.strip() or all(encoding.special_tokens_mask):
                 raise UserError(f"the caption {caption!r} has no words: describe the video in some")
         self._warn_of_cuts(captions, encodings)
         return [encoding.ids for encoding in encodings]

@@ -99,5 +99,4 @@ def read_params(path: Path, config: BertConfig) -> dict[str, Any]:
 
     Raises UserError naming the tensor when one is missing, left over or of another shape than `config` asks for.
     """
-    tensors = load_file(path)
     return weights.read_params(path, Bert(config), MODULES, IGNORED)

@@ -72,7 +72,7 @@ def relative_buckets(distances: Int[np.ndarray, "*n"], buckets: int, max_distanc
     half = buckets // 2
     exact = half // 2
     steps = np.abs(distances)
-    # In float32 as the reference, whose rounding decides at the edges; in NumPy, so that no accelerator rounds otherwise.
+    # In float32 as the reference, whose rounding decides at the edges; in NumPy, as accelerators round in other ways.
     octaves = np.log(np.maximum(steps, 1).astype(np.float32) / exact) / math.log(max_distance / exact)
     spread = np.minimum(exact + (octaves * (half - exact)).astype(int), half - 1)
     return np.where(steps < exact, steps, spread) + half * (distances > 0)

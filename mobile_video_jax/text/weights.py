@@ -66,7 +66,7 @@ def open_tensors(path: Path) -> dict[str, Any]:
 
     Raises UserError for a file that is missing or damaged.
     """
-    tensors = {}
+    tensors: dict[str, Any] = {}
     for file in [path] if path.is_file() else weight_files(path):
         try:
             opened = safe_open(file, framework="numpy")

@@ -1,4 +1,6 @@
-"""Path, times, samplers and guidance."""
+"""Path, times and samplers."""
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -6,16 +8,10 @@ import numpy as np
 import pytest
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.diffusion.guidance import drop_captions, guided, null_text
 from mobile_video_jax.diffusion.path import flow_matching_loss, interpolate, predict_x0, velocity_target
-from mobile_video_jax.diffusion.samplers import sample
-from mobile_video_jax.diffusion.timesteps import sample_times, shift_times, stratified_times, time_grid
-
-SHAPE = (2, 2, 2, 2, 3)
-
-
-def clips(seed: int) -> jax.Array:
-    return jax.random.normal(jax.random.key(seed), SHAPE)
+from mobile_video_jax.diffusion.samplers import SOLVERS, extrapolation_weights, sample
+from mobile_video_jax.diffusion.timesteps import sample_times, shift_times, stratified_times, time_grid, token_shift
+from tests.diffusion.toy import SHAPE, clips, exact_velocity
 
 
 def test_path_runs_from_data_to_noise_and_its_velocity_points_back():
@@ -46,54 +42,51 @@ def test_time_grid_runs_from_noise_to_data():
     np.testing.assert_allclose(time_grid(4, shift=3.0), shift_times(grid, 3.0), atol=1e-6)
 
 
-def exact_velocity(mean: float, std: float):
-    """The velocity of the path between N(mean, std^2) and N(0, 1), whose solution is known in closed form."""
-
-    def velocity(x, t):
-        t = t[:, None, None, None, None]
-        variance = (1 - t) ** 2 * std**2 + t**2
-        return -mean + (t - (1 - t) * std**2) / variance * (x - (1 - t) * mean)
-
-    return velocity
+def test_the_token_shift_is_exponential_on_a_line_through_both_anchors():
+    assert math.isclose(token_shift(1024), math.exp(0.95)) and math.isclose(token_shift(4096), math.exp(2.05))
+    assert math.isclose(token_shift(2560), math.exp(1.5)) and math.isclose(token_shift(7168), math.exp(3.15))
+    assert math.isclose(token_shift(20, base_tokens=10, base_mu=0.0, max_tokens=30, max_mu=1.0), math.exp(0.5))
 
 
-def test_samplers_converge_at_their_order():
-    noise = clips(3)
-    exact = 0.5 + 0.3 * noise
-    error = {
-        (solver, steps): float(
-            np.abs(sample(exact_velocity(0.5, 0.3), noise, steps=steps, solver=solver) - exact).max()
-        )
-        for solver in ("euler", "heun")
-        for steps in (20, 40)
-    }
-    assert 1.7 < error["euler", 20] / error["euler", 40] < 2.3
-    assert 3.3 < error["heun", 20] / error["heun", 40] < 4.7
-    assert error["heun", 40] < 1e-3
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2), ("dpmpp_2m", 2)])
+def test_halving_the_step_divides_the_error_by_two_to_the_order(solver, order):
+    mean, std, x = 0.5, 0.3, clips(3)
+
+    def error(steps: int) -> float:
+        # Even in log((1 - t) / t), the variable of dpmpp_2m: on an even grid of t its order shows a factor log(steps).
+        grid = jax.nn.sigmoid(jnp.linspace(1.0, -1.0, steps + 1))
+        deviation = jnp.hypot((1 - grid) * std, grid)
+        exact = (1 - grid[-1]) * mean + deviation[-1] / deviation[0] * (x - (1 - grid[0]) * mean)
+        return float(jnp.abs(SOLVERS[solver](exact_velocity(mean, std), x, grid) - exact).max())
+
+    assert 0.9 * 2**order < error(20) / error(40) < 1.1 * 2**order
+
+
+@pytest.mark.parametrize(("solver", "tolerance"), [("euler", 5e-2), ("heun", 1e-3), ("dpmpp_2m", 1e-2)])
+def test_samplers_reach_the_data(solver, tolerance):
+    drawn = sample(exact_velocity(0.5, 0.3), clips(3), steps=40, solver=solver)
+    np.testing.assert_allclose(drawn, 0.5 + 0.3 * clips(3), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 8])
+def test_multistep_weights_are_finite_and_first_order_at_both_ends(steps):
+    grid = np.linspace(1, 0, steps + 1)
+    expected = np.zeros(steps)
+    for i in range(2, steps - 1):
+        before, here, after = (math.log((1 - t) / t) for t in grid[i - 1 : i + 2])
+        expected[i] = (after - here) / (2 * (here - before))
+    np.testing.assert_allclose(extrapolation_weights(time_grid(steps, shift=1.0)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpmpp_2m"])
+def test_one_step_of_a_constant_velocity_is_exact(solver):
+    np.testing.assert_allclose(
+        sample(lambda x, t: jnp.full_like(x, 2.0), clips(0), steps=1, solver=solver), clips(0) - 2
+    )
 
 
 def test_bad_sampling_settings_are_refused():
-    with pytest.raises(UserError, match="choose one of euler, heun"):
+    with pytest.raises(UserError, match="choose one of euler, heun, dpmpp_2m"):
         sample(exact_velocity(0, 1), clips(0), steps=2, solver="ode45")
     with pytest.raises(UserError, match="steps must be 1 or more"):
         sample(exact_velocity(0, 1), clips(0), steps=0)
-
-
-def denoiser(x_t, t, text, mask):
-    return x_t + jnp.sum(text * mask[..., None], axis=(1, 2))[:, None, None, None, None]
-
-
-def test_guidance_extrapolates_from_the_null_text_and_scale_one_is_the_plain_model():
-    text, mask = jax.random.normal(jax.random.key(4), (2, 3, 4)), jnp.array([[True, True, False]] * 2)
-    x, t = clips(5), jnp.full(2, 0.5)
-    plain, null = denoiser(x, t, text, mask), denoiser(x, t, *null_text(text, mask))
-    np.testing.assert_allclose(guided(denoiser, text, mask, 1.0)(x, t), plain, atol=1e-6)
-    np.testing.assert_allclose(guided(denoiser, text, mask, 4.0)(x, t), null + 4 * (plain - null), atol=1e-5)
-
-
-def test_caption_dropout_replaces_the_share_it_is_told():
-    text, mask = jnp.ones((4000, 3, 2)), jnp.ones((4000, 3), bool)
-    dropped_text, dropped_mask = drop_captions(jax.random.key(0), text, mask, 0.25)
-    gone = np.asarray(dropped_text).sum(axis=(1, 2)) == 0
-    assert 0.22 < gone.mean() < 0.28
-    np.testing.assert_array_equal(np.asarray(dropped_mask).sum(axis=1), np.where(gone, 1, 3))

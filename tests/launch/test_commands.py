@@ -46,6 +46,15 @@ BAD_INPUT = {
     "no run": ("sample", ["--model={}/nowhere", "--prompt=a red circle", "--out={}/new"], "does not exist"),
     "empty prompt": ("sample", ["--model={}/dit", "--prompt=", "--out={}/new"], "has no words"),
     "long prompt": ("sample", ["--model={}/dit", "--prompt=" + "red " * 40, "--out={}/new"], "tokens"),
+    "unknown study": ("ablate", ["--study=everything", "--out={}/new"], "study 'everything' is unknown"),
+    "impossible cell": ("ablate", ["--out={}/new", "--config.compressions=('t4_s64_c8',)"], "beyond this family"),
+    "no VAE": ("evaluate", ["--model={}/dit", "--data={}/latents", "--out={}/new"], "stage 'dit', not 'vae'"),
+    "tile": (
+        "evaluate",
+        ["--model={}/latents/vae", "--data={}/latents", "--out={}/new", "--tile=20"],
+        "use multiples of the spatial stride 8",
+    ),
+    "no encoder": ("train", ["--config=configs/vae_decoder.py", "--workdir={}/new"], "name its run with"),
     "no flag": ("encode", ["--vae={}/latents/vae"], "--data is missing"),
 }
 

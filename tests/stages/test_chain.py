@@ -98,13 +98,26 @@ def test_encoding_into_another_data_set_is_refused(chain, tmp_path):
         encode(chain / "vae", chain / "videos", tmp_path)
 
 
-def test_a_sample_depends_on_its_prompt_and_seed_alone(chain):
+def _renamed(run: Path, out: Path, **config) -> Path:
+    """A copy of a run whose config says something else."""
+    shutil.copytree(run, out)
+    record = json.loads((out / "run.json").read_text())
+    record["config"] |= config
+    (out / "run.json").write_text(json.dumps(record))
+    return out
+
+
+def test_a_sample_depends_on_its_prompt_and_seed_alone(chain, tmp_path):
     generator = Generator.load(chain / "dit")
     prompts = ["a red circle moving left", "a blue square moving up", "one green cross staying still"]
     clips = generator.generate(prompts, [0, 1, 2], DRAW, batch_size=2)
     assert clips.shape == (3, 9, 32, 32, 3) and clips.dtype == np.uint8
     streamed = generator.generate(prompts, [0, 1, 2], dataclasses.replace(DRAW, chunk=1), batch_size=2)
     assert np.abs(streamed.astype(int) - clips).max() <= 1
+    negated = generator.generate(prompts, [0, 1, 2], dataclasses.replace(DRAW, negative_prompt="a red square"))
+    assert np.abs(negated.astype(int) - clips).max() > 1
+    with pytest.raises(UserError, match="was trained with text encoder"):
+        Generator.load(_renamed(chain / "dit", tmp_path / "other", text_encoder="t5-00000000"), text_encoder="minilm")
     alone = generator.generate(prompts[2:], [2], DRAW)
     assert np.abs(clips[2].astype(int) - alone[0]).max() <= 1
     assert np.abs(generator.generate(prompts[:1], [5], DRAW)[0].astype(int) - clips[0]).max() > 1
