@@ -5,8 +5,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from mobile_video_jax.nn.attention_kernels import kernels
 from mobile_video_jax.nn.dense import Dense, Initializer, xavier
 from mobile_video_jax.nn.norm import RMSNorm
 from mobile_video_jax.nn.rope import RopeTable, apply_rope
@@ -23,7 +25,24 @@ def attend(
     v: Float[Array, "b m h d"],
     mask: Bool[Array, "#b #n m"] | None = None,
 ) -> Float[Array, "b n h d"]:
-    """softmax(q k^T / sqrt(d)) v for each head; keys where `mask` is False take no part. Softmax is in float32."""
+    """softmax(q k^T / sqrt(d)) v for each head; keys where `mask` is False take no part. Softmax is in float32.
+
+    TPUs and GPUs take a fused kernel where one fits (nn/attention_kernels.py), everything else XLA's operations.
+    """
+    fused = kernels(q, mask)
+    if not fused:
+        return xla_attend(q, k, v, mask)
+    # Differentiating keeps what every platform's branch asks for; checkpointed, XLA's asks for its inputs alone.
+    return lax.platform_dependent(q, k, v, mask, **fused, default=jax.checkpoint(xla_attend))
+
+
+def xla_attend(
+    q: Float[Array, "b n h d"],
+    k: Float[Array, "b m h d"],
+    v: Float[Array, "b m h d"],
+    mask: Bool[Array, "#b #n m"] | None = None,
+) -> Float[Array, "b n h d"]:
+    """attend by plain operations, for every platform, shape and mask."""
     logits = jnp.einsum("bnhd,bmhd->bhnm", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
     if mask is not None:
         logits = jnp.where(mask[:, None], logits, MASKED)
