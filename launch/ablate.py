@@ -3,7 +3,8 @@
 A study is a grid of compressions, losses and seeds. Each cell is a folder OUT/cells/NAME with a trained VAE, its
 latents, a small transformer trained on them for a fixed budget, and result.json. Started again it goes on where it
 stopped, and cells may be added. Several processes or hosts share a study with --workers=N --worker=0 ... N-1 on one
-file system. Writes table.csv, table.json, report.html and PNG plots of the finished cells.
+file system, where worker 0 draws the clips. Writes table.csv, table.json, report.html and PNG plots of the finished
+cells.
 """
 
 import json

@@ -18,11 +18,11 @@ DATA = flags.DEFINE_string("data", None, "A prepared video data set.", required=
 OUT = flags.DEFINE_string("out", None, "The folder of the report.", required=True)
 CLIP = flags.DEFINE_string("clip", "", "Frames x height x width of the clips; the VAE's training clip if empty.")
 SPLIT = flags.DEFINE_string("split", "test", "validation or test.")
-CLIPS = flags.DEFINE_integer("clips", 64, "How many clips at most.")
-CHUNK = flags.DEFINE_integer("chunk", 0, "Latent frames coded at a time; 0 codes a clip in one pass.")
-TILE = flags.DEFINE_integer("tile", 0, "Pixels a side of a tile; 0 codes whole frames.")
-OVERLAP = flags.DEFINE_integer("overlap", 0, "Pixels that neighbouring tiles share.")
-ROWS = flags.DEFINE_integer("rows", 1, "Devices that share each clip, cut by rows.")
+CLIPS = flags.DEFINE_integer("clips", 64, "How many clips at most.", lower_bound=1)
+CHUNK = flags.DEFINE_integer("chunk", 0, "Latent frames coded at a time; 0 codes a clip in one pass.", lower_bound=0)
+TILE = flags.DEFINE_integer("tile", 0, "Pixels a side of a tile; 0 codes whole frames.", lower_bound=0)
+OVERLAP = flags.DEFINE_integer("overlap", 0, "Pixels that neighbouring tiles share.", lower_bound=0)
+ROWS = flags.DEFINE_integer("rows", 1, "Devices that share each clip, cut by rows.", lower_bound=1)
 JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
 
 

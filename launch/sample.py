@@ -28,9 +28,13 @@ SHIFT = flags.DEFINE_float("shift", 1.0, "Time shift; above 1 spends more steps 
 SOLVER = flags.DEFINE_string("solver", "euler", "euler; heun: second order, two passes a step; dpmpp_2m: one.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the first clip's noise.")
 TEXT_ENCODER = flags.DEFINE_string("text_encoder", "", "Where the run's text encoder lies: clip:FOLDER or t5:FOLDER.")
-CHUNK = flags.DEFINE_integer("chunk", 0, "Latent frames decoded at a time, for long clips; 0 decodes all at once.")
-TILE = flags.DEFINE_integer("tile", 0, "Pixels a side of a decoded tile, for large frames; 0 decodes whole frames.")
-OVERLAP = flags.DEFINE_integer("overlap", 0, "Pixels that neighbouring tiles share.")
+CHUNK = flags.DEFINE_integer(
+    "chunk", 0, "Latent frames decoded at a time, for long clips; 0 decodes all at once.", lower_bound=0
+)
+TILE = flags.DEFINE_integer(
+    "tile", 0, "Pixels a side of a decoded tile, for large frames; 0 decodes whole frames.", lower_bound=0
+)
+OVERLAP = flags.DEFINE_integer("overlap", 0, "Pixels that neighbouring tiles share.", lower_bound=0)
 FPS = flags.DEFINE_integer("fps", 8, "Frames a second of the files.")
 SCALE = flags.DEFINE_integer("scale", 1, "Enlarges each pixel to SCALE x SCALE.")
 

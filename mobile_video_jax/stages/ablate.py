@@ -83,6 +83,10 @@ class Cell:
 
 def cells(study: StudyConfig) -> list[Cell]:
     """The grid's cells. Raises UserError for an unknown objective or a compression that does not fit the clip."""
+    if study.finetune_steps >= study.vae.steps:
+        raise UserError(
+            f"finetune_steps {study.finetune_steps} leave none of {study.vae.steps} steps before: lower them"
+        )
     for objective in study.objectives:
         if objective not in OBJECTIVES:
             raise UserError(f"objective '{objective}' is unknown: choose from {', '.join(OBJECTIVES)}")
@@ -95,7 +99,8 @@ def cells(study: StudyConfig) -> list[Cell]:
 def run_study(study: StudyConfig, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:
     """Runs this worker's share of the cells that are not finished; returns the results of all that are.
 
-    Cell k belongs to worker k mod `workers`. A cell is a folder of `out`/cells, and every stage in it resumes.
+    Cell k belongs to worker k mod `workers`; worker 0 also draws the clips. A cell is a folder of `out`/cells, and
+    every stage in it resumes.
     """
     if not 0 <= worker < workers:
         raise UserError(f"worker {worker} of {workers}: name one from 0 to {workers - 1}")
@@ -103,14 +108,22 @@ def run_study(study: StudyConfig, out: Path, *, worker: int = 0, workers: int = 
     git_revision()  # of the code that runs, before it can change on disk
     data = Path(study.data) if study.data else out / "data"
     if not study.data:
-        sizes = {"train": study.train_clips, "validation": study.validation_clips, "test": study.test_clips}
-        prepare("moving_shapes", data, world=study.world, clip=ClipShape.parse(study.vae.clip), sizes=sizes)
+        _draw_clips(study, data, worker)
     mine = [cell for cell in grid[worker::workers] if not (out / "cells" / cell.name / RESULT).exists()]
     for done, cell in enumerate(mine):
         left = duration((time.monotonic() - started) / done * (len(mine) - done)) if done else "not known yet"
         say(f"══ {cell.name}: cell {done + 1} of {len(mine)}, left: {left}")
         run_cell(study, cell, data, out / "cells" / cell.name)
     return finished(out, grid)
+
+
+def _draw_clips(study: StudyConfig, data: Path, worker: int) -> None:
+    """Prepares the study's clips. Worker 0 does it, the others wait: two must not write one folder."""
+    while worker > 0 and not data.exists():
+        say(f"worker {worker}: waits for worker 0 to draw the clips into {data}")
+        time.sleep(5)
+    sizes = {"train": study.train_clips, "validation": study.validation_clips, "test": study.test_clips}
+    prepare("moving_shapes", data, world=study.world, clip=ClipShape.parse(study.vae.clip), sizes=sizes)
 
 
 def finished(out: Path, grid: list[Cell]) -> list[dict[str, Any]]:
@@ -157,9 +170,8 @@ def _vae_phases(study: StudyConfig, cell: Cell) -> list[VaeTraining]:
     first, second = (dataclasses.replace(study.vae.loss, **changes) for changes in OBJECTIVES[cell.objective])
     config = dataclasses.replace(study.vae, model=model, seed=cell.seed)
     long = dataclasses.replace(config, loss=first, steps=study.vae.steps - study.finetune_steps)
-    return [long, dataclasses.replace(config, loss=second, steps=study.finetune_steps)][
-        : 2 if study.finetune_steps else 1
-    ]
+    short = dataclasses.replace(config, loss=second, steps=study.finetune_steps)
+    return [long, short] if study.finetune_steps else [long]
 
 
 def _train_vae(study: StudyConfig, cell: Cell, data: Path, out: Path) -> Path:

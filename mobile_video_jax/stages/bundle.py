@@ -55,6 +55,13 @@ class VaeBundle:
         """Codes long clips chunk by chunk and large frames tile by tile; its latents are not normalised."""
         return ClipCoder(self.vae, self.params, tile, overlap)
 
+    def decode_in_pieces(self, latents: jax.Array, chunk: int, tile: int, overlap: int) -> Clips:
+        """uint8 clips of normalised latents, `chunk` latent frames at a time (0: all) and tile by tile (0: whole)."""
+        cuts = range(chunk, latents.shape[1], chunk) if chunk else ()
+        chunks = np.split(np.asarray(self.stats.denormalize(latents)), list(cuts), axis=1)
+        decoded = self.coder(tile, overlap).decode(chunks)
+        return np.concatenate([np.asarray(to_bytes(jnp.asarray(part))) for part in decoded], axis=1)
+
     def decode(self, params: Any, latents: jax.Array) -> jax.Array:
         """Clips in about [-1, 1] of normalised latents."""
         return apply(self.vae, params, self.stats.denormalize(latents), method="decode")

@@ -78,7 +78,7 @@ def _claim(out: Path, manifest: dict[str, Any]) -> None:
         with replacing(claim) as temporary:
             temporary.write_text(text)
     elif claim.read_text() != text:
-        raise UserError(f"{out} was encoded from another VAE, data set or clip: name another --out")
+        raise UserError(f"{out} was encoded from another VAE, data set, clip or text encoder: name another --out")
 
 
 def _encode_missing_shards(

@@ -122,14 +122,5 @@ class Generator:
         if not (config.chunk or config.tile):
             decode = jax.jit(lambda params, latents: to_bytes(self.vae.decode(params, latents)))
             return lambda latents: np.asarray(decode(self.vae.params, latents))
-        coder = self.vae.coder(config.tile, config.overlap)
-
-        def in_pieces(latents: jax.Array) -> Clips:
-            raw = np.asarray(self.vae.stats.denormalize(latents))
-            cuts = range(config.chunk, raw.shape[1], config.chunk) if config.chunk else []
-            parts = [
-                np.asarray(to_bytes(jnp.asarray(part))) for part in coder.decode(np.split(raw, list(cuts), axis=1))
-            ]
-            return np.concatenate(parts, axis=1)
-
-        return in_pieces
+        self.vae.coder(config.tile, config.overlap)  # refuses a tile that does not fit before anything is drawn
+        return lambda latents: self.vae.decode_in_pieces(latents, config.chunk, config.tile, config.overlap)

@@ -106,12 +106,11 @@ def pieces(bundle: VaeBundle, chunk: int, tile: int, overlap: int) -> Code:
     coder, time = bundle.coder(tile, overlap), bundle.vae.config.strides.time
 
     def code(clip: Clips) -> tuple[np.ndarray, Clips]:
-        latent_frames = (clip.shape[1] - 1) // time + 1
-        cuts = list(range(chunk, latent_frames, chunk)) if chunk else []
-        chunks = np.split(clip, [1 + (cut - 1) * time for cut in cuts], axis=1)
-        latents = np.concatenate(list(coder.encode(chunks)), axis=1)
-        decoded = np.concatenate(list(coder.decode(np.split(latents, cuts, axis=1))), axis=1)
-        return np.asarray(bundle.stats.normalize(jnp.asarray(latents))), np.asarray(to_bytes(jnp.asarray(decoded)))
+        # A chunk of latent frames is time times as many frames, but for the first frame, which has one of its own.
+        cuts = range(1 + (chunk - 1) * time, clip.shape[1], chunk * time) if chunk else ()
+        latents = np.concatenate(list(coder.encode(np.split(clip, list(cuts), axis=1))), axis=1)
+        normal = bundle.stats.normalize(jnp.asarray(latents))
+        return np.asarray(normal), bundle.decode_in_pieces(normal, chunk, tile, overlap)
 
     return code
 

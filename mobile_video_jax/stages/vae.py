@@ -105,7 +105,8 @@ class VaeStage:
                 raise UserError("a decoder is trained for an encoder: name its run with --config.init_from=RUN")
             return None
         source = read_run(Path(config.init_from), "vae")["config"]["model"]
-        for key in ("compression", "encoder_widths", "encoder_depths", "attention_blocks", "attention_window"):
+        attention = ("attention_blocks", "attention_window", "head_dim", "rope_theta")
+        for key in ("compression", "encoder_widths", "encoder_depths", *attention):
             wanted = getattr(config.model, key)
             if _plain(source[key]) != _plain(wanted):
                 raise UserError(f"{config.init_from} has {key}={source[key]}, this config {wanted}: make them equal")

@@ -50,6 +50,8 @@ def test_a_grid_is_every_combination_and_refuses_what_cannot_be():
         ablate.cells(study(compressions=("t8_s64_c4",)))
     with pytest.raises(UserError, match="does not divide by the spatial stride"):
         ablate.cells(study(vae=dataclasses.replace(study().vae, clip="9x24x24"), compressions=("t4_s16_c4",)))
+    with pytest.raises(UserError, match="finetune_steps 3 leave none of 3 steps"):
+        ablate.cells(study(finetune_steps=3))
     with pytest.raises(UserError, match="worker 2 of 2"):
         ablate.run_study(study(), Path("nowhere"), worker=2, workers=2)
 
@@ -82,6 +84,18 @@ def test_two_workers_share_a_study_that_resumes_and_reports_what_is_there(tmp_pa
     for name in ("quality_vs_ratio.png", "quality_vs_tokens.png", "spectrum.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert "t4_s16_c4" in (tmp_path / "report.html").read_text()
+
+
+def test_workers_wait_for_worker_0_to_draw_the_clips(tmp_path, monkeypatch):
+    data, waited = tmp_path / "data", []
+
+    def meanwhile(seconds: float) -> None:
+        waited.append(seconds)
+        ablate._draw_clips(study(), data, worker=0)
+
+    monkeypatch.setattr(ablate.time, "sleep", meanwhile)
+    ablate._draw_clips(study(), data, worker=1)
+    assert len(waited) == 1 and (data / "manifest.json").exists()
 
 
 def test_the_summary_is_the_mean_and_spread_over_seeds():

@@ -106,6 +106,9 @@ def test_a_decoder_without_its_encoders_run_is_refused(videos, base, tmp_path):
     model = dataclasses.replace(tiny.VAE, encoder_widths=(8, 8, 18))
     with pytest.raises(UserError, match="has encoder_widths="):
         train(VaeStage(config(videos, model=model, freeze_encoder=True, init_from=str(base))), tmp_path / "run")
+    model = dataclasses.replace(tiny.VAE, rope_theta=50.0)
+    with pytest.raises(UserError, match="has rope_theta="):
+        train(VaeStage(config(videos, model=model, freeze_encoder=True, init_from=str(base))), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
