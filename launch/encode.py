@@ -1,6 +1,7 @@
 """Encodes a data set: python -m launch.encode --vae=RUN --data=DIR --out=DIR
 
 Writes normalised latents and text states in shards, and the VAE beside them. A stopped job goes on where it was.
+Of several --clip each video takes the one that it is long enough for and that is nearest to its aspect ratio and size.
 """
 
 from pathlib import Path
@@ -13,7 +14,9 @@ from mobile_video_jax.stages.encode import encode_dataset
 VAE = flags.DEFINE_string("vae", None, "The VAE's run directory.", required=True)
 DATA = flags.DEFINE_string("data", None, "A prepared video data set.", required=True)
 OUT = flags.DEFINE_string("out", None, "The folder of the encoded data set.", required=True)
-CLIP = flags.DEFINE_string("clip", "", "Frames x height x width of the clips; the VAE's training clip if empty.")
+CLIP = flags.DEFINE_multi_string(
+    "clip", [], "Frames x height x width of the clips; may be repeated. The VAE's training clip without it."
+)
 TEXT_ENCODER = flags.DEFINE_string("text_encoder", "minilm", "The captions' encoder: minilm, clip:FOLDER or t5:FOLDER.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Clips encoded at once.")
 ROWS = flags.DEFINE_integer("rows", 1, "Devices that share each clip, cut by rows: for a few long or large clips.")
@@ -26,7 +29,7 @@ def main() -> None:
         Path(VAE.value),
         Path(DATA.value),
         out,
-        clip=CLIP.value,
+        clips=CLIP.value,
         text_encoder=TEXT_ENCODER.value,
         batch_size=BATCH_SIZE.value,
         shard_records=SHARD_RECORDS.value,

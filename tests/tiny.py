@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.data.latents import shard_path, write_manifest, write_shard
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.nn.module import init
@@ -76,24 +78,26 @@ def vae_run(run: Path) -> Path:
     return run
 
 
-def latents(folder: Path, *, train: int = 24, validation: int = 8) -> Path:
-    """An encoded data set of random latents whose mean follows the caption, in two shards."""
+def latents(folder: Path, *, train: int = 24, validation: int = 8, clips: Sequence[str] = (CLIP,)) -> Path:
+    """An encoded data set of random latents whose mean follows the caption, in two shards for each of the clips."""
     vae_run(folder / "vae")
     rng, splits = np.random.default_rng(0), {}
     for split, count in (("train", train), ("validation", validation)):
-        splits[split] = {"records": count, "shards": 2}
-        for shard in range(2):
-            rows = range(shard * count // 2, (shard + 1) * count // 2)
-            write_shard(shard_path(folder, split, shard, 2), [_record(rng, f"{split}-{i}") for i in rows])
-    manifest = {"clip": CLIP, "compression": COMPRESSION, "text_encoder": "minilm", "text_width": 384}
+        splits[split] = {clip: {"records": count, "shards": 2} for clip in clips}
+        for shape in map(ClipShape.parse, clips):
+            for shard in range(2):
+                rows = range(shard * count // 2, (shard + 1) * count // 2)
+                path = shard_path(folder, split, shape, shard, 2)
+                write_shard(path, [_record(rng, f"{split}-{i}", shape) for i in rows])
+    manifest = {"clips": list(clips), "compression": COMPRESSION, "text_encoder": "minilm", "text_width": 384}
     write_manifest(folder, {**manifest, "splits": splits})
     return folder
 
 
-def _record(rng: np.random.Generator, name: str) -> dict:
+def _record(rng: np.random.Generator, name: str, clip: ClipShape) -> dict:
     level = rng.normal()
     return {
-        "latents": rng.normal(level, 0.1, (3, 4, 4, 6)),
+        "latents": rng.normal(level, 0.1, (*clip.latent(Compression.parse(COMPRESSION)), 6)),
         "text_states": np.full((rng.integers(3, 12), 384), level),
         "caption": "a clip",
         "id": name,

@@ -12,6 +12,8 @@ Tokens = Float[Array, "b n d"]
 TextStates = Float[Array, "b s e"]
 TextMask = Bool[Array, "b s"]
 Times = Float[Array, "b"]
+FrameTimes = Float[Array, "b *lt"]  # a time for each clip, or for each latent frame
+LatentMask = Bool[Array, "b lt lh lw"]
 Scalar = Float[Array, ""]
 Rng = PRNGKeyArray
 

@@ -10,17 +10,17 @@ import numpy as np
 import safetensors.numpy
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing, write_json
-from mobile_video_jax.text.encoder import pad
 
 MANIFEST = "manifest.json"
 Record = dict[str, Any]
 
 
-def shard_path(folder: Path, split: str, index: int, count: int) -> Path:
-    """The file of one shard."""
-    return folder / f"{split}-{index:05}-of-{count:05}.array_record"
+def shard_path(folder: Path, split: str, clip: ClipShape, index: int, count: int) -> Path:
+    """The file of one shard of the clips of one shape."""
+    return folder / f"{split}-{clip}-{index:05}-of-{count:05}.array_record"
 
 
 def write_shard(path: Path, records: Sequence[Record]) -> None:
@@ -61,13 +61,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def open_source(folder: Path, split: str) -> grain.sources.ArrayRecordDataSource:
-    """Random access to the raw records of a split. Raises UserError for an unknown or empty split."""
+def shards(folder: Path, split: str) -> dict[ClipShape, list[Path]]:
+    """The files of a split by the shape of their clips. Raises UserError for an unknown or empty split."""
     splits = read_manifest(folder)["splits"]
-    if not splits.get(split, {}).get("records"):
+    found = {}
+    for clip, sizes in splits.get(split, {}).items():
+        shape, count = ClipShape.parse(clip), sizes["shards"]
+        if count:
+            found[shape] = [shard_path(folder, split, shape, i, count) for i in range(count)]
+    if not found:
         raise UserError(f"{folder} has no {split} records; it has {splits}")
-    count = splits[split]["shards"]
-    return grain.sources.ArrayRecordDataSource([str(shard_path(folder, split, i, count)) for i in range(count)])
+    return found
+
+
+def open_shards(paths: Sequence[Path]) -> grain.sources.ArrayRecordDataSource:
+    """Random access to the raw records of some shards, one after the other."""
+    return grain.sources.ArrayRecordDataSource([str(path) for path in paths])
 
 
 def parse(blob: bytes) -> Record:
@@ -78,41 +87,8 @@ def parse(blob: bytes) -> Record:
     return {**floats, **info}
 
 
-def latent_batches(
-    folder: Path,
-    split: str,
-    *,
-    batch_size: int,
-    text_tokens: int,
-    seed: int,
-    train: bool,
-    threads: int,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> grain.IterDataset:
-    """Batches {latents [b lt lh lw c], text [b s e], text_mask [b s], record [b]} of this process's share.
-
-    Training shuffles globally and repeats for ever, in an order that depends on (seed, step) alone; evaluation
-    goes once through the split in order. Captions of more than `text_tokens` tokens raise UserError.
-    """
-    source = open_source(folder, split)
-    if len(source) < batch_size:
-        raise UserError(f"{folder} has {len(source)} {split} records, fewer than one batch of {batch_size}")
-    dataset = grain.MapDataset.range(len(source))
-    if train:
-        dataset = dataset.seed(seed).shuffle().repeat()
-
-    def load(index: int) -> Record:
-        record = parse(source[index])
-        states, mask = pad([record["text_states"]], text_tokens)
-        return {"latents": record["latents"], "text": states[0], "text_mask": mask[0], "record": np.int64(index)}
-
-    dataset = dataset[process_index::process_count].map(load)
-    dataset = dataset.batch(batch_size // process_count, drop_remainder=True)
-    return dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads))
-
-
 def records(folder: Path, split: str) -> Iterator[Record]:
-    """All records of a split in order."""
-    source = open_source(folder, split)
-    return (parse(source[i]) for i in range(len(source)))
+    """All records of a split, shape by shape, in order."""
+    for paths in shards(folder, split).values():
+        source = open_shards(paths)
+        yield from (parse(source[i]) for i in range(len(source)))

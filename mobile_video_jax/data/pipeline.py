@@ -58,20 +58,31 @@ def captioned_clips(
 ) -> grain.IterDataset:
     """Centre crops {video: uint8 [t h w 3], caption, id, attributes} of a split in order, or of some of its records.
 
-    `attributes` is empty where a data set has none. Raises UserError as `clip_batches` does.
+    `attributes` is empty where a data set has none. Raises UserError as `clip_batches` does; of some records only as
+    they are read.
     """
-    load, size = _loader(folder, split, clip)
+    load, size = _loader(folder, split, clip, every=indices is None)
     order = grain.MapDataset.source(range(size) if indices is None else indices)
     reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return order.map(lambda index: _captioned(load(index, None))).to_iter_dataset(reading)
 
 
+def video_shapes(folder: Path, split: str) -> list[ClipShape]:
+    """Frames, height and width of every video of a split. Raises UserError as `open_split` does."""
+    source, manifest = open_split(folder, split)
+    if manifest["clip"] is not None:
+        return [ClipShape.parse(manifest["clip"])] * len(source)
+    records = (source[index] for index in range(len(source)))
+    return [ClipShape(*(int(record[key]) for key in ("frames", "height", "width"))) for record in records]
+
+
 def _loader(
-    folder: Path, split: str, clip: ClipShape
+    folder: Path, split: str, clip: ClipShape, *, every: bool = True
 ) -> tuple[Callable[[int, np.random.Generator | None], Record], int]:
     """A function that reads record `index` and adds its "video" and "record", and the number of records."""
     source, manifest = open_split(folder, split)
-    _check_clip(folder, manifest, clip)
+    if every or manifest["clip"] is not None:
+        _check_clip(folder, manifest, clip)
 
     def load(index: int, rng: np.random.Generator | None) -> Record:
         name = f"record {index} of {split} in {folder}"

@@ -1,16 +1,17 @@
 """The straight path between data and noise (rectified flow, arXiv 2209.03003)."""
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from mobile_video_jax.core.arrays import Latents, Times
-
-
-def _column(t: Times) -> Latents:
-    return t[:, None, None, None, None]
+from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, Times
 
 
-def interpolate(x0: Latents, noise: Latents, t: Times) -> Latents:
-    """x_t = (1 - t) x0 + t noise; t = 0 is data, t = 1 is noise."""
+def _column(t: FrameTimes) -> Float[Array, "b f 1 1 1"]:
+    return t.reshape(t.shape[0], -1, 1, 1, 1)
+
+
+def interpolate(x0: Latents, noise: Latents, t: FrameTimes) -> Latents:
+    """x_t = (1 - t) x0 + t noise; t = 0 is data, t = 1 is noise. Latent frames may each have a time of their own."""
     return (1 - _column(t)) * x0 + _column(t) * noise
 
 
@@ -24,6 +25,7 @@ def predict_x0(x_t: Latents, velocity: Latents, t: Times) -> Latents:
     return x_t - _column(t) * velocity
 
 
-def flow_matching_loss(predicted: Latents, target: Latents) -> jnp.ndarray:
-    """Mean squared error of the velocity for each clip [b] (arXiv 2210.02747)."""
-    return jnp.mean((predicted - target) ** 2, axis=(1, 2, 3, 4))
+def flow_matching_loss(predicted: Latents, target: Latents, counts: LatentMask | None = None) -> Float[Array, "b"]:
+    """Mean squared error of the velocity for each clip (arXiv 2210.02747), over the places that count."""
+    errors = jnp.mean((predicted - target) ** 2, axis=4)
+    return jnp.mean(errors, axis=(1, 2, 3), where=counts)

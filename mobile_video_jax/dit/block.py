@@ -4,25 +4,16 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool
 
 from mobile_video_jax.core.arrays import TextMask, TextStates, Tokens
 from mobile_video_jax.dit.config import BlockShape
+from mobile_video_jax.dit.modulation import Modulation, gate, modulate, modulation_table
 from mobile_video_jax.nn.attention import Attention
 from mobile_video_jax.nn.dense import zeros
 from mobile_video_jax.nn.ffn import FeedForward
-from mobile_video_jax.nn.module import partitioned
 from mobile_video_jax.nn.norm import rms_normalize
 from mobile_video_jax.nn.rope import RopeTable
-
-Modulation = Float[Array, "b k d"]
-
-
-def modulation_table(module: nn.Module, modulation: Modulation) -> list[Float[Array, "b 1 d"]]:
-    """Adds the module's own learned table to the shared modulation and splits it into its k vectors [b, 1, d]."""
-    init = partitioned(zeros, (None, "embed"))
-    table = module.param("modulation", init, modulation.shape[1:])
-    return jnp.split(modulation + table.astype(modulation.dtype), modulation.shape[1], axis=1)
 
 
 class DitBlock(nn.Module):
@@ -32,7 +23,8 @@ class DitBlock(nn.Module):
     x += cross_attention(x, text)
     x += gate2 * ffn(norm(x) * (1 + scale2) + shift2)
 
-    The gates' tables and the cross-attention's last matrix start at zero, so a fresh block is the identity.
+    The gates' tables and the cross-attention's last matrix start at zero, so a fresh block is the identity. Tokens
+    where `mask` is False, the padding of clips, are attended by none.
     """
 
     shape: BlockShape
@@ -41,12 +33,19 @@ class DitBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Tokens, modulation: Modulation, text: TextStates, text_mask: TextMask, rope: RopeTable
+        self,
+        x: Tokens,
+        modulation: Modulation,
+        text: TextStates,
+        text_mask: TextMask,
+        rope: RopeTable,
+        mask: Bool[Array, "b n"] | None = None,
     ) -> Tokens:
+        keys = None if mask is None else mask[:, None, :]
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation_table(self, modulation)
         attention = Attention(self.shape.heads, self.head_dim, dtype=self.dtype, name="self_attention")
-        x = x + gate1 * attention(rms_normalize(x) * (1 + scale1) + shift1, rope=rope)
+        x = x + gate(attention(modulate(rms_normalize(x), shift1, scale1), rope=rope, mask=keys), gate1)
         cross = Attention(self.shape.cross_heads, self.head_dim, zeros, self.dtype, name="cross_attention")
         x = x + cross(x, text, mask=text_mask[:, None, :])
         ffn = FeedForward(self.shape.ffn, self.dtype, name="ffn")
-        return x + gate2 * ffn(rms_normalize(x) * (1 + scale2) + shift2)
+        return x + gate(ffn(modulate(rms_normalize(x), shift2, scale2)), gate2)

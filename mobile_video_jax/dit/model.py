@@ -4,11 +4,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from mobile_video_jax.core.arrays import Latents, TextMask, TextStates, Times, Tokens
-from mobile_video_jax.dit.block import DitBlock, Modulation, modulation_table
+from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, TextMask, TextStates, Tokens
+from mobile_video_jax.dit.block import DitBlock
 from mobile_video_jax.dit.config import BlockShape, DitConfig
+from mobile_video_jax.dit.modulation import Modulation, modulate, modulation_table
 from mobile_video_jax.nn.dense import Dense, zeros
 from mobile_video_jax.nn.embed import time_features
 from mobile_video_jax.nn.norm import rms_normalize
@@ -25,43 +26,57 @@ class _ScanBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Tokens, modulation: Modulation, text: TextStates, mask: TextMask, rope: RopeTable
+        self,
+        x: Tokens,
+        modulation: Modulation,
+        text: TextStates,
+        text_mask: TextMask,
+        rope: RopeTable,
+        mask: Bool[Array, "b n"] | None,
     ) -> tuple[Tokens, None]:
-        return DitBlock(self.shape, self.head_dim, self.dtype, name="block")(x, modulation, text, mask, rope), None
+        block = DitBlock(self.shape, self.head_dim, self.dtype, name="block")
+        return block(x, modulation, text, text_mask, rope, mask), None
 
 
 class Dit(nn.Module):
     """Predicts the velocity of noisy latents x_t at time t, given per-token text states.
 
     Every latent place is one token (patch 1); position enters through 3-D RoPE alone. A fresh model predicts 0.
+    Latent frames may each have a time of their own: one that is given has time 0. `mask` is False where a clip is
+    padding, which changes nothing elsewhere.
     """
 
     config: DitConfig
 
     @nn.compact
-    def __call__(self, x_t: Latents, t: Times, text: TextStates, text_mask: TextMask) -> Latents:
+    def __call__(
+        self, x_t: Latents, t: FrameTimes, text: TextStates, text_mask: TextMask, mask: LatentMask | None = None
+    ) -> Latents:
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
         b, lt, lh, lw, channels = x_t.shape
         rope = rope_table((lt, lh, lw), cfg.head_dim, cfg.rope_theta)
         text = _TextProjection(cfg.width, dtype, name="text_projection")(text)
-        embedding = self._time_embedding(t, text, text_mask)
+        embedding = self._time_embedding(t.reshape(b, -1), text, text_mask)
         shared = Dense(6 * cfg.width, ("embed", None), zeros, dtype=dtype, name="modulation")(nn.silu(embedding))
         x = Dense(cfg.width, (None, "embed"), dtype=dtype, name="patch_in")(x_t.reshape(b, -1, channels))
-        x = self._blocks(x, shared.reshape(b, 6, cfg.width), text, text_mask, rope)
+        modulation = shared.reshape(b, -1, 6, cfg.width)
+        x = self._blocks(x, modulation, text, text_mask, rope, None if mask is None else mask.reshape(b, -1))
         x = _Output(channels, dtype, name="output")(x, embedding)
         return x.reshape(x_t.shape)
 
-    def _time_embedding(self, t: Times, text: TextStates, mask: TextMask) -> Float[Array, "b d"]:
+    def _time_embedding(self, t: Float[Array, "b f"], text: TextStates, mask: TextMask) -> Float[Array, "b f d"]:
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
-        hidden = Dense(cfg.width, (None, "embed"), dtype=dtype, name="time_in")(time_features(t, cfg.time_features))
+        features = time_features(t.reshape(-1), cfg.time_features).reshape(*t.shape, -1)
+        hidden = Dense(cfg.width, (None, "embed"), dtype=dtype, name="time_in")(features)
         embedding = Dense(cfg.width, ("embed", None), dtype=dtype, name="time_out")(nn.silu(hidden))
         if cfg.pooled_text:
             weights = mask.astype(dtype)[..., None]
             pooled = jnp.sum(text * weights, axis=1) / jnp.sum(weights, axis=1)
-            embedding = embedding + Dense(cfg.width, ("embed", None), dtype=dtype, name="pooled_text")(pooled)
+            pooled = Dense(cfg.width, ("embed", None), dtype=dtype, name="pooled_text")(pooled)
+            embedding = embedding + pooled[:, None]
         return embedding
 
-    def _blocks(self, x: Tokens, shared: Modulation, text: TextStates, mask: TextMask, rope: RopeTable) -> Tokens:
+    def _blocks(self, x: Tokens, *conditions: Any) -> Tokens:
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
         shapes = cfg.block_shapes
         if cfg.scan:
@@ -69,14 +84,14 @@ class Dit(nn.Module):
                 checkpointed(_ScanBlock, cfg.remat, scanned=True),
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
-                in_axes=(nn.broadcast,) * 4,
+                in_axes=(nn.broadcast,) * len(conditions),
                 length=len(shapes),
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            return scanned(shapes[0], cfg.head_dim, dtype, name="blocks")(x, shared, text, mask, rope)[0]
+            return scanned(shapes[0], cfg.head_dim, dtype, name="blocks")(x, *conditions)[0]
         block = checkpointed(DitBlock, cfg.remat)
         for i, shape in enumerate(shapes):
-            x = block(shape, cfg.head_dim, dtype, name=f"block_{i}")(x, shared, text, mask, rope)
+            x = block(shape, cfg.head_dim, dtype, name=f"block_{i}")(x, *conditions)
         return x
 
 
@@ -99,7 +114,7 @@ class _Output(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Tokens, embedding: Float[Array, "b d"]) -> Float[Array, "b n c"]:
-        shift, scale = modulation_table(self, jnp.stack([embedding, embedding], axis=1))
-        x = rms_normalize(x) * (1 + scale) + shift
+    def __call__(self, x: Tokens, embedding: Float[Array, "b f d"]) -> Float[Array, "b n c"]:
+        shift, scale = modulation_table(self, jnp.stack([embedding, embedding], axis=2))
+        x = modulate(rms_normalize(x), shift, scale)
         return Dense(self.channels, ("embed", None), zeros, name="velocity")(x.astype(jnp.float32))

@@ -192,7 +192,7 @@ def _diffuse(study: StudyConfig, cell: Cell, data: Path, vae: Path, out: Path) -
     latents = out / "latents"
     manifest = encode_dataset(
         *(vae, data, latents),
-        clip=study.vae.clip,
+        clips=[study.vae.clip],
         text_encoder=study.dit.text_encoder,
         batch_size=32,
         shard_records=4096,

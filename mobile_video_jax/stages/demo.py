@@ -92,9 +92,9 @@ def _prepare(config: DemoConfig, clip: ClipShape, shapes: Path, real: Path) -> d
 
 def _encode(out: Path, data: Path, clip: ClipShape) -> dict[str, Any]:
     manifest = encode_dataset(
-        out / "vae", data, out / "latents", clip=str(clip), text_encoder="minilm", batch_size=32, shard_records=4096
+        out / "vae", data, out / "latents", clips=[str(clip)], text_encoder="minilm", batch_size=32, shard_records=4096
     )
-    return {split: sizes["records"] for split, sizes in manifest["splits"].items()}
+    return {split: parts[str(clip)]["records"] for split, parts in manifest["splits"].items()}
 
 
 def _sample(config: DemoConfig, out: Path, result: list[Samples]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,27 +13,43 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobile_video_jax.core.arrays import Rng, Scalar
+from mobile_video_jax.core.arrays import FrameTimes, Rng, Scalar, TextMask, TextStates
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.flops import count_flops, count_parameters, flops_by_part, parameters_by_part
+from mobile_video_jax.core.flops import (
+    count_flops,
+    count_parameters,
+    flops_by_part,
+    largest_products,
+    parameters_by_part,
+)
 from mobile_video_jax.core.rng import named_key
-from mobile_video_jax.data.latents import latent_batches, read_manifest
+from mobile_video_jax.data.latent_batches import Mix, latent_batches
+from mobile_video_jax.data.latents import read_manifest
+from mobile_video_jax.diffusion.conditioning import frame_times
 from mobile_video_jax.diffusion.guidance import drop_captions
 from mobile_video_jax.diffusion.path import flow_matching_loss, interpolate, velocity_target
-from mobile_video_jax.diffusion.timesteps import sample_times, stratified_times
+from mobile_video_jax.diffusion.timesteps import sample_times, stratified_times, token_shift
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.dit.parts import part_of
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.stages.bundle import copy_bundle
 from mobile_video_jax.train.checkpoint import restore_model
 from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
+from mobile_video_jax.vae.latent_stats import LatentStats
 
 
 @dataclasses.dataclass(frozen=True)
 class DitTraining(TrainConfig):
-    """Config of a transformer run: what the data must hold, the network and the objective."""
+    """Config of a transformer run: what the data must hold, the network and the objective.
+
+    `data` is one encoded data set or several, separated by commas, with clips of any shapes; `clip` is that of samples.
+    A batch holds clips of one shape, at most `token_budget` tokens (0: those of `batch_size` times `clip`); for
+    `image_share` and `pad_durations` see Mix. With probability `image_probability` a clip's first latent frame is
+    given, so that the model learns to go on from an image. Times are shifted by `time_shift`, or by the clip's tokens.
+    """
 
     stage: str = "dit"
     clip: str = "17x64x64"
@@ -40,8 +57,13 @@ class DitTraining(TrainConfig):
     text_encoder: str = "minilm"
     text_width: int = 384
     text_tokens: int = 16
+    token_budget: int = 0
+    image_share: float = -1.0
+    pad_durations: bool = False
     caption_dropout: float = 0.1
+    image_probability: float = 0.0
     time_shift: float = 1.0
+    shift_follows_tokens: bool = False
     model: DitConfig = dataclasses.field(default_factory=DitConfig)
 
 
@@ -77,24 +99,44 @@ class DitStage:
         example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self._inputs(1))
         return self.dit.init(rng, example["latents"], jnp.zeros(1), example["text"], example["text_mask"])["params"]
 
+    def time_shift(self, tokens: int) -> float:
+        """The shift of the times that clips of so many tokens are trained and sampled at."""
+        return token_shift(tokens) if self.config.shift_follows_tokens else self.config.time_shift
+
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
-        x0 = batch["latents"]
-        noise = jax.random.normal(named_key(rng, "noise"), x0.shape)
-        t = sample_times(named_key(rng, "times"), x0.shape[0], shift=self.config.time_shift)
-        rate = self.config.caption_dropout
-        text, mask = drop_captions(named_key(rng, "captions"), batch["text"], batch["text_mask"], rate)
-        return jnp.mean(self._velocity_errors(params, x0, noise, t, text, mask)), {}
+        x0, cfg = batch["latents"], self.config
+        t = sample_times(named_key(rng, "times"), x0.shape[0], shift=self._shift_of(x0))
+        if cfg.image_probability:
+            given = jax.random.bernoulli(named_key(rng, "images"), cfg.image_probability, t.shape)
+            t = frame_times(t, x0.shape[1], given & _goes_on(batch))
+        text = drop_captions(named_key(rng, "captions"), batch["text"], batch["text_mask"], cfg.caption_dropout)
+        return jnp.mean(self._velocity_errors(params, batch, t, *text, rng)), {}
 
     def evaluate_batch(self, params: Params, batch: Batch, rng: Rng) -> Metrics:
-        """Held-out velocity error at the quantiles of the training times, with captions."""
-        x0 = batch["latents"]
-        noise = jax.random.normal(named_key(rng, "noise"), x0.shape)
-        t = stratified_times(x0.shape[0], shift=self.config.time_shift)
-        return {"loss": jnp.mean(self._velocity_errors(params, x0, noise, t, batch["text"], batch["text_mask"]))}
+        """Held-out velocity error at the quantiles of the training times, with captions, and with images as well."""
+        x0, text = batch["latents"], (batch["text"], batch["text_mask"])
+        t = stratified_times(x0.shape[0], shift=self._shift_of(x0))
+        losses = {"loss": jnp.mean(self._velocity_errors(params, batch, t, *text, rng))}
+        if self.config.image_probability:
+            t = frame_times(t, x0.shape[1], _goes_on(batch))
+            losses["image_loss"] = jnp.mean(self._velocity_errors(params, batch, t, *text, rng))
+        return losses
 
-    def _velocity_errors(self, params: Params, x0: Any, noise: Any, t: Any, text: Any, mask: Any) -> jax.Array:
-        velocity = apply(self.dit, params, interpolate(x0, noise, t), t, text, mask)
-        return flow_matching_loss(velocity, velocity_target(x0, noise))
+    def _shift_of(self, latents: jax.Array) -> float:
+        return self.time_shift(math.prod(latents.shape[1:4]))
+
+    def _velocity_errors(
+        self, params: Params, batch: Batch, t: FrameTimes, text: TextStates, text_mask: TextMask, rng: Rng
+    ) -> jax.Array:
+        """The loss of each clip, over the places that are neither padding nor given (at time 0)."""
+        x0, mask = batch["latents"], batch.get("latent_mask")
+        noise = jax.random.normal(named_key(rng, "noise"), x0.shape)
+        velocity = apply(self.dit, params, interpolate(x0, noise, t), t, text, text_mask, mask)
+        counts = mask
+        if t.ndim == 2:
+            asked = jnp.broadcast_to(t[:, :, None, None] > 0, x0.shape[:4])
+            counts = asked if mask is None else asked & mask
+        return flow_matching_loss(velocity, velocity_target(x0, noise), counts)
 
     def train_batches(self) -> grain.IterDataset:
         return self._batches("train", train=True)
@@ -107,7 +149,7 @@ class DitStage:
         return latent_batches(
             self._checked_data(),
             split,
-            batch_size=cfg.batch_size,
+            Mix(self.batch_size, cfg.image_share, cfg.pad_durations),
             text_tokens=cfg.text_tokens,
             seed=cfg.seed,
             train=train,
@@ -116,21 +158,35 @@ class DitStage:
             process_count=jax.process_count(),
         )
 
-    def _checked_data(self) -> Path:
-        """The data folder. Raises UserError where it was encoded for another clip, VAE or text encoder."""
-        folder = Path(self.config.data)
-        manifest = read_manifest(folder)
-        for key in ("clip", "compression", "text_encoder", "text_width"):
-            wanted = getattr(self.config, key)
-            if manifest[key] != wanted:
-                raise UserError(
-                    f"data set {folder} was encoded with {key}={manifest[key]}, the config has {wanted}: "
-                    f"set --config.{key}={manifest[key]} or encode again"
-                )
-        return folder
+    def batch_size(self, clip: ClipShape) -> int:
+        """Clips of one shape in a batch: what the token budget holds, in whole shares for devices and accumulation."""
+        cfg, tokens = self.config, clip.tokens(self.strides)
+        budget = cfg.token_budget or cfg.batch_size * self.clip.tokens(self.strides)
+        data, fsdp, _ = cfg.mesh.sizes(jax.device_count())
+        share = math.lcm(data * fsdp, cfg.optimizer.accumulate)
+        if budget < share * tokens:
+            raise UserError(
+                f"a batch of {budget} tokens holds no {share} clips of {clip}, {tokens} tokens each: "
+                f"set token_budget to {share * tokens} or more"
+            )
+        return budget // (share * tokens) * share
+
+    def _checked_data(self) -> list[Path]:
+        """The data folders. Raises UserError where one was encoded for another VAE, clip or text encoder."""
+        folders = [Path(folder) for folder in self.config.data.split(",")]
+        encoded = {folder: read_manifest(folder) for folder in folders}
+        for folder, manifest in encoded.items():
+            for key in ("compression", "text_encoder", "text_width"):
+                _check_same(folder, key, manifest[key], getattr(self.config, key))
+            if LatentStats.load(folder / "vae") != LatentStats.load(folders[0] / "vae"):
+                raise UserError(f"{folder} and {folders[0]} were encoded by two VAEs: encode both with one")
+        clips = sorted({clip for manifest in encoded.values() for clip in manifest["clips"]})
+        if str(self.clip) not in clips:
+            _check_same(folders[0], "clip", " or ".join(clips), str(self.clip))
+        return folders
 
     def cost(self) -> Cost:
-        size = self.config.batch_size
+        size = self.batch_size(self.clip)
         params = nn.unbox(jax.eval_shape(self.init, jax.random.key(0)))
         flops = count_flops(self.loss, params, self._inputs(size), jax.random.key(0))
         # The backward pass costs two products for each one of the forward pass.
@@ -148,18 +204,39 @@ class DitStage:
     def inspect(self) -> dict[str, Any]:
         params = nn.unbox(jax.eval_shape(self.init, jax.random.key(0)))
         latents, text, mask = self._inputs(1).values()
-        t = jax.ShapeDtypeStruct((1,), jnp.float32)
+        arguments = (params, latents, jax.ShapeDtypeStruct((1,), jnp.float32), text, mask)
+        forward = lambda p, *inputs: apply(self.dit, p, *inputs)
+        counts = parameters_by_part(params, part_of)
         return {
             **self.description(),
             "tokens": self.clip.tokens(self.strides),
-            "parameters": parameters_by_part(params),
-            "flops": flops_by_part(lambda p, *x: apply(self.dit, p, *x), params, latents, t, text, mask),
-            "bytes": 4 * count_parameters(params),
+            "parameters": counts,
+            "flops": flops_by_part(forward, *arguments, part_of=part_of),
+            "bytes": 4 * counts["total"],
+            "bytes_by_part": {part: 4 * count for part, count in counts.items()},
+            "activation_bytes": largest_products(forward, *arguments, part_of=part_of),
         }
 
     def start(self, run: Path) -> None:
         """Copies the VAE of the latents into the run, which then holds all that sampling needs."""
-        copy_bundle(self._checked_data() / "vae", run / "vae")
+        copy_bundle(self._checked_data()[0] / "vae", run / "vae")
 
     def finish(self, run: Path, params: Params, progress: Callable[[str], None]) -> None:
         """A transformer leaves nothing beside its checkpoints."""
+
+
+def _goes_on(batch: Batch) -> jax.Array:
+    """Which clips [b] have a second latent frame: an image gives nothing to go on to."""
+    mask = batch.get("latent_mask")
+    count = batch["latents"].shape[0]
+    if batch["latents"].shape[1] == 1:
+        return jnp.zeros(count, bool)
+    return jnp.ones(count, bool) if mask is None else mask[:, 1, 0, 0]
+
+
+def _check_same(folder: Path, key: str, made: object, wanted: object) -> None:
+    if made != wanted:
+        raise UserError(
+            f"data set {folder} was encoded with {key}={made}, the config has {wanted}: "
+            f"set --config.{key}={made} or encode again"
+        )

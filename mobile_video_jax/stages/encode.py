@@ -1,8 +1,10 @@
 """Encoding a data set: latents and text states, shard by shard, resumable and shared by processes."""
 
+import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ from jax.sharding import Mesh
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
+from mobile_video_jax.data.buckets import assign_buckets, check_buckets
 from mobile_video_jax.data.dataset import read_manifest
 from mobile_video_jax.data.latents import shard_path, write_manifest, write_shard
-from mobile_video_jax.data.pipeline import captioned_clips
+from mobile_video_jax.data.pipeline import captioned_clips, video_shapes
 from mobile_video_jax.parallel.mesh import MeshConfig, check_batch, make_mesh
 from mobile_video_jax.stages.bundle import VaeBundle, check_rows, copy_bundle, on_mesh
 from mobile_video_jax.text.encoder import TextEncoder, load_text_encoder
@@ -23,12 +26,22 @@ from mobile_video_jax.train.progress import Progress
 from mobile_video_jax.train.run import read_run
 
 
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """A shard to write: the videos of one split with these numbers, cut to one shape."""
+
+    path: Path
+    split: str
+    shape: ClipShape
+    numbers: list[int]
+
+
 def encode_dataset(
     vae_run: Path,
     data: Path,
     out: Path,
     *,
-    clip: str,
+    clips: Sequence[str] = (),
     text_encoder: str,
     batch_size: int,
     shard_records: int,
@@ -36,36 +49,76 @@ def encode_dataset(
 ) -> dict[str, Any]:
     """Encodes every split of a video data set and returns the manifest.
 
-    Finished shards are kept, so a stopped job goes on where it was. Processes take shards in turn, and a process's
-    devices share every batch; `rows` of them share each clip. The manifest comes last: a folder without one is not
-    finished. Raises UserError where `out` was made from other inputs.
+    Each video is cut to that of `clips` (the VAE's training clip if empty) which suits it best, see data/buckets.py.
+    A batch holds `batch_size` clips of the first shape, or as many of another as have no more pixels. Finished shards
+    are kept, so a stopped job goes on where it was. Processes take shards in turn, and a process's devices share every
+    batch; `rows` of them share each clip. The manifest comes last: a folder without one is not finished. Raises
+    UserError where `out` was made from other inputs, and for clips that do not fit the videos.
     """
     bundle, encoder = VaeBundle.load(vae_run), load_text_encoder(text_encoder)
-    shape = ClipShape.parse(clip or read_run(vae_run)["description"]["clip"]).check(bundle.vae.config.strides)
-    splits = {
-        split: {"records": count, "shards": -(-count // shard_records)}
-        for split, count in read_manifest(data)["splits"].items()
-    }
+    strides = bundle.vae.config.strides
+    given = clips or [read_run(vae_run)["description"]["clip"]]
+    shapes = [ClipShape.parse(clip).check(strides) for clip in dict.fromkeys(given)]
+    members = _members(data, shapes)
     manifest = {
-        "clip": str(shape),
-        "compression": str(bundle.vae.config.strides),
+        "clips": [str(shape) for shape in shapes],
+        "compression": str(strides),
         "text_encoder": encoder.name,
         "text_width": encoder.width,
         "vae": read_run(vae_run),
         "source": read_manifest(data),
-        "splits": splits,
+        "splits": {
+            split: {
+                str(shape): {"records": len(numbers), "shards": -(-len(numbers) // shard_records)}
+                for shape, numbers in parts.items()
+            }
+            for split, parts in members.items()
+        },
     }
-    for split in (name for name, sizes in splits.items() if sizes["records"]):
-        captioned_clips(data, split, shape)  # raises for clips that do not fit, before anything is written
     mesh = make_mesh(MeshConfig(data=-1, tensor=rows), jax.local_devices())
     check_batch(batch_size, mesh)
-    check_rows(bundle, shape, rows)
+    for shape in shapes:
+        check_rows(bundle, shape, rows)
     _claim(out, manifest)
     copy_bundle(vae_run, out / "vae")
-    _encode_missing_shards(bundle, mesh, encoder, data, out, shape, splits, batch_size, shard_records)
+    sizes = {shape: _batch_size(shape, shapes[0], batch_size, mesh.shape["data"]) for shape in shapes}
+    _encode_missing_shards(bundle, mesh, encoder, data, _jobs(out, members, shard_records), sizes)
     if jax.process_index() == 0:
         write_manifest(out, manifest)
     return manifest
+
+
+def _members(data: Path, shapes: Sequence[ClipShape]) -> dict[str, dict[ClipShape, list[int]]]:
+    """The numbers of each split's videos by the shape they are cut to. Raises UserError where they do not fit."""
+    counts = {split: count for split, count in read_manifest(data)["splits"].items() if count}
+    if len(shapes) == 1:
+        for split in counts:
+            captioned_clips(data, split, shapes[0])  # raises for clips that do not fit
+        return {split: {shapes[0]: list(range(count))} for split, count in counts.items()}
+    videos = {split: video_shapes(data, split) for split in counts}
+    check_buckets(shapes, list(itertools.chain(*videos.values())))
+    members = {split: assign_buckets(shapes, found) for split, found in videos.items()}
+    for split, parts in members.items():
+        for shape in parts:
+            captioned_clips(data, split, shape, [])  # raises where a set of drawn clips has another size
+    return members
+
+
+def _jobs(out: Path, members: dict[str, dict[ClipShape, list[int]]], shard_records: int) -> list[_Job]:
+    jobs = []
+    for split, parts in members.items():
+        for shape, numbers in parts.items():
+            cuts = range(0, len(numbers), shard_records)
+            paths = [shard_path(out, split, shape, i, len(cuts)) for i in range(len(cuts))]
+            rows = [numbers[cut : cut + shard_records] for cut in cuts]
+            jobs += [_Job(path, split, shape, some) for path, some in zip(paths, rows, strict=True)]
+    return jobs
+
+
+def _batch_size(shape: ClipShape, first: ClipShape, batch_size: int, devices: int) -> int:
+    """As many clips as have the pixels of `batch_size` clips of the first shape, in whole devices and one at least."""
+    pixels = batch_size * math.prod(dataclasses.astuple(first))
+    return max(pixels // math.prod(dataclasses.astuple(shape)) // devices, 1) * devices
 
 
 def _claim(out: Path, manifest: dict[str, Any]) -> None:
@@ -86,24 +139,18 @@ def _encode_missing_shards(
     mesh: Mesh,
     encoder: TextEncoder,
     data: Path,
-    out: Path,
-    shape: ClipShape,
-    splits: dict[str, dict[str, int]],
-    batch_size: int,
-    shard_records: int,
+    jobs: Sequence[_Job],
+    batch_sizes: dict[ClipShape, int],
 ) -> None:
     encode, _ = on_mesh(bundle, mesh)
-    progress = Progress("encode:", sum(split["records"] for split in splits.values()))
+    progress = Progress("encode:", sum(len(job.numbers) for job in jobs))
     done = 0
-    for split, sizes in splits.items():
-        for shard in range(sizes["shards"]):
-            path = shard_path(out, split, shard, sizes["shards"])
-            first, last = shard * shard_records, min((shard + 1) * shard_records, sizes["records"])
-            if shard % jax.process_count() == jax.process_index() and not path.exists():
-                clips = captioned_clips(data, split, shape, range(first, last))
-                write_shard(path, list(_encoded(encode, encoder, clips, batch_size)))
-                progress.report(done + last - first, f"{split} shard {shard + 1}/{sizes['shards']}")
-            done += last - first
+    for index, job in enumerate(jobs):
+        done += len(job.numbers)
+        if index % jax.process_count() == jax.process_index() and not job.path.exists():
+            clips = captioned_clips(data, job.split, job.shape, job.numbers)
+            write_shard(job.path, list(_encoded(encode, encoder, clips, batch_sizes[job.shape])))
+            progress.report(done, job.path.name)
 
 
 def _encoded(

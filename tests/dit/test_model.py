@@ -92,3 +92,29 @@ def test_bfloat16_stays_near_float32_with_float32_parameters_and_output():
     assert rough.dtype == jnp.float32
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(half.init(jax.random.key(0), *inputs())))
     assert np.linalg.norm(out - rough) < 0.05 * np.linalg.norm(out)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_padding_of_the_latents_has_no_influence(scan):
+    """A clip padded in time, rows and columns gives the unpadded velocity, whatever the padding holds."""
+    model = Dit(dataclasses.replace(TINY, scan=scan))
+    params = {"params": noisy_params(model)}
+    x, t, text, mask = inputs()
+    padded = jnp.pad(x, [(0, 0), (0, 2), (0, 1), (0, 3), (0, 0)], constant_values=1e3)
+    places = jnp.broadcast_to(jnp.pad(jnp.ones((3, 2, 4), bool), [(0, 2), (0, 1), (0, 3)]), padded.shape[:4])
+    out = model.apply(params, padded, t, text, mask, places)
+    np.testing.assert_allclose(out[:, :3, :2, :4], model.apply(params, x, t, text, mask), atol=1e-5)
+    assert np.abs(model.apply(params, padded, t, text, mask)[:, :3, :2, :4] - out[:, :3, :2, :4]).max() > 1e-2
+
+
+def test_frames_may_have_times_of_their_own():
+    model = Dit(TINY)
+    params = {"params": noisy_params(model)}
+    x, t, text, mask = inputs()
+    same = jnp.broadcast_to(t[:, None], (2, 3))
+    out = model.apply(params, x, t, text, mask)
+    np.testing.assert_allclose(model.apply(params, x, same, text, mask), out, atol=1e-5)
+    other = model.apply(params, x, same.at[:, 0].set(0.0), text, mask)
+    # The first frame is modulated by another time, and the others see it through attention.
+    change = np.abs(other - out).mean(axis=(0, 2, 3, 4))
+    assert change[0] > 2 * change[1:].max() and change[1:].min() > 1e-5

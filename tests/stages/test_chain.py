@@ -26,11 +26,12 @@ from mobile_video_jax.vae.pixels import to_signed
 from tests import tiny
 
 SIZES = {"train": 40, "validation": 8, "test": 6}
+CLIP = ClipShape.parse(tiny.CLIP)
 DRAW = SampleConfig(steps=2, guidance=2.0)
 
 
 def encode(vae: Path, videos: Path, out: Path, **changes) -> dict:
-    options = {"clip": "", "text_encoder": "minilm", "batch_size": 4, "shard_records": 16, **changes}
+    options = {"text_encoder": "minilm", "batch_size": 4, "shard_records": 16, **changes}
     return encode_dataset(vae, videos, out, **options)
 
 
@@ -38,8 +39,7 @@ def encode(vae: Path, videos: Path, out: Path, **changes) -> dict:
 def chain(tmp_path_factory) -> Path:
     """Every stage's output, in one folder."""
     root = tmp_path_factory.mktemp("chain")
-    clip = ClipShape.parse(tiny.CLIP)
-    prepare("moving_shapes", root / "videos", world=World(counts=(1,)), clip=clip, sizes=SIZES)
+    prepare("moving_shapes", root / "videos", world=World(counts=(1,)), clip=CLIP, sizes=SIZES)
     prepare("sample_clips", root / "real")
     mixed = tiny.vae_config(root / "videos", mix_data=str(root / "real"), mix_share=0.25)
     train(VaeStage(mixed), root / "vae")
@@ -67,7 +67,7 @@ def test_every_clip_is_encoded_once_with_its_caption_trimmed(chain):
 
 def test_latents_are_those_of_the_vae(chain):
     bundle = VaeBundle.load(chain / "vae")
-    clip = next(iter(captioned_clips(chain / "videos", "test", ClipShape.parse(tiny.CLIP))))
+    clip = next(iter(captioned_clips(chain / "videos", "test", CLIP)))
     video = to_signed(jnp.asarray(clip["video"][None]))
     expected = bundle.encode(bundle.params, video)[0]
     np.testing.assert_allclose(next(records(chain / "latents", "test"))["latents"], expected, atol=2e-2)
@@ -77,7 +77,7 @@ def test_encoding_goes_on_where_it_stopped(chain, tmp_path):
     out = tmp_path / "latents"
     shutil.copytree(chain / "latents", out)
     (out / "manifest.json").unlink()
-    lost = out / "train-00001-of-00003.array_record"
+    lost = out / "train-9x32x32-00001-of-00003.array_record"
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.array_record")}
     content = lost.read_bytes()
     lost.unlink()
@@ -87,11 +87,22 @@ def test_encoding_goes_on_where_it_stopped(chain, tmp_path):
     assert lost.read_bytes() == content and (out / "manifest.json").exists()
 
 
+def test_videos_of_many_sizes_are_encoded_into_buckets(chain, tmp_path):
+    """The sample clips are 4:3, 16:9 and 2.35:1."""
+    encode(chain / "vae", chain / "real", tmp_path / "latents", clips=["9x32x32", "5x32x64"], shard_records=3)
+    shapes = [row["latents"].shape for split in SIZES for row in records(tmp_path / "latents", split)]
+    assert set(shapes) == {(3, 4, 4, 6), (2, 4, 8, 6)}
+    assert len(shapes) == sum(1 for split in SIZES for _ in captioned_clips(chain / "real", split, CLIP))
+    with pytest.raises(UserError, match="no video falls into bucket 641x32x32"):
+        encode(chain / "vae", chain / "real", tmp_path / "none", clips=["9x32x32", "641x32x32"])
+    assert not (tmp_path / "none").exists()
+
+
 def test_encoding_into_another_data_set_is_refused(chain, tmp_path):
     with pytest.raises(UserError, match="was encoded from another"):
         encode(chain / "vae", chain / "videos", chain / "latents", shard_records=32)
     with pytest.raises(UserError, match="config asks for 17x32x32"):
-        encode(chain / "vae", chain / "videos", tmp_path / "new", clip="17x32x32")
+        encode(chain / "vae", chain / "videos", tmp_path / "new", clips=["17x32x32"])
     assert not (tmp_path / "new").exists()
     (tmp_path / "other.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty"):
