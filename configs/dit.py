@@ -4,19 +4,24 @@ python -m launch.train --config=configs/dit.py:small --workdir=runs/dit --config
 
 Variants: tiny (two CPU cores), small (one accelerator), server and mobile (the paper's shapes: 28 blocks, 32 heads,
 FFN 8192 and 20 blocks, 20 heads, FFN 6144, both 2048 wide). `python -m launch.inspect --config=configs/dit.py:server`
-prints what each costs.
+prints what each costs. small, server and mobile grow in three phases, each from the one before by --config.init_from:
+small_images (one frame, 192x256), small_low (49 frames, 192x256, and images), small (49 frames, 384x512, and images).
+Every phase takes the same number of tokens a step.
 """
 
 import dataclasses
+from typing import Any
 
 import ml_collections
 
+from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.config import to_config_dict
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.stages.dit import DitTraining
 from mobile_video_jax.train.config import OptimizerConfig
 
+COMPRESSION = Compression(8, 32, 128)
 LARGE = DitConfig(width=2048, head_dim=64, rope_theta=10_000.0, scan=True, remat="full", dtype="bfloat16")
 MODELS = {
     "tiny": DitConfig(width=128, depth=6, heads=4, head_dim=32, ffn=512),
@@ -26,20 +31,32 @@ MODELS = {
 }
 
 
+# What a phase changes. An image is a clip of one frame; where the data hold none, image_share has no effect.
+PHASES: dict[str, dict[str, Any]] = {
+    "images": {"clip": "1x192x256"},
+    "low": {"clip": "49x192x256", "image_share": 0.2, "image_probability": 0.2},
+    "": {"clip": "49x384x512", "image_share": 0.2, "image_probability": 0.2},
+}
+BATCH_SIZES = {"small": 64, "mobile": 256, "server": 256}
+
+
 def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
-    """The config of a variant. Raises UserError for an unknown one."""
-    if variant not in MODELS:
-        raise UserError(f"variant '{variant}' is unknown: use one of {', '.join(MODELS)}")
+    """The config of SIZE or SIZE_PHASE. Raises UserError for an unknown one."""
     if variant == "tiny":
         return to_config_dict(_tiny())
+    size, _, phase = variant.partition("_")
+    if size not in BATCH_SIZES or phase not in PHASES:
+        known = ["tiny", *(f"{size}_{phase}".strip("_") for size in BATCH_SIZES for phase in PHASES)]
+        raise UserError(f"variant '{variant}' is unknown: use one of {', '.join(known)}")
+    full = ClipShape.parse(PHASES[""]["clip"]).tokens(COMPRESSION)
     return to_config_dict(
         DitTraining(
-            clip="49x384x512",
-            compression="t8_s32_c128",
+            **PHASES[phase],
+            compression=str(COMPRESSION),
             text_tokens=77,
-            model=MODELS[variant],
+            model=MODELS[size],
             steps=200_000,
-            batch_size=256,
+            batch_size=BATCH_SIZES[size] * full // ClipShape.parse(PHASES[phase]["clip"]).tokens(COMPRESSION),
             eval_every=2_000,
             checkpoint_every=2_000,
         )

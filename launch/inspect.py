@@ -1,37 +1,93 @@
-"""What a config costs: python -m launch.inspect --config=configs/dit.py:server [--json]
+"""What a model costs, and how large its activations get.
 
-Parameters and FLOPs of one forward pass of one clip, by part; tokens, latent shape and bytes of the parameters.
-Works from shapes alone: no memory is taken and no accelerator is touched.
+python -m launch.inspect --config=configs/dit.py:server [--json]
+  Parameters and FLOPs of one forward pass of one clip, by part; bytes of the float32 parameters and of the largest
+  result of a matrix product in the compute dtype; tokens and latent shape. Works from shapes alone: no memory is
+  taken and no accelerator is touched.
+
+python -m launch.inspect --activations --model=RUN [--data=DIR] [--batches=N] [--json]
+  The largest absolute activations of a trained transformer on held-out clips, by kind and block, beside 65,504, the
+  largest number of a phone's fp16.
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from launch import cli
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.stages.activations import largest_activations
 from mobile_video_jax.stages.registry import build_stage
+from mobile_video_jax.train.progress import say
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The stage's config, FILE.py:VARIANT.")
+# Empty, not missing: a run brings its own config.
+flags.FLAGS["config"].value = ConfigDict()
+ACTIVATIONS = flags.DEFINE_bool("activations", False, "Measure the activations of the trained transformer --model.")
+MODEL = flags.DEFINE_string("model", None, "With --activations: the transformer's run directory.")
+DATA = flags.DEFINE_string("data", None, "With --activations: an encoded data set; the run's own if not given.")
+BATCHES = flags.DEFINE_integer("batches", None, "With --activations: batches of held-out clips.", lower_bound=1)
 JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
 
+COLUMNS = {
+    "parameters": "parameters",
+    "FLOPs": "flops",
+    "bytes": "bytes_by_part",
+    "largest activation": "activation_bytes",
+}
 
-def table(costs: dict[str, Any]) -> str:
+
+def cost_table(costs: dict[str, Any]) -> str:
     """The costs as text."""
+    columns = {title: costs[key] for title, key in COLUMNS.items() if key in costs}
     lines = [f"clip {costs['clip']}, latents {costs['latent_shape']}, {costs['tokens']} tokens"]
-    lines += [f"{'part':20}{'parameters':>16}{'FLOPs':>22}"]
+    lines.append(f"{'part':28}" + "".join(f"{title:>22}" for title in columns))
     for part in [*sorted({*costs["parameters"], *costs["flops"]} - {"total"}), "total"]:
-        lines.append(f"{part:20}{costs['parameters'].get(part, 0):>16,}{costs['flops'].get(part, 0):>22,}")
+        numbers = (f"{column[part]:,}" if part in column else "" for column in columns.values())
+        lines.append((f"{part:28}" + "".join(f"{number:>22}" for number in numbers)).rstrip())
     lines.append(f"{costs['bytes']:,} bytes of float32 parameters")
+    if "activation_bytes" in costs:
+        lines.append("largest activation: bytes of the largest matrix product of one block, in its compute dtype")
     if per_frame := costs.get("decoder_flops_per_512_frame"):
         lines.append(f"decoding a 512x512 frame of a 49-frame clip: {per_frame / 1e9:.1f} GFLOP")
     return "\n".join(lines)
 
 
+def activation_table(measured: dict[str, Any]) -> str:
+    """The largest activations as text."""
+    lines = [f"largest absolute activations in float32, {measured['clips']} held-out clips of {measured['data']}"]
+    lines.append(f"{'activation':26}{'block':>6}{'value':>12}{'headroom':>12}{'of squares':>12}")
+    for kind, entry in measured["activations"].items():
+        block = "-" if entry["block"] is None else entry["block"]
+        room = [entry[key] for key in ("headroom", "squares_headroom") if key in entry]
+        factors = "".join(f"{factor:>12,.5g}" for factor in room)
+        warning = "  overflows" if min(room) < 1 else ""
+        lines.append(f"{kind:26}{block:>6}{entry['value']:>12,.6g}{factors}{warning}")
+    lines.append("headroom: 65,504, the largest number of fp16, over the value; of squares, where a norm squares it,")
+    lines.append("over value^2: a norm that computes in fp16 overflows above 255")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    costs = build_stage(CONFIG.value.to_dict()).inspect()
-    print(json.dumps(costs) if JSON.value else table(costs) + "\n" + json.dumps(costs))
+    result, table = (_activations(), activation_table) if ACTIVATIONS.value else (_costs(), cost_table)
+    print(json.dumps(result) if JSON.value else table(result) + "\n" + json.dumps(result))
+
+
+def _costs() -> dict[str, Any]:
+    if MODEL.value or DATA.value or BATCHES.value:
+        raise UserError("--model, --data and --batches are for measuring a trained model: add --activations")
+    if not CONFIG.value:
+        raise UserError("--config is missing; for a trained model's activations use --activations --model=RUN")
+    return build_stage(CONFIG.value.to_dict()).inspect()
+
+
+def _activations() -> dict[str, Any]:
+    if CONFIG.value or not MODEL.value:
+        raise UserError("--activations measures a run, which has its own config: give --model=RUN and no --config")
+    return largest_activations(Path(MODEL.value), DATA.value or "", BATCHES.value or 0, say)
 
 
 if __name__ == "__main__":

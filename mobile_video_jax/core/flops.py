@@ -1,13 +1,17 @@
-"""Parameter and FLOP counts, read from the network itself rather than from formulas beside it."""
+"""Parameters, FLOPs and activations, counted in the network itself rather than by formulas beside it."""
 
 import collections
+import dataclasses
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 from jax.extend import core as jex_core
+
+# Names the part of the network that a path of module names belongs to.
+PartOf = Callable[[str], str]
 
 
 def count_parameters(params: Any) -> int:
@@ -15,24 +19,38 @@ def count_parameters(params: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
-def parameters_by_part(params: Any) -> dict[str, int]:
+def top_module(path: str) -> str:
+    """The first name that a module was given: a whole model has only its class's, alone or with a method's."""
+    names = [name for name in path.split("/") if not re.fullmatch(r"[A-Z]\w*(\..*)?", name)]
+    return names[0] if names else "other"
+
+
+def parameters_by_part(params: Any, part_of: PartOf = top_module) -> dict[str, int]:
     """Parameter counts by part of the network, and their total."""
     paths = jax.tree_util.tree_leaves_with_path(params)
-    return _by_part({"/".join(str(key.key) for key in path): math.prod(leaf.shape) for path, leaf in paths})
+    counts = {jax.tree_util.keystr(path, simple=True, separator="/"): math.prod(leaf.shape) for path, leaf in paths}
+    return _sums(counts, part_of)
 
 
-def flops_by_part(function: Callable[..., Any], *args: Any) -> dict[str, int]:
+def flops_by_part(function: Callable[..., Any], *args: Any, part_of: PartOf = top_module) -> dict[str, int]:
     """FLOPs of function(*args) by part of the network, and their total; see count_flops."""
-    return _by_part(count_flops(function, *args))
+    return _sums(count_flops(function, *args), part_of)
 
 
-def _by_part(values: dict[str, int]) -> dict[str, int]:
-    """Sums over repeated blocks: a part is the first name of a path that is not a whole model's or a block's."""
+def _sums(values: dict[str, int], part_of: PartOf) -> dict[str, int]:
     parts: collections.Counter[str] = collections.Counter()
     for path, value in values.items():
-        names = [name for name in path.split("/") if not re.fullmatch(r"(Dit|Vae)(\..*)?|blocks?|block_\d+", name)]
-        parts[names[0] if names else "other"] += value
+        parts[part_of(path)] += value
     return {"total": sum(values.values()), **dict(sorted(parts.items()))}
+
+
+def largest_products(function: Callable[..., Any], *args: Any, part_of: PartOf = top_module) -> dict[str, int]:
+    """Bytes of the largest result of a matrix product or convolution in each part of the network."""
+    largest: dict[str, int] = {}
+    for product in _products(function, *args):
+        part = part_of(product.scope)
+        largest[part] = max(product.bytes, largest.get(part, 0))
+    return dict(sorted(largest.items()))
 
 
 def count_flops(function: Callable[..., Any], *args: Any) -> dict[str, int]:
@@ -42,22 +60,37 @@ def count_flops(function: Callable[..., Any], *args: Any) -> dict[str, int]:
     Arguments may be arrays or jax.ShapeDtypeStruct: nothing is computed.
     """
     totals: collections.Counter[str] = collections.Counter()
-    _walk(jax.make_jaxpr(function)(*args).jaxpr, "", 1, totals)
+    for product in _products(function, *args):
+        totals[product.scope] += product.flops
     return dict(totals)
 
 
-def _walk(jaxpr: jex_core.Jaxpr, scope: str, repeat: int, totals: collections.Counter[str]) -> None:
+@dataclasses.dataclass(frozen=True)
+class _Product:
+    """A matrix product or convolution: who runs it, its FLOPs over all iterations, bytes of one result."""
+
+    scope: str
+    flops: int
+    bytes: int
+
+
+def _products(function: Callable[..., Any], *args: Any) -> Iterator[_Product]:
+    return _walk(jax.make_jaxpr(function)(*args).jaxpr, "", 1)
+
+
+def _walk(jaxpr: jex_core.Jaxpr, scope: str, repeat: int) -> Iterator[_Product]:
     for eqn in jaxpr.eqns:
         here = "/".join(part for part in (scope, str(eqn.source_info.name_stack)) if part)
         name = eqn.primitive.name
-        if name == "dot_general":
-            totals[here] += repeat * _dot_flops(eqn)
-        elif name == "conv_general_dilated":
-            totals[here] += repeat * _conv_flops(eqn)
+        if flops := {"dot_general": _dot_flops, "conv_general_dilated": _conv_flops}.get(name):
+            out: Any = eqn.outvars[0].aval
+            yield _Product(here, repeat * flops(eqn), out.size * out.dtype.itemsize)
         times = eqn.params["length"] if name == "scan" else 1
-        branches = eqn.params["branches"][:1] if name == "cond" else _inner(eqn)
+        # The last branch of lax.platform_dependent is the default: plain operations, which can be counted, unlike a
+        # kernel's blocks.
+        branches = eqn.params["branches"][-1:] if name == "cond" else _inner(eqn)
         for inner in branches:
-            _walk(getattr(inner, "jaxpr", inner), here, repeat * times, totals)
+            yield from _walk(getattr(inner, "jaxpr", inner), here, repeat * times)
 
 
 def _inner(eqn: jex_core.JaxprEqn) -> list[Any]:

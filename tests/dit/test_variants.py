@@ -1,0 +1,21 @@
+"""What every variant of configs/dit.py shares, at sizes that a test can run."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from configs.dit import MODELS
+from mobile_video_jax.dit.model import Dit
+from tests.dit.test_model import inputs
+
+SMALL = {"width": 24, "depth": 2, "heads": 2, "head_dim": 12, "ffn": 32, "blocks": (), "time_features": 16}
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("variant", MODELS)
+def test_a_fresh_model_predicts_exactly_zero(variant, scan):
+    model = Dit(dataclasses.replace(MODELS[variant], **SMALL, scan=scan))
+    velocity = jax.jit(lambda *x: model.apply(model.init(jax.random.key(0), *x), *x))(*inputs())
+    np.testing.assert_array_equal(velocity, np.zeros(inputs()[0].shape))

@@ -1,0 +1,63 @@
+"""launch.inspect as a user types it: a run's activations, tables, and flags that do not go together."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from tests.stages.test_activations import overflowing, write
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "launch.inspect", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_activations_of_a_run_are_a_table_and_json(tmp_path):
+    tiny.latents(tmp_path / "latents")
+    write(tmp_path / "dit", tmp_path / "elsewhere", overflowing())
+    arguments = ("--activations", f"--model={tmp_path}/dit", f"--data={tmp_path}/latents", "--batches=1")
+    process = start(*arguments)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0 and err == "activations: batch 1/1\n"
+    *text, last = out.splitlines()
+    measured = json.loads(last)
+    for entry in measured["activations"].values():
+        assert entry["headroom"] == pytest.approx(65_504 / entry["value"])
+        assert entry["value"] == max(entry.get("by_block", [entry["value"]]))
+    rows = {line.split()[0]: line.split()[1:] for line in text}
+    for kind, entry in measured["activations"].items():
+        assert rows[kind][:2] == ["-" if entry["block"] is None else str(entry["block"]), f"{entry['value']:,.6g}"]
+        overflows = min(entry["headroom"], entry.get("squares_headroom", np.inf)) < 1
+        assert len(rows[kind]) == 3 + ("squares_headroom" in entry) + overflows
+    assert rows["ffn/up"][-1] == "overflows"
+
+
+def test_costs_are_a_table_of_parts():
+    out, _ = start("--config=configs/dit.py:server").communicate(timeout=200)
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+    assert rows["ffn"] == ["939,810,816", "2,525,440,770,048", "3,759,243,264", "22,020,096"]
+    assert rows["self_attention_products"] == ["414,330,126,336", "115,605,504"]
+    assert rows["total"] == ["1,919,757,440", "4,896,005,292,032", "7,679,029,760"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--config is missing; for a trained model's activations use --activations --model=RUN"),
+        (("--activations",), "give --model=RUN and no --config"),
+        (("--activations", "--model=runs/dit", "--config=configs/dit.py"), "give --model=RUN and no --config"),
+        (("--config=configs/dit.py", "--batches=2"), "add --activations"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_one_line(arguments, message):
+    process = start(*arguments)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 2 and out == "" and err.startswith("error: ")
+    assert err.count("\n") == 1 and message in err
