@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import flax.linen as nn
@@ -70,7 +71,7 @@ def vae_config(videos: Path, **changes) -> VaeTraining:
 def vae_run(run: Path) -> Path:
     """A finished VAE run with random weights."""
     config = VaeTraining(clip=CLIP, model=VAE)
-    params = nn.unbox(init(Vae(VAE), jax.random.key(0), jnp.zeros((1, 9, 32, 32, 3))))
+    params = nn.unbox(jax.jit(partial(init, Vae(VAE)))(jax.random.key(0), jnp.zeros((1, 9, 32, 32, 3))))
     save_model(run, 1, params)
     LatentStats((0.1,) * 6, (0.5,) * 6).save(run)
     description = {"compression": COMPRESSION, "clip": CLIP}

@@ -1,4 +1,4 @@
-"""Video files of unknown origin: what they hold, clips cut from them, and small files written to be watched."""
+"""Video and image files of unknown origin: what they hold, clips cut from them, and small files to be watched."""
 
 import contextlib
 import dataclasses
@@ -19,9 +19,10 @@ from mobile_video_jax.core.arrays import Frames
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.files import replacing
 
-EXTENSIONS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".gif")
+# A still image is a video of one frame.
+EXTENSIONS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".gif", ".png", ".jpg", ".jpeg", ".webp")
 # Demuxers that may read a file. Others, such as ffconcat and HLS, would open further files that the content names.
-DEMUXERS = "mov,mp4,matroska,webm,avi,gif"
+DEMUXERS = "mov,mp4,matroska,webm,avi,gif,png_pipe,jpeg_pipe,webp_pipe"
 COMPLETE = 0.9  # share of the frames and of the seconds a container claims that must decode
 
 
@@ -114,7 +115,9 @@ def mp4_bytes(frames: Frames, fps: float | int, scale: int = 1, crf: int = 18) -
     even = frames.shape[1] % 2 == 0 and frames.shape[2] % 2 == 0
     pictures = (av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames)
     pixels = "yuv420p" if even else "yuv444p"
-    return _encoded(pictures, frames, "mp4", "libx264", pixels, fps, {"crf": str(crf), "preset": "veryfast"})
+    # In narrow frames mbtree reads memory that nothing has written: the same frames would give other files each time.
+    options = {"crf": str(crf), "preset": "veryfast", "mbtree": "0"}
+    return _encoded(pictures, frames, "mp4", "libx264", pixels, fps, options)
 
 
 def gif_bytes(frames: Frames, fps: float | int, scale: int = 1) -> bytes:
@@ -153,6 +156,9 @@ def _opened(source: bytes | Path) -> Iterator[tuple[InputContainer, VideoStream]
             if stream.codec_context is None:
                 raise UnreadableVideo("its codec is unknown")
             stream.codec_context.thread_count = 1  # callers decode many files at once
+            if container.format.name.endswith("_pipe"):
+                # A JPEG that stops early would come with grey for the rest.
+                stream.codec_context.options = {"err_detect": "explode"}
             yield container, stream
         except av.FFmpegError as error:
             raise UnreadableVideo(f"it does not decode: {error.strerror}") from error

@@ -1,4 +1,7 @@
 import io
+import os
+import subprocess
+import sys
 
 import av
 import numpy as np
@@ -7,7 +10,7 @@ import pytest
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.data import video_file
 from mobile_video_jax.data.video_file import Crop, UnreadableVideo, decode, gif_bytes, mp4_bytes, probe
-from tests.data.videos import CODECS, greys, levels, noise, write_video
+from tests.data.videos import CODECS, greys, image_bytes, levels, noise, write_video
 
 
 def quarters(count, height=24, width=32):
@@ -106,6 +109,37 @@ def test_truncated_without_a_frame_count(tmp_path):
         probe(data[: len(data) * 2 // 3])
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_a_still_image_is_a_clip_of_one_frame(suffix):
+    picture = quarters(1, 64, 128)[0]
+    data = image_bytes(picture, suffix)
+    info = probe(data)
+    assert (info.frames, info.height, info.width) == (1, 64, 128)
+    clip = decode(data, ClipShape(1, 32, 32))  # scaled to cover, cut at the centre
+    assert np.abs(clip[0].astype(int) - quarters(1, 32, 64)[0, :, 16:48]).mean() < 8
+    with pytest.raises(UnreadableVideo, match="2 frames from frame 0"):
+        decode(data, ClipShape(2, 32, 32))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_an_image_that_stops_early_is_refused(suffix):
+    data = image_bytes(noise(1, 96, 128)[0], suffix)
+    for share in (0.3, 0.9):
+        with pytest.raises(UnreadableVideo, match="damaged or truncated"):
+            probe(data[: int(share * len(data))])
+
+
+def test_a_photograph_comes_upright():
+    jpeg = image_bytes(quarters(1, 32, 64)[0], ".jpg")
+    # An EXIF segment of one field: orientation (0x0112) 6, which cameras write when held upright.
+    tiff = b"MM\0*\0\0\0\x08" + b"\0\x01" + b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0" + b"\0\0\0\0"
+    segment = b"\xff\xe1" + (2 + 6 + len(tiff)).to_bytes(2) + b"Exif\0\0" + tiff
+    data = jpeg[:2] + segment + jpeg[2:]
+    assert (probe(data).height, probe(data).width) == (64, 32)
+    upright = np.rot90(quarters(1, 32, 64)[0], -1)
+    assert np.abs(decode(data, ClipShape(1, 64, 32))[0].astype(int) - upright).mean() < 8
+
+
 def test_titles_in_other_encodings_do_not_matter(tmp_path):
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as container:
@@ -147,6 +181,20 @@ def test_a_lower_crf_loses_less():
     rough = np.repeat(noise(6, 32, 32)[..., :1], 3, axis=-1)
     fine, coarse = (decode(mp4_bytes(rough, 8, 1, crf), ClipShape(6, 32, 32)).astype(int) for crf in (2, 40))
     assert np.abs(fine - rough).mean() < np.abs(coarse - rough).mean() / 2
+
+
+def test_the_same_frames_give_the_same_mp4():
+    # glibc fills fresh memory with this byte, so that whatever reads it shows.
+    script = (
+        "import numpy as np, hashlib; from mobile_video_jax.data.video_file import mp4_bytes;"
+        "frames = np.random.default_rng(0).integers(0, 256, (8, 9, 4, 4, 3), np.uint8).repeat(8, 2).repeat(8, 3);"
+        "print(hashlib.sha256(b''.join(mp4_bytes(clip, 8) for clip in frames)).hexdigest())"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", script], env={**os.environ, "MALLOC_PERTURB_": fill}, capture_output=True)
+        for fill in ("1", "170")
+    ]
+    assert runs[0].stdout == runs[1].stdout != b""
 
 
 def test_gif_has_a_palette_of_its_own_colours(tmp_path):

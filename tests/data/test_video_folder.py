@@ -6,7 +6,7 @@ import pytest
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.folder_scan import scan
 from mobile_video_jax.data.video_folder import split_by_name
-from tests.data.videos import greys, noise, video_folder, write_captions, write_video
+from tests.data.videos import greys, image_bytes, noise, video_folder, write_captions, write_video
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,20 @@ def test_captions_with_a_byte_order_mark(tmp_path):
     clips, rejections = scan(tmp_path, 1)
     assert [clip.caption for clip in clips] == ["日本"]
     assert not rejections
+
+
+def test_still_images_are_clips_for_those_who_ask(tmp_path):
+    names = ["a.png", "b.jpg", "c.JPEG", "d.webp"]
+    for name in names:
+        suffix = "." + name[2:].lower().replace("jpeg", "jpg")
+        (tmp_path / name).write_bytes(image_bytes(greys(1)[0], suffix))
+    write_captions(tmp_path, *names)
+    clips, rejections = scan(tmp_path, min_frames=1)
+    assert [(clip.id, clip.info.frames) for clip in clips] == [(name, 1) for name in names]
+    assert not rejections
+    clips, rejections = scan(tmp_path, min_frames=2)
+    assert not clips
+    assert all("too short: 1 frames of the 2" in rejection.reason for rejection in rejections)
 
 
 def test_splits_depend_on_the_name_alone(tmp_path):

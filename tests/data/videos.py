@@ -1,5 +1,6 @@
 """Small real videos for tests; frame number i is a plain grey of level 8 i + 8, so that every frame tells its place."""
 
+import io
 import json
 from pathlib import Path
 
@@ -59,3 +60,15 @@ def video_folder(folder: Path, count: int, frames: int = 12) -> Path:
         write_video(folder / name, greys(frames))
     write_captions(folder, *names)
     return folder
+
+
+def image_bytes(frame: np.ndarray, suffix: str) -> bytes:
+    """One frame as a PNG, JPEG or WebP file."""
+    codec, pixels = {".png": ("png", "rgb24"), ".jpg": ("mjpeg", "yuvj420p"), ".webp": ("libwebp", "yuv420p")}[suffix]
+    file = io.BytesIO()
+    with av.open(file, "w", format="image2pipe") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = *frame.shape[:2], pixels
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return file.getvalue()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mobile_video_jax.data.video_file import probe
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.train.loop import train
 from tests import tiny
@@ -46,6 +47,16 @@ BAD_INPUT = {
     "no run": ("sample", ["--model={}/nowhere", "--prompt=a red circle", "--out={}/new"], "does not exist"),
     "empty prompt": ("sample", ["--model={}/dit", "--prompt=", "--out={}/new"], "has no words"),
     "long prompt": ("sample", ["--model={}/dit", "--prompt=" + "red " * 40, "--out={}/new"], "tokens"),
+    "two kinds of prompts": (
+        "sample",
+        ["--model={}/dit", "--prompt=a red circle", "--prompts={}/list.txt", "--out={}/new"],
+        "say what to draw with --prompt or with --prompts=FILE, one of the two",
+    ),
+    "image": (
+        "sample",
+        ["--model={}/dit", "--prompt=a red circle", "--image={}/a.png", "--out={}/new"],
+        "train one with --config.image_probability=0.3",
+    ),
     "unknown study": ("ablate", ["--study=everything", "--out={}/new"], "study 'everything' is unknown"),
     "impossible cell": ("ablate", ["--out={}/new", "--config.compressions=('t4_s64_c8',)"], "beyond this family"),
     "no VAE": ("evaluate", ["--model={}/dit", "--data={}/latents", "--out={}/new"], "stage 'dit', not 'vae'"),
@@ -101,3 +112,16 @@ def test_sample_writes_clips_and_says_where(folder):
         assert (folder / "samples" / name).stat().st_size > 500
         assert (folder / "samples" / name).with_suffix(".gif").stat().st_size > 500
     assert "2/2" in err
+
+
+def test_sample_draws_a_list_in_another_size(folder):
+    (folder / "list.txt").write_text("a red circle\n\na blue square\n")
+    arguments = [f"--prompts={folder}/list.txt", "--steps=1", "--guidance=1", "--clip=5x32x64", "--batch_size=1"]
+    process = start("sample", f"--model={folder}/dit", f"--out={folder}/list", *arguments)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert json.loads(out.splitlines()[-1])["clips"] == ["00000-a-red-circle.mp4", "00001-a-blue-square.mp4"]
+    info = probe(folder / "list" / "00001-a-blue-square.mp4")
+    assert (info.frames, info.height, info.width) == (5, 32, 64)
+    assert json.loads((folder / "list" / "samples.json").read_text())["sampling"]["shift"] == 1.0
+    assert "1/2" in err and "2/2" in err

@@ -1,0 +1,64 @@
+"""How latents are drawn with a transformer: the settings, and the pure function that follows them."""
+
+import dataclasses
+from typing import Any
+
+from jaxtyping import Array, Bool, Float
+
+from mobile_video_jax.core.arrays import Latents, TextMask, TextStates
+from mobile_video_jax.diffusion.conditioning import keeping_first, place_first, told_of_first
+from mobile_video_jax.diffusion.guidance import Guidance, guided
+from mobile_video_jax.diffusion.samplers import sample
+from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.nn.module import apply
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    """How clips are drawn: solver steps, guidance scale, time shift and solver; and how they are decoded.
+
+    `negative_prompt` takes the place of the empty caption, `guidance_*` are the fields of Guidance.
+    `chunk` latent frames are decoded at a time (0: all) and frames in tiles of `tile` pixels (0: whole), so that long
+    and large clips fit.
+    """
+
+    steps: int = 40
+    guidance: float = 5.0
+    shift: float = 1.0
+    solver: str = "euler"
+    chunk: int = 0
+    tile: int = 0
+    overlap: int = 0
+    negative_prompt: str = ""
+    guidance_low: float = 0.0
+    guidance_high: float = 1.0
+    guidance_rescale: float = 0.0
+
+
+def sample_latents(
+    dit: Dit,
+    config: SampleConfig,
+    params: Any,
+    noise: Latents,
+    text: TextStates,
+    mask: TextMask,
+    negative: tuple[TextStates, TextMask] | None = None,
+    image: tuple[Float[Array, "b 1 lh lw c"], Bool[Array, "b"]] | None = None,
+) -> Latents:
+    """Normalised latents drawn from noise for text states.
+
+    `negative` holds a negative prompt's states and mask; `image` first latent frames and which clips start from
+    theirs, the others being drawn freely. Raises UserError for settings that do not work.
+    """
+
+    def denoiser(x_t: Any, t: Any, text: Any, mask: Any) -> Any:
+        return apply(dit, params, x_t, t, text, mask)
+
+    guidance = Guidance(config.guidance, config.guidance_low, config.guidance_high, config.guidance_rescale)
+    if image is None:
+        velocity = guided(denoiser, text, mask, guidance, negative)
+    else:
+        first, given = image
+        noise = place_first(noise, first, given)
+        velocity = keeping_first(guided(told_of_first(denoiser, given), text, mask, guidance, negative), given)
+    return sample(velocity, noise, steps=config.steps, shift=config.shift, solver=config.solver)
