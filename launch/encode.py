@@ -18,6 +18,7 @@ CLIP = flags.DEFINE_multi_string(
     "clip", [], "Frames x height x width of the clips; may be repeated. The VAE's training clip without it."
 )
 TEXT_ENCODER = flags.DEFINE_string("text_encoder", "minilm", "The captions' encoder: minilm, clip:FOLDER or t5:FOLDER.")
+TEXT_TOKENS = flags.DEFINE_integer("text_tokens", 0, "Cuts longer captions, saying how; 0 cuts at the encoder's limit.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Clips encoded at once.")
 ROWS = flags.DEFINE_integer("rows", 1, "Devices that share each clip, cut by rows: for a few long or large clips.")
 SHARD_RECORDS = flags.DEFINE_integer("shard_records", 1024, "Records in a shard.")
@@ -31,6 +32,7 @@ def main() -> None:
         out,
         clips=CLIP.value,
         text_encoder=TEXT_ENCODER.value,
+        text_tokens=TEXT_TOKENS.value,
         batch_size=BATCH_SIZE.value,
         shard_records=SHARD_RECORDS.value,
         rows=ROWS.value,

@@ -91,7 +91,7 @@ def latents(folder: Path, *, train: int = 24, validation: int = 8, clips: Sequen
                 path = shard_path(folder, split, shape, shard, 2)
                 write_shard(path, [_record(rng, f"{split}-{i}", shape) for i in rows])
     manifest = {"clips": list(clips), "compression": COMPRESSION, "text_encoder": "minilm", "text_width": 384}
-    write_manifest(folder, {**manifest, "splits": splits})
+    write_manifest(folder, {**manifest, "text_tokens": 12, "splits": splits})
     return folder
 
 

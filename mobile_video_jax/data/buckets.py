@@ -45,5 +45,6 @@ def check_buckets(buckets: Sequence[ClipShape], videos: Sequence[ClipShape]) -> 
             longest, largest = max(video.frames for video in videos), max(videos, key=lambda v: v.height * v.width)
             raise UserError(
                 f"no video falls into bucket {bucket}: the longest has {longest} frames, the largest is "
-                f"{largest.height}x{largest.width}, and each goes to the nearest aspect ratio; leave this --clip out"
+                f"{largest.height}x{largest.width}, and each goes to the nearest shape, then to the longest clip it "
+                "has frames for; leave this --clip out"
             )

@@ -24,7 +24,7 @@ def shard_path(folder: Path, split: str, clip: ClipShape, index: int, count: int
 
 
 def write_shard(path: Path, records: Sequence[Record]) -> None:
-    """Writes records {latents, text_states, caption, id, attributes}, whole or not at all.
+    """Writes records {latents, text_states, caption, id, attributes}, whole or not at all, and a summary beside them.
 
     A record is a safetensors blob: arrays in float16, the rest as JSON bytes. Nothing in it can run code.
     """
@@ -39,6 +39,13 @@ def write_shard(path: Path, records: Sequence[Record]) -> None:
             }
             writer.write(safetensors.numpy.save(blob))
         writer.close()
+    write_json(path.with_suffix(".json"), {"text_tokens": max(len(record["text_states"]) for record in records)})
+
+
+def read_summary(path: Path) -> dict[str, Any] | None:
+    """What write_shard says of a shard, {text_tokens: those of its longest caption}; None where it is not finished."""
+    summary = path.with_suffix(".json")
+    return json.loads(summary.read_text()) if path.exists() and summary.exists() else None
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

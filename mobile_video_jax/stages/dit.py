@@ -178,6 +178,8 @@ class DitStage:
         for folder, manifest in encoded.items():
             for key in ("compression", "text_encoder", "text_width"):
                 _check_same(folder, key, manifest[key], getattr(self.config, key))
+            if manifest["text_tokens"] > self.config.text_tokens:
+                _check_same(folder, "text_tokens", manifest["text_tokens"], self.config.text_tokens)
             if LatentStats.load(folder / "vae") != LatentStats.load(folders[0] / "vae"):
                 raise UserError(f"{folder} and {folders[0]} were encoded by two VAEs: encode both with one")
         clips = sorted({clip for manifest in encoded.values() for clip in manifest["clips"]})

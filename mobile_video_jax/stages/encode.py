@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mobile_video_jax.core.clip import ClipShape
@@ -17,7 +18,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
 from mobile_video_jax.data.buckets import assign_buckets, check_buckets
 from mobile_video_jax.data.dataset import read_manifest
-from mobile_video_jax.data.latents import shard_path, write_manifest, write_shard
+from mobile_video_jax.data.latents import read_summary, shard_path, write_manifest, write_shard
 from mobile_video_jax.data.pipeline import captioned_clips, video_shapes
 from mobile_video_jax.parallel.mesh import MeshConfig, check_batch, make_mesh
 from mobile_video_jax.stages.bundle import VaeBundle, check_rows, copy_bundle, on_mesh
@@ -45,6 +46,7 @@ def encode_dataset(
     text_encoder: str,
     batch_size: int,
     shard_records: int,
+    text_tokens: int = 0,
     rows: int = 1,
 ) -> dict[str, Any]:
     """Encodes every split of a video data set and returns the manifest.
@@ -52,10 +54,13 @@ def encode_dataset(
     Each video is cut to that of `clips` (the VAE's training clip if empty) which suits it best, see data/buckets.py.
     A batch holds `batch_size` clips of the first shape, or as many of another as have no more pixels. Finished shards
     are kept, so a stopped job goes on where it was. Processes take shards in turn, and a process's devices share every
-    batch; `rows` of them share each clip. The manifest comes last: a folder without one is not finished. Raises
-    UserError where `out` was made from other inputs, and for clips that do not fit the videos.
+    batch; `rows` of them share each clip. Captions of more than `text_tokens` tokens (0: the encoder's limit) are cut.
+    The manifest comes last: a folder without one is not finished. Raises UserError where `out` was made from other
+    inputs, and for clips that do not fit the videos.
     """
     bundle, encoder = VaeBundle.load(vae_run), load_text_encoder(text_encoder)
+    if text_tokens:
+        encoder = encoder.limited_to(text_tokens)
     strides = bundle.vae.config.strides
     given = clips or [read_run(vae_run)["description"]["clip"]]
     shapes = [ClipShape.parse(clip).check(strides) for clip in dict.fromkeys(given)]
@@ -65,6 +70,7 @@ def encode_dataset(
         "compression": str(strides),
         "text_encoder": encoder.name,
         "text_width": encoder.width,
+        "text_limit": encoder.max_tokens,
         "vae": read_run(vae_run),
         "source": read_manifest(data),
         "splits": {
@@ -82,7 +88,11 @@ def encode_dataset(
     _claim(out, manifest)
     copy_bundle(vae_run, out / "vae")
     sizes = {shape: _batch_size(shape, shapes[0], batch_size, mesh.shape["data"]) for shape in shapes}
-    _encode_missing_shards(bundle, mesh, encoder, data, _jobs(out, members, shard_records), sizes)
+    jobs = _jobs(out, members, shard_records)
+    _encode_missing_shards(bundle, mesh, encoder, data, jobs, sizes)
+    multihost_utils.sync_global_devices("every process has written its shards")
+    summaries = [read_summary(job.path) for job in jobs]
+    manifest["text_tokens"] = max(summary["text_tokens"] for summary in summaries if summary)
     if jax.process_index() == 0:
         write_manifest(out, manifest)
     return manifest
@@ -147,7 +157,7 @@ def _encode_missing_shards(
     done = 0
     for index, job in enumerate(jobs):
         done += len(job.numbers)
-        if index % jax.process_count() == jax.process_index() and not job.path.exists():
+        if index % jax.process_count() == jax.process_index() and not read_summary(job.path):
             clips = captioned_clips(data, job.split, job.shape, job.numbers)
             write_shard(job.path, list(_encoded(encode, encoder, clips, batch_sizes[job.shape])))
             progress.report(done, job.path.name)

@@ -54,6 +54,14 @@ class TextEncoder:
                 states.update(zip(batch, self._forward([tokens[i] for i in batch], length), strict=True))
         return [states[i] for i in range(len(tokens))]
 
+    def limited_to(self, tokens: int) -> "TextEncoder":
+        """The same encoder, which cuts captions at fewer tokens. Raises UserError where it cannot take so many."""
+        if not 2 < tokens <= self.max_tokens:
+            raise UserError(f"{self.name} takes 3 to {self.max_tokens} tokens of a caption, not {tokens}")
+        tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
+        tokenizer.enable_truncation(tokens)
+        return dataclasses.replace(self, max_tokens=tokens, tokenizer=tokenizer)
+
     def _tokenize(self, captions: Sequence[str]) -> list[list[int]]:
         encodings = self.tokenizer.encode_batch(list(captions))
         for caption, encoding in zip(captions, encodings, strict=True):
