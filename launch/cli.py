@@ -3,18 +3,23 @@
 import errno
 import json
 import logging as python_logging
+import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import jax
 from absl import flags, logging
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.parallel.distributed import is_first, join
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+GONE = "cannot go on, as above or because another has gone: start the job again, it goes on from what is saved"
 # What the system refuses because of a path or a disk that the user can change.
 REFUSED = tuple(
     getattr(errno, name)
@@ -22,38 +27,55 @@ REFUSED = tuple(
 )
 
 
-def run(main: Callable[[], None]) -> NoReturn:
+def run(main: Callable[[], None], *, distributed: bool = False) -> NoReturn:
     """Parses sys.argv, calls `main` and exits.
 
     The status is 0, 2 after one line `error: …` on stderr for bad input, or 130 after Ctrl-C. Other exceptions are
-    bugs and keep their traceback.
+    bugs and keep their traceback. A `distributed` command has a flag that joins the processes of a job.
     """
     logging.use_absl_handler()  # to stderr, and without the INFO lines of absl and Orbax
     logging.set_verbosity(logging.WARNING)
     # Orbax leaves the futures of a failed save unread; the failure itself is told in our one line.
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
+    if distributed:
+        flags.DEFINE_bool("distributed", False, "Join the processes of a job, one a host.", module_name=sys.argv[0])
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
         print(_help())
         sys.exit(0)
     _parse()
     try:
+        if distributed and flags.FLAGS.distributed:
+            join()
         main()
     except UserError as error:
         _fail(str(error))
     except OSError as error:
         if error.errno not in REFUSED:
+            _leave_the_job()
             raise
         _fail(str(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except Exception:
+        _leave_the_job()
+        raise
     sys.exit(0)
 
 
 def finish(path: Path, summary: dict[str, Any]) -> None:
-    """Prints the result's path and the summary as the final line of JSON."""
-    print(path)
-    print(json.dumps(summary), flush=True)
+    """Prints the result's path and the summary as the final line of JSON; of several processes the first does."""
+    if not jax.distributed.is_initialized() or is_first():
+        print(path)
+        print(json.dumps(summary), flush=True)
+
+
+def _leave_the_job() -> None:
+    """Ends this process of a job at once. An orderly exit would wait for the others, and they for this one."""
+    if jax.distributed.is_initialized() and jax.process_count() > 1:
+        traceback.print_exc()
+        print(f"error: process {jax.process_index()} {GONE}", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def _parse() -> None:
@@ -86,7 +108,9 @@ def _said_of_flags(error: Exception) -> str:
 
 
 def _fail(message: str) -> NoReturn:
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    print("error:", " ".join(message.split()), file=sys.stderr, flush=True)
+    if jax.distributed.is_initialized():
+        os._exit(BAD_INPUT)  # see _leave_the_job
     sys.exit(BAD_INPUT)
 
 

@@ -72,4 +72,4 @@ def _requests() -> list[Request]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, distributed=True)

@@ -1,6 +1,7 @@
 """The text-to-video transformer's training stage."""
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable
@@ -34,11 +35,15 @@ from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.parts import part_of
 from mobile_video_jax.nn.module import apply
-from mobile_video_jax.stages.bundle import copy_bundle
+from mobile_video_jax.stages.bundle import VaeBundle, copy_bundle
+from mobile_video_jax.stages.sampling import SampleConfig
+from mobile_video_jax.stages.training_samples import TrainingSamples, first_captions
 from mobile_video_jax.train.checkpoint import restore_model
 from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
 from mobile_video_jax.vae.latent_stats import LatentStats
+
+SAMPLE_STEPS = 10  # a quarter of what launch.sample takes: enough to see whether a run learns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +54,7 @@ class DitTraining(TrainConfig):
     A batch holds clips of one shape, at most `token_budget` tokens (0: those of `batch_size` times `clip`); for
     `image_share` and `pad_durations` see Mix. With probability `image_probability` a clip's first latent frame is
     given, so that the model learns to go on from an image. Times are shifted by `time_shift`, or by the clip's tokens.
+    Every `sample_every` steps (0: never) `sample_clips` clips are drawn into the run, see TrainingSamples.
     """
 
     stage: str = "dit"
@@ -64,6 +70,8 @@ class DitTraining(TrainConfig):
     image_probability: float = 0.0
     time_shift: float = 1.0
     shift_follows_tokens: bool = False
+    sample_every: int = 0
+    sample_clips: int = 4
     model: DitConfig = dataclasses.field(default_factory=DitConfig)
 
 
@@ -71,6 +79,8 @@ class DitStage:
     """Flow matching on normalised latents."""
 
     def __init__(self, config: DitTraining):
+        if config.sample_clips < 1:
+            raise UserError(f"sample_clips must be 1 or more, not {config.sample_clips}; sample_every=0 draws none")
         self.config = config
         self.strides = Compression.parse(config.compression)
         self.clip = ClipShape.parse(config.clip)
@@ -84,6 +94,10 @@ class DitStage:
             "text": jax.ShapeDtypeStruct((batch, cfg.text_tokens, cfg.text_width), jnp.float32),
             "text_mask": jax.ShapeDtypeStruct((batch, cfg.text_tokens), jnp.bool_),
         }
+
+    @property
+    def sample_every(self) -> int:
+        return self.config.sample_every
 
     @property
     def frozen(self) -> frozenset[str]:
@@ -158,11 +172,11 @@ class DitStage:
             process_count=jax.process_count(),
         )
 
-    def batch_size(self, clip: ClipShape) -> int:
+    def batch_size(self, clip: ClipShape, devices: int | None = None) -> int:
         """Clips of one shape in a batch: what the token budget holds, in whole shares for devices and accumulation."""
         cfg, tokens = self.config, clip.tokens(self.strides)
         budget = cfg.token_budget or cfg.batch_size * self.clip.tokens(self.strides)
-        data, fsdp, _ = cfg.mesh.sizes(jax.device_count())
+        data, fsdp, _ = cfg.mesh.sizes(devices or jax.device_count())
         share = math.lcm(data * fsdp, cfg.optimizer.accumulate)
         if budget < share * tokens:
             raise UserError(
@@ -187,10 +201,16 @@ class DitStage:
             _check_same(folders[0], "clip", " or ".join(clips), str(self.clip))
         return folders
 
-    def cost(self) -> Cost:
-        size = self.batch_size(self.clip)
+    def abstract_batch(self, devices: int | None = None) -> Batch:
+        batch = self._inputs(self.batch_size(self.clip, devices))
+        if self.config.pad_durations:
+            batch["latent_mask"] = jax.ShapeDtypeStruct(batch["latents"].shape[:4], jnp.bool_)
+        return batch
+
+    def cost(self, devices: int | None = None) -> Cost:
+        size = self.batch_size(self.clip, devices)
         params = nn.unbox(jax.eval_shape(self.init, jax.random.key(0)))
-        flops = count_flops(self.loss, params, self._inputs(size), jax.random.key(0))
+        flops = count_flops(self.loss, params, self.abstract_batch(devices), jax.random.key(0))
         # The backward pass costs two products for each one of the forward pass.
         return Cost(size * self.clip.tokens(self.strides), 3 * sum(flops.values()))
 
@@ -222,6 +242,17 @@ class DitStage:
     def start(self, run: Path) -> None:
         """Copies the VAE of the latents into the run, which then holds all that sampling needs."""
         copy_bundle(self._checked_data()[0] / "vae", run / "vae")
+
+    def sample(self, params: Params, step: int, run: Path) -> dict[str, float]:
+        return self._samples.write(params, run / "samples" / str(step))
+
+    @functools.cached_property
+    def _samples(self) -> TrainingSamples:
+        cfg, data = self.config, self._checked_data()[0]
+        config = SampleConfig(SAMPLE_STEPS, shift=self.time_shift(self.clip.tokens(self.strides)))
+        captions, world = first_captions(data, cfg.sample_clips)
+        vae = VaeBundle.load(data / "vae")
+        return TrainingSamples(self.dit, config, self.latent_shape, cfg.text_tokens, captions, vae, world)
 
     def finish(self, run: Path, params: Params, progress: Callable[[str], None]) -> None:
         """A transformer leaves nothing beside its checkpoints."""

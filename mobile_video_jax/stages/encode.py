@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mobile_video_jax.core.clip import ClipShape
@@ -20,6 +19,7 @@ from mobile_video_jax.data.buckets import assign_buckets, check_buckets
 from mobile_video_jax.data.dataset import read_manifest
 from mobile_video_jax.data.latents import read_summary, shard_path, write_manifest, write_shard
 from mobile_video_jax.data.pipeline import captioned_clips, video_shapes
+from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 from mobile_video_jax.parallel.mesh import MeshConfig, check_batch, make_mesh
 from mobile_video_jax.stages.bundle import VaeBundle, check_rows, copy_bundle, on_mesh
 from mobile_video_jax.text.encoder import TextEncoder, load_text_encoder
@@ -85,15 +85,17 @@ def encode_dataset(
     check_batch(batch_size, mesh)
     for shape in shapes:
         check_rows(bundle, shape, rows)
-    _claim(out, manifest)
-    copy_bundle(vae_run, out / "vae")
+    if is_first():
+        _claim(out, manifest)
+        copy_bundle(vae_run, out / "vae")
+    wait_for_all("the folder is claimed")
     sizes = {shape: _batch_size(shape, shapes[0], batch_size, mesh.shape["data"]) for shape in shapes}
     jobs = _jobs(out, members, shard_records)
     _encode_missing_shards(bundle, mesh, encoder, data, jobs, sizes)
-    multihost_utils.sync_global_devices("every process has written its shards")
+    wait_for_all("every process has written its shards")
     summaries = [read_summary(job.path) for job in jobs]
     manifest["text_tokens"] = max(summary["text_tokens"] for summary in summaries if summary)
-    if jax.process_index() == 0:
+    if is_first():
         write_manifest(out, manifest)
     return manifest
 

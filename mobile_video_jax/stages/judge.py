@@ -1,7 +1,9 @@
 """How good a trained VAE is, on clips it has not seen."""
 
 import dataclasses
+import functools
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,14 @@ from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.pipeline import captioned_clips
-from mobile_video_jax.evals.interval import Score, bootstrap_mean
+from mobile_video_jax.evals.interval import Score
 from mobile_video_jax.evals.lattice import Lattice, flat_clips, lattice
 from mobile_video_jax.evals.reconstruction import flicker, psnr, ssim
 from mobile_video_jax.evals.spectrum import dct_curve, high_frequency_share
 from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
 from mobile_video_jax.stages.bundle import VaeBundle, check_rows, on_mesh
+from mobile_video_jax.stages.clip_scores import PerClip, mean_scores
+from mobile_video_jax.stages.evaluate import check_held_out
 from mobile_video_jax.vae.pixels import to_bytes, to_signed
 
 BLOCK = 8  # side of the DCT's tiles, in latent places and in pixels
@@ -27,22 +31,32 @@ BLOCK = 8  # side of the DCT's tiles, in latent places and in pixels
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """Held-out clips, what the VAE makes of them, and the scores."""
+    """Held-out clips with their ids and captions, what the VAE makes of them, and the scores of each."""
 
     clips: Clips
+    ids: list[str]
+    prompts: list[str]
     decoded: Clips
-    psnr: np.ndarray
-    scores: dict[str, Score]
+    per_clip: PerClip
     spectrum: dict[str, np.ndarray]
     lattice: Lattice
 
+    @functools.cached_property
+    def scores(self) -> dict[str, Score]:
+        """The means over clips; a clip that comes back exactly has no PSNR."""
+        return mean_scores(self.per_clip)
+
     def numbers(self) -> dict[str, Any]:
         """Every figure as plain values."""
+        return {"metrics": {name: dataclasses.asdict(score) for name, score in self.scores.items()}, **self.curves()}
+
+    def curves(self) -> dict[str, Any]:
+        """The figures that are not means over clips."""
+        found = dataclasses.asdict(self.lattice)
         return {
-            "metrics": {name: dataclasses.asdict(score) for name, score in self.scores.items()},
             "spectrum": {name: curve.tolist() for name, curve in self.spectrum.items()},
             "high_frequency": {name: high_frequency_share(x) for name, x in self.spectrum.items() if len(x) > 1},
-            "lattice": dataclasses.asdict(self.lattice),
+            "lattice": {name: value if math.isfinite(value) else None for name, value in found.items()},
         }
 
 
@@ -56,10 +70,10 @@ def judge(
 
     `code` maps a clip [1 t h w 3] to its normalised latents and its decoded form; in one pass if None.
     """
-    if split == "train":
-        raise UserError("a VAE is judged on clips it has not seen: use the split validation or test")
+    check_held_out(split)
     code = code or whole_clips(bundle)
-    clips = np.stack([item["video"] for item in itertools.islice(captioned_clips(data, split, clip), count)])
+    items = list(itertools.islice(captioned_clips(data, split, clip), count))
+    clips = np.stack([item["video"] for item in items])
     latents, decoded = _each(code, clips)
     per_clip = {"psnr": psnr(clips, decoded), "ssim": ssim(clips, decoded)}
     if clip.frames > 1:
@@ -68,9 +82,10 @@ def judge(
     _, flat = _each(code, flat_clips(clip))
     return Judgement(
         clips,
+        [item["id"] for item in items],
+        [item["caption"] for item in items],
         decoded,
-        per_clip["psnr"],
-        {name: bootstrap_mean(values) for name, values in per_clip.items()},
+        per_clip,
         {"latents": dct_curve(latents, block), "rgb": dct_curve(clips / np.float32(127.5) - 1, block)},
         lattice(flat, bundle.vae.config.strides.space),
     )

@@ -27,12 +27,21 @@ def judgement_blocks(judgements: Mapping[str, Judgement], fps: float | int) -> l
     return [table, *galleries, _spectrum(next(iter(judgements.values())))]
 
 
+def worst_clips(made: Judgement, fps: float | int) -> Gallery:
+    """The four clips of lowest PSNR."""
+    order = np.argsort(made.per_clip["psnr"], kind="stable")[:4]
+    return Gallery(
+        [GalleryRow(made.prompts[i], _pair(made, i)) for i in order.tolist()], "The clips of lowest PSNR.", fps
+    )
+
+
 def _views(made: Judgement) -> list[ClipView]:
-    return [
-        view
-        for i in range(min(4, len(made.clips)))
-        for view in (ClipView(made.clips[i], "real"), ClipView(made.decoded[i], f"decoded, {made.psnr[i]:.1f} dB"))
-    ]
+    return [view for i in range(min(4, len(made.clips))) for view in _pair(made, i)]
+
+
+def _pair(made: Judgement, i: int) -> list[ClipView]:
+    decibels = f"decoded, {made.per_clip['psnr'][i]:.1f} dB"
+    return [ClipView(made.clips[i], "real"), ClipView(made.decoded[i], decibels)]
 
 
 def _spectrum(made: Judgement) -> Curves:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from mobile_video_jax.core.flops import count_flops, count_parameters, flops_by_
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.data.pipeline import clip_batches
 from mobile_video_jax.nn.module import apply, init
+from mobile_video_jax.parallel.distributed import is_first, wait_for_all
+from mobile_video_jax.parallel.mesh import put_batch, replicated
 from mobile_video_jax.train.checkpoint import restore_model
 from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.run import read_run
@@ -58,6 +61,8 @@ class VaeTraining(TrainConfig):
 
 class VaeStage:
     """Reconstruction of clips through a sampled posterior."""
+
+    sample_every = 0
 
     def __init__(self, config: VaeTraining):
         self.config = config
@@ -130,6 +135,10 @@ class VaeStage:
             metrics["psnr_image"] = _psnr(video, apply(self.vae, params, posterior.mean, image, method="decode"))
         return metrics
 
+    def sample(self, params: Params, step: int, run: Path) -> dict[str, float]:
+        """`evaluate_batch` measures what a VAE decodes: there is nothing to sample."""
+        return {}
+
     def train_batches(self) -> grain.IterDataset:
         cfg = self.config
         self._source()  # a wrong one is told before a run directory is made
@@ -157,11 +166,14 @@ class VaeStage:
             process_count=jax.process_count(),
         )
 
-    def cost(self) -> Cost:
+    def abstract_batch(self, devices: int | None = None) -> Batch:
+        shape = (self.config.batch_size, self.clip.frames, self.clip.height, self.clip.width, 3)
+        return {"video": jax.ShapeDtypeStruct(shape, jnp.uint8)}
+
+    def cost(self, devices: int | None = None) -> Cost:
         size = self.config.batch_size
         params = nn.unbox(jax.eval_shape(self.init, jax.random.key(0)))
-        video = jax.ShapeDtypeStruct((size, self.clip.frames, self.clip.height, self.clip.width, 3), jnp.uint8)
-        flops = count_flops(self.loss, params, {"video": video}, jax.random.key(0))
+        flops = count_flops(self.loss, params, self.abstract_batch(), jax.random.key(0))
         # The backward pass costs two products for each one of the forward pass.
         return Cost(size * self.clip.tokens(self.config.model.strides), 3 * sum(flops.values()))
 
@@ -198,11 +210,18 @@ class VaeStage:
         """Measures the latents' mean and standard deviation on training clips of `data` and stores them in the run."""
         if self.config.freeze_encoder:
             return
-        progress(f"vae: measuring the latents of {self.config.stats_batches} batches")
-        encode = jax.jit(lambda params, video: apply(self.vae, params, to_signed(video), method="encode").mean)
-        cfg = self.config
+        cfg, mesh = self.config, jax.tree.leaves(params)[0].sharding.mesh
+        progress(f"vae: measuring the latents of {cfg.stats_batches} batches")
+
+        @partial(jax.jit, out_shardings=replicated(mesh))
+        def encode(params: Params, batch: Batch) -> jax.Array:
+            return apply(self.vae, params, to_signed(batch["video"]), method="encode").mean
+
         batches = itertools.islice(self._batches(cfg.data, "train", cfg.batch_size, train=True), cfg.stats_batches)
-        LatentStats.measure([np.asarray(encode(params, batch["video"])) for batch in batches]).save(run)
+        latents = [np.asarray(encode(params, put_batch({"video": batch["video"]}, mesh))) for batch in batches]
+        if is_first():
+            LatentStats.measure(latents).save(run)
+        wait_for_all("the latents' statistics are written")
 
 
 def _joined(batches: tuple[Batch, Batch]) -> Batch:

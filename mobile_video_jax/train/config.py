@@ -28,7 +28,11 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """The keys that all stages share; a stage's own config adds to them."""
+    """The keys that all stages share; a stage's own config adds to them.
+
+    `profile` names the steps to trace, "10-12". A step that takes `hang_seconds` makes every thread's stack go to
+    stderr, again and again until it ends; compiling counts.
+    """
 
     stage: str = ""
     data: str = ""
@@ -42,5 +46,7 @@ class TrainConfig:
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     loader_threads: int = 4
+    profile: str = ""
+    hang_seconds: int = 1800
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)

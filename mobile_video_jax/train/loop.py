@@ -1,7 +1,7 @@
 """The one training loop."""
 
+import faulthandler
 import math
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,23 @@ from jax.sharding import Mesh
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.flops import count_parameters
+from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 from mobile_video_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, put_batch, replicated
 from mobile_video_jax.train.checkpoint import Checkpoints, abstract
+from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.metrics import MetricsLog
 from mobile_video_jax.train.optimizer import make_optimizer
+from mobile_video_jax.train.preemption import Preemption
 from mobile_video_jax.train.progress import Progress, duration, say
-from mobile_video_jax.train.run import open_run, read_run
+from mobile_video_jax.train.run import check_run, open_run, read_run
+from mobile_video_jax.train.sessions import record_session
 from mobile_video_jax.train.stage import Stage
 from mobile_video_jax.train.state import TrainState, create_state, state_shardings
 from mobile_video_jax.train.step import make_step
+from mobile_video_jax.train.step_profile import StepProfile
+from mobile_video_jax.train.timers import Timers
+
+STDERR = 2  # the file descriptor: stacks are written while Python cannot run
 
 
 class TrainingDiverged(Exception):
@@ -37,32 +45,52 @@ def train(stage: Stage, run: Path) -> dict[str, Any]:
 
     Returns step, loss, workdir and seconds. Raises TrainingDiverged, Preempted, and UserError for bad input.
     """
-    config, started = stage.config, time.monotonic()
+    started, timers = time.monotonic(), Timers()
+    with timers.compilation():
+        with timers("start"):
+            loop = _start(stage, run, timers)
+        try:
+            state, loss = loop.run()
+        finally:
+            loop.close()
+        stage.finish(run, state.ema, say)
+    summary = {"step": int(state.step), "loss": loss, "workdir": str(run)}
+    return summary | {"seconds": time.monotonic() - started, "goodput": timers.seconds}
+
+
+def _start(stage: Stage, run: Path, timers: Timers) -> "_Loop":
+    """Opens everything. Bad data and a missing starting point are found before anything is written."""
+    config = stage.config
     mesh = make_mesh(config.mesh)
-    check_batch(config.batch_size, mesh)
-    if config.batch_size % config.optimizer.accumulate:
-        raise UserError(f"batch_size {config.batch_size} does not divide by accumulate {config.optimizer.accumulate}")
-    # Bad data and a missing starting point are found before anything is written.
+    _check_batch(config, mesh)
+    profile = StepProfile(config.profile, run / "profile")
     batches, _ = iter(stage.train_batches()), stage.eval_batches()
     if config.init_from:
         read_run(Path(config.init_from))
-    open_run(run, config, stage.description())
-    stage.start(run)
-    checkpoints = Checkpoints(run, keep=config.keep_checkpoints)
-    try:
-        state, loss = _Loop(stage, run, mesh, checkpoints, batches).run()
-    finally:
-        checkpoints.close()
-    stage.finish(run, state.ema, say)
-    return {"step": int(state.step), "loss": loss, "workdir": str(run), "seconds": time.monotonic() - started}
+    check_run(run, config)
+    wait_for_all("every process has checked the run directory")
+    if is_first():
+        open_run(run, config, stage.description())
+        stage.start(run)
+    wait_for_all("the run directory is there")
+    return _Loop(stage, run, mesh, batches, profile, timers)
+
+
+def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
+    check_batch(config.batch_size, mesh)
+    if config.batch_size % config.optimizer.accumulate:
+        raise UserError(f"batch_size {config.batch_size} does not divide by accumulate {config.optimizer.accumulate}")
 
 
 class _Loop:
     """The state of one call of `train`: what is compiled, what runs on the device, what waits to be logged."""
 
-    def __init__(self, stage: Stage, run: Path, mesh: Mesh, checkpoints: Checkpoints, batches: grain.DatasetIterator):
-        self.stage, self.config, self.mesh = stage, stage.config, mesh
-        self.checkpoints, self.batches = checkpoints, batches
+    def __init__(
+        self, stage: Stage, run: Path, mesh: Mesh, batches: grain.DatasetIterator, profile: StepProfile, timers: Timers
+    ):
+        self.stage, self.config, self.run_folder, self.mesh = stage, stage.config, run, mesh
+        self.batches, self.profile, self.timers = batches, profile, timers
+        self.checkpoints = Checkpoints(run, keep=self.config.keep_checkpoints)
         optimizer = make_optimizer(self.config.optimizer, self.config.steps)
         shapes, shardings = state_shardings(stage, optimizer, mesh)
         self.state = self._initial_state(optimizer, shapes, shardings)
@@ -72,9 +100,11 @@ class _Loop:
             in_shardings=(shardings.ema, batch_sharding(mesh), replicated(mesh)),
             out_shardings=replicated(mesh),
         )
-        self.log = MetricsLog(run, resumed_step=int(self.state.step))
-        self.progress = Progress(f"{self.config.stage}:", self.config.steps, done=int(self.state.step))
-        self.terminated = False
+        self.first_step = self.done = int(self.state.step)
+        self.log = MetricsLog(run, resumed_step=self.first_step, write=is_first())
+        self.say = say if is_first() else lambda text: None
+        self.progress = Progress(f"{self.config.stage}:", self.config.steps, done=self.first_step, write=self.say)
+        self.preemption = Preemption()
         self.waited = 0.0
 
     def _initial_state(self, optimizer: Any, shapes: TrainState, shardings: TrainState) -> TrainState:
@@ -93,46 +123,62 @@ class _Loop:
 
     def run(self) -> tuple[TrainState, float]:
         """Steps until the end; returns the last state and loss."""
-        previous = signal.signal(signal.SIGTERM, self._terminate)
-        try:
+        with self.preemption.watched(), self.timers("steps"):
             loss = self._steps()
-            return self.state, loss
-        finally:
-            signal.signal(signal.SIGTERM, previous)
-            self.log.close()
+        return self.state, loss
 
-    def _terminate(self, *_: Any) -> None:
-        self.terminated = True
+    def close(self) -> None:
+        """Waits until the checkpoints are on disk, and records what the time went into."""
+        faulthandler.cancel_dump_traceback_later()
+        self.profile.close()
+        self.log.close()
+        with self.timers("save"):
+            self.checkpoints.close()
+        if is_first():
+            record_session(self.run_folder, (self.first_step, self.done), self.timers.seconds, self.mesh)
 
     def _steps(self) -> float:
-        config, step = self.config, int(self.state.step)
+        config, step, stop = self.config, self.first_step, False
         loss = self.log.last.get("loss", math.nan)
         pending: tuple[int, np.ndarray, Any] | None = None
-        while step < config.steps and not self.terminated:
-            started = time.monotonic()
-            batch = next(self.batches)
-            self.waited += time.monotonic() - started
+        while step < config.steps and not stop:
+            faulthandler.dump_traceback_later(config.hang_seconds, repeat=True, file=STDERR)
+            batch = self._next_batch()
             records = batch.pop("record")
+            self.profile.before(step + 1)
             self.state, metrics = self.step(self.state, put_batch(batch, self.mesh))
+            self.profile.after(step + 1, metrics)
             # Reading the step before last keeps the device busy while the host waits.
             if pending:
                 loss = self._finish_step(*pending)
             step, pending = step + 1, (step + 1, records, metrics)
-            if self._due(step, config.eval_every) or self._due(step, config.checkpoint_every):
+            if any(self._due(step, period) for period in self._pauses()):
                 loss, pending = self._finish_step(*pending), None
                 self._save_if_due(step)
+            self.done, stop = step, self.preemption.stop_after(step)
         if pending:
             loss = self._finish_step(*pending)
-        if self.terminated:
+        if stop:
             self._save(step)
             raise Preempted(f"SIGTERM: step {step} is saved; the same command goes on from there")
         return loss
 
+    def _next_batch(self) -> dict[str, np.ndarray]:
+        started = time.monotonic()
+        with self.timers("data"):
+            batch = next(self.batches)
+        self.waited += time.monotonic() - started
+        return batch
+
+    def _pauses(self) -> tuple[int, ...]:
+        """The periods of what needs the state of its own step."""
+        return self.config.eval_every, self.config.checkpoint_every, self.stage.sample_every
+
     def _due(self, step: int, period: int) -> bool:
-        return step % period == 0 or step == self.config.steps
+        return period > 0 and (step % period == 0 or step == self.config.steps)
 
     def _finish_step(self, step: int, records: np.ndarray, metrics: Any) -> float:
-        """Reads a step's metrics, checks and logs them; evaluates where it is time."""
+        """Reads a step's metrics, checks and logs them; evaluates and samples where it is time."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
             raise TrainingDiverged(
@@ -140,12 +186,16 @@ class _Loop:
                 f"batch records {records.tolist()}: lower optimizer.learning_rate or look at these records"
             )
         evaluated = self._due(step, self.config.eval_every)
-        if evaluated or self._due(step, self.config.log_every):
+        sampled = self._due(step, self.stage.sample_every)
+        if evaluated or sampled or self._due(step, self.config.log_every):
             rate = self.progress.report(step, f"loss {values['loss']:.4f}")
             values |= {"steps_per_second": rate, "data_wait_seconds": self.waited}
             self.waited = 0.0
-            if evaluated:
-                values |= self._evaluate(step)
+            with self.timers("evaluate"):
+                if evaluated:
+                    values |= self._evaluate(step)
+                if sampled:
+                    values |= self._sample(step)
             self.log.write(step, values)
         return values["loss"]
 
@@ -156,10 +206,19 @@ class _Loop:
             batch.pop("record")
             rows.append(self.evaluate_batch(self.state.ema, put_batch(batch, self.mesh), jax.random.key(i)))
         means = {f"eval_{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        text = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
-        say(f"{self.config.stage}: step {step}  {text}  ({duration(time.monotonic() - started)})")
-        self.progress.skip_time()
+        self._say_beside_training(step, means, started)
         return means
+
+    def _sample(self, step: int) -> dict[str, float]:
+        started = time.monotonic()
+        metrics = self.stage.sample(self.state.ema, step, self.run_folder)
+        self._say_beside_training(step, metrics, started)
+        return metrics
+
+    def _say_beside_training(self, step: int, metrics: dict[str, float], started: float) -> None:
+        text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        self.say(f"{self.config.stage}: step {step}  {text}  ({duration(time.monotonic() - started)})")
+        self.progress.skip_time()
 
     def _save_if_due(self, step: int) -> None:
         if self._due(step, self.config.checkpoint_every):
@@ -168,4 +227,5 @@ class _Loop:
 
     def _save(self, step: int) -> None:
         if self.checkpoints.latest != step:
-            self.checkpoints.save(self.state, self.batches.get_state())
+            with self.timers("save"):
+                self.checkpoints.save(self.state, self.batches.get_state())

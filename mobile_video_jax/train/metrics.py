@@ -12,28 +12,35 @@ NAME = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Appends one JSON line a logged step. A resumed run drops the lines past the step that it resumes from."""
+    """Appends one JSON line a logged step. A resumed run drops the lines past the step that it resumes from.
 
-    def __init__(self, run: Path, *, resumed_step: int):
+    Of several processes one writes, and all know the `last` values.
+    """
+
+    def __init__(self, run: Path, *, resumed_step: int, write: bool = True):
         path = run / NAME
-        lines = read_metrics(run)
-        with replacing(path) as temporary:
-            kept = [line for line in lines if line["step"] <= resumed_step]
-            self.last: dict[str, Any] = kept[-1] if kept else {}
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("a", buffering=1)
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=resumed_step)
+        kept = [line for line in read_metrics(run) if line["step"] <= resumed_step]
+        self.last: dict[str, Any] = kept[-1] if kept else {}
+        self._write = write
+        if write:
+            with replacing(path) as temporary:
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            self._file = path.open("a", buffering=1)
+            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=resumed_step)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Records the values of one step."""
+        if not self._write:
+            return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flushes both."""
-        self._file.close()
-        self._board.close()
+        if self._write:
+            self._file.close()
+            self._board.close()
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

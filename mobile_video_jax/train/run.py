@@ -16,24 +16,25 @@ NAME = "run.json"
 
 # What may change when a run goes on: how long, how often it reports, and on which devices.
 MAY_CHANGE = (
-    *("steps", "log_every", "eval_every", "eval_batches", "checkpoint_every", "keep_checkpoints"),
+    *("steps", "log_every", "eval_every", "eval_batches", "sample_every", "sample_clips"),
+    *("checkpoint_every", "keep_checkpoints", "profile", "hang_seconds"),
     *("mesh", "loader_threads", "data", "init_from"),
 )
 
 
-def open_run(run: Path, config: TrainConfig, description: dict[str, Any]) -> None:
-    """Writes run.json into a new run directory, or checks that an existing one was made with the same config.
-
-    Raises UserError where the folder holds another run, naming the first key that differs, or something else.
-    """
-    values = json.loads(json.dumps(dataclasses.asdict(config)))
+def check_run(run: Path, config: TrainConfig) -> None:
+    """Raises UserError where the folder holds a run of another config, naming the first key, or something else."""
     if (run / NAME).exists():
-        _check_same(run, read_json(run / NAME)["config"], values)
-        return
-    if run.exists() and any(run.iterdir()):
+        _check_same(run, read_json(run / NAME)["config"], _plain(config))
+    elif run.exists() and any(run.iterdir()):
         raise UserError(f"{run} is not empty and holds no run: name a new folder with --workdir")
-    run.mkdir(parents=True, exist_ok=True)
-    write_run(run, config.stage, values, description)
+
+
+def open_run(run: Path, config: TrainConfig, description: dict[str, Any]) -> None:
+    """Writes run.json into a new run directory."""
+    if not (run / NAME).exists():
+        run.mkdir(parents=True, exist_ok=True)
+        write_run(run, config.stage, _plain(config), description)
 
 
 def write_run(run: Path, stage: str, config: dict[str, Any], description: dict[str, Any]) -> None:
@@ -57,6 +58,10 @@ def read_run(run: Path, stage: str | None = None) -> dict[str, Any]:
     if stage is not None and record["stage"] != stage:
         raise UserError(f"{run} is a run of stage '{record['stage']}', not '{stage}': name another run")
     return record
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def _check_same(run: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

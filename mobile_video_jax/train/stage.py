@@ -31,12 +31,17 @@ class Stage(Protocol):
     `init` returns parameters that carry their logical axis names; their top-level names are the parts of the network.
     Parts in `frozen` are not trained. `model` picks what a run leaves for use: the loop averages it, evaluates it and
     saves it. `given` reads parts that are not drawn at random, from other runs or files, with the placement asked for.
-    `loss` and `evaluate_batch` are pure and are compiled by the loop. Every batch holds "record", the ids of its
-    records, for the report of a failure.
+    `loss` and `evaluate_batch` are pure and are compiled by the loop. Every `sample_every` steps (0: never) `sample`
+    leaves in the run what the averaged model makes by then, and returns measures of it for the log. Every batch holds
+    "record", the ids of its records, for the report of a failure. `abstract_batch` has the shapes of all else in the
+    global batch, and `cost` is of that batch, on so many devices; on those of this job where none are told.
     """
 
     @property
     def config(self) -> TrainConfig: ...
+
+    @property
+    def sample_every(self) -> int: ...
 
     @property
     def frozen(self) -> frozenset[str]: ...
@@ -51,11 +56,15 @@ class Stage(Protocol):
 
     def evaluate_batch(self, params: Params, batch: Batch, rng: Rng) -> Metrics: ...
 
+    def sample(self, params: Params, step: int, run: Path) -> dict[str, float]: ...
+
     def train_batches(self) -> grain.IterDataset: ...
 
     def eval_batches(self) -> Iterable[dict[str, np.ndarray]]: ...
 
-    def cost(self) -> Cost: ...
+    def abstract_batch(self, devices: int | None = None) -> Batch: ...
+
+    def cost(self, devices: int | None = None) -> Cost: ...
 
     def description(self) -> dict[str, Any]: ...
 

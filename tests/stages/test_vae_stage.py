@@ -15,7 +15,7 @@ from mobile_video_jax.data.dataset import prepare
 from mobile_video_jax.data.shape_world import World
 from mobile_video_jax.stages.bundle import VaeBundle, copy_bundle
 from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.stages.evaluate import evaluate_vae
+from mobile_video_jax.stages.evaluate_vae import VaeTask, evaluate_vae
 from mobile_video_jax.stages.generate import Generator
 from mobile_video_jax.stages.vae import VaeStage, VaeTraining
 from mobile_video_jax.train.loop import train
@@ -118,16 +118,18 @@ def test_scales_that_leave_no_latent_place_are_refused(videos):
 
 
 def test_evaluation_writes_scores_with_their_protocol_and_the_seam_of_tiles(base, videos, tmp_path):
-    options = {"clip": "", "split": "test", "count": 3, "chunk": 0, "tile": 0, "overlap": 0}
-    whole = evaluate_vae(base, videos, tmp_path / "whole", **options)
+    def evaluated(name, **changes):
+        return evaluate_vae(VaeTask(base, videos, tmp_path / name, count=3, **changes))
+
+    whole = evaluated("whole")
     assert set(whole["metrics"]) == {"psnr", "ssim", "flicker"} and whole["protocol"]["clips"] == 3
     score = whole["metrics"]["psnr"]
     assert score["low"] <= score["value"] <= score["high"] and score["n"] == 3
     assert whole == json.loads((tmp_path / "whole" / "report.json").read_text())
     assert "<video" in (tmp_path / "whole" / "report.html").read_text()
-    streamed = evaluate_vae(base, videos, tmp_path / "streamed", **{**options, "chunk": 1})
+    streamed = evaluated("streamed", chunk=1)
     assert streamed["metrics"]["psnr"]["value"] == pytest.approx(score["value"], abs=1e-3)
-    tiled = evaluate_vae(base, videos, tmp_path / "tiled", **{**options, "tile": 16, "overlap": 8})
+    tiled = evaluated("tiled", tile=16, overlap=8)
     assert 0 < tiled["seam"]["mean"] <= tiled["seam"]["max"] <= 255
     with pytest.raises(UserError, match="clips it has not seen"):
-        evaluate_vae(base, videos, tmp_path / "train", **{**options, "split": "train"})
+        evaluated("train", split="train")

@@ -1,0 +1,40 @@
+"""A profile of a few steps, for TensorBoard's or xprof's trace viewer."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mobile_video_jax.core.errors import UserError
+
+
+class StepProfile:
+    """Traces the steps that `steps` names, "FIRST-LAST", into a folder; none if it is empty.
+
+    Raises UserError for another form.
+    """
+
+    def __init__(self, steps: str, folder: Path):
+        first, _, last = steps.partition("-")
+        if steps and not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
+            raise UserError(f"--config.profile={steps} is not of the form FIRST-LAST, for example 10-12")
+        self._first, self._last = (int(first), int(last)) if steps else (0, 0)
+        self._folder, self._running = folder, False
+
+    def before(self, step: int) -> None:
+        """Starts the trace before its first step."""
+        if step == self._first:
+            jax.profiler.start_trace(self._folder)
+            self._running = True
+
+    def after(self, step: int, made: Any) -> None:
+        """Ends the trace when the device has made the last step's result."""
+        if self._running and step == self._last:
+            jax.block_until_ready(made)
+            self.close()
+
+    def close(self) -> None:
+        """Ends a trace that still runs."""
+        if self._running:
+            jax.profiler.stop_trace()
+            self._running = False
