@@ -1,0 +1,91 @@
+"""The exchange with VBench, a benchmark of text-to-video models (arXiv 2311.17982, github.com/Vchitect/VBench).
+
+VBench itself, its networks and its prompts are yours to fetch and run; this draws its clips and reads its results.
+
+python -m launch.vbench --model=RUN --prompts=FILE --out=DIR [--samples=5]
+  Draws clips for VBench's prompts, its prompts/all_dimension.txt or VBench_full_info.json, as DIR/videos/PROMPT-0.mp4
+  to PROMPT-4.mp4. Started again it goes on. Then `vbench evaluate --videos_path DIR/videos --dimension NAME` for each
+  dimension; clips of five seconds and more are for VBench-Long. For temporal_flickering VBench wants --samples=25 of
+  prompts_per_dimension/temporal_flickering.txt, of which its static_filter.py chooses.
+
+python -m launch.vbench --results=FOLDER_OR_FILE --out=DIR [--json]
+  Reads VBench's *_eval_results.json: dimensions, normalised as on its leaderboard, and the quality, semantic and total
+  scores, as report.html and report.json. launch.compare compares such folders.
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from launch import cli
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.stages.evaluate import PAGE
+from mobile_video_jax.stages.generate import Generator
+from mobile_video_jax.stages.prompts import SEEDS
+from mobile_video_jax.stages.sample_folder import Job
+from mobile_video_jax.stages.sampling import SampleConfig
+from mobile_video_jax.stages.vbench import DRAWN, VIDEOS, draw_videos, vbench_requests, write_results
+
+MODEL = flags.DEFINE_string("model", None, "To draw clips: the transformer's run directory.")
+RESULTS = flags.DEFINE_string("results", None, "To read results: VBench's output folder, or one *_eval_results.json.")
+OUT = flags.DEFINE_string("out", None, "The folder for the clips or the report.", required=True)
+PROMPTS = flags.DEFINE_string("prompts", None, "With --model: VBench's list of prompts, FILE.txt or FILE.json.")
+SAMPLES = flags.DEFINE_integer("samples", 5, "Clips a prompt.", lower_bound=1)
+VAE = flags.DEFINE_string("vae", None, "A VAE run whose decoder is used instead, such as a smaller one for phones.")
+CLIP = flags.DEFINE_string("clip", "", "Frames x height x width of the clips; the run's own if empty.")
+STEPS = flags.DEFINE_integer("steps", 40, "Solver steps.")
+GUIDANCE = flags.DEFINE_float("guidance", 5.0, "Guidance scale; 1 is none and costs half.")
+NEGATIVE = flags.DEFINE_string("negative_prompt", "", "What not to show; it takes the place of the empty caption.")
+SHIFT = flags.DEFINE_float("shift", None, "Time shift; above 1 spends more steps on noise; as trained if not given.")
+SOLVER = flags.DEFINE_string("solver", "euler", "euler; heun: second order, two passes a step; dpmpp_2m: one.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the first clip's noise; each clip has the next.", 0, SEEDS - 1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Clips drawn at once, rounded up to whole devices.", lower_bound=1)
+FSDP = flags.DEFINE_integer("fsdp", 1, "Devices that share one copy of the transformer's weights.", lower_bound=1)
+TEXT_ENCODER = flags.DEFINE_string("text_encoder", "", "Where the run's text encoder lies: clip:FOLDER or t5:FOLDER.")
+CHUNK = flags.DEFINE_integer("chunk", 0, "Latent frames decoded at a time; 0 decodes all at once.", lower_bound=0)
+TILE = flags.DEFINE_integer("tile", 0, "Pixels a side of a decoded tile; 0 decodes whole frames.", lower_bound=0)
+OVERLAP = flags.DEFINE_integer("overlap", 0, "Pixels that neighbouring tiles share.", lower_bound=0)
+FPS = flags.DEFINE_integer("fps", 8, "Frames a second of the files.", lower_bound=1)
+JSON = flags.DEFINE_bool("json", False, "With --results: print JSON alone.")
+
+
+def main() -> None:
+    match MODEL.value, RESULTS.value:
+        case str(model), None:
+            _draw(Path(model), Path(OUT.value))
+        case None, str(results):
+            _read(Path(results), Path(OUT.value))
+        case _:
+            raise UserError("draw clips with --model=RUN --prompts=FILE, or read results with --results=FOLDER")
+
+
+def _read(results: Path, out: Path) -> None:
+    numbers = write_results(results, out)
+    if JSON.value:
+        print(json.dumps(numbers))
+        return
+    for name, metric in numbers["metrics"].items():
+        scale = f"   normalised {numbers['normalised'][name]:7.2%}" if name in numbers["normalised"] else ""
+        print(f"{name.replace('_', ' '):24}{metric['value']:8.2%}{scale}")
+    cli.finish(out / PAGE, numbers)
+
+
+def _draw(run: Path, out: Path) -> None:
+    if not PROMPTS.value:
+        raise UserError("--prompts is missing: name VBench's prompts/all_dimension.txt or another of its lists")
+    requests = vbench_requests(Path(PROMPTS.value), SAMPLES.value, SEED.value)
+    vae = Path(VAE.value) if VAE.value else None
+    generator = Generator.load(run, vae, TEXT_ENCODER.value, clip=CLIP.value, fsdp=FSDP.value)
+    config = SampleConfig(
+        *(STEPS.value, GUIDANCE.value, generator.time_shift if SHIFT.value is None else SHIFT.value, SOLVER.value),
+        *(CHUNK.value, TILE.value, OVERLAP.value),
+        negative_prompt=NEGATIVE.value,
+    )
+    job = Job(run, vae or run / "vae", requests, config, out / DRAWN, FPS.value)
+    videos = draw_videos(generator, job, SAMPLES.value, BATCH_SIZE.value)
+    cli.finish(out / VIDEOS, {"out": str(out), "videos": len(videos), "samples": SAMPLES.value})
+
+
+if __name__ == "__main__":
+    cli.run(main)
