@@ -8,8 +8,10 @@ from jaxtyping import Float
 
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.dit.config import DitConfig
 
 PACKAGES = "torch==2.13.0 diffusers==0.42.1"
+MISSING = f"the PyTorch peer is missing: pip install {PACKAGES}"
 
 
 class LtxDecoder:
@@ -41,13 +43,22 @@ class LtxDecoder:
         return video
 
 
+def dit_peer(config: DitConfig, latent_shape: tuple[int, int, int, int], text_width: int, device: str) -> Any:
+    """The transformer's steps in PyTorch, a DitPeer. Raises UserError where torch or the GPU is missing."""
+    try:
+        from export.dit_peer import DitPeer
+    except ImportError as error:
+        raise UserError(MISSING) from error
+    return DitPeer(config, latent_shape, text_width, device)
+
+
 def _model(device: str, changes: dict[str, Any]) -> tuple[Any, Any]:
     """The module torch and the autoencoder."""
     try:
         import torch
         from diffusers import AutoencoderKLLTXVideo
     except ImportError as error:
-        raise UserError(f"the PyTorch peer is missing: pip install {PACKAGES}") from error
+        raise UserError(MISSING) from error
     with torch.device(device):
         model: Any = AutoencoderKLLTXVideo(**changes)
     return torch, model.eval()

@@ -21,14 +21,18 @@ def modulation_table(module: nn.Module, modulation: Modulation) -> list[Vector]:
 
 
 def modulate(x: Tokens, shift: Vector, scale: Vector) -> Tokens:
-    """x (1 + scale) + shift, each run of tokens with its own vectors."""
-    return (_runs(x, scale) * (1 + scale) + shift).reshape(x.shape)
+    """x (1 + scale) + shift, each run of tokens with its own vectors.
+
+    It and gate compute in float32, so that the vectors' gradients, sums over tokens, are accumulated in float32.
+    """
+    shift, scale = shift.astype(jnp.float32), scale.astype(jnp.float32)
+    return (_runs(x, scale) * (1 + scale) + shift).astype(x.dtype).reshape(x.shape)
 
 
 def gate(x: Tokens, factor: Vector) -> Tokens:
     """x factor, each run of tokens with its own vector."""
-    return (_runs(x, factor) * factor).reshape(x.shape)
+    return (_runs(x, factor) * factor.astype(jnp.float32)).astype(x.dtype).reshape(x.shape)
 
 
 def _runs(x: Tokens, vector: Vector) -> Float[Array, "b f m d"]:
-    return x.reshape(x.shape[0], vector.shape[1], -1, x.shape[2])
+    return x.reshape(x.shape[0], vector.shape[1], -1, x.shape[2]).astype(jnp.float32)

@@ -10,6 +10,8 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Shaped
 
+from mobile_video_jax.parallel.remat import SAVED_ATTENTION
+
 KeyMask = Bool[Array, "#b 1 m"]
 
 # A TPU's vector registers are 128 wide. Blocks of 512 are MaxText's default for this kernel.
@@ -24,17 +26,24 @@ CUT_BATCH = PartitionSpec(("data", "fsdp"))
 def kernels(q: Float[Array, "b n h d"], mask: Bool[Array, "#b #n m"] | None) -> dict[str, Callable[..., Any]]:
     """The kernels that can serve these queries, by platform as lax.platform_dependent names it; none on CPUs.
 
-    The platform is that of the mesh in q's type, or the default backend's without one. JAX puts the mesh into types
-    where a jitted function's arguments lie on it, where they are ShapeDtypeStructs with a sharding (compiling ahead
-    of time), and under jax.set_mesh. Over several TPUs one of these is needed: without a mesh JAX refuses the kernel.
+    Over several TPUs the mesh has to be in q's type (see platform_of): without it JAX refuses the kernel.
     """
-    mesh = jax.typeof(q).sharding.mesh
-    platform = jax.default_backend() if mesh.empty else mesh.abstract_device.platform
+    platform = platform_of(q)
     if platform == "tpu" and splash_fits(q, mask):
         return {"tpu": splash_attend}
     if platform == "gpu" and cudnn_fits(q, mask):
         return {"cuda": cudnn_attend}
     return {}
+
+
+def platform_of(x: Shaped[Array, "..."]) -> str:
+    """The platform that x will be computed on: that of the mesh in its type, or the default backend's without one.
+
+    JAX puts the mesh into types where a jitted function's arguments lie on it, where they are ShapeDtypeStructs with a
+    sharding (compiling ahead of time), and under jax.set_mesh.
+    """
+    mesh = jax.typeof(x).sharding.mesh
+    return jax.default_backend() if mesh.empty else mesh.abstract_device.platform
 
 
 def splash_fits(q: Float[Array, "b n h d"], mask: Bool[Array, "#b #n m"] | None) -> bool:
@@ -82,7 +91,9 @@ def _splash(
     (block_q, padded_n), (block_kv, padded_m) = blocks(n), blocks(k.shape[1])
     everything = splash.MultiHeadMask([splash.FullMask((padded_n, padded_m))] * heads)
     sizes = _block_sizes(block_q, block_kv)
-    kernel = splash.make_splash_mha_single_device(everything, block_sizes=sizes, interpret=interpret)
+    kernel = splash.make_splash_mha_single_device(
+        everything, block_sizes=sizes, residual_checkpoint_name=SAVED_ATTENTION, interpret=interpret
+    )
     q = (q.astype(jnp.float32) * head_dim**-0.5).astype(q.dtype)
     q, k, v = (_padded(x, size).swapaxes(1, 2) for x, size in ((q, padded_n), (k, padded_m), (v, padded_m)))
     # A query sees the keys of its own segment: all queries are of segment 1, masked keys of segment 0.

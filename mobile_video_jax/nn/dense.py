@@ -6,7 +6,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mobile_video_jax.nn.affine import affine
 from mobile_video_jax.nn.module import partitioned
+from mobile_video_jax.parallel.rules import on_batch
 
 Initializer = nn.initializers.Initializer
 zeros = nn.initializers.zeros_init()
@@ -29,9 +31,8 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
         kernel_init = partitioned(self.kernel_init, self.axes)
         kernel = self.param("kernel", kernel_init, (x.shape[-1], self.features))
+        bias_init = partitioned(zeros, self.axes[1:])
+        bias = jnp.asarray(self.param("bias", bias_init, (self.features,))) if self.use_bias else None
         # One flat matrix product: XLA's CPU back end is several times slower on batched ones.
-        y = x.reshape(-1, x.shape[-1]).astype(self.dtype) @ kernel.astype(self.dtype)
-        if self.use_bias:
-            bias = self.param("bias", partitioned(zeros, self.axes[1:]), (self.features,))
-            y = y + bias.astype(self.dtype)
-        return y.reshape(*x.shape[:-1], self.features)
+        y = affine(x.reshape(-1, x.shape[-1]).astype(self.dtype), jnp.asarray(kernel, self.dtype), bias)
+        return on_batch(y.reshape(*x.shape[:-1], self.features), self.axes[1])

@@ -29,4 +29,5 @@ class RMSNorm(nn.Module):
     def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         init = partitioned(nn.initializers.ones_init(), (self.axis,))
         scale = self.param("scale", init, (x.shape[-1],))
-        return rms_normalize(x).astype(self.dtype) * scale.astype(self.dtype)
+        # In float32, as is then the sum of the scale's gradient.
+        return (rms_normalize(x.astype(jnp.float32)) * scale).astype(self.dtype)

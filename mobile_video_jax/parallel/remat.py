@@ -7,10 +7,16 @@ import jax
 
 from mobile_video_jax.core.errors import UserError
 
-# none: keep everything; dots: keep matrix products; full: keep only the block's input.
+# The name that attention kernels give their output and what else their backward pass needs.
+SAVED_ATTENTION = "attention"
+
+# none: keep everything; dots: keep matrix products, and what attention kernels give; full: keep only the block's input.
 POLICIES: dict[str, Callable[..., bool] | None] = {
     "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(SAVED_ATTENTION),
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 

@@ -42,6 +42,22 @@ def partition_spec(names: tuple[str | None, ...], shape: tuple[int, ...], mesh: 
     return PartitionSpec(*axes)
 
 
+def on_batch(x: jax.Array, name: str | None) -> jax.Array:
+    """Keeps a layer's output where its input is: cut along the batch, and its last axis by tensor where it is named so.
+
+    Left alone, XLA may cut the output as the kernel is cut, by fsdp, and gather the batch of all devices for it. The
+    mesh is that of x's type (see nn/attention_kernels.py); without one, or where the batch does not divide, x is as is.
+    """
+    mesh = jax.typeof(x).sharding.mesh
+    shards = 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
+    if mesh.empty or x.shape[0] % shards:
+        return x
+    last = "tensor" if name is not None and RULES[name] == "tensor" else None
+    free = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 2)
+    spec = PartitionSpec(("data", "fsdp"), *free, last)
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+
 def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
     """Shardings of a tree of (abstract) parameters that still carry their logical axis names."""
 

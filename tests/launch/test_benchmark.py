@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ import pytest
 from export.peers import LtxDecoder
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.stages import benchmark
+from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.stages import benchmark_dit, benchmark_vae, timing
+from mobile_video_jax.stages.dit import DitTraining
 from mobile_video_jax.stages.vae import VaeTraining
 from mobile_video_jax.vae.config import VaeConfig
 
@@ -31,11 +34,21 @@ TRAINING = VaeTraining(
     vgg_stages=1,
     model=VaeConfig("t1_s2_c4", (8,), (1,), (8,), (1,), attention_blocks=0),
 )
+DIT = DitTraining(
+    clip="5x16x16",
+    text_tokens=4,
+    text_width=6,
+    batch_size=2,
+    model=DitConfig(width=12, depth=1, heads=2, head_dim=6, ffn=8, time_features=4),
+)
+STEPS = benchmark_dit.Steps(DIT, 8, 2)
 RUNS = {
-    "vae_decode": lambda: benchmark.vae_decode({"tiny": VAE}, FakePeer(), CLIP, 2),
-    "vae_memory": lambda: benchmark.vae_memory(VAE, [CLIP], 1),
-    "vae_tiles": lambda: benchmark.vae_tiles(VAE, 16, 8, 4, 2),
-    "vae_losses": lambda: benchmark.vae_losses(TRAINING, {"perceptual": benchmark.LOSS_TERMS["perceptual"]}, 1),
+    "vae_decode": lambda: benchmark_vae.vae_decode({"tiny": VAE}, FakePeer(), CLIP, 2),
+    "vae_memory": lambda: benchmark_vae.vae_memory(VAE, [CLIP], 1),
+    "vae_tiles": lambda: benchmark_vae.vae_tiles(VAE, 16, 8, 4, 2),
+    "vae_losses": lambda: benchmark_vae.vae_losses(TRAINING, {"perceptual": benchmark_vae.LOSS_TERMS["perceptual"]}, 1),
+    "dit_train": lambda: [benchmark_dit.dit_train(STEPS, FakeDit())],
+    "dit_sample": lambda: [benchmark_dit.dit_sample(STEPS, FakeDit())],
 }
 CONTRACT = {"name", "ours_seconds", "peer_seconds", "ratio", "peer", "dtype", "shape", "hardware", "commit"}
 
@@ -47,10 +60,22 @@ class FakePeer:
         assert latents.shape == (1, 3, 4, 4, 6)
 
 
+class FakeDit:
+    name = "a framework"
+
+    def train(self, batch, optimizer):
+        assert batch["latents"].shape == (2, 2, 2, 2, 16) and batch["text_mask"].sum(1).tolist() == [4, 2]
+        return {"slow": lambda: time.sleep(0.2), "fast": lambda: None}
+
+    def sample(self, batch, null, scale, times):
+        assert null["text_mask"].sum(1).tolist() == [1, 1] and not null["text"].any()
+        return {"only": lambda: None}
+
+
 @pytest.fixture(scope="module")
-def rows() -> dict[str, list[benchmark.Row]]:
+def rows() -> dict[str, list[timing.Row]]:
     ballast = np.ones(2**29, np.uint8)
-    assert ballast.nbytes < benchmark._peak_bytes()
+    assert ballast.nbytes < benchmark_vae._peak_bytes()
     return {name: list(run()) for name, run in RUNS.items()}
 
 
@@ -72,9 +97,20 @@ def test_rows_carry_what_explains_them(rows):
     assert all(row["flops"] > row["peer_flops"] for row in rows["vae_losses"])
 
 
+def test_a_transformer_is_measured_beside_the_fastest_way_and_a_matrix_product(rows):
+    [train], [sample] = rows["dit_train"], rows["dit_sample"]
+    assert train["peer"] == "a framework, fast" and train["peer_seconds_by_way"]["slow"] > 0.2
+    assert sample["peer"] == "a framework, only" and sample["shape"] == train["shape"] == [2, 2, 2, 2, 16]
+    # Three passes over two clips beside one pass over four.
+    assert train["flops"] == pytest.approx(1.5 * sample["flops"])
+    for row in (train, sample):
+        rate = row["flops"] / row["ours_seconds"]
+        assert row["mfu"] == pytest.approx(rate / row["ceiling_flops_per_second"])
+
+
 def test_both_sides_take_turns_and_the_first_turn_is_not_timed(monkeypatch):
     calls, clock = [], [0.0]
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
 
     def side(name, seconds):
         def run():
@@ -84,13 +120,13 @@ def test_both_sides_take_turns_and_the_first_turn_is_not_timed(monkeypatch):
         return run
 
     ours, peer = side("ours", [100.0, 2.0, 1.0, 9.0]), side("peer", [100.0, 6.0, 5.0, 4.0])
-    assert benchmark.interleaved(ours, peer, 3) == (2.0, 5.0)
+    assert timing.interleaved(ours, peer, 3) == (2.0, 5.0)
     assert calls == ["ours", "peer"] * 4
 
 
 def test_memory_of_a_child_is_not_its_parents(rows):
     """The system's own record of the peak, ru_maxrss, passes from this process, with its ballast, to the child."""
-    assert rows["vae_memory"][0]["baseline_bytes"] < benchmark._peak_bytes() - 2**28
+    assert rows["vae_memory"][0]["baseline_bytes"] < benchmark_vae._peak_bytes() - 2**28
 
 
 def test_ltx_decodes_to_its_compression():
@@ -163,7 +199,11 @@ def test_rows_are_printed_as_json_alone_or_below_a_table(results):
     ("name", "message"),
     [
         ("suite", "flag --suite=tpu: value should be one of <cpu|gpu>"),
-        ("name", "flag --only=vae_speed: value should be one of <vae_decode|vae_memory|vae_tiles|vae_losses>"),
+        (
+            "name",
+            "flag --only=vae_speed: value should be one of "
+            "<vae_decode|vae_memory|vae_tiles|vae_losses|dit_train|dit_sample>",
+        ),
         ("no gpu", "JAX finds no GPU here: use --suite=cpu, or pip install -e '.[gpu]'"),
     ],
 )

@@ -1,0 +1,157 @@
+"""The diffusion transformer in PyTorch: the modules of mobile_video_jax/dit with their names and shapes.
+
+Modules compute in the dtype of their own weights, so that a half-precision copy needs no flag. Times are of whole
+clips [b], and all of a clip is real: what training on mixed shapes adds is not mirrored.
+"""
+
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mobile_video_jax.dit.config import BlockShape, DitConfig
+from mobile_video_jax.nn.norm import EPS
+from mobile_video_jax.nn.rope import rope_table
+
+
+class Dit(nn.Module):
+    """dit.model.Dit for latents of one shape (lt, lh, lw, c), so that positions are constants of the graph.
+
+    Maps noisy latents x_t [b, lt, lh, lw, c], times t [b], text states [b, s, e] and their mask [b, s] to velocities
+    of x_t's shape.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: DitConfig, latent_shape: tuple[int, int, int, int], text_width: int):
+        super().__init__()
+        lt, lh, lw, channels = latent_shape
+        width = config.width
+        self.text_projection = nn.Sequential(
+            OrderedDict({"in": nn.Linear(text_width, width), "gelu": gelu(), "out": nn.Linear(width, width)})
+        )
+        self.time_in = nn.Linear(config.time_features, width)
+        self.time_out = nn.Linear(width, width)
+        self.pooled_text = nn.Linear(width, width) if config.pooled_text else None
+        self.modulation = nn.Linear(width, 6 * width)
+        self.patch_in = nn.Linear(channels, width)
+        self.blocks = nn.ModuleList(DitBlock(width, config.head_dim, shape) for shape in config.block_shapes)
+        self.output = Output(width, channels)
+        rope = rope_table((lt, lh, lw), config.head_dim, config.rope_theta)
+        for name, part in zip(("cos", "sin"), rope, strict=True):
+            self.register_buffer(name, torch.tensor(np.asarray(part)), persistent=False)
+
+    def forward(self, x_t: Tensor, t: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
+        dtype = self.patch_in.weight.dtype
+        text = self.text_projection(text.to(dtype))
+        embedding = self._time_embedding(t, text, text_mask)
+        shared = self.modulation(functional.silu(embedding)).unflatten(-1, (6, -1))
+        x = self.patch_in(x_t.flatten(1, 3).to(dtype))
+        rope = self.cos.to(dtype), self.sin.to(dtype)
+        for block in self.blocks:
+            x = block(x, shared, text, text_mask, rope)
+        return self.output(x, embedding).view_as(x_t)
+
+    def _time_embedding(self, t: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        features = time_features(t, self.time_in.in_features).to(text.dtype)
+        embedding = self.time_out(functional.silu(self.time_in(features)))
+        if self.pooled_text is not None:
+            weights = mask.to(text.dtype)[..., None]
+            embedding = embedding + self.pooled_text((text * weights).sum(1) / weights.sum(1))
+        return embedding
+
+
+class DitBlock(nn.Module):
+    """dit.block.DitBlock: modulated self-attention, cross-attention to the text, modulated FFN."""
+
+    def __init__(self, width: int, head_dim: int, shape: BlockShape):
+        super().__init__()
+        self.modulation = nn.Parameter(torch.zeros(6, width))
+        self.self_attention = Attention(width, shape.heads, head_dim)
+        self.cross_attention = Attention(width, shape.cross_heads, head_dim)
+        self.ffn = nn.Sequential(
+            OrderedDict(up=nn.Linear(width, shape.ffn), gelu=gelu(), down=nn.Linear(shape.ffn, width))
+        )
+
+    def forward(
+        self, x: Tensor, modulation: Tensor, text: Tensor, text_mask: Tensor, rope: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation_table(self.modulation, modulation)
+        x = x + gate1 * self.self_attention(rms_normalize(x) * (1 + scale1) + shift1, rope=rope)
+        x = x + self.cross_attention(x, text, mask=text_mask[:, None, None, :])
+        return x + gate2 * self.ffn(rms_normalize(x) * (1 + scale2) + shift2)
+
+
+class Attention(nn.Module):
+    """nn.attention.Attention: heads with RMS-normalised queries and keys, of x to `context` (x itself when None)."""
+
+    def __init__(self, width: int, heads: int, head_dim: int):
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v = (nn.Linear(width, heads * head_dim) for _ in range(3))
+        self.q_norm, self.k_norm = nn.RMSNorm(head_dim, EPS), nn.RMSNorm(head_dim, EPS)
+        self.out = nn.Linear(heads * head_dim, width)
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        rope: tuple[Tensor, Tensor] | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        context = x if context is None else context
+        q, k, v = self._heads(self.q(x)), self._heads(self.k(context)), self._heads(self.v(context))
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rope is not None:
+            q, k = apply_rope(q, rope), apply_rope(k, rope)
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out(out.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """[b, n, h d] to [b, h, n, d]."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class Output(nn.Module):
+    """The modulated last layer."""
+
+    def __init__(self, width: int, channels: int):
+        super().__init__()
+        self.modulation = nn.Parameter(torch.zeros(2, width))
+        self.velocity = nn.Linear(width, channels)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        shift, scale = modulation_table(self.modulation, torch.stack([embedding, embedding], dim=1))
+        x = rms_normalize(x) * (1 + scale) + shift
+        return self.velocity(x.to(self.velocity.weight.dtype))
+
+
+def gelu() -> nn.GELU:
+    return nn.GELU(approximate="tanh")
+
+
+def modulation_table(table: Tensor, modulation: Tensor) -> tuple[Tensor, ...]:
+    """The sum of a module's own table [k, d] and the shared modulation [b, k, d], as k vectors [b, 1, d]."""
+    return (modulation + table).split(1, dim=1)
+
+
+def rms_normalize(x: Tensor) -> Tensor:
+    return functional.rms_norm(x, x.shape[-1:], eps=EPS)
+
+
+def apply_rope(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotates the pairs (x[j], x[j + d/2]) of each head [b, h, n, d] by its token's angles [n, d/2]."""
+    cos, sin = table
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def time_features(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+    """nn.embed.time_features [b, width], in float32. No buffer: a half-precision copy would round its frequencies."""
+    half = width // 2
+    frequencies = max_period ** (-torch.arange(half, device=t.device) / half)
+    angles = 1000.0 * t.float()[:, None] * frequencies
+    return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
