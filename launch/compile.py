@@ -1,0 +1,92 @@
+"""What a training stage takes on TPUs that are not there: its real step, compiled ahead of time.
+
+python -m launch.compile --config=configs/dit.py:server --topology=v5p:4x4x8 [--slices=2] [--config.mesh.fsdp=16 …]
+  Bytes on each chip and whether they fit, FLOPs, bytes sent by each kind of collective, and an estimate of step time
+  and MFU with its assumptions. Needs libtpu (pip install -e '.[tpu]'), and neither a TPU nor the data. A config that
+  does not fit ends, after the table, with status 2.
+
+--search tries meshes, rematerialisation and batches per chip, best estimate first, until one fits. --store keeps the
+compiled executable, --out the JSON of the report.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from launch import cli
+from mobile_video_jax.core.files import write_json
+from mobile_video_jax.parallel.topology import Topology
+from mobile_video_jax.stages.compile import check_fits, compile_step, store
+from mobile_video_jax.stages.compile_search import search
+from mobile_video_jax.train.progress import say
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The stage's config, FILE.py:VARIANT.")
+TOPOLOGY = flags.DEFINE_string("topology", None, "GENERATION:SHAPE, as v5p:4x4x8.", required=True)
+SLICES = flags.DEFINE_integer("slices", 1, "Slices of this shape, joined by the data-centre network.")
+SEARCH = flags.DEFINE_bool("search", False, "Choose mesh, remat and batch_size.")
+STORE = flags.DEFINE_string("store", None, "A file for the compiled executable.")
+OUT = flags.DEFINE_string("out", None, "A file for the report as JSON.")
+JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
+
+
+def report_table(report: dict[str, Any]) -> str:
+    """The report as text."""
+    mesh = " ".join(f"{axis}={size}" for axis, size in report["mesh"].items())
+    slices = f"{report['slices']} x " if report["slices"] > 1 else ""
+    lines = [
+        f"{slices}{report['topology']}, {report['devices']} chips, mesh {mesh}, batch {report['batch_size']}",
+        _row("parameters", f"{report['parameters']:,}"),
+        _row("FLOPs a step", f"{report['flops_per_step']:.4g}"),
+    ]
+    for key in ("argument_bytes", "temporary_bytes", "peak_bytes", "limit_bytes"):
+        if key in report:
+            share = f"{report[key] / report['limit_bytes']:6.1%} of a chip"
+            lines.append(_row(key.replace("_", " "), f"{report[key]:,}", share))
+    if "roofline" in report:
+        lines += _times(report)
+    for row in report.get("searched", []):
+        lines.append(f"tried: {json.dumps(row)}")
+    lines.append(f"compiled in {report['compile_seconds']:.0f} s")
+    return "\n".join(lines)
+
+
+def _times(report: dict[str, Any]) -> list[str]:
+    lines = [f"{'bytes sent by a chip':22}{'count':>16}{'between chips':>20}{'between slices':>20}"]
+    for kind, row in report["collectives"].items():
+        lines.append(f"  {kind:20}{row['count']:>16,}{row['bytes']:>20,}{row['dcn_bytes']:>20,}")
+    parts = report["roofline"]
+    for part in ("compute", "hbm", "operations", "ici", "dcn"):
+        lines.append(_row(f"{part} seconds", f"{parts[part]:.4f}"))
+    for name, said in (("overlapped", "all hidden behind the slowest"), ("serial", "operations do not overlap")):
+        lines.append(
+            _row(f"{name} seconds", f"{parts[f'{name}_seconds']:.4f}", f"MFU {parts[f'{name}_mfu']:.1%}, {said}")
+        )
+    lines.append(_row("step seconds", f"{report['step_seconds']:.4f}", f"MFU {report['mfu']:.1%}, estimated:"))
+    return lines + [f"  {said}" for said in report["assumptions"]]
+
+
+def _row(name: str, value: str, said: str = "") -> str:
+    return f"{name:22}{value:>16}  {said}".rstrip()
+
+
+def main() -> None:
+    values, topology = CONFIG.value.to_dict(), Topology(TOPOLOGY.value, SLICES.value)
+    if SEARCH.value:
+        compiled, values, rows = search(values, topology, say)
+        compiled.report["searched"] = rows
+    else:
+        compiled = compile_step(values, topology)
+    report = compiled.report
+    if OUT.value:
+        write_json(Path(OUT.value), report)
+    print(json.dumps(report) if JSON.value else report_table(report) + "\n" + json.dumps(report), flush=True)
+    check_fits(report)
+    if STORE.value:
+        store(compiled, values, Path(STORE.value))
+
+
+if __name__ == "__main__":
+    cli.run(main)

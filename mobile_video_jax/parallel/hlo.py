@@ -1,0 +1,104 @@
+"""Reading a compiled program's text: its computations, their instructions, and how often a step runs each."""
+
+import collections
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterator, Mapping
+
+# bf16[8,128]{1,0:T(8,128)(2,1)S(1)}: a type, its extents, and a layout that names the memory space, S(1) for VMEM.
+_SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^{}]*\})?")
+# The name, the type (an array or a tuple, whose layouts hold brackets of their own) and the operation.
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%(\S+) = (.*?[)}\]]) ([a-z][a-z0-9-]*)\((.*)$")
+_COMPUTATION = re.compile(r"^(ENTRY )?%(\S+) \(.*\{$")
+_CALLED = re.compile(r"\b(calls|to_apply|body|condition)=%([\w.-]+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """One array of an instruction's result."""
+
+    dtype: str
+    extents: tuple[int, ...]
+    in_vmem: bool
+
+    @property
+    def bytes(self) -> int:
+        """Size without the padding of tiles; a byte for what is smaller."""
+        bits = re.sub(r"\D*", "", self.dtype.partition("e")[0]) or "8"
+        return math.prod(self.extents) * max(int(bits) // 8, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line: `text` is all that follows the operation's name, operands first."""
+
+    name: str
+    operation: str
+    shapes: tuple[Shape, ...]
+    text: str
+    is_root: bool
+
+    @functools.cached_property
+    def operands(self) -> list[str]:
+        """Names of the instructions whose results this one takes."""
+        return re.findall(r"%([\w.-]+)", self.text[: self.text.find(")")])
+
+    @functools.cached_property
+    def called(self) -> dict[str, str]:
+        """The computations that this one runs, by their role."""
+        return dict(_CALLED.findall(self.text))
+
+
+class Program:
+    """A compiled program, read from its text (`compiled.as_text()`)."""
+
+    def __init__(self, text: str):
+        self.computations: dict[str, dict[str, Instruction]] = {}
+        self.entry = ""
+        current: dict[str, Instruction] = {}
+        for line in text.splitlines():
+            if start := _COMPUTATION.match(line):
+                current = self.computations[start[2]] = {}
+                self.entry = start[2] if start[1] else self.entry
+            elif found := _INSTRUCTION.match(line):
+                root, name, result, operation, rest = found.groups()
+                current[name] = Instruction(name, operation, _shapes(result), rest, bool(root))
+
+    @functools.cached_property
+    def runs(self) -> Mapping[str, int]:
+        """How often a call of the program runs each computation: loop bodies as often as their loops go round."""
+        counts: collections.Counter[str] = collections.Counter()
+        pending = [(self.entry, 1)]
+        while pending:
+            name, times = pending.pop()
+            counts[name] += times
+            for instruction in self.computations[name].values():
+                called = instruction.called
+                repeat = self._trips(called["condition"]) if instruction.operation == "while" else 1
+                pending += [(other, times * repeat) for role, other in called.items() if role in ("calls", "body")]
+        return counts
+
+    def scheduled(self) -> Iterator[tuple[int, Mapping[str, Instruction]]]:
+        """The entry and the loop bodies, whose instructions run one by one, with how often each runs."""
+        bodies = {
+            instruction.called["body"]
+            for computation in self.computations.values()
+            for instruction in computation.values()
+            if instruction.operation == "while"
+        }
+        for name in (self.entry, *bodies):
+            yield self.runs[name], self.computations[name]
+
+    def _trips(self, condition: str) -> int:
+        """Loops that come of scans count from 0 to the one constant that their condition compares with."""
+        constants = [i for i in self.computations[condition].values() if i.operation == "constant"]
+        return max(int(instruction.text.partition(")")[0]) for instruction in constants)
+
+
+def _shapes(text: str) -> tuple[Shape, ...]:
+    return tuple(
+        Shape(dtype, tuple(int(size) for size in extents.split(",") if size), "S(1)" in layout)
+        for dtype, extents, layout in _SHAPE.findall(text)
+    )

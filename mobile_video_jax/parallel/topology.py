@@ -1,0 +1,89 @@
+"""TPU topologies by name: what a chip can do, and devices that programs can be compiled for without having them."""
+
+import dataclasses
+import importlib.util
+import math
+import os
+
+import jax
+from jax.experimental import topologies
+
+from mobile_video_jax.core.errors import UserError
+
+GIB = 1 << 30
+SHAPES_2D = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+SHAPES_3D = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One chip of a TPU generation: FLOP/s in bf16, HBM bytes that programs may use, and bytes per second each way.
+
+    `link` is one of the chip's links to its neighbours (ICI), `dcn` the data-centre network of a host of `host` chips.
+    """
+
+    flops: float
+    hbm_bytes: int
+    hbm: float
+    link: float
+    dcn: float
+    host: int
+    shapes: tuple[str, ...]
+    options: tuple[tuple[str, str], ...] = ()
+
+
+# FLOP/s, HBM, ICI and NICs: Google Cloud's page of each generation (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e;
+# read in 2026), which gives ICI for all 4 or 6 links in both directions: v5e 400, v5p 1,200 and v6e 800 GB/s. For v4
+# the links are those of arXiv 2304.01433, and the NIC, which is not published, is taken as v5p's. HBM bytes are what
+# libtpu 0.0.42 says is available when a program is too large. On v4 a device is a chip of two cores (megacore).
+CHIPS = {
+    "v4": Chip(275e12, int(30.75 * GIB), 1.2e12, 50e9, 25e9, 4, SHAPES_3D, (("chip_config_name", "megacore"),)),
+    "v5e": Chip(197e12, int(15.75 * GIB), 819e9, 50e9, 25e9, 8, SHAPES_2D),
+    "v5p": Chip(459e12, int(95.74 * GIB), 2765e9, 100e9, 25e9, 4, SHAPES_3D),
+    "v6e": Chip(918e12, int(31.25 * GIB), 1638e9, 100e9, 100e9, 8, SHAPES_2D),
+}
+
+# What libtpu would otherwise look for on a TPU host, at length and in vain; its lock is for processes that compute.
+_OFFLINE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Slices of chips of one shape, written v5p:4x4x8."""
+
+    name: str
+    slices: int = 1
+
+    def __post_init__(self) -> None:
+        generation, _, shape = self.name.partition(":")
+        if generation not in CHIPS or shape not in CHIPS[generation].shapes:
+            known = "; ".join(f"{name}: {', '.join(chip.shapes)}" for name, chip in CHIPS.items())
+            raise UserError(f"topology '{self.name}' is unknown; use GENERATION:SHAPE of {known}")
+        if self.slices < 1:
+            raise UserError(f"{self.slices} slices: use 1 or more")
+
+    @property
+    def chip(self) -> Chip:
+        """The chip of this generation."""
+        return CHIPS[self.name.partition(":")[0]]
+
+    @property
+    def chips(self) -> int:
+        """Chips of one slice."""
+        return math.prod(map(int, self.name.partition(":")[2].split("x")))
+
+    def devices(self) -> list[jax.Device]:
+        """Devices to compile for, one a chip, slice after slice. Raises UserError where libtpu is missing."""
+        if importlib.util.find_spec("libtpu") is None:
+            raise UserError("compiling for TPUs needs libtpu: pip install -e '.[tpu]'")
+        os.environ.update(_OFFLINE)
+        options: dict[str, object] = dict(self.chip.options)
+        if self.slices > 1:
+            options["num_slices"] = self.slices
+        return list(topologies.get_topology_desc(self.name, "tpu", **options).devices)

@@ -1,0 +1,126 @@
+"""The real train step, compiled for a TPU that is not there."""
+
+import dataclasses
+import importlib.util
+import json
+import math
+import pickle
+
+import jax
+import pytest
+
+from launch import compile
+from mobile_video_jax.core.config import to_config_dict
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.parallel.collectives import collectives
+from mobile_video_jax.parallel.hlo import Program
+from mobile_video_jax.parallel.mesh import MeshConfig
+from mobile_video_jax.parallel.topology import Topology
+from mobile_video_jax.stages.compile import check_fits, compile_step, config_digest, store
+from mobile_video_jax.stages.compile_search import candidates, meshes
+from mobile_video_jax.stages.dit import DitTraining
+
+TOPOLOGY = Topology("v5e:2x2")
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install -e '.[tpu]'")
+
+# 128 tokens and heads of 64, so that attention takes the kernel; more activations a chip than weights of any matrix.
+MODEL = DitConfig(width=256, depth=2, heads=4, head_dim=64, ffn=256, scan=True, remat="dots", dtype="bfloat16")
+CONFIG = DitTraining(clip="5x64x64", compression="t4_s8_c16", model=MODEL, batch_size=64, mesh=MeshConfig(2, 2, 1))
+
+
+def values(**changes):
+    return to_config_dict(dataclasses.replace(CONFIG, **changes)).to_dict()
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    return compile_step(values(), TOPOLOGY)
+
+
+@needs_libtpu
+def test_the_report_has_what_a_plan_needs(compiled):
+    report = json.loads(json.dumps(compiled.report))
+    assert report["fits"] and report["argument_bytes"] < report["peak_bytes"] < report["limit_bytes"]
+    assert report["devices"] == 4 and report["mesh"] == {"data": 2, "fsdp": 2, "tensor": 1}
+    assert 0 < report["roofline"]["serial_mfu"] < report["mfu"] < report["roofline"]["overlapped_mfu"] < 1
+    assert report["step_seconds"] > 0 and report["compile_seconds"] > 0 and report["assumptions"]
+    # Weights, average and both moments in float32, all but the small ones over fsdp=2.
+    assert 16 * report["parameters"] / 2 < report["argument_bytes"] < 16 * report["parameters"]
+
+
+@needs_libtpu
+def test_the_step_gathers_weights_and_no_activations(compiled):
+    found = collectives(Program(compiled.executable.as_text()))
+    moved = [each for each in found if each.kind in ("all-gather", "all-to-all", "collective-permute")]
+    largest = max(math.prod(shape.extents) for each in moved for shape in each.result)
+    per_chip = CONFIG.batch_size // 4 * 128 * MODEL.width
+    assert 0 < largest <= 6 * MODEL.width * MODEL.width < per_chip
+    # Each block's matrices are gathered in the forward loop and in the backward one.
+    assert sum(each.runs for each in found if each.kind == "all-gather") >= 2 * MODEL.depth
+    assert any(each.kind == "reduce-scatter" for each in found)
+
+
+@needs_libtpu
+def test_attention_is_the_kernel_and_its_result_is_kept(compiled):
+    """Of self- and cross-attention one forward kernel each: the backward loop runs none of them again."""
+    program = Program(compiled.executable.as_text())
+    names = [name for computation in program.computations.values() for name in computation]
+    assert sum(name.startswith("splash_mha_fwd") for name in names) == 2
+
+
+@needs_libtpu
+def test_the_executable_is_stored_with_its_origin(compiled, tmp_path):
+    store(compiled, values(), tmp_path / "step")
+    stored = pickle.loads((tmp_path / "step").read_bytes())
+    assert stored["config"] == config_digest(values()) != config_digest(values(seed=1))
+    assert stored["jax"] == jax.__version__ and len(stored["executable"][0]) > 1000
+
+
+@needs_libtpu
+def test_the_table_names_the_estimate(compiled):
+    text = compile.report_table(compiled.report)
+    assert "v5e:2x2, 4 chips, mesh data=2 fsdp=2 tensor=1, batch 64" in text
+    assert f"MFU {compiled.report['mfu']:.1%}" in text and "reduce-scatter" in text
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mesh": MeshConfig(3, 1, 1)}, "does not divide 4 device"),
+        ({"batch_size": 6}, r"batch_size 6 does not divide over 4 data shards: use 4"),
+        ({"batch_size": 2}, r"batch_size 2 does not divide over 4 data shards: use 4"),
+    ],
+)
+def test_a_mesh_or_batch_that_does_not_divide_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        compile_step(values(**changes), TOPOLOGY)
+
+
+def test_what_does_not_fit_says_by_how_much():
+    with pytest.raises(UserError, match="120 bytes a chip, 20 more than its 100"):
+        check_fits({"fits": False, "peak_bytes": 120, "limit_bytes": 100})
+    with pytest.raises(UserError, match=r"482\.49G"):
+        check_fits({"fits": False, "message": "RESOURCE_EXHAUSTED: … (482.49G) exceeds …", "limit_bytes": 100})
+
+
+def test_without_libtpu_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install -e '\.\[tpu\]'"):
+        compile_step(values(), TOPOLOGY)
+
+
+@needs_libtpu
+def test_candidates_fit_by_estimate_and_the_fastest_comes_first():
+    found = list(candidates(values(), TOPOLOGY))
+    assert found and all(each.bytes < 0.9 * TOPOLOGY.chip.hbm_bytes for each in found)
+    assert [each.seconds for each in found] == sorted(each.seconds for each in found)
+    assert found[0].apply(values())["batch_size"] == found[0].batch_size
+
+
+def test_meshes_divide_the_model_and_keep_slices_along_data():
+    found = list(meshes(32, 2, {"width": 256, "heads": 4}))
+    assert MeshConfig(4, 4, 2) in found and MeshConfig(1, 32, 1) not in found
+    assert all(mesh.data * mesh.fsdp * mesh.tensor == 32 and mesh.data % 2 == 0 and mesh.tensor <= 4 for mesh in found)
+    assert list(meshes(8, 1, {})) == [MeshConfig(8, 1, 1)]
