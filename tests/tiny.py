@@ -3,10 +3,8 @@
 import dataclasses
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,8 +12,7 @@ import numpy as np
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.data.latents import shard_path, write_manifest, write_shard
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.nn.module import init
-from mobile_video_jax.stages.dit import DitTraining
+from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.stages.vae import VaeTraining
 from mobile_video_jax.train.checkpoint import save_model
 from mobile_video_jax.train.config import OptimizerConfig
@@ -23,11 +20,12 @@ from mobile_video_jax.train.run import write_run
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.latent_stats import LatentStats
 from mobile_video_jax.vae.model import Vae
+from tests.nets import params_like, randomly
 
 CLIP, COMPRESSION = "9x32x32", "t4_s8_c6"
 VAE = VaeConfig(COMPRESSION, (8, 8, 12), (1, 1, 1), (8, 8, 12), (1, 1, 1), head_dim=6)
 # Wide enough that its larger kernels are cut over a mesh (parallel/rules.py keeps small ones whole).
-DIT = DitConfig(width=192, depth=2, heads=6, head_dim=32, ffn=384, time_features=32)
+DIT = DitConfig(width=192, depth=1, heads=6, head_dim=32, ffn=384, time_features=32)
 OPTIMIZER = OptimizerConfig(name="muon", learning_rate=1e-2, schedule="linear", ema_decay=0.9)
 
 
@@ -70,12 +68,20 @@ def vae_config(videos: Path, **changes) -> VaeTraining:
 
 def vae_run(run: Path) -> Path:
     """A finished VAE run with random weights."""
-    config = VaeTraining(clip=CLIP, model=VAE)
-    params = nn.unbox(jax.jit(partial(init, Vae(VAE)))(jax.random.key(0), jnp.zeros((1, 9, 32, 32, 3))))
-    save_model(run, 1, params)
     LatentStats((0.1,) * 6, (0.5,) * 6).save(run)
-    description = {"compression": COMPRESSION, "clip": CLIP}
-    write_run(run, "vae", json.loads(json.dumps(dataclasses.asdict(config))), description)
+    params = params_like(Vae(VAE), jnp.zeros((1, 9, 32, 32, 3)))
+    return _run(run, "vae", VaeTraining(clip=CLIP, model=VAE), params, compression=COMPRESSION, clip=CLIP)
+
+
+def dit_run(run: Path, config: DitTraining) -> Path:
+    """A finished transformer run with random weights, and its VAE's."""
+    vae_run(run / "vae")
+    return _run(run, "dit", config, randomly(jax.eval_shape(DitStage(config).init, jax.random.key(0)), 0.05))
+
+
+def _run(run: Path, stage: str, config: DitTraining | VaeTraining, params: dict, **description: str) -> Path:
+    save_model(run, 1, params)
+    write_run(run, stage, json.loads(json.dumps(dataclasses.asdict(config))), description)
     return run
 
 

@@ -10,7 +10,7 @@ from configs.dit import MODELS
 from mobile_video_jax.dit.model import Dit
 from tests.dit.test_model import inputs
 
-SMALL = {"width": 24, "depth": 2, "heads": 2, "head_dim": 12, "ffn": 32, "blocks": (), "time_features": 16}
+SMALL = {"width": 24, "depth": 1, "heads": 2, "head_dim": 12, "ffn": 32, "blocks": (), "time_features": 16}
 
 
 @pytest.mark.parametrize("scan", [False, True])

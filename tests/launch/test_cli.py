@@ -1,9 +1,8 @@
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+
+from tests import commands
 
 COMMAND = '''"""Does nothing much.
 
@@ -59,31 +58,25 @@ def folder(tmp_path_factory):
 
 
 def run(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, "command.py", *arguments],
-        cwd=folder,
-        env={"PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-    )
+    return commands.run("command", *arguments, folder=folder)
 
 
 def test_the_path_and_one_line_of_json_close_stdout(folder):
     done = run(folder, "--workdir=runs/a", "--config=config.py:large", "--config.steps=7", "--config.nest.width=9")
-    assert done.returncode == 0
-    path, summary = done.stdout.splitlines()
+    assert done.status == 0
+    path, summary = done.out.splitlines()
     assert path == "runs/a"
     assert json.loads(summary) == {"steps": 7, "rate": 0.1, "nest": {"width": 9}}
-    assert done.stderr == ""
+    assert done.err == ""
 
 
 def test_help_tells_of_this_command_alone(folder):
     done = run(folder, "--help")
-    assert done.returncode == 0
-    assert done.stdout.startswith("Does nothing much.\n\nA second line of help.")
-    assert "--workdir: Where to." in done.stdout
-    assert "--pdb" not in done.stdout
-    assert done.stderr == ""
+    assert done.status == 0
+    assert done.out.startswith("Does nothing much.\n\nA second line of help.")
+    assert "--workdir: Where to." in done.out
+    assert "--pdb" not in done.out
+    assert done.err == ""
 
 
 GOOD = ("--workdir=a", "--config=config.py")
@@ -111,16 +104,16 @@ GOOD = ("--workdir=a", "--config=config.py")
 )
 def test_bad_input_is_one_line(folder, arguments, error):
     done = run(folder, *arguments)
-    assert (done.returncode, done.stderr, done.stdout) == (2, f"error: {error}\n", "")
+    assert (done.status, done.err, done.out) == (2, f"error: {error}\n", "")
 
 
 @pytest.mark.parametrize("fault", ["bug", "ENOENT"])
 def test_bugs_keep_their_traceback(folder, fault):
     done = run(folder, *GOOD, f"--fail={fault}")
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
+    assert done.status == 1
+    assert "Traceback" in done.err
 
 
 def test_interruption(folder):
     done = run(folder, *GOOD, "--fail=ctrl-c")
-    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    assert (done.status, done.err) == (130, "interrupted\n")

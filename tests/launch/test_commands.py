@@ -8,24 +8,16 @@ from pathlib import Path
 import pytest
 
 from mobile_video_jax.data.video_file import probe
-from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.train.loop import train
 from tests import tiny
-
-ROOT = Path(__file__).parents[2]
-
-
-def start(module: str, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", f"launch.{module}", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+from tests.commands import ROOT, run
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """latents/ and a short transformer run dit/."""
+    """The encoded data set latents/ and the transformer run dit/."""
     root = tmp_path_factory.mktemp("commands")
     tiny.latents(root / "latents")
-    train(DitStage(tiny.dit_config(root / "latents", steps=2)), root / "dit")
+    tiny.dit_run(root / "dit", tiny.dit_config(root / "latents", steps=2))
     return root
 
 
@@ -41,7 +33,7 @@ BAD_INPUT = {
     "other config": ("train", [DIT, "--workdir={}/dit", LATENTS, *SAME_DATA], "was trained with"),
     "other clip": (
         "train",
-        [DIT, "--workdir={}/new", LATENTS, "--config.clip=33x32x32"],
+        [DIT, "--workdir={}/new", LATENTS, SAME_DATA[0], "--config.clip=33x32x32"],
         "was encoded with clip=9",
     ),
     "no run": ("sample", ["--model={}/nowhere", "--prompt=a red circle", "--out={}/new"], "does not exist"),
@@ -59,7 +51,16 @@ BAD_INPUT = {
     ),
     "unknown study": ("ablate", ["--study=everything", "--out={}/new"], "study 'everything' is unknown"),
     "impossible cell": ("ablate", ["--out={}/new", "--config.compressions=('t4_s64_c8',)"], "beyond this family"),
-    "no VAE": ("evaluate", ["--model={}/dit", "--data={}/latents", "--out={}/new"], "stage 'dit', not 'vae'"),
+    "flag of another stage": (
+        "evaluate",
+        ["--model={}/latents/vae", "--data={}/latents", "--out={}/new", "--steps=3"],
+        "--steps is for transformers, and",
+    ),
+    "training split": (
+        "evaluate",
+        ["--model={}/dit", "--data={}/latents", "--out={}/new", "--split=train"],
+        "use the split test or validation",
+    ),
     "tile": (
         "evaluate",
         ["--model={}/latents/vae", "--data={}/latents", "--out={}/new", "--tile=20"],
@@ -70,32 +71,22 @@ BAD_INPUT = {
 }
 
 
-@pytest.fixture(scope="module")
-def refused(folder) -> dict[str, tuple[int, str, str]]:
-    """Status, stdout and stderr of every bad command; two at a time, as there are two cores."""
-    results, names = {}, list(BAD_INPUT)
-    for pair in (names[i : i + 2] for i in range(0, len(names), 2)):
-        running = {}
-        for name in pair:
-            module, arguments, _ = BAD_INPUT[name]
-            running[name] = start(module, *(argument.replace("{}", str(folder)) for argument in arguments))
-        results |= {name: (*process.communicate(timeout=200), process.returncode) for name, process in running.items()}
-    return {name: (status, out, err) for name, (out, err, status) in results.items()}
-
-
 @pytest.mark.parametrize("name", BAD_INPUT)
-def test_bad_input_gives_one_line_and_status_2(refused, folder, name):
-    status, out, err = refused[name]
-    lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert status == 2 and out == "" and len(lines) == 1, err
-    assert BAD_INPUT[name][2] in lines[0] and "Traceback" not in err
+def test_bad_input_gives_one_line_and_status_2(folder, name):
+    module, arguments, message = BAD_INPUT[name]
+    done = run(f"launch.{module}", *(argument.replace("{}", str(folder)) for argument in arguments))
+    lines = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert done.status == 2 and done.out == "" and len(lines) == 1, done.err
+    assert message in lines[0] and "Traceback" not in done.err
     assert not (folder / "new").exists()
 
 
 def test_inspect_prints_the_contract_as_json():
-    out, err = start("inspect", "--config=configs/dit.py:server", "--json").communicate(timeout=200)
-    costs = json.loads(out)
-    assert err == "" and costs["tokens"] == 1344 and costs["latent_shape"] == [7, 12, 16, 128]
+    """Started by a shell's own command; the others are forked."""
+    command = [sys.executable, "-m", "launch.inspect", "--config=configs/dit.py:server", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    costs = json.loads(done.stdout)
+    assert done.stderr == "" and costs["tokens"] == 1344 and costs["latent_shape"] == [7, 12, 16, 128]
     for kind in ("parameters", "flops"):
         assert costs[kind]["total"] == sum(value for part, value in costs[kind].items() if part != "total")
     assert costs["bytes"] == 4 * costs["parameters"]["total"]
@@ -103,25 +94,23 @@ def test_inspect_prints_the_contract_as_json():
 
 def test_sample_writes_clips_and_says_where(folder):
     arguments = ["--prompt=a red circle", "--prompt=a blue square", "--steps=2", "--seed=7", "--scale=2"]
-    process = start("sample", f"--model={folder}/dit", f"--out={folder}/samples", *arguments)
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
-    summary = json.loads(out.splitlines()[-1])
+    done = run("launch.sample", f"--model={folder}/dit", f"--out={folder}/samples", *arguments)
+    assert done.status == 0, done.err
+    summary = json.loads(done.out.splitlines()[-1])
     assert summary["clips"] == ["00007-a-red-circle.mp4", "00008-a-blue-square.mp4"]
     for name in summary["clips"]:
         assert (folder / "samples" / name).stat().st_size > 500
         assert (folder / "samples" / name).with_suffix(".gif").stat().st_size > 500
-    assert "2/2" in err
+    assert "2/2" in done.err
 
 
 def test_sample_draws_a_list_in_another_size(folder):
     (folder / "list.txt").write_text("a red circle\n\na blue square\n")
     arguments = [f"--prompts={folder}/list.txt", "--steps=1", "--guidance=1", "--clip=5x32x64", "--batch_size=1"]
-    process = start("sample", f"--model={folder}/dit", f"--out={folder}/list", *arguments)
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
-    assert json.loads(out.splitlines()[-1])["clips"] == ["00000-a-red-circle.mp4", "00001-a-blue-square.mp4"]
+    done = run("launch.sample", f"--model={folder}/dit", f"--out={folder}/list", *arguments)
+    assert done.status == 0, done.err
+    assert json.loads(done.out.splitlines()[-1])["clips"] == ["00000-a-red-circle.mp4", "00001-a-blue-square.mp4"]
     info = probe(folder / "list" / "00001-a-blue-square.mp4")
     assert (info.frames, info.height, info.width) == (5, 32, 64)
     assert json.loads((folder / "list" / "samples.json").read_text())["sampling"]["shift"] == 1.0
-    assert "1/2" in err and "2/2" in err
+    assert "1/2" in done.err and "2/2" in done.err

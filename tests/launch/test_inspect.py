@@ -1,32 +1,25 @@
 """launch.inspect as a user types it: a run's activations, tables, and flags that do not go together."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 
 from tests import tiny
+from tests.commands import run
 from tests.stages.test_activations import overflowing, write
 
-ROOT = Path(__file__).parents[2]
-
-
-def start(*arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "launch.inspect", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+inspect = partial(run, "launch.inspect")
 
 
 def test_activations_of_a_run_are_a_table_and_json(tmp_path):
     tiny.latents(tmp_path / "latents")
     write(tmp_path / "dit", tmp_path / "elsewhere", overflowing())
     arguments = ("--activations", f"--model={tmp_path}/dit", f"--data={tmp_path}/latents", "--batches=1")
-    process = start(*arguments)
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0 and err == "activations: batch 1/1\n"
-    *text, last = out.splitlines()
+    done = inspect(*arguments)
+    assert done.status == 0 and done.err == "activations: batch 1/1\n"
+    *text, last = done.out.splitlines()
     measured = json.loads(last)
     for entry in measured["activations"].values():
         assert entry["headroom"] == pytest.approx(65_504 / entry["value"])
@@ -40,7 +33,7 @@ def test_activations_of_a_run_are_a_table_and_json(tmp_path):
 
 
 def test_costs_are_a_table_of_parts():
-    out, _ = start("--config=configs/dit.py:server").communicate(timeout=200)
+    out = inspect("--config=configs/dit.py:server").out
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
     assert rows["ffn"] == ["939,810,816", "2,525,440,770,048", "3,759,243,264", "22,020,096"]
     assert rows["self_attention_products"] == ["414,330,126,336", "115,605,504"]
@@ -57,7 +50,6 @@ def test_costs_are_a_table_of_parts():
     ],
 )
 def test_flags_that_do_not_go_together_are_one_line(arguments, message):
-    process = start(*arguments)
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 2 and out == "" and err.startswith("error: ")
-    assert err.count("\n") == 1 and message in err
+    done = inspect(*arguments)
+    assert done.status == 2 and done.out == "" and done.err.startswith("error: ")
+    assert done.err.count("\n") == 1 and message in done.err

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mobile_video_jax.data.dataset import read_manifest
+from tests import commands
 from tests.data.videos import video_folder, write_captions
 
 ROOT = Path(__file__).parents[2]
@@ -20,9 +21,8 @@ def start(*arguments, before=(), **options):
 
 
 def run(*arguments):
-    process = start(*arguments)
-    out, err = process.communicate()
-    return process.returncode, out.splitlines(), err.splitlines()
+    done = commands.run("launch.prepare_data", *arguments)
+    return done.status, done.out.splitlines(), done.err.splitlines()
 
 
 def test_a_folder_of_videos(tmp_path):

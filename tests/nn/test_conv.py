@@ -1,21 +1,29 @@
 """Convolutions and shuffles."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mobile_video_jax.nn import clip_ops
 from mobile_video_jax.nn.conv import Conv
+from mobile_video_jax.nn.module import apply
+from tests.nets import normal, params_like
 
 
 def test_sum_of_taps_equals_the_native_convolution_with_gradients():
-    x = jax.random.normal(jax.random.key(0), (2, 7, 6, 5, 4))
-    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 4, 8))
-    for run in (clip_ops._sum_of_taps, clip_ops.clip_conv):
-        np.testing.assert_allclose(run(x, kernel), clip_ops._native(x, kernel), atol=2e-5)
-        gradient = jax.grad(lambda x, k, run=run: jnp.sum(jnp.sin(run(x, k))), argnums=(0, 1))(x, kernel)
-        native = jax.grad(lambda x, k: jnp.sum(jnp.sin(clip_ops._native(x, k))), argnums=(0, 1))(x, kernel)
-        for ours, theirs in zip(gradient, native, strict=True):
+    x, kernel = normal(0, 2, 7, 6, 5, 4), normal(1, 3, 3, 3, 4, 8)
+
+    @partial(jax.jit, static_argnums=0)
+    def value_and_gradient(conv, x, kernel):
+        return conv(x, kernel), jax.grad(lambda *args: jnp.sum(jnp.sin(conv(*args))), argnums=(0, 1))(x, kernel)
+
+    native, native_gradient = value_and_gradient(clip_ops._native, x, kernel)
+    for conv in (clip_ops._sum_of_taps, clip_ops.clip_conv):
+        value, gradient = value_and_gradient(conv, x, kernel)
+        np.testing.assert_allclose(value, native, atol=2e-5)
+        for ours, theirs in zip(gradient, native_gradient, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=2e-4)
 
 
@@ -30,8 +38,8 @@ def test_shuffles_are_inverse_and_keep_blocks_together():
 
 def test_a_temporal_convolution_sees_the_past_only():
     layer = Conv(3, temporal=True)
-    x = jax.random.normal(jax.random.key(0), (1, 6, 4, 4, 2))
-    params = layer.init(jax.random.key(1), x)
-    jacobian = jax.jacrev(lambda x: layer.apply(params, x).sum(axis=(0, 2, 3, 4)))(x)
+    x = normal(0, 1, 6, 4, 4, 2)
+    params = params_like(layer, x)
+    jacobian = jax.jit(jax.jacrev(lambda x: apply(layer, params, x).sum(axis=(0, 2, 3, 4))))(x)
     reach = np.abs(np.asarray(jacobian)).sum(axis=(1, 3, 4, 5))
     np.testing.assert_array_equal(reach > 0, [[s in (t - 2, t - 1, t) for s in range(6)] for t in range(6)])

@@ -15,10 +15,12 @@ from mobile_video_jax.data.dataset import prepare
 from mobile_video_jax.data.latents import records
 from mobile_video_jax.data.pipeline import captioned_clips
 from mobile_video_jax.data.shape_world import World
+from mobile_video_jax.data.video_file import probe
 from mobile_video_jax.stages.bundle import VaeBundle
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.encode import encode_dataset
 from mobile_video_jax.stages.generate import Generator, SampleConfig
+from mobile_video_jax.stages.prompts import Request, file_names
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
@@ -44,7 +46,7 @@ def chain(tmp_path_factory) -> Path:
     mixed = tiny.vae_config(root / "videos", mix_data=str(root / "real"), mix_share=0.25)
     train(VaeStage(mixed), root / "vae")
     encode(root / "vae", root / "videos", root / "latents")
-    train(DitStage(tiny.dit_config(root / "latents", text_tokens=16)), root / "dit")
+    train(DitStage(tiny.dit_config(root / "latents", text_tokens=16, sample_every=8, sample_clips=2)), root / "dit")
     return root
 
 
@@ -108,6 +110,20 @@ def test_long_captions_are_cut_at_encoding_and_refused_before_training(chain, tm
     DitStage(tiny.dit_config(tmp_path / "short", text_tokens=5)).train_batches()
     with pytest.raises(UserError, match="minilm takes 3 to 256 tokens of a caption, not 300"):
         encode(chain / "vae", chain / "videos", tmp_path / "none", text_tokens=300)
+
+
+def test_training_leaves_samples_of_the_first_held_out_captions(chain):
+    captions = [row["caption"] for row, _ in zip(records(chain / "latents", "validation"), range(2), strict=False)]
+    names = [f"{name}.mp4" for name in file_names([Request(text, i) for i, text in enumerate(captions)])]
+    for step in ("8", "12"):
+        assert sorted(path.name for path in (chain / "dit" / "samples" / step).iterdir()) == names
+    info = probe(chain / "dit" / "samples" / "12" / names[0])
+    assert ClipShape(info.frames, info.height, info.width) == CLIP
+    lines = {line["step"]: line for line in read_metrics(chain / "dit")}
+    assert [step for step, line in lines.items() if "sample_accuracy_all" in line] == [8, 12]
+    assert lines[8]["sample_motion_energy"] != lines[12]["sample_motion_energy"]
+    with pytest.raises(UserError, match="sample_clips must be 1 or more, not 0; sample_every=0 draws none"):
+        DitStage(tiny.dit_config(chain / "latents", sample_clips=0))
 
 
 def test_encoding_into_another_data_set_is_refused(chain, tmp_path):

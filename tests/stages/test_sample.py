@@ -2,31 +2,25 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
 from mobile_video_jax.stages.generate import Generator
 from mobile_video_jax.stages.prompts import Request, picture
 from mobile_video_jax.stages.sample_folder import Job, draw_folder
 from mobile_video_jax.stages.sampling import SampleConfig
-from mobile_video_jax.train.checkpoint import save_model
-from mobile_video_jax.train.run import write_run
 from mobile_video_jax.vae.pixels import to_signed
 from tests import tiny
+from tests.commands import call
 from tests.data.videos import image_bytes
 
-ROOT = Path(__file__).parents[2]
 DRAW = SampleConfig(steps=3, guidance=3.0, guidance_rescale=0.5)
 PROMPTS = ["a red circle moving left", "a blue square", "one green cross staying still", "two circles", "a ring"]
 
@@ -41,17 +35,8 @@ def image(path: Path, seed: int = 0) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     """A finished transformer run with random weights, which was trained on given first frames."""
-    run = tmp_path_factory.mktemp("model") / "dit"
     config = tiny.dit_config(Path("nowhere"), text_tokens=16, image_probability=0.3)
-    fresh = nn.unbox(jax.jit(DitStage(config).init)(jax.random.key(0)))
-    # A fresh transformer is the identity and gives velocity 0.
-    leaves, tree = jax.tree.flatten(fresh)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [x + 0.05 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
-    save_model(run, 1, jax.tree.unflatten(tree, moved))
-    write_run(run, "dit", json.loads(json.dumps(dataclasses.asdict(config))), {})
-    tiny.vae_run(run / "vae")
-    return run
+    return tiny.dit_run(tmp_path_factory.mktemp("model") / "dit", config)
 
 
 def renamed(run: Path, out: Path, **config) -> Path:
@@ -68,46 +53,34 @@ def generator(model) -> Generator:
     return Generator.load(model)
 
 
-SCRIPT = """
-import dataclasses, json, sys
-from pathlib import Path
-import jax, numpy as np
-from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
-from mobile_video_jax.stages.generate import Generator
-from mobile_video_jax.stages.prompts import Request
-from tests.stages.test_sample import DRAW, PROMPTS, image
-
-run, picture = Path(sys.argv[1]), Path(sys.argv[2])
-eight = Generator.load(run)
-shared = Generator.load(run, fsdp=2)
-first = jax.devices()[0]
-one = dataclasses.replace(eight, params=jax.device_put(eight.params, first), mesh=make_mesh(MeshConfig(), [first]))
-images = [image(picture), None]
-requests = [Request(text, i, images[i % 2]) for i, text in enumerate(PROMPTS)]
-results = []
-for generator, extra in ((one, 0), (eight, 3), (shared, 3)):
-    latents = np.asarray(generator.latents(requests + requests[-1:] * extra, DRAW))[:5]
-    (clips,) = generator.draw(requests, DRAW)
-    results.append((latents, clips.astype(int)))
-split = [leaf for leaf in jax.tree.leaves(shared.params) if not leaf.sharding.is_fully_replicated]
-print(json.dumps({
-    "latents": [float(np.abs(a - results[0][0]).max()) for a, _ in results[1:]],
-    "pixels": [int(np.abs(b - results[0][1]).max()) for _, b in results[1:]],
-    "clips": [len(b) for _, b in results],
-    "spread": float(results[0][0].std()),
-    "devices": [len(jax.tree.leaves(generator.params)[0].devices()) for generator in (one, eight, shared)],
-    "split": [len(split), max(leaf.addressable_shards[0].data.size / leaf.size for leaf in split)],
-}))
-"""
+def print_differences(run: Path, path: Path) -> None:
+    """What one device, eight, and eight that share weights in pairs draw, on a machine of eight."""
+    eight, shared = Generator.load(run), Generator.load(run, fsdp=2)
+    first = jax.devices()[0]
+    one = dataclasses.replace(eight, params=jax.device_put(eight.params, first), mesh=make_mesh(MeshConfig(), [first]))
+    images = [image(path), None]
+    requests = [Request(text, i, images[i % 2]) for i, text in enumerate(PROMPTS)]
+    results = []
+    for generator, extra in ((one, 0), (eight, 3), (shared, 3)):
+        latents = np.asarray(generator.latents(requests + requests[-1:] * extra, DRAW))[:5]
+        (clips,) = generator.draw(requests, DRAW)
+        results.append((latents, clips.astype(int)))
+    split = [leaf for leaf in jax.tree.leaves(shared.params) if not leaf.sharding.is_fully_replicated]
+    found = {
+        "latents": [float(np.abs(a - results[0][0]).max()) for a, _ in results[1:]],
+        "pixels": [int(np.abs(b - results[0][1]).max()) for _, b in results[1:]],
+        "clips": [len(b) for _, b in results],
+        "spread": float(results[0][0].std()),
+        "devices": [len(jax.tree.leaves(generator.params)[0].devices()) for generator in (one, eight, shared)],
+        "split": [len(split), max(leaf.addressable_shards[0].data.size / leaf.size for leaf in split)],
+    }
+    print(json.dumps(found))
 
 
 def test_devices_change_nothing(model, tmp_path):
-    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", SCRIPT, str(model), str(tmp_path / "a.png")]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    done = call(print_differences, model, tmp_path / "a.png", devices=8)
+    assert done.status == 0, done.err
+    found = json.loads(done.out.splitlines()[-1])
     assert found["devices"] == [1, 8, 8] and found["clips"] == [5, 5, 5] and found["spread"] > 0.3
     assert found["split"][0] > 0 and found["split"][1] == 0.5  # the weights lie in halves with fsdp=2
     assert max(found["latents"]) < 1e-5 and max(found["pixels"]) <= 1

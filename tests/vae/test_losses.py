@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mobile_video_jax.core.flops import count_flops
-from mobile_video_jax.nn.module import apply, init
+from mobile_video_jax.nn.module import apply
 from mobile_video_jax.vae.adversarial import PatchDiscriminator
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.losses import (
@@ -22,7 +22,7 @@ from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.objective import VaeObjective
 from mobile_video_jax.vae.posterior import Posterior
 from mobile_video_jax.vae.vgg import Vgg
-from tests.vae.test_model import trained_looking
+from tests.nets import normal, params_like, run
 
 # One step, in time and space: what is tested here does not need more, and it compiles sooner.
 VAE = Vae(VaeConfig("t2_s4_c4", (8, 12), (1, 1), (8, 12), (1, 1), head_dim=6))
@@ -35,12 +35,12 @@ def objective(weights: VaeLossConfig, vae: Vae = VAE, image_probability: float =
 
 @pytest.fixture(scope="module")
 def video() -> jax.Array:
-    return jnp.tanh(jax.random.normal(jax.random.key(3), (2, 3, 16, 16, 3)))
+    return jnp.tanh(normal(3, 2, 3, 16, 16, 3))
 
 
 @pytest.fixture(scope="module")
 def params(video) -> dict:
-    return trained_looking(VAE, video, scale=0.1)
+    return params_like(VAE, video, scale=0.1)
 
 
 def test_reconstruction_terms_by_hand():
@@ -61,10 +61,10 @@ def test_divergence_of_two_posteriors_equals_its_definition_by_sampling():
 
 
 def test_latent_consistency_is_zero_for_a_perfect_decoder_and_only_then(params, video):
-    posterior = apply(VAE, params, video, method="encode")
-    perfect = apply(VAE, params, video, method="encode")
-    assert float(latent_consistency(perfect, posterior)) == pytest.approx(0.0, abs=1e-6)
-    assert float(latent_consistency(apply(VAE, params, 0.9 * video, method="encode"), posterior)) > 1e-3
+    consistency = jax.jit(latent_consistency)
+    posterior, other = (run(VAE, params, clip, method="encode") for clip in (video, 0.9 * video))
+    assert float(consistency(posterior, posterior)) == pytest.approx(0.0, abs=1e-6)
+    assert float(consistency(other, posterior)) > 1e-3
 
 
 def test_latent_consistency_moves_the_decoded_clips_posterior_alone():
@@ -80,16 +80,16 @@ def test_down_sampling_averages_blocks():
 
 
 def test_scale_equivariance_is_zero_for_a_decoder_that_commutes_with_down_sampling():
-    latents = jax.random.normal(jax.random.key(0), (1, 2, 8, 8, 3))
+    latents = normal(0, 1, 2, 8, 8, 3)
     linear, curved = (lambda z: 2 * z + 1), (lambda z: z**2)  # place by place, so at stride 1
     assert float(scale_equivariance(linear, latents, linear(latents), (2, 4))) < 1e-10
     assert float(scale_equivariance(curved, latents, curved(latents), (2,))) > 1e-2
 
 
 def gradient_sizes(weights: VaeLossConfig, params: dict, video: jax.Array) -> dict[str, float]:
-    run = jax.jit(jax.grad(lambda params: objective(weights)(params, video, jax.random.key(0))[0]))
-    norm = lambda tree: float(sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(tree)))
-    return {part: norm(tree) for part, tree in run(params).items()}
+    gradient = jax.jit(jax.grad(lambda params: objective(weights)(params, video, jax.random.key(0))[0]))
+    norm = lambda tree: float(sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(tree)))
+    return {part: norm(tree) for part, tree in gradient(params).items()}
 
 
 @pytest.mark.parametrize("term", ["scale_equivariance", "latent_consistency"])
@@ -101,11 +101,11 @@ def test_the_new_terms_train_encoder_and_decoder(params, video, term):
 
 def test_each_side_of_the_adversarial_term_trains_its_own_network(params, video):
     weights = dataclasses.replace(NOTHING, adversarial=1.0)
-    discriminator = trained_looking(PatchDiscriminator((4, 8)), video, scale=0.1)
+    discriminator = params_like(PatchDiscriminator((4, 8)), video, scale=0.1)
     together = params | {"discriminator": discriminator}
     # The VAE lowers the discriminator's judgement; the discriminator learns as if the decoded clip were data.
     assert all(size > 1e-5 for size in gradient_sizes(weights, together, video).values())
-    loss, terms = objective(weights)(together, video, jax.random.key(0))
+    loss, terms = jax.jit(objective(weights))(together, video, jax.random.key(0))
     assert float(loss) == pytest.approx(float(terms["adversarial"] + terms["discriminator"]), rel=1e-5)
 
 
@@ -122,15 +122,15 @@ def test_terms_of_weight_zero_cost_nothing_and_the_others_add_up(params, video):
 
 
 def test_the_perceptual_term_falls_as_the_decoded_clip_nears_the_video(params, video):
-    vgg = init(Vgg(1), jax.random.key(0), video[0])
-    run = jax.jit(objective(dataclasses.replace(NOTHING, perceptual=1.0)))
-    loss, terms = run(params | {"vgg": vgg}, video, jax.random.key(0))
+    vgg = params_like(Vgg(1), video[0])
+    perceptual = jax.jit(objective(dataclasses.replace(NOTHING, perceptual=1.0)))
+    loss, terms = perceptual(params | {"vgg": vgg}, video, jax.random.key(0))
     assert 0 < float(loss) == pytest.approx(float(terms["perceptual"]))
 
 
 def test_the_image_is_given_to_the_share_of_clips_asked_for(video):
     omni = Vae(dataclasses.replace(VAE.config, omni=True))
-    params = trained_looking(omni, video, scale=0.1)
+    params = params_like(omni, video, scale=0.1)
     plain = jax.jit(objective(VaeLossConfig()))(params, video, jax.random.key(0))[0]
     never, always = (
         jax.jit(objective(VaeLossConfig(), omni, share))(params, video, jax.random.key(0))[0] for share in (0.0, 1.0)

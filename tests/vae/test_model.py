@@ -1,30 +1,22 @@
 """The VAE: shapes, causality, posterior, latent statistics."""
 
-import flax.linen as nn
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.nn.module import apply, init
+from mobile_video_jax.nn.module import apply
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.latent_stats import LatentStats
 from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.pixels import to_bytes, to_signed
 from mobile_video_jax.vae.posterior import Posterior
+from tests.nets import normal, params_like, run
 
 SMALL = {"encoder_widths": (8, 8, 12), "decoder_widths": (8, 8, 12), "head_dim": 6}
-
-
-def trained_looking(vae: Vae, video: jax.Array, scale: float = 0.2) -> dict:
-    """Random parameters without the zeros of a fresh model, which would hide paths from the gradient."""
-    params = nn.unbox(jax.jit(lambda key, video: init(vae, key, video))(jax.random.key(0), video))
-    leaves, treedef = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return treedef.unflatten(
-        [leaf + scale * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
-    )
 
 
 @pytest.mark.parametrize(
@@ -33,16 +25,16 @@ def trained_looking(vae: Vae, video: jax.Array, scale: float = 0.2) -> dict:
 )
 def test_latent_grid_and_reconstruction_shape(compression, levels, grid):
     config = VaeConfig(compression, *((8,) * levels, (1,) * levels) * 2, head_dim=8)
-    vae, video = Vae(config), jnp.zeros((2, 9, 16, 32, 3))
-    params = vae.init(jax.random.key(0), video)
-    posterior = vae.apply(params, video, method="encode")
-    assert posterior.mean.shape == (2, *grid, config.strides.channels)
-    assert vae.apply(params, video).shape == video.shape
+    vae, video = Vae(config), jax.ShapeDtypeStruct((2, 9, 16, 32, 3), jnp.float32)
+    params = params_like(vae, video)
+    latents = jax.eval_shape(lambda *args: apply(vae, *args, method="encode").mean, params, video)
+    assert latents.shape == (2, *grid, config.strides.channels)
+    assert jax.eval_shape(partial(apply, vae), params, video).shape == video.shape
 
 
 def test_the_first_frame_alone_is_a_clip_and_codes_as_it_does_within_one():
-    vae, video = Vae(VaeConfig(**SMALL)), jax.random.normal(jax.random.key(2), (1, 9, 16, 16, 3))
-    params = trained_looking(vae, video)
+    vae, video = Vae(VaeConfig(**SMALL)), normal(2, 1, 9, 16, 16, 3)
+    params = params_like(vae, video)
     code = jax.jit(lambda x: jax.tree.leaves(apply(vae, params, x, method="encode_with_image")))
     decode = jax.jit(lambda z: apply(vae, params, z, method="decode"))
     (whole, _, *features), (alone, _, *features_alone) = code(video), code(video[:, :1])
@@ -53,8 +45,8 @@ def test_the_first_frame_alone_is_a_clip_and_codes_as_it_does_within_one():
 
 
 def test_encoder_and_decoder_are_causal():
-    vae, video = Vae(VaeConfig(**SMALL)), jax.random.normal(jax.random.key(2), (1, 9, 16, 16, 3))
-    params = trained_looking(vae, video)
+    vae, video = Vae(VaeConfig(**SMALL)), normal(2, 1, 9, 16, 16, 3)
+    params = params_like(vae, video)
     latents = jax.jit(lambda x: apply(vae, params, x, method="encode").mean)(video)
     encode = lambda x: (apply(vae, params, x, method="encode").mean ** 2).sum(axis=(0, 2, 3, 4))
     decode = lambda z: (apply(vae, params, z, method="decode") ** 2).sum(axis=(0, 2, 3, 4))
@@ -67,16 +59,16 @@ def test_encoder_and_decoder_are_causal():
 
 def test_an_omni_decoder_without_an_image_is_the_plain_one():
     plain, omni = (Vae(VaeConfig(**SMALL, omni=omni)) for omni in (False, True))
-    video = jax.random.normal(jax.random.key(2), (2, 5, 16, 16, 3))
-    params = trained_looking(omni, video)
-    posterior, image = apply(omni, params, video, method="encode_with_image")
-    bare = apply(plain, params, posterior.mean, method="decode")
-    nothing = jax.tree.map(jnp.zeros_like, image)
-    np.testing.assert_allclose(apply(omni, params, posterior.mean, nothing, method="decode"), bare, atol=1e-5)
-    half = tuple(level * jnp.array([1.0, 0.0])[:, None, None, None, None] for level in image)
-    mixed = apply(omni, params, posterior.mean, half, method="decode")
+    video = normal(2, 2, 5, 16, 16, 3)
+    params = params_like(omni, video)
+    posterior, image = run(omni, params, video, method="encode_with_image")
+    bare = np.asarray(run(plain, params, posterior.mean, method="decode"))
+    nothing = jax.tree.map(np.zeros_like, image)
+    np.testing.assert_allclose(run(omni, params, posterior.mean, nothing, method="decode"), bare, atol=1e-5)
+    half = tuple(level * np.array([1, 0], np.float32)[:, None, None, None, None] for level in image)
+    mixed = np.asarray(run(omni, params, posterior.mean, half, method="decode"))
     np.testing.assert_allclose(mixed[1], bare[1], atol=1e-5)
-    assert jnp.abs(mixed[0] - bare[0]).max() > 1e-3
+    assert np.abs(mixed[0] - bare[0]).max() > 1e-3
 
 
 def test_posterior_kl_equals_its_definition_by_sampling():
@@ -100,7 +92,7 @@ def test_latent_statistics_round_trip_and_refuse_a_dead_channel(tmp_path):
 
 def test_levels_that_do_not_fit_the_compression_are_refused():
     with pytest.raises(UserError, match="takes 4 to 6 levels"):
-        Vae(VaeConfig("t8_s32_c8")).init(jax.random.key(0), jnp.zeros((1, 9, 32, 32, 3)))
+        params_like(Vae(VaeConfig("t8_s32_c8")), jnp.zeros((1, 9, 32, 32, 3)))
 
 
 def test_pixels_round_trip():
