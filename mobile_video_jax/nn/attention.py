@@ -27,9 +27,10 @@ def attend(
 ) -> Float[Array, "b n h d"]:
     """softmax(q k^T / sqrt(d)) v for each head; keys where `mask` is False take no part. Softmax is in float32.
 
-    TPUs and GPUs take a fused kernel where one fits (nn/attention_kernels.py), everything else XLA's operations.
+    TPUs and GPUs take a fused kernel where one fits, CPUs a loop over heads where it gains (nn/attention_kernels.py),
+    everything else XLA's operations.
     """
-    fused = kernels(q, mask)
+    fused = kernels(q, k, mask)
     if not fused:
         return xla_attend(q, k, v, mask)
     # Differentiating keeps what every platform's branch asks for; checkpointed, XLA's asks for its inputs alone.
@@ -53,7 +54,8 @@ def xla_attend(
 class Attention(nn.Module):
     """Attention of `heads` heads from x to `context` (x itself when None), with RMS-normalised queries and keys.
 
-    `rope` holds the places of x, and of the context as well unless `context_rope` holds those.
+    `rope` holds the places of x, and of the context as well unless `context_rope` holds those. Heads are multiplied by
+    `keep`, one vector for all clips or one each.
     """
 
     heads: int
@@ -70,6 +72,7 @@ class Attention(nn.Module):
         rope: RopeTable | None = None,
         context_rope: ContextRope | None = None,
         mask: Bool[Array, "#b #n m"] | None = None,
+        keep: Float[Array, "*b h"] | None = None,
     ) -> Float[Array, "b n d"]:
         context = x if context is None else context
         q = self._heads(x, "q")
@@ -79,7 +82,10 @@ class Attention(nn.Module):
         k = RMSNorm(axis=None, dtype=self.dtype, name="k_norm")(k)
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope if context_rope is None else context_rope)
-        out = attend(q, k, v, mask).reshape(*x.shape[:-1], -1)
+        out = attend(q, k, v, mask)
+        if keep is not None:
+            out = out * keep[..., None, :, None].astype(out.dtype)
+        out = out.reshape(*x.shape[:-1], -1)
         return Dense(x.shape[-1], ("heads", "embed"), self.out_init, dtype=self.dtype, name="out")(out)
 
     def _heads(self, x: Float[Array, "b n d"], name: str) -> Float[Array, "b n h k"]:

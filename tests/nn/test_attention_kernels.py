@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from mobile_video_jax.nn.attention import attend, xla_attend
-from mobile_video_jax.nn.attention_kernels import blocks, splash_attend
+from mobile_video_jax.nn.attention_kernels import blocks, kernels, splash_attend
 from mobile_video_jax.parallel.mesh import AXES
 
 ROOT = Path(__file__).parents[2]
@@ -145,3 +145,15 @@ def test_splash_on_a_mesh_equals_plain_operations_and_moves_nothing():
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     assert max(report["errors"]) < 2e-5 and not report["moved"]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-2)])
+def test_the_loop_over_heads_equals_plain_operations(dtype, tolerance):
+    qkv = inputs(150, 130, 16)
+    mask = jnp.arange(130)[None, None] < jnp.array([130, 4])[:, None, None]
+    assert set(kernels(qkv[0], qkv[1], mask)) == {"cpu"} and kernels(qkv[0], qkv[1][:, :77], mask[..., :77]) == {}
+    expected = jax.jit(with_gradients(xla_attend))(*qkv, mask)
+    made = jax.jit(with_gradients(attend))(*(x.astype(dtype) for x in qkv), mask)
+    for ours, plain in zip(made, expected, strict=True):
+        error = np.asarray(ours, np.float32) - plain
+        assert np.linalg.norm(error) < tolerance * np.linalg.norm(plain)
