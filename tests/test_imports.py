@@ -5,7 +5,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 # Left never imports right.
-ORDER = ("core", "parallel", "nn", "vae", "text", "dit", "diffusion", "data", "evals", "train", "stages", "launch")
+ORDER = (
+    *("core", "parallel", "nn", "vae", "text", "dit", "diffusion", "prune"),
+    *("data", "evals", "train", "stages", "launch"),
+)
 SIBLINGS = {"vae", "text", "dit"}
 TORCH = {"torch", "diffusers", "coremltools", "tensorflow"}
 # The speed benchmark takes its PyTorch peer from export/; nothing else reaches into it.

@@ -4,10 +4,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from mobile_video_jax.core.arrays import TextMask, TextStates, Tokens
 from mobile_video_jax.dit.config import BlockShape
+from mobile_video_jax.dit.masks import ALL, Masks
 from mobile_video_jax.dit.modulation import Modulation, gate, modulate, modulation_table
 from mobile_video_jax.nn.attention import Attention
 from mobile_video_jax.nn.dense import zeros
@@ -24,7 +25,8 @@ class DitBlock(nn.Module):
     x += gate2 * ffn(norm(x) * (1 + scale2) + shift2)
 
     The gates' tables and the cross-attention's last matrix start at zero, so a fresh block is the identity. Tokens
-    where `mask` is False, the padding of clips, are attended by none.
+    where `mask` is False, the padding of clips, are attended by none. A block multiplies all that it adds to x by its
+    mask in `keep`.
     """
 
     shape: BlockShape
@@ -40,12 +42,20 @@ class DitBlock(nn.Module):
         text_mask: TextMask,
         rope: RopeTable,
         mask: Bool[Array, "b n"] | None = None,
+        keep: Masks = ALL,
     ) -> Tokens:
         keys = None if mask is None else mask[:, None, :]
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation_table(self, modulation)
         attention = Attention(self.shape.heads, self.head_dim, dtype=self.dtype, name="self_attention")
-        x = x + gate(attention(modulate(rms_normalize(x), shift1, scale1), rope=rope, mask=keys), gate1)
+        attended = attention(modulate(rms_normalize(x), shift1, scale1), rope=rope, mask=keys, keep=keep.heads)
+        x = x + _kept(gate(attended, gate1), keep.block)
         cross = Attention(self.shape.cross_heads, self.head_dim, zeros, self.dtype, name="cross_attention")
-        x = x + cross(x, text, mask=text_mask[:, None, :])
+        x = x + _kept(cross(x, text, mask=text_mask[:, None, :], keep=keep.cross_heads), keep.block)
         ffn = FeedForward(self.shape.ffn, self.dtype, name="ffn")
-        return x + gate(ffn(modulate(rms_normalize(x), shift2, scale2)), gate2)
+        x = x + _kept(gate(ffn(modulate(rms_normalize(x), shift2, scale2), keep.ffn), gate2), keep.block)
+        self.sow("intermediates", "residual", x)
+        return x
+
+
+def _kept(x: Tokens, block: Float[Array, "*b"] | None) -> Tokens:
+    return x if block is None else x * block[..., None, None].astype(x.dtype)

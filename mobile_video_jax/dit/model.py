@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, TextMask, TextStates, Tokens
 from mobile_video_jax.dit.block import DitBlock
 from mobile_video_jax.dit.config import BlockShape, DitConfig
+from mobile_video_jax.dit.masks import ALL, Masks
 from mobile_video_jax.dit.modulation import Modulation, modulate, modulation_table
 from mobile_video_jax.nn.dense import Dense, zeros
 from mobile_video_jax.nn.embed import time_features
@@ -33,9 +34,10 @@ class _ScanBlock(nn.Module):
         text_mask: TextMask,
         rope: RopeTable,
         mask: Bool[Array, "b n"] | None,
+        keep: Masks,
     ) -> tuple[Tokens, None]:
         block = DitBlock(self.shape, self.head_dim, self.dtype, name="block")
-        return block(x, modulation, text, text_mask, rope, mask), None
+        return block(x, modulation, text, text_mask, rope, mask, keep), None
 
 
 class Dit(nn.Module):
@@ -43,14 +45,20 @@ class Dit(nn.Module):
 
     Every latent place is one token (patch 1); position enters through 3-D RoPE alone. A fresh model predicts 0.
     Latent frames may each have a time of their own: one that is given has time 0. `mask` is False where a clip is
-    padding, which changes nothing elsewhere.
+    padding, which changes nothing elsewhere. `keep` switches off blocks, heads and FFN channels (dit/masks.py).
     """
 
     config: DitConfig
 
     @nn.compact
     def __call__(
-        self, x_t: Latents, t: FrameTimes, text: TextStates, text_mask: TextMask, mask: LatentMask | None = None
+        self,
+        x_t: Latents,
+        t: FrameTimes,
+        text: TextStates,
+        text_mask: TextMask,
+        mask: LatentMask | None = None,
+        keep: Masks = ALL,
     ) -> Latents:
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
         b, lt, lh, lw, channels = x_t.shape
@@ -60,7 +68,7 @@ class Dit(nn.Module):
         shared = Dense(6 * cfg.width, ("embed", None), zeros, dtype=dtype, name="modulation")(nn.silu(embedding))
         x = Dense(cfg.width, (None, "embed"), dtype=dtype, name="patch_in")(x_t.reshape(b, -1, channels))
         modulation = shared.reshape(b, -1, 6, cfg.width)
-        x = self._blocks(x, modulation, text, text_mask, rope, None if mask is None else mask.reshape(b, -1))
+        x = self._blocks(x, keep, modulation, text, text_mask, rope, None if mask is None else mask.reshape(b, -1))
         x = _Output(channels, dtype, name="output")(x, embedding)
         return x.reshape(x_t.shape)
 
@@ -76,22 +84,22 @@ class Dit(nn.Module):
             embedding = embedding + pooled[:, None]
         return embedding
 
-    def _blocks(self, x: Tokens, *conditions: Any) -> Tokens:
+    def _blocks(self, x: Tokens, keep: Masks, *conditions: Any) -> Tokens:
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
         shapes = cfg.block_shapes
         if cfg.scan:
             scanned = nn.scan(
                 checkpointed(_ScanBlock, cfg.remat, scanned=True),
-                variable_axes={"params": 0},
+                variable_axes={"params": 0, "intermediates": 0},
                 split_rngs={"params": True},
-                in_axes=(nn.broadcast,) * len(conditions),
+                in_axes=(*(nn.broadcast,) * len(conditions), 0),
                 length=len(shapes),
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            return scanned(shapes[0], cfg.head_dim, dtype, name="blocks")(x, *conditions)[0]
+            return scanned(shapes[0], cfg.head_dim, dtype, name="blocks")(x, *conditions, keep)[0]
         block = checkpointed(DitBlock, cfg.remat)
         for i, shape in enumerate(shapes):
-            x = block(shape, cfg.head_dim, dtype, name=f"block_{i}")(x, *conditions)
+            x = block(shape, cfg.head_dim, dtype, name=f"block_{i}")(x, *conditions, keep.of_block(i, shape))
         return x
 
 

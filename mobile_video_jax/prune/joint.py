@@ -1,0 +1,115 @@
+"""What to keep within a budget by one integer program over all levels at once."""
+
+from collections.abc import Hashable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array
+
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.dit.masks import Masks
+from mobile_video_jax.prune.costs import Number
+from mobile_video_jax.prune.space import Limits, SearchSpace
+from mobile_video_jax.prune.units import LEVEL_OF, WIDTHS, Unit
+
+# What a solution's loss may be above the least, relative to the sum that HiGHS minimises.
+GAP = 1e-4
+
+# The sum of coefficient times variable lies between two bounds.
+Row = tuple[dict[Hashable, float], float, float]
+
+
+class _Choice(NamedTuple):
+    """A variable of value 0 or 1: the block keeps `size` units of a kind; of kind "block", the block is kept."""
+
+    block: int
+    kind: str
+    size: int
+
+
+def joint(space: SearchSpace, limits: Limits, rises: Mapping[Unit, float]) -> Masks:
+    """The keep of least summed sensitivity within the limits, over one table of the rises of all units.
+
+    Minimises sum over removed blocks of s(b) + sum over kept blocks and widths of the least possible sum of s(u) over
+    the units removed, where each kept block chooses one count a width, a multiple-choice knapsack (Kellerer, Pferschy
+    and Pisinger, Knapsack Problems, chapter 11, 2004) solved by HiGHS. Unlike greedy it takes sensitivities of all
+    levels to add up, and never scores again. Raises UserError for limits out of reach.
+    """
+    space.check(limits)
+    blocks = range(len(space.units.shapes))
+    choices = [_Choice(i, "block", 1) for i in blocks]
+    choices += [_Choice(i, kind, count) for i in blocks for kind in WIDTHS for count in space.counts(i, kind)]
+    ranked = {(i, kind): _ranked(space, rises, i, kind) for i in blocks for kind in WIDTHS}
+    losses = [
+        -rises.get(Unit("block", choice.block), 0.0)  # what keeping the block saves
+        if choice.kind == "block"
+        else sum((rises[unit] for unit in ranked[choice.block, choice.kind][choice.size :]), 0.0)
+        for choice in choices
+    ]
+    chosen = _solve(space, limits, choices, losses)
+    removed = [unit for i, kind, count in chosen if kind != "block" for unit in ranked[i, kind][count:]]
+    gone = set(blocks) - {choice.block for choice in chosen}
+    return space.units.without(space.units.all(), [*removed, *(Unit("block", i) for i in gone)])
+
+
+def _ranked(space: SearchSpace, rises: Mapping[Unit, float], block: int, kind: str) -> list[Unit]:
+    """The block's units of a kind, the most important first."""
+    units = [unit for unit in space.units.kept(space.units.all(), kind) if unit.block == block]
+    return sorted(units, key=lambda unit: -rises.get(unit, 0.0))
+
+
+def _solve(space: SearchSpace, limits: Limits, choices: list[_Choice], losses: list[float]) -> list[_Choice]:
+    """The choices of least loss."""
+    shared = sorted({(LEVEL_OF[choice.kind], choice.size) for choice in choices if choice.kind != "block"})
+    column: dict[Hashable, int] = {key: i for i, key in enumerate([*choices, *(shared if space.uniform else [])])}
+    fewest_blocks = 1.0 if "block" in space.levels else float(len(space.units.shapes))
+    rows: list[Row] = [
+        *_one_count_a_width(choices),
+        ({choice: 1.0 for choice in choices if choice.kind == "block"}, fewest_blocks, np.inf),
+        *(_within(space, name, limit, choices) for name, limit in limits.items()),
+        *(_same_widths(choices, shared) if space.uniform else []),
+    ]
+    entries = [(value, i, column[key]) for i, (terms, _, _) in enumerate(rows) for key, value in terms.items()]
+    values, i, j = zip(*entries, strict=True)
+    matrix = csr_array((values, (i, j)), shape=(len(rows), len(column)))
+    found = milp(
+        np.concatenate([losses, np.zeros(len(column) - len(choices))]),
+        integrality=np.ones(len(column)),
+        bounds=Bounds(0, 1),
+        constraints=LinearConstraint(matrix, [row[1] for row in rows], [row[2] for row in rows]),
+        options={"mip_rel_gap": GAP},
+    )
+    if found.x is None:
+        raise UserError(f"no model meets all limits at once: raise that on {' or '.join(limits)}")
+    return [choice for choice in choices if found.x[column[choice]] > 0.5]
+
+
+def _one_count_a_width(choices: list[_Choice]) -> list[Row]:
+    """A kept block has one count of each kind, a removed one none."""
+    widths: dict[tuple[int, str], dict[Hashable, float]] = {}
+    for choice in choices:
+        if choice.kind != "block":
+            terms = widths.setdefault((choice.block, choice.kind), {_Choice(choice.block, "block", 1): -1.0})
+            terms[choice] = 1.0
+    return [(terms, 0.0, 0.0) for terms in widths.values()]
+
+
+def _within(space: SearchSpace, name: str, limit: Number, choices: list[_Choice]) -> Row:
+    """The cost of all choices is within its limit, in units of the least cost of a choice: HiGHS allows 1e-6."""
+    cost = space.costs[name]
+    terms = {c: getattr(cost, c.kind) * (c.size * space.units.step(c.kind)) for c in choices}
+    unit = min(value for value in terms.values() if value > 0)
+    return {key: value / unit for key, value in terms.items()}, -np.inf, (limit - cost.rest) / unit
+
+
+def _same_widths(choices: list[_Choice], shared: list[tuple[str, int]]) -> list[Row]:
+    """All blocks choose the one count that their level has."""
+    rows: list[Row] = [
+        ({choice: 1.0, (LEVEL_OF[choice.kind], choice.size): -1.0}, -np.inf, 0.0)
+        for choice in choices
+        if choice.kind != "block"
+    ]
+    for level in sorted({level for level, _ in shared}):
+        rows.append(({key: 1.0 for key in shared if key[0] == level}, 1.0, 1.0))
+    return rows

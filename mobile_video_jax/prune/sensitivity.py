@@ -1,0 +1,154 @@
+"""How much each unit matters: the rise of the distillation loss when it is removed."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float64, Int
+from scipy.stats import spearmanr
+
+from mobile_video_jax.core.arrays import Rng
+from mobile_video_jax.dit.features import velocity_and_features
+from mobile_video_jax.dit.masks import ALL, Masks
+from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.prune.calibration import Calibration
+from mobile_video_jax.prune.costs import Costs
+from mobile_video_jax.prune.kd import KdWeights, Outputs, kd_loss, kd_residual
+from mobile_video_jax.prune.units import Unit, Units
+
+Rises = Float64[np.ndarray, "u"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scorer:
+    """Scores the units of an unpruned transformer, its own teacher, on calibration batches of one shape.
+
+    One forward pass carries every clip with each of `rows` masked models, so that a pass over all units is one program,
+    cut over the devices as the batches are. `progress` is told of each finished group of models.
+    """
+
+    dit: Dit
+    params: Any
+    units: Units
+    batches: Sequence[Calibration]
+    weights: KdWeights = KdWeights()
+    rows: int = 8
+    progress: Callable[[str], object] = lambda text: None
+
+    def losses(self, keeps: Sequence[Masks]) -> Rises:
+        """The distillation loss of each masked model, the mean over all clips."""
+        losses: list[np.ndarray] = []
+        for start in range(0, len(keeps), self.rows):
+            chunk = list(keeps[start : start + self.rows])
+            # The last group is filled up: one shape, one program.
+            filled = [*chunk, *[keeps[0]] * (self.rows - len(chunk))]
+            stacked = Masks(*(np.stack(mask) for mask in zip(*filled, strict=True)))
+            found = [_losses(self.dit, self.weights, self.params, batch, stacked) for batch in self.batches]
+            losses.extend(np.concatenate(found, axis=0).mean(axis=0, dtype=np.float64)[: len(chunk)])
+            self.progress(f"sensitivity: {start + len(chunk)}/{len(keeps)} masked models")
+        return np.array(losses)
+
+    def exact(self, keep: Masks, units: Iterable[Unit]) -> Rises:
+        """s(u) = L_KD(M without u) - L_KD(M) for each of the units, M being the model that `keep` leaves."""
+        base, *removed = self.losses([keep, *(self.units.without(keep, [unit]) for unit in units)])
+        return np.array(removed) - base
+
+    def taylor(self, keep: Masks, units: Iterable[Unit], *, probes: int = 1, seed: int = 0) -> Rises:
+        """s(u) with the network's outputs to first order in the masks, from one backward pass and one for each probe.
+
+        With r the scaled differences of outputs whose squares are the loss (kd_residual) and J_u the derivative of r by
+        the mask of u, removing u changes r by -J_u and so the loss by -2 r J_u + |J_u|^2: the Gauss-Newton form. The
+        first term is Molchanov et al.'s gradient times mask (arXiv 1906.10771); alone it ranks nothing, as it is zero
+        for the unpruned model, where the loss is least. The second is the diagonal of Fisher pruning (arXiv
+        1801.05787), estimated as the mean of (e J_u)^2 over `probes` vectors e of random signs for each clip
+        (Hutchinson, Communications in Statistics 18(3), 1989).
+        """
+        rises = [
+            _taylor(self.dit, self.weights, probes, self.units.group, self.params, batch, keep, seed + i)
+            for i, batch in enumerate(self.batches)
+        ]
+        mean = Masks(*(np.mean(parts, axis=0, dtype=np.float64) for parts in zip(*rises, strict=True)))
+        found = (getattr(mean, unit.kind)[(unit.block, *[unit.number] * (unit.kind != "block"))] for unit in units)
+        return np.array(list(found))
+
+
+def _outputs(dit: Dit, params: Any, batch: Calibration, keep: Masks) -> Outputs:
+    return velocity_and_features(dit, params, *batch, keep)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _losses(dit: Dit, weights: KdWeights, params: Any, batch: Calibration, keeps: Masks) -> Float[Array, "b u"]:
+    """The loss of each of u models on each clip. Rows of one clip are neighbours: a cut along clips stays one."""
+    clips, models = batch.t.shape[0], keeps.block.shape[0]
+    velocity, features = _outputs(dit, params, batch, ALL)
+    teacher = jnp.repeat(velocity, models, axis=0), jnp.repeat(features, models, axis=1)
+    rows = jax.tree.map(lambda x: jnp.repeat(x, models, axis=0), batch)
+    # [u, l, ...] -> [l, b u, ...]
+    keep = jax.tree.map(lambda mask: jnp.tile(jnp.moveaxis(mask, 0, 1), (1, clips, *(1,) * (mask.ndim - 2))), keeps)
+    losses = kd_loss(_outputs(dit, params, rows, keep), teacher, keep.block, weights, rows.mask)
+    return losses.reshape(clips, models)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _taylor(
+    dit: Dit,
+    weights: KdWeights,
+    probes: int,
+    group: int,
+    params: Any,
+    batch: Calibration,
+    keep: Masks,
+    seed: Int[Array, ""],
+) -> Masks:
+    """-2 r J_u + |J_u|^2 of every unit, the mean over clips, in the places of the units."""
+    teacher = _outputs(dit, params, batch, ALL)
+
+    def residual(units: Masks) -> Outputs:
+        masks = units._replace(ffn=jnp.repeat(units.ffn, group, axis=-1))
+        return kd_residual(_outputs(dit, params, batch, masks), teacher, keep.block, weights, batch.mask)
+
+    # Masks of its own for each clip give the derivatives clip by clip.
+    clips = batch.t.shape[0]
+    grouped = keep._replace(ffn=keep.ffn[:, ::group])
+    each = jax.tree.map(lambda mask: jnp.repeat(mask[:, None], clips, axis=1), grouped)
+    r, pull = jax.vjp(residual, each)
+
+    def squared(key: Rng) -> Masks:
+        keys = jax.random.split(key, 2)
+        signs = tuple(jax.random.rademacher(k, x.shape, x.dtype) for k, x in zip(keys, r, strict=True))
+        return jax.tree.map(lambda gradient: jnp.mean(gradient**2, axis=1), pull(signs)[0])
+
+    slope = jax.tree.map(lambda gradient: jnp.mean(gradient, axis=1), pull(r)[0])
+    curvature = jax.tree.map(
+        lambda x: jnp.mean(x, axis=0), jax.lax.map(squared, jax.random.split(jax.random.key(seed), probes))
+    )
+    return jax.tree.map(lambda first, second: second - 2 * first, slope, curvature)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Units with the rise of the loss without each, and what each holds of every cost."""
+
+    units: tuple[Unit, ...]
+    rise: Rises
+    held: dict[str, Rises]
+
+
+def table(units: Units, scored: Sequence[Unit], rises: Rises, costs: Costs) -> Table:
+    """The table of scored units; what they hold is of the unpruned model."""
+    shapes = dict(enumerate(units.shapes))
+    held = {name: np.array([float(cost.held(unit, units, shapes)) for unit in scored]) for name, cost in costs.items()}
+    return Table(tuple(scored), rises, held)
+
+
+def rank_correlation(units: Sequence[Unit], first: Rises, second: Rises) -> dict[str, float]:
+    """Spearman's rank correlation of two scores of the same units, for each kind with two or more units."""
+    kinds = np.array([unit.kind for unit in units])
+    correlations = {
+        kind: spearmanr(first[kinds == kind], second[kinds == kind]) for kind in dict.fromkeys(kinds.tolist())
+    }
+    return {kind: float(found.statistic) for kind, found in correlations.items()}

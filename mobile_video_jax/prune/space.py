@@ -1,0 +1,97 @@
+"""The smaller models that a search may choose from, and the limits that it has to meet."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.dit.config import BlockShape
+from mobile_video_jax.dit.masks import Masks
+from mobile_video_jax.prune.costs import Costs, Number
+from mobile_video_jax.prune.units import LEVELS, WIDTHS, Unit, Units, kept_blocks, kept_shapes
+
+# Name of a cost -> its largest allowed value.
+Limits = Mapping[str, Number]
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSpace:
+    """What may be removed of a model: whole blocks, and heads and FFN channels down to multiples of a size.
+
+    `uniform` models have the same widths in all blocks, and as many heads of cross- as of self-attention; others choose
+    the widths of each block. A kept block keeps at least one multiple of each width. `levels` are pruned in order,
+    others not at all. Raises UserError for unknown levels, for a multiple of no whole groups of channels, and for
+    uniform widths of unequal blocks.
+    """
+
+    units: Units
+    costs: Costs
+    heads_multiple: int = 1
+    ffn_multiple: int = 64
+    uniform: bool = True
+    levels: tuple[str, ...] = tuple(LEVELS)
+
+    def __post_init__(self) -> None:
+        if not self.levels or set(self.levels) - set(LEVELS):
+            raise UserError(f"levels {', '.join(self.levels) or 'none'}: use some of {', '.join(LEVELS)}")
+        if self.heads_multiple < 1 or self.ffn_multiple < 1 or self.ffn_multiple % self.units.group:
+            raise UserError(
+                f"multiples of {self.heads_multiple} heads and {self.ffn_multiple} channels: use 1 or more heads and "
+                f"a multiple of the {self.units.group} channels of a group"
+            )
+        first, *others = self.units.shapes
+        if self.uniform and (set(others) - {first} or first.heads != first.cross_heads):
+            raise UserError("uniform widths need a model whose blocks are equal: set uniform=False")
+
+    def counts(self, block: int, kind: str) -> list[int]:
+        """How many units of a kind the block may keep, from few to all."""
+        step = self.units.step(kind)
+        total = getattr(self.units.shapes[block], kind) // step
+        if not any(kind in LEVELS[level] for level in self.levels):
+            return [total]
+        multiple = self.ffn_multiple // step if kind == "ffn" else self.heads_multiple
+        return [*range(multiple, total, multiple), total]
+
+    def smallest(self) -> list[tuple[BlockShape, ...]]:
+        """The smallest models: the narrowest form of each single block, or of all together where blocks stay."""
+        narrow = tuple(
+            BlockShape(*(self.counts(i, kind)[0] * self.units.step(kind) for kind in WIDTHS))
+            for i in range(len(self.units.shapes))
+        )
+        return [(shape,) for shape in narrow] if "block" in self.levels else [narrow]
+
+    def check(self, limits: Limits) -> None:
+        """Raises UserError for limits on unknown costs, below the smallest model or above the unpruned one."""
+        for name, limit in limits.items():
+            if name not in self.costs:
+                raise UserError(f"no cost is called '{name}': limit some of {', '.join(self.costs)}")
+            lowest = min(self.costs[name].of(shapes) for shapes in self.smallest())
+            highest = self.costs[name].of(self.units.shapes)
+            if not lowest <= limit <= highest:
+                raise UserError(
+                    f"a limit of {limit:,.6g} {name} is out of reach: choose {lowest:,.6g} to {highest:,.6g}, "
+                    f"{lowest / highest:.3f} to 1 of the model's own"
+                )
+
+    def exceeded(self, keep: Masks, limits: Limits) -> list[str]:
+        """The costs that are still above their limits, but for rounding."""
+        shapes = kept_shapes(keep)
+        return [name for name, limit in limits.items() if self.costs[name].of(shapes) > limit * (1 + 1e-9)]
+
+    def savings(self, keep: Masks, removals: Sequence[Sequence[Unit]], names: Sequence[str]) -> list[float]:
+        """What each removal saves of what `keep` leaves, in fractions of the unpruned model's costs, summed."""
+        blocks = kept_blocks(keep)
+        costs = [(self.costs[name], self.costs[name].of(self.units.shapes)) for name in names]
+        return [
+            float(sum(cost.held(unit, self.units, blocks) / full for cost, full in costs for unit in removal))
+            for removal in removals
+        ]
+
+
+def limits_of(space: SearchSpace, fractions: Mapping[str, float]) -> dict[str, float]:
+    """Limits as fractions of the unpruned model's costs. Raises UserError where a search cannot meet them."""
+    limits = {}
+    for name, fraction in fractions.items():
+        full = space.costs[name].of(space.units.shapes) if name in space.costs else 1.0
+        limits[name] = fraction * full
+    space.check(limits)
+    return limits

@@ -1,0 +1,91 @@
+"""What pruning removes: blocks, attention heads and groups of FFN channels."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.dit.config import BlockShape, DitConfig
+from mobile_video_jax.dit.masks import Masks
+
+# The three levels, coarse to fine, and the kinds of units of each: the fields of Masks.
+LEVELS = {"block": ("block",), "head": ("heads", "cross_heads"), "channel": ("ffn",)}
+LEVEL_OF = {"heads": "head", "cross_heads": "head", "ffn": "channel"}
+WIDTHS = tuple(LEVEL_OF)
+
+
+class Unit(NamedTuple):
+    """A block (number 0), or a head or a group of FFN channels by its number within the block."""
+
+    kind: str
+    block: int
+    number: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Units:
+    """The units of a transformer whose FFN channels go in groups of `group` neighbours.
+
+    What is left of the model is a `keep`: Masks of float32 numpy arrays. Raises UserError for a group that does not
+    divide the FFN of every block.
+    """
+
+    config: DitConfig
+    group: int
+
+    def __post_init__(self) -> None:
+        for ffn in {shape.ffn for shape in self.shapes}:
+            if self.group < 1 or ffn % self.group:
+                raise UserError(f"groups of {self.group} channels do not divide an FFN of {ffn}: use a divisor of it")
+
+    @property
+    def shapes(self) -> tuple[BlockShape, ...]:
+        return self.config.block_shapes
+
+    def all(self) -> Masks:
+        """The keep of the unpruned model."""
+        widths = ([getattr(shape, kind) for shape in self.shapes] for kind in WIDTHS)
+        rows = (np.arange(max(counts)) < np.array(counts)[:, None] for counts in widths)
+        return Masks(np.ones(len(self.shapes), np.float32), *(row.astype(np.float32) for row in rows))
+
+    def kept(self, keep: Masks, kind: str) -> list[Unit]:
+        """The units of a kind that are left, in order; a removed block has none."""
+        blocks = [int(i) for i in np.flatnonzero(keep.block)]
+        if kind == "block":
+            return [Unit(kind, i) for i in blocks]
+        rows = getattr(keep, kind)[:, :: self.step(kind)]
+        return [Unit(kind, i, int(number)) for i in blocks for number in np.flatnonzero(rows[i])]
+
+    def without(self, keep: Masks, units: Iterable[Unit]) -> Masks:
+        """The keep with these units removed."""
+        left = Masks(*(np.array(mask) for mask in keep))
+        for unit in units:
+            mask, step = getattr(left, unit.kind), self.step(unit.kind)
+            mask[(unit.block, *_places(unit, step))] = 0
+        return left
+
+    def step(self, kind: str) -> int:
+        """How many places of its mask one unit of a kind takes."""
+        return self.group if kind == "ffn" else 1
+
+
+def _places(unit: Unit, step: int) -> tuple[slice, ...]:
+    return () if unit.kind == "block" else (slice(unit.number * step, (unit.number + 1) * step),)
+
+
+def kept_blocks(keep: Masks) -> dict[int, BlockShape]:
+    """The blocks that are left, in order, with the shapes that they have left."""
+    counts = zip(*(np.asarray(getattr(keep, kind)).sum(axis=1).astype(int).tolist() for kind in WIDTHS), strict=True)
+    return {i: BlockShape(*sizes) for i, sizes in enumerate(counts) if keep.block[i]}
+
+
+def kept_shapes(keep: Masks) -> tuple[BlockShape, ...]:
+    """The shapes of the blocks that are left, in order."""
+    return tuple(kept_blocks(keep).values())
+
+
+def channel_group(config: DitConfig) -> int:
+    """The usual size of a group: 64 channels, or a sixteenth of the FFN where that is less."""
+    return max(1, min(64, min(shape.ffn for shape in config.block_shapes) // 16))

@@ -1,0 +1,129 @@
+"""The distillation loss of masked models, exact and to first order."""
+
+import dataclasses
+import logging
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mobile_video_jax.diffusion.timesteps import stratified_times
+from mobile_video_jax.dit.features import velocity_and_features
+from mobile_video_jax.dit.layers import stack_blocks
+from mobile_video_jax.dit.masks import ALL
+from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.prune.calibration import calibration
+from mobile_video_jax.prune.kd import KdWeights
+from mobile_video_jax.prune.sensitivity import Scorer, rank_correlation, table
+from mobile_video_jax.prune.units import LEVELS, Unit
+from tests.nets import normal
+from tests.prune.tiny import CONFIG, DIT, LARGE, UNITS, clips, params
+
+KINDS = [kind for kinds in LEVELS.values() for kind in kinds]
+EVERY = [unit for kind in KINDS for unit in UNITS.kept(UNITS.all(), kind)]
+PRUNED = UNITS.without(UNITS.all(), [Unit("block", 1), Unit("heads", 0, 2)])
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return Scorer(DIT, params(), UNITS, (clips(0), clips(2)), KdWeights(1.0, 0.5), rows=4)
+
+
+def test_a_whole_pass_is_at_most_two_programs_and_repeats_to_the_bit(scorer, caplog):
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        first = scorer.exact(UNITS.all(), EVERY), scorer.taylor(UNITS.all(), EVERY, probes=64)
+        scorer.exact(PRUNED, UNITS.kept(PRUNED, "heads"))
+    assert 1 <= sum(record.message.startswith("Compiling") for record in caplog.records) <= 2
+    again = scorer.exact(UNITS.all(), EVERY), scorer.taylor(UNITS.all(), EVERY, probes=64)
+    np.testing.assert_array_equal(first, again)
+    assert (first[0] > 0).all()
+
+
+def reference(scorer: Scorer, keep, forward) -> float:
+    """The formula with a loop over clips and blocks, on the values that are no padding."""
+    losses = []
+    for batch in scorer.batches:
+        (velocity, features), (true_velocity, true_features) = forward(batch, keep), forward(batch, ALL)
+        for i, mask in enumerate(np.asarray(batch.mask)):
+            error = lambda x, y, places: np.sum((x - y)[places] ** 2) / np.sum(y[places] ** 2)
+            places = [error(features[b][i], true_features[b][i], mask.ravel()) for b in np.flatnonzero(keep.block)]
+            losses.append(error(velocity[i], true_velocity[i], mask) + 0.5 * np.mean(places))
+    return float(np.mean(losses))
+
+
+def test_exact_rises_are_those_of_the_formula(scorer):
+    program = jax.jit(lambda batch, keep: velocity_and_features(DIT, scorer.params, *batch, keep))
+    forward = lambda batch, keep: jax.device_get(program(batch, keep))
+    units = [Unit("block", 2), Unit("heads", 0, 1), Unit("cross_heads", 2, 0), Unit("ffn", 0, 3)]
+    base = reference(scorer, PRUNED, forward)
+    expected = [reference(scorer, UNITS.without(PRUNED, [unit]), forward) - base for unit in units]
+    np.testing.assert_allclose(scorer.exact(PRUNED, units), expected, rtol=1e-4)
+
+
+def test_scanned_blocks_give_the_same_rises(scorer):
+    dit = Dit(dataclasses.replace(CONFIG, scan=True))
+    scanned = dataclasses.replace(scorer, dit=dit, params=stack_blocks(scorer.params))
+    np.testing.assert_allclose(scanned.exact(PRUNED, EVERY[:7]), scorer.exact(PRUNED, EVERY[:7]), rtol=1e-4, atol=1e-6)
+
+
+def test_first_order_rises_are_the_losses_of_a_slight_removal(scorer):
+    """L(1 - e u) / e^2 goes to |J_u|^2; 2 x 4 rows of 64 probes leave 6 % of noise."""
+    units = [unit for unit in EVERY if unit.kind != "block"]
+    slight = []
+    for unit in units:
+        gone = UNITS.without(UNITS.all(), [unit])
+        slight.append(jax.tree.map(lambda full, less: full - np.float32(0.02) * (full - less), UNITS.all(), gone))
+    measured = scorer.losses(slight) / 0.02**2
+    np.testing.assert_allclose(scorer.taylor(UNITS.all(), units, probes=64), measured, rtol=0.3)
+
+
+@pytest.mark.parametrize("keep", [UNITS.all(), PRUNED])
+def test_first_order_ranks_as_exact_does(scorer, keep):
+    units = [unit for kind in KINDS[1:] for unit in UNITS.kept(keep, kind)]
+    found = rank_correlation(units, scorer.exact(keep, units), scorer.taylor(keep, units, probes=64))
+    assert set(found) == set(KINDS[1:])
+    assert min(found.values()) > 0.7
+
+
+SHARDED = """
+import dataclasses, jax, numpy as np
+from mobile_video_jax.parallel.mesh import MeshConfig, batch_sharding, make_mesh, replicated
+from mobile_video_jax.prune.kd import KdWeights
+from mobile_video_jax.prune.sensitivity import Scorer
+from tests.prune.test_sensitivity import DIT, EVERY, PRUNED, UNITS, clips, params
+
+one = Scorer(DIT, params(), UNITS, (clips(0),), KdWeights(), rows=4)
+mesh = make_mesh(MeshConfig(data=2, fsdp=2))
+cut = jax.device_put(one.batches[0], batch_sharding(mesh))
+four = dataclasses.replace(one, params=jax.device_put(one.params, replicated(mesh)), batches=(cut,))
+for score in (lambda s: s.exact(PRUNED, EVERY), lambda s: s.taylor(PRUNED, EVERY, probes=64)):
+    np.testing.assert_allclose(score(four), score(one), rtol=1e-4, atol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_clips_cut_over_devices_give_the_same_rises():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", SHARDED], env=environment, check=True)
+
+
+def test_the_table_holds_what_each_unit_saves():
+    units = (Unit("block", 1), Unit("heads", 0, 1), Unit("ffn", 2, 3))
+    made = table(UNITS, units, np.array([3.0, 1.0, 2.0]), {"parameters": LARGE})
+    block = LARGE.block + 3 * LARGE.heads + 3 * LARGE.cross_heads + 16 * LARGE.ffn
+    np.testing.assert_allclose(made.held["parameters"], [block, LARGE.heads, 4 * LARGE.ffn])
+
+
+def test_every_clip_is_seen_in_every_stratum_of_the_times():
+    batch = {"latents": normal(0, 3, 1, 2, 2, 4), "text": normal(1, 3, 2, 5), "text_mask": jnp.ones((3, 2), bool)}
+    found = calibration(batch, jax.random.key(0), times=4, shift=2.0)
+    np.testing.assert_allclose(np.sort(found.t), stratified_times(12, shift=2.0), rtol=1e-6)
+    strata = np.argsort(np.argsort(found.t)).reshape(3, 4) // 3
+    np.testing.assert_array_equal(strata, np.tile(np.arange(4), (3, 1)))
+    np.testing.assert_array_equal(found.text[4:8], np.repeat(batch["text"][1:2], 4, axis=0))
+    near_data = found.x_t[np.argmin(found.t)] - batch["latents"][0]
+    assert np.abs(near_data).mean() < np.abs(found.x_t[3] - batch["latents"][0]).mean()
