@@ -2,12 +2,12 @@
 
 import json
 import signal
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.train.sessions import read_sessions
 from tests import tiny
@@ -17,41 +17,43 @@ from tests.train.test_resume import command, losses, wait_for_step
 STEPS = 30
 
 
+def start(data: Path, run: Path, processes: int, devices: int = 1, **mesh: int) -> list[subprocess.Popen]:
+    """A job that trains; one process of one device is no job but a plain run."""
+    optimizer = {"optimizer.name": "adamw", "optimizer.learning_rate": 1e-3}
+    _, _, *arguments = command(data, run, steps=STEPS, **optimizer, **{f"mesh.{axis}": n for axis, n in mesh.items()})
+    return start_job(arguments, processes=processes, devices=devices, join=processes > 1)
+
+
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory) -> Path:
     return tiny.latents(tmp_path_factory.mktemp("latents"))
 
 
 @pytest.fixture(scope="module")
-def unbroken(data, tmp_path_factory):
+def unbroken(data, tmp_path_factory) -> list[float]:
     run = tmp_path_factory.mktemp("unbroken") / "run"
-    train(DitStage(tiny.dit_config(data, steps=STEPS)), run)
+    [(status, _, err)] = finish_job(start(data, run, 1))
+    assert status == 0, err
     return losses(run)
 
 
 def test_a_run_survives_a_kill_and_a_preemption_on_other_process_counts_and_meshes(data, unbroken, tmp_path):
     run = tmp_path / "run"
-
-    def start(processes: int, devices: int, **mesh: int):
-        keys = {f"mesh.{axis}": size for axis, size in mesh.items()}
-        _, _, *arguments = command(data, run, steps=STEPS, **keys)
-        return start_job(arguments, processes=processes, devices=devices)
-
-    job = start(2, 1, data=2)
+    job = start(data, run, 2, data=2)
     wait_for_step(job[0], run, 5)
     job[1].send_signal(signal.SIGKILL)
     (left, _, err), (killed, _, _) = finish_job(job)
     assert left not in (0, None) and killed == -signal.SIGKILL
     assert "another has gone" in err or "another task died" in err
 
-    job = start(4, 1, data=2, fsdp=2)
+    job = start(data, run, 4, data=2, fsdp=2)
     wait_for_step(job[0], run, len(losses(run)) + 1)
     job[3].send_signal(signal.SIGTERM)
     ended = finish_job(job)
     assert [status for status, _, _ in ended] == [143] * 4
     assert all("the same command goes on" in err for _, _, err in ended)
 
-    first, second = finish_job(start(2, 2, fsdp=2, tensor=2))
+    first, second = finish_job(start(data, run, 2, 2, fsdp=2, tensor=2))
     assert first[0] == second[0] == 0 and not second[1].strip().endswith("}")
     assert json.loads(first[1].splitlines()[-1])["step"] == STEPS
     assert [line["step"] for line in read_metrics(run)] == list(range(1, STEPS + 1))
@@ -60,7 +62,6 @@ def test_a_run_survives_a_kill_and_a_preemption_on_other_process_counts_and_mesh
 
 
 def test_bad_input_to_a_job_ends_every_process_with_one_line(data, tmp_path):
-    _, _, *arguments = command(data, tmp_path / "run", batch_size=3)
-    for status, _, err in finish_job(start_job(arguments, processes=2)):
+    for status, _, err in finish_job(start(data, tmp_path / "run", 2, fsdp=3)):
         assert status == 2 and [line for line in err.splitlines() if line.startswith("error: ")]
     assert not (tmp_path / "run").exists()

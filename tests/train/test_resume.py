@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 OVERRIDES = {
     **{"clip": tiny.CLIP, "compression": tiny.COMPRESSION, "text_tokens": 12, "batch_size": 8},
     **{"steps": 12, "log_every": 1, "eval_every": 6, "eval_batches": 1, "checkpoint_every": 4},
-    **{"model.width": 192, "model.heads": 6, "model.depth": 2, "model.ffn": 384, "model.time_features": 32},
+    **{"model.width": 192, "model.heads": 6, "model.depth": 1, "model.ffn": 384, "model.time_features": 32},
 }
 
 
