@@ -6,6 +6,7 @@ import logging as python_logging
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from mobile_video_jax.parallel.distributed import is_first, join
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+# The first process of a job holds its coordinator. Those that refuse the same input leave before it.
+SECONDS_FOR_OTHERS = 5
 GONE = "cannot go on, as above or because another has gone: start the job again, it goes on from what is saved"
 # What the system refuses because of a path or a disk that the user can change.
 REFUSED = tuple(
@@ -110,6 +113,8 @@ def _said_of_flags(error: Exception) -> str:
 def _fail(message: str) -> NoReturn:
     print("error:", " ".join(message.split()), file=sys.stderr, flush=True)
     if jax.distributed.is_initialized():
+        if is_first():
+            time.sleep(SECONDS_FOR_OTHERS)
         os._exit(BAD_INPUT)  # see _leave_the_job
     sys.exit(BAD_INPUT)
 

@@ -11,6 +11,7 @@ import numpy as np
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.latents import Record, open_shards, parse, read_manifest, shards
+from mobile_video_jax.data.share import Share
 from mobile_video_jax.text.encoder import pad
 
 
@@ -62,8 +63,10 @@ def latent_batches(
         order = grain.MapDataset.range(len(bucket.source))
         if train:
             order = order.seed(seed).shuffle().repeat()
-        share = order[process_index::process_count].map(lambda index: _load(bucket, index, text_tokens, mix))
-        return share.batch(mix.batch_size(bucket.clip) // process_count, drop_remainder=True)
+        size = mix.batch_size(bucket.clip)
+        share = Share(order, size, process_index, process_count)
+        records = share.map(lambda index: _load(bucket, index, text_tokens, mix))
+        return records.batch(size // process_count, drop_remainder=True)
 
     found = buckets(folders, split, pad_durations=mix.pad_durations)
     full = [bucket for bucket in found if len(bucket.source) >= mix.batch_size(bucket.clip)]

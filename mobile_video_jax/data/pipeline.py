@@ -11,6 +11,7 @@ from mobile_video_jax.core.arrays import Frames
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.dataset import Manifest, open_split
+from mobile_video_jax.data.share import Share
 from mobile_video_jax.data.video_file import Crop, UnreadableVideo, decode
 
 ZOOM = 1.25  # a training crop shows at least 1 / ZOOM of what a centre crop shows, in each direction
@@ -50,7 +51,8 @@ def clip_batches(
         clips = order[: size - size % batch_size].map(lambda index: _trained(load(index, None)))
     share = batch_size // process_count
     reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 2 * share))
-    return clips[process_index::process_count].to_iter_dataset(reading).batch(share, drop_remainder=True)
+    mine = Share(clips, batch_size, process_index, process_count)
+    return mine.to_iter_dataset(reading).batch(share, drop_remainder=True)
 
 
 def captioned_clips(

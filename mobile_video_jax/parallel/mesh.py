@@ -88,6 +88,21 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh) -> None:
         )
 
 
+def batch_share(mesh: Mesh) -> tuple[int, int]:
+    """Which share of every batch this process reads, and of how many. Those that hold the same rows read the same."""
+    rows = mesh.devices.reshape(mesh.shape["data"] * mesh.shape["fsdp"], -1)
+    held: dict[int, list[int]] = {}
+    for row, devices in enumerate(rows):
+        for process in {device.process_index for device in devices}:
+            held.setdefault(process, []).append(row)
+    shares = sorted({tuple(found) for found in held.values()})
+    if len(rows) != sum(map(len, shares)) or len(set(map(len, shares))) > 1:
+        raise UserError(
+            f"mesh {dict(mesh.shape)} cuts the batch across processes unevenly: use a tensor axis within one"
+        )
+    return shares.index(tuple(held[jax.process_index()])), len(shares)
+
+
 def put_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
     """Makes global arrays of this process's part of a batch."""
     sharding = batch_sharding(mesh)

@@ -35,6 +35,7 @@ from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.parts import part_of
 from mobile_video_jax.nn.module import apply
+from mobile_video_jax.parallel.mesh import batch_share, make_mesh
 from mobile_video_jax.stages.bundle import VaeBundle, copy_bundle
 from mobile_video_jax.stages.sampling import SampleConfig
 from mobile_video_jax.stages.training_samples import TrainingSamples, first_captions
@@ -160,6 +161,7 @@ class DitStage:
 
     def _batches(self, split: str, *, train: bool) -> grain.IterDataset:
         cfg = self.config
+        index, count = batch_share(make_mesh(cfg.mesh))
         return latent_batches(
             self._checked_data(),
             split,
@@ -168,8 +170,8 @@ class DitStage:
             seed=cfg.seed,
             train=train,
             threads=cfg.loader_threads,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=index,
+            process_count=count,
         )
 
     def batch_size(self, clip: ClipShape, devices: int | None = None) -> int:

@@ -21,7 +21,7 @@ from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.data.pipeline import clip_batches
 from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
-from mobile_video_jax.parallel.mesh import put_batch, replicated
+from mobile_video_jax.parallel.mesh import batch_share, make_mesh, put_batch, replicated
 from mobile_video_jax.train.checkpoint import restore_model
 from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.run import read_run
@@ -154,6 +154,7 @@ class VaeStage:
         return itertools.islice(batches, self.config.eval_batches)
 
     def _batches(self, data: str, split: str, batch_size: int, *, train: bool) -> grain.IterDataset:
+        index, count = batch_share(make_mesh(self.config.mesh))
         return clip_batches(
             Path(data),
             split,
@@ -162,8 +163,8 @@ class VaeStage:
             self.config.seed,
             train=train,
             threads=self.config.loader_threads,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=index,
+            process_count=count,
         )
 
     def abstract_batch(self, devices: int | None = None) -> Batch:

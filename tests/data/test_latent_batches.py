@@ -72,7 +72,7 @@ def test_processes_share_every_batch(folder):
     whole = some(folder, 9)
     parts = [some(folder, 9, process_index=i, process_count=2) for i in range(2)]
     for batch, *halves in zip(whole, *parts, strict=True):
-        assert sorted(batch["record"]) == sorted(np.concatenate([half["record"] for half in halves]))
+        np.testing.assert_array_equal(batch["record"], np.concatenate([half["record"] for half in halves]))
         assert len({half["latents"].shape for half in halves}) == 1
 
 

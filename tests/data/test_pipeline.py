@@ -90,7 +90,7 @@ def test_processes_share_the_global_batch(name, train, request):
     assert len(shares[0]) == len(shares[1]) == len(whole)
     for step, batch in enumerate(whole):
         for process, share in enumerate(shares):
-            same([share[step]], [{key: value[process::2] for key, value in batch.items()}])
+            same([share[step]], [{key: value[2 * process : 2 * process + 2] for key, value in batch.items()}])
 
 
 def test_crops_are_drawn_anew_for_every_clip(videos):

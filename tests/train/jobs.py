@@ -19,6 +19,7 @@ def start_job(
         address = f"127.0.0.1:{free.getsockname()[1]}"
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     shared = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address}
+    shared["JAX_HEARTBEAT_SECONDS"] = "10"
     return [
         subprocess.Popen(
             [sys.executable, "-m", *arguments, *(["--distributed"] if join else [])],
