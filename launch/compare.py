@@ -15,8 +15,8 @@ from absl import flags
 
 from launch import cli
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.stages.compare_report import difference_table, write_comparison
-from mobile_video_jax.stages.evaluate import PAGE, as_text
+from mobile_video_jax.stages.compare_report import EVALUATIONS, LEFT, difference_table, write_comparison
+from mobile_video_jax.stages.evaluate import PAGE, as_text, check_holds_only
 from mobile_video_jax.stages.evaluate_run import evaluated_runs
 
 RUNS = flags.DEFINE_multi_string("runs", None, "Two folders or more: A B, or A,B.", required=True)
@@ -29,8 +29,9 @@ def main() -> None:
     out, paths = Path(OUT.value), [Path(path) for value in RUNS.value for path in value.split(",")]
     if len(paths) < 2:
         raise UserError("name two runs or more: --runs A B")
+    check_holds_only(out, LEFT)
     data = Path(DATA.value) if DATA.value else None
-    numbers = write_comparison(evaluated_runs(paths, data, out / "evaluations"), out)
+    numbers = write_comparison(evaluated_runs(paths, data, out / EVALUATIONS), out)
     if JSON.value:
         print(json.dumps(numbers))
         return

@@ -17,13 +17,12 @@ from typing import Any
 
 from absl import flags
 
-from launch import cli
+from launch import cli, sampling_flags
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.stages.evaluate import PAGE, as_text, score_table
 from mobile_video_jax.stages.evaluate_generation import GenerationTask, evaluate_generation
 from mobile_video_jax.stages.evaluate_vae import VaeTask, evaluate_vae
 from mobile_video_jax.stages.prompts import SEEDS
-from mobile_video_jax.stages.sampling import SampleConfig
 from mobile_video_jax.train.run import read_run
 
 MODEL = flags.DEFINE_string("model", None, "The run directory of a VAE or a transformer.", required=True)
@@ -35,35 +34,23 @@ CLIPS = flags.DEFINE_integer("clips", 64, "How many clips at most.", lower_bound
 FVD = flags.DEFINE_bool(
     "fvd", None, "Fréchet and kernel video distance; for transformers, where possible if not given."
 )
-CHUNK = flags.DEFINE_integer("chunk", 0, "Latent frames coded at a time; 0 codes a clip in one pass.", lower_bound=0)
-TILE = flags.DEFINE_integer("tile", 0, "Pixels a side of a tile; 0 codes whole frames.", lower_bound=0)
-OVERLAP = flags.DEFINE_integer("overlap", 0, "Pixels that neighbouring tiles share.", lower_bound=0)
 JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
 
 ROWS = flags.DEFINE_integer("rows", 1, "VAE: devices that share each clip, cut by rows.", lower_bound=1)
 LPIPS = flags.DEFINE_string("lpips", "", "VAE: measures LPIPS with torchvision's weights, vgg:FILE or alex:FILE.")
 
-VAE = flags.DEFINE_string("vae", None, "A VAE run whose decoder is used instead, such as a smaller one for phones.")
 IMAGE = flags.DEFINE_bool("image", False, "Clips start from the real ones' first frames.")
 DIVERSITY = flags.DEFINE_integer("diversity_prompts", 4, "Captions that are drawn 4 times.", lower_bound=0)
-STEPS = flags.DEFINE_integer("steps", 40, "Solver steps.")
-GUIDANCE = flags.DEFINE_float("guidance", 5.0, "Guidance scale; 1 is none and costs half.")
-LOW = flags.DEFINE_float("guidance_low", 0.0, "The least time (0 is data) at which guidance acts.")
-HIGH = flags.DEFINE_float("guidance_high", 1.0, "The greatest time (1 is noise) at which guidance acts.")
-RESCALE = flags.DEFINE_float("guidance_rescale", 0.0, "0..1; above 0 takes back the contrast that guidance adds.")
-NEGATIVE = flags.DEFINE_string("negative_prompt", "", "What not to show; it takes the place of the empty caption.")
-SHIFT = flags.DEFINE_float("shift", None, "Time shift; above 1 spends more steps on noise; as trained if not given.")
-SOLVER = flags.DEFINE_string("solver", "euler", "euler; heun: second order, two passes a step; dpmpp_2m: one.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the first clip's noise; each clip has the next.", 0, SEEDS - 1)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Clips drawn at once, rounded up to whole devices.", lower_bound=1)
-FSDP = flags.DEFINE_integer("fsdp", 1, "Devices that share one copy of the transformer's weights.", lower_bound=1)
-TEXT_ENCODER = flags.DEFINE_string("text_encoder", "", "Where the run's text encoder lies: clip:FOLDER or t5:FOLDER.")
 
 OF_VAES = (ROWS, LPIPS)
 OF_TRANSFORMERS = (
-    *(VAE, IMAGE, DIVERSITY, STEPS, GUIDANCE, LOW, HIGH, RESCALE, NEGATIVE),
-    *(SHIFT, SOLVER, SEED, BATCH_SIZE, FSDP, TEXT_ENCODER),
+    *(IMAGE, DIVERSITY, SEED, sampling_flags.VAE, sampling_flags.STEPS, sampling_flags.GUIDANCE, sampling_flags.LOW),
+    *(sampling_flags.HIGH, sampling_flags.RESCALE, sampling_flags.NEGATIVE, sampling_flags.SHIFT),
+    *(sampling_flags.SOLVER, sampling_flags.BATCH_SIZE, sampling_flags.FSDP, sampling_flags.TEXT_ENCODER),
 )
+
+flags.adopt_module_key_flags(sampling_flags)
 
 
 def main() -> None:
@@ -79,8 +66,11 @@ def _evaluate(run: Path, data: Path, out: Path) -> dict[str, Any]:
     match read_run(run)["stage"]:
         case "vae":
             _check_unused(OF_TRANSFORMERS, "transformers")
-            coding = (CHUNK.value, TILE.value, OVERLAP.value, ROWS.value)
-            task = VaeTask(run, data, out, CLIP.value, SPLIT.value, CLIPS.value, *coding, bool(FVD.value), LPIPS.value)
+            pieces = (sampling_flags.CHUNK.value, sampling_flags.TILE.value, sampling_flags.OVERLAP.value)
+            task = VaeTask(
+                *(run, data, out, CLIP.value, SPLIT.value, CLIPS.value, *pieces, ROWS.value),
+                *(bool(FVD.value), LPIPS.value),
+            )
             return evaluate_vae(task)
         case "dit":
             _check_unused(OF_VAES, "VAEs")
@@ -90,26 +80,15 @@ def _evaluate(run: Path, data: Path, out: Path) -> dict[str, Any]:
 
 
 def _generation_task(run: Path, data: Path, out: Path) -> GenerationTask:
-    sampling = SampleConfig(
-        steps=STEPS.value,
-        guidance=GUIDANCE.value,
-        solver=SOLVER.value,
-        chunk=CHUNK.value,
-        tile=TILE.value,
-        overlap=OVERLAP.value,
-        negative_prompt=NEGATIVE.value,
-        guidance_low=LOW.value,
-        guidance_high=HIGH.value,
-        guidance_rescale=RESCALE.value,
-    )
     return GenerationTask(
-        *(run, data, out, sampling, SHIFT.value, SPLIT.value, CLIPS.value, SEED.value),
+        *(run, data, out, sampling_flags.sample_config(1.0), sampling_flags.SHIFT.value),
+        *(SPLIT.value, CLIPS.value, SEED.value),
         *(IMAGE.value, DIVERSITY.value, FVD.value),
-        vae=Path(VAE.value) if VAE.value else None,
-        text_encoder=TEXT_ENCODER.value,
+        vae=sampling_flags.vae(),
+        text_encoder=sampling_flags.TEXT_ENCODER.value,
         clip=CLIP.value,
-        fsdp=FSDP.value,
-        batch_size=BATCH_SIZE.value,
+        fsdp=sampling_flags.FSDP.value,
+        batch_size=sampling_flags.BATCH_SIZE.value,
     )
 
 

@@ -18,13 +18,12 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli
+from launch import cli, sampling_flags
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.stages.evaluate import PAGE
 from mobile_video_jax.stages.generate import Generator
 from mobile_video_jax.stages.prompts import SEEDS
 from mobile_video_jax.stages.sample_folder import Job
-from mobile_video_jax.stages.sampling import SampleConfig
 from mobile_video_jax.stages.vbench import DRAWN, VIDEOS, draw_videos, vbench_requests, write_results
 
 MODEL = flags.DEFINE_string("model", None, "To draw clips: the transformer's run directory.")
@@ -32,22 +31,12 @@ RESULTS = flags.DEFINE_string("results", None, "To read results: VBench's output
 OUT = flags.DEFINE_string("out", None, "The folder for the clips or the report.", required=True)
 PROMPTS = flags.DEFINE_string("prompts", None, "With --model: VBench's list of prompts, FILE.txt or FILE.json.")
 SAMPLES = flags.DEFINE_integer("samples", 5, "Clips a prompt.", lower_bound=1)
-VAE = flags.DEFINE_string("vae", None, "A VAE run whose decoder is used instead, such as a smaller one for phones.")
 CLIP = flags.DEFINE_string("clip", "", "Frames x height x width of the clips; the run's own if empty.")
-STEPS = flags.DEFINE_integer("steps", 40, "Solver steps.")
-GUIDANCE = flags.DEFINE_float("guidance", 5.0, "Guidance scale; 1 is none and costs half.")
-NEGATIVE = flags.DEFINE_string("negative_prompt", "", "What not to show; it takes the place of the empty caption.")
-SHIFT = flags.DEFINE_float("shift", None, "Time shift; above 1 spends more steps on noise; as trained if not given.")
-SOLVER = flags.DEFINE_string("solver", "euler", "euler; heun: second order, two passes a step; dpmpp_2m: one.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the first clip's noise; each clip has the next.", 0, SEEDS - 1)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Clips drawn at once, rounded up to whole devices.", lower_bound=1)
-FSDP = flags.DEFINE_integer("fsdp", 1, "Devices that share one copy of the transformer's weights.", lower_bound=1)
-TEXT_ENCODER = flags.DEFINE_string("text_encoder", "", "Where the run's text encoder lies: clip:FOLDER or t5:FOLDER.")
-CHUNK = flags.DEFINE_integer("chunk", 0, "Latent frames decoded at a time; 0 decodes all at once.", lower_bound=0)
-TILE = flags.DEFINE_integer("tile", 0, "Pixels a side of a decoded tile; 0 decodes whole frames.", lower_bound=0)
-OVERLAP = flags.DEFINE_integer("overlap", 0, "Pixels that neighbouring tiles share.", lower_bound=0)
 FPS = flags.DEFINE_integer("fps", 8, "Frames a second of the files.", lower_bound=1)
 JSON = flags.DEFINE_bool("json", False, "With --results: print JSON alone.")
+
+flags.adopt_module_key_flags(sampling_flags)
 
 
 def main() -> None:
@@ -75,15 +64,13 @@ def _draw(run: Path, out: Path) -> None:
     if not PROMPTS.value:
         raise UserError("--prompts is missing: name VBench's prompts/all_dimension.txt or another of its lists")
     requests = vbench_requests(Path(PROMPTS.value), SAMPLES.value, SEED.value)
-    vae = Path(VAE.value) if VAE.value else None
-    generator = Generator.load(run, vae, TEXT_ENCODER.value, clip=CLIP.value, fsdp=FSDP.value)
-    config = SampleConfig(
-        *(STEPS.value, GUIDANCE.value, generator.time_shift if SHIFT.value is None else SHIFT.value, SOLVER.value),
-        *(CHUNK.value, TILE.value, OVERLAP.value),
-        negative_prompt=NEGATIVE.value,
+    vae = sampling_flags.vae()
+    generator = Generator.load(
+        run, vae, sampling_flags.TEXT_ENCODER.value, clip=CLIP.value, fsdp=sampling_flags.FSDP.value
     )
+    config = sampling_flags.sample_config(generator.time_shift)
     job = Job(run, vae or run / "vae", requests, config, out / DRAWN, FPS.value)
-    videos = draw_videos(generator, job, SAMPLES.value, BATCH_SIZE.value)
+    videos = draw_videos(generator, job, SAMPLES.value, sampling_flags.BATCH_SIZE.value)
     cli.finish(out / VIDEOS, {"out": str(out), "videos": len(videos), "samples": SAMPLES.value})
 
 

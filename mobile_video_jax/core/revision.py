@@ -1,11 +1,14 @@
 """Where a result came from: code revision and versions."""
 
 import functools
+import hashlib
+import json
 import os
 import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -38,3 +41,8 @@ def hardware() -> str:
     """The devices and processor cores that this process computes on."""
     device = jax.devices()[0]
     return f"{jax.device_count()} x {device.device_kind} ({device.platform}), {os.cpu_count()} CPU cores"
+
+
+def digest(value: Any) -> str:
+    """Sixteen hex digits that change with a JSON-able value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

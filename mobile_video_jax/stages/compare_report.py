@@ -30,6 +30,8 @@ from mobile_video_jax.stages.evaluate import PAGE, REPORT, facts
 from mobile_video_jax.stages.evaluation_folder import EvaluatedRun, read_clip
 from mobile_video_jax.train.metrics import read_metrics
 
+TABLE, EVALUATIONS = "table.csv", "evaluations"
+LEFT = (REPORT, PAGE, TABLE, EVALUATIONS)
 SHOWN = 4  # clips of each kind
 POINTS = 300  # of a training curve
 COLUMNS = (
@@ -46,7 +48,7 @@ def write_comparison(runs: Sequence[EvaluatedRun], out: Path) -> Row:
     numbers = compare_evaluations(runs)
     page = _page(runs, numbers)
     write_json(out / REPORT, numbers)
-    with replacing(out / "table.csv") as temporary, temporary.open("w", newline="") as file:
+    with replacing(out / TABLE) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(table_rows(numbers))

@@ -1,8 +1,6 @@
 """Compiling the train step of any stage ahead of time, for TPUs that are not there."""
 
 import dataclasses
-import hashlib
-import json
 import pickle
 import time
 from collections.abc import Mapping
@@ -16,6 +14,7 @@ from jax.sharding import Mesh
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
 from mobile_video_jax.core.flops import count_parameters
+from mobile_video_jax.core.revision import digest
 from mobile_video_jax.parallel.collectives import collectives, summary
 from mobile_video_jax.parallel.hlo import Program
 from mobile_video_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
@@ -129,11 +128,6 @@ def store(compiled: CompiledStep, values: Mapping[str, Any], path: Path) -> None
     jax.experimental.serialize_executable.deserialize_and_load takes it on the hardware.
     """
     serialized = serialize_executable.serialize(compiled.executable)
-    origin = {"config": config_digest(values), "jax": jax.__version__, "report": compiled.report}
+    origin = {"config": digest(values), "jax": jax.__version__, "report": compiled.report}
     with replacing(path) as temporary:
         temporary.write_bytes(pickle.dumps({**origin, "executable": serialized}))
-
-
-def config_digest(values: Mapping[str, Any]) -> str:
-    """A name for all that a config says."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

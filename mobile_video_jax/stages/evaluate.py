@@ -1,9 +1,8 @@
 """What every evaluation leaves: scores with all that decides them, to the byte the same for one run and command."""
 
 import dataclasses
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
-from mobile_video_jax.core.revision import git_revision, hardware
+from mobile_video_jax.core.revision import digest, git_revision, hardware
 from mobile_video_jax.data.dataset import open_split
 from mobile_video_jax.evals.interval import Score
 from mobile_video_jax.evals.report import Table, digits
@@ -71,11 +70,6 @@ def data_facts(data: Path, split: str, count: int) -> dict[str, Any]:
     return {"data": str(data), "data_digest": digest(made_of), "split": split, "clips": min(count, len(source))}
 
 
-def digest(value: Any) -> str:
-    """Sixteen hex digits that change with a JSON-able value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def open_evaluation(out: Path, settings: dict[str, Any]) -> None:
     """Marks a new folder with the evaluation's settings, or checks that an existing one has the same."""
     out.mkdir(parents=True, exist_ok=True)
@@ -90,6 +84,13 @@ def open_evaluation(out: Path, settings: dict[str, Any]) -> None:
         raise UserError(f"{out} is not empty and holds no evaluation: name another --out")
     else:
         write_json(out / CLAIM, settings)
+
+
+def check_holds_only(out: Path, names: Collection[str]) -> None:
+    """Raises UserError where a folder holds something else than a command leaves there, which it would write over."""
+    others = sorted({path.name for path in out.glob("[!.]*")} - set(names))
+    if others:
+        raise UserError(f"{out} holds {others[0]}, which is of something else: name another --out")
 
 
 def write_evaluation(out: Path, evaluation: Evaluation) -> dict[str, Any]:

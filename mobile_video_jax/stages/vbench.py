@@ -11,7 +11,7 @@ from mobile_video_jax.core.files import replacing, write_json
 from mobile_video_jax.core.revision import git_revision
 from mobile_video_jax.evals.report import Report, Section, Table, write_report
 from mobile_video_jax.evals.vbench import DIMENSIONS, QUALITY, Result, normalised, prompt_of, read_results, totals
-from mobile_video_jax.stages.evaluate import PAGE, REPORT, SCORES
+from mobile_video_jax.stages.evaluate import PAGE, REPORT, SCORES, check_holds_only
 from mobile_video_jax.stages.generate import Generator
 from mobile_video_jax.stages.prompts import Request, read_requests
 from mobile_video_jax.stages.sample_folder import Job, draw_folder
@@ -61,6 +61,7 @@ def draw_videos(generator: Generator, job: Job, samples: int, batch_size: int) -
 def write_results(path: Path, out: Path) -> dict[str, Any]:
     """Writes report.html, report.json and scores.json of VBench's results, as launch.evaluate does of its own."""
     results = read_results(path)
+    check_holds_only(out, (REPORT, SCORES, PAGE, DRAWN, VIDEOS))
     results = {name: results[name] for name in DIMENSIONS if name in results}
     scores, per_video = {name: result.score for name, result in results.items()}, _per_video(results)
     metrics = {name: result.metric() for name, result in results.items()}

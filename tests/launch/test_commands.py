@@ -66,6 +66,9 @@ BAD_INPUT = {
         ["--model={}/latents/vae", "--data={}/latents", "--out={}/new", "--tile=20"],
         "use multiples of the spatial stride 8",
     ),
+    "one run": ("compare", ["--runs", "{}/dit", "--out={}/new"], "name two runs or more"),
+    "run without data": ("compare", ["--runs", "{}/dit", "{}/latents/vae", "--out={}/new"], "add --data=DIR"),
+    "comparison over a run": ("compare", ["--runs", "a", "b", "--out={}/dit"], "is of something else"),
     "no encoder": ("train", ["--config=configs/vae_decoder.py", "--workdir={}/new"], "name its run with"),
     "no flag": ("encode", ["--vae={}/latents/vae"], "--data is missing"),
 }

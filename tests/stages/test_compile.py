@@ -12,12 +12,13 @@ import pytest
 from launch import compile
 from mobile_video_jax.core.config import to_config_dict
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.revision import digest
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.parallel.collectives import collectives
 from mobile_video_jax.parallel.hlo import Program
 from mobile_video_jax.parallel.mesh import MeshConfig
 from mobile_video_jax.parallel.topology import Topology
-from mobile_video_jax.stages.compile import check_fits, compile_step, config_digest, store
+from mobile_video_jax.stages.compile import check_fits, compile_step, store
 from mobile_video_jax.stages.compile_search import candidates, meshes
 from mobile_video_jax.stages.dit import DitTraining
 
@@ -73,7 +74,7 @@ def test_attention_is_the_kernel_and_its_result_is_kept(compiled):
 def test_the_executable_is_stored_with_its_origin(compiled, tmp_path):
     store(compiled, values(), tmp_path / "step")
     stored = pickle.loads((tmp_path / "step").read_bytes())
-    assert stored["config"] == config_digest(values()) != config_digest(values(seed=1))
+    assert stored["config"] == digest(values()) != digest(values(seed=1))
     assert stored["jax"] == jax.__version__ and len(stored["executable"][0]) > 1000
 
 
