@@ -68,7 +68,7 @@ def benchmarks(suite: str, clip: ClipShape, batch: int | None, repeats: int) -> 
 
 
 def dit_training(suite: str, batch_size: int) -> DitTraining:
-    """On a GPU the server transformer at 1,344 tokens; on the CPU one of 44 M parameters at 336."""
+    """On a GPU the server transformer at 1,344 tokens; on the CPU one of 36 M parameters at 336."""
     server = from_mapping(DitTraining, dit.get_config("server").to_dict())
     common = replace(server, batch_size=batch_size, image_probability=0.0)
     if suite == "cpu":

@@ -65,6 +65,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder / MANIFEST} is damaged ({error}): encode the data set again") from None
     if manifest.get("kind") != "latents":
         raise UserError(f"{folder} holds videos, not latents: run python -m launch.encode --data={folder} first")
+    if missing := {"clips", "compression", "splits", "text_encoder", "text_tokens", "text_width"} - manifest.keys():
+        raise UserError(f"{folder / MANIFEST} says nothing of {min(missing)}: encode the data set again")
     return manifest
 
 

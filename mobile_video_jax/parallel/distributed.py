@@ -18,8 +18,8 @@ def join() -> None:
     HOST:PORT, how many there are and which one this is. A process that says nothing for JAX_HEARTBEAT_SECONDS (100)
     counts as dead, and the others then leave as well. Raises UserError where no job is found.
     """
-    numbers = {name: int(os.environ[name]) for name in (COUNT, INDEX) if name in os.environ}
     try:
+        numbers = {name: int(os.environ[name]) for name in (COUNT, INDEX) if name in os.environ}
         jax.distributed.initialize(
             coordinator_address=os.environ.get(ADDRESS),
             num_processes=numbers.get(COUNT),

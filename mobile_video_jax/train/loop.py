@@ -63,6 +63,8 @@ def _start(stage: Stage, run: Path, timers: Timers) -> "_Loop":
     config = stage.config
     mesh = make_mesh(config.mesh)
     _check_batch(config, mesh)
+    if config.hang_seconds < 1:
+        raise UserError(f"hang_seconds {config.hang_seconds}: use 1 or more")
     profile = StepProfile(config.profile, run / "profile")
     batches, _ = iter(stage.train_batches()), stage.eval_batches()
     if config.init_from:
@@ -105,7 +107,7 @@ class _Loop:
         self.say = say if is_first() else lambda text: None
         self.progress = Progress(f"{self.config.stage}:", self.config.steps, done=self.first_step, write=self.say)
         self.preemption = Preemption()
-        self.waited = 0.0
+        self.waited = 0.0  # seconds for data until the last report
 
     def _initial_state(self, optimizer: Any, shapes: TrainState, shardings: TrainState) -> TrainState:
         cost = self.stage.cost()
@@ -143,7 +145,8 @@ class _Loop:
         pending: tuple[int, np.ndarray, Any] | None = None
         while step < config.steps and not stop:
             faulthandler.dump_traceback_later(config.hang_seconds, repeat=True, file=STDERR)
-            batch = self._next_batch()
+            with self.timers("data"):
+                batch = next(self.batches)
             records = batch.pop("record")
             self.profile.before(step + 1)
             self.state, metrics = self.step(self.state, put_batch(batch, self.mesh))
@@ -162,13 +165,6 @@ class _Loop:
             self._save(step)
             raise Preempted(f"SIGTERM: step {step} is saved; the same command goes on from there")
         return loss
-
-    def _next_batch(self) -> dict[str, np.ndarray]:
-        started = time.monotonic()
-        with self.timers("data"):
-            batch = next(self.batches)
-        self.waited += time.monotonic() - started
-        return batch
 
     def _pauses(self) -> tuple[int, ...]:
         """The periods of what needs the state of its own step."""
@@ -189,8 +185,8 @@ class _Loop:
         sampled = self._due(step, self.stage.sample_every)
         if evaluated or sampled or self._due(step, self.config.log_every):
             rate = self.progress.report(step, f"loss {values['loss']:.4f}")
-            values |= {"steps_per_second": rate, "data_wait_seconds": self.waited}
-            self.waited = 0.0
+            waited, self.waited = self.waited, self.timers.seconds.get("data", 0.0)
+            values |= {"steps_per_second": rate, "data_wait_seconds": self.waited - waited}
             with self.timers("evaluate"):
                 if evaluated:
                     values |= self._evaluate(step)

@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -96,3 +97,11 @@ def test_evaluation_takes_every_full_batch_once(folder):
 def test_a_bucket_that_fills_no_batch_is_an_error(folder):
     with pytest.raises(UserError, match="hold 16 train records of 9x32x64, fewer than one batch of 17"):
         batches(folder, mix=Mix(lambda clip: 17 if clip.width == 64 else 2))
+
+
+def test_a_manifest_of_another_version_is_an_error(folder, tmp_path):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["text_tokens"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="says nothing of text_tokens: encode the data set again"):
+        batches(tmp_path)
