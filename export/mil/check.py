@@ -1,0 +1,84 @@
+"""Whether a saved package computes what it should."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.mil.evaluate import evaluate
+from export.mil.golden import Agreement, Golden, agreements, read_golden
+from export.mil.load import Package, load_package
+from export.mil.ops_constexpr import PREFIX
+from export.mil.ranges import Range
+
+# What rounding every value to fp16 costs transformers and decoders that are right: 4e-4 to 1.4e-3 measured.
+LARGEST_RELATIVE_ERROR = 2e-3
+# The threshold at which Apple's converters of diffusion models refuse a model (ml-stable-diffusion, DiffusionKit).
+LEAST_PSNR = 35.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """A package's run beside its reference. `compressed` weights are held to the PSNR alone; see Evaluation."""
+
+    package: Package
+    function: str
+    golden: Golden
+    outputs: dict[str, Agreement]
+    compressed: bool
+    largest: Range | None
+    warnings: list[str]
+
+    @property
+    def passed(self) -> bool:
+        return passes(self.outputs, self.compressed)
+
+    def summary(self) -> dict[str, Any]:
+        """What export.verify prints as JSON; figures that are no finite numbers are null."""
+        return {
+            "package": str(self.package.path),
+            "function": self.function,
+            "bytes": self.package.bytes,
+            "compressed": self.compressed,
+            "relative_error": _finite(np.max([each.relative_error for each in self.outputs.values()])),
+            "psnr": _finite(np.min([each.psnr for each in self.outputs.values()])),
+            "passed": self.passed,
+            "outputs": as_json(self.outputs),
+            "largest": self.largest and {"name": self.largest.name, "value": self.largest.largest},
+            "warnings": self.warnings,
+        }
+
+
+def check_package(package: Path, inputs: Path, function: str | None = None, flush_to_zero: bool = False) -> Check:
+    """Executes a saved package on the inputs of an .npz file and compares with its outputs; see read_golden.
+
+    Raises UserError for a package or a file that cannot be read, or that do not belong together.
+    """
+    loaded = load_package(package)
+    program = loaded.function(function)
+    golden = read_golden(inputs, program)
+    found = evaluate(program, golden.inputs, flush_to_zero=flush_to_zero)
+    compressed = any(op.op_type.startswith(PREFIX) for op in program.operations)
+    outputs = agreements(golden.outputs, found.outputs)
+    return Check(
+        loaded, function or loaded.default_function, golden, outputs, compressed, found.largest, found.warnings
+    )
+
+
+def passes(outputs: Mapping[str, Agreement], compressed: bool) -> bool:
+    """A PSNR of 35 dB for every output, and a relative error of 2e-3 where weights are not compressed."""
+    return all(
+        each.psnr >= LEAST_PSNR and (compressed or each.relative_error <= LARGEST_RELATIVE_ERROR)
+        for each in outputs.values()
+    )
+
+
+def as_json(outputs: Mapping[str, Agreement]) -> dict[str, Any]:
+    return {name: {key: _finite(value) for key, value in asdict(each).items()} for name, each in outputs.items()}
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,42 @@
+"""The table of ops: what each does to values in float32, under MIL's names of its arguments.
+
+An argument is a tensor, a string, a tuple of tensors or a State; constants are tensors too. Meanings are those of
+coremltools' op definitions (coremltools.converters.mil.mil.ops.defs).
+"""
+
+from typing import Any
+
+from export.mil import ops_elementwise, ops_linear, ops_reduce, ops_resample, ops_shape, ops_state
+from export.mil.ops_constexpr import PREFIX
+from export.mil.ops_elementwise import Kernel
+from mobile_video_jax.core.errors import UserError
+
+KERNELS: dict[str, Kernel] = {
+    **ops_elementwise.KERNELS,
+    **ops_linear.KERNELS,
+    **ops_shape.KERNELS,
+    **ops_reduce.KERNELS,
+    **ops_resample.KERNELS,
+    **ops_state.KERNELS,
+}
+
+
+def is_constant(op: Any) -> bool:
+    """A weight, plain or compressed."""
+    return op.op_type == "const" or op.op_type.startswith(PREFIX)
+
+
+def is_packed(op: Any) -> bool:
+    """Numbers that only compressed weights are made of, such as 4-bit indices."""
+    users = [user for var in op.outputs for user in var.child_ops]
+    return bool(users) and all(user.op_type.startswith(PREFIX) for user in users)
+
+
+def refuse_unknown(function: Any) -> None:
+    """Raises UserError naming the first op that has no kernel, before anything is computed."""
+    for op in function.operations:
+        if not is_constant(op) and op.op_type not in KERNELS:
+            raise UserError(
+                f"op {op.op_type} (output {op.outputs[0].name}) has no kernel: add it to export/mil/ops.py"
+                " or leave it out of the package"
+            )

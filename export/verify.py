@@ -1,0 +1,73 @@
+"""Executes a saved Core ML package on this machine, with or without a Mac, and compares with reference outputs.
+
+python -m export.verify --package=FILE.mlpackage --inputs=FILE.npz [--function=NAME] [--flush_to_zero] [--json]
+  The .npz holds input:FEATURE and output:FEATURE for every feature of the function, as export.run writes under golden/.
+  Every op runs in float32 and is rounded to fp16 where the package says so; values near fp16's ends are warned of.
+  On a Mac, Core ML itself then runs the package and tells where it places the ops and how long a call takes.
+
+Status 1: the relative error of an output is above 2e-3 (compressed weights are exempt) or its PSNR below 35 dB.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from launch import cli
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.train.progress import say
+
+PACKAGE = flags.DEFINE_string("package", None, "The .mlpackage folder.", required=True)
+INPUTS = flags.DEFINE_string("inputs", None, "An .npz file of inputs and the outputs expected for them.", required=True)
+FUNCTION = flags.DEFINE_string("function", None, "The function to run, of a package with several.")
+FLUSH_TO_ZERO = flags.DEFINE_bool("flush_to_zero", False, "Replace subnormal fp16 numbers by 0, as some hardware does.")
+JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
+
+WRONG = 1
+MISSING = "PyTorch or coremltools is missing: pip install -e '.[export]'"
+
+
+def report(summary: dict[str, Any]) -> str:
+    """The summary as text."""
+    lines = [f"{'output':32}{'relative error':>16}{'PSNR':>12}"]
+    for name, figures in summary["outputs"].items():
+        error, psnr = (figures[key] for key in ("relative_error", "psnr"))
+        error_text = "not finite" if error is None else f"{error:.2e}"
+        psnr_text = "not finite" if psnr is None else f"{psnr:.1f} dB"
+        lines.append(f"{name:32}{error_text:>16}{psnr_text:>12}")
+    if largest := summary["largest"]:
+        lines.append(f"largest value: {largest['value']:.6g} in {largest['name']}; fp16 ends at 65,504")
+    if core_ml := summary.get("core_ml"):
+        lines.append(f"Core ML: {1e3 * core_ml['seconds']:.2f} ms a call")
+        for unit, placed in core_ml["placement"].items():
+            lines.append(f"  {unit}: {placed['ops']} ops, {placed['cost']:.0%} of the cost")
+    lines.append("passed" if summary["passed"] else "failed: see the limits under --help")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    try:
+        from export.mil.check import check_package
+    except ImportError as error:
+        raise UserError(MISSING) from error
+    say(f"{PACKAGE.value}: running each op")
+    check = check_package(Path(PACKAGE.value), Path(INPUTS.value), FUNCTION.value, FLUSH_TO_ZERO.value)
+    for warning in check.warnings:
+        say(f"warning: {warning}")
+    summary = check.summary()
+    if sys.platform == "darwin":
+        from export.mil.on_mac import add_core_ml
+
+        summary = add_core_ml(check, summary)
+    if JSON.value:
+        print(json.dumps(summary))
+    else:
+        print(report(summary))
+        cli.finish(Path(PACKAGE.value), summary)
+    sys.exit(0 if summary["passed"] else WRONG)
+
+
+if __name__ == "__main__":
+    cli.run(main)
