@@ -1,4 +1,4 @@
-"""Studies of the VAE: which compression, which loss.
+"""Studies: of the VAE, which compression and which loss; of the transformer, which way of pruning.
 
 python -m launch.ablate --study=compression --out=studies/compression
 
@@ -7,20 +7,29 @@ it. `objectives` is latent consistency and scale equivariance on and off, three 
 accelerator: `compression_gpu`, 8 cells of mobile VAEs with a fine-tuning phase, 6 hours at 30 % of an H100's bf16 peak
 (an estimate: counted FLOPs over that speed, by --plan). A pod: `compression_pod`, 96 cells in four objectives and three
 seeds, 71 such hours, shared by --workers.
+
+`pruning` cuts the demo's transformer to half of its blocks' parameters in six ways, recovers each with distillation and
+without, and trains one of that size from nothing: 24 cells, three seeds, at most two hours on two cores;
+`pruning_quick`, one seed of the arms that decide, at most half an hour; `pruning_gpu`, the small transformer on an
+accelerator.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
 
-from configs import demo, dit, vae
+from configs import demo, dit, prune, recover, vae
 from mobile_video_jax.core.config import from_mapping, to_config_dict
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.shape_world import World
 from mobile_video_jax.stages.ablate import StudyConfig
+from mobile_video_jax.stages.ablate_pruning import PruningStudy
 from mobile_video_jax.stages.dit import DitTraining
 from mobile_video_jax.stages.generate import SampleConfig
+from mobile_video_jax.stages.prune_plan import PruneConfig
+from mobile_video_jax.stages.recover import RecoverTraining
 from mobile_video_jax.stages.vae import VaeTraining
 
 
@@ -67,7 +76,40 @@ def _accelerator(**changes: Any) -> StudyConfig:
     return dataclasses.replace(study, **changes)
 
 
-STUDIES = {
+def _recover(variant: str, **changes: Any) -> RecoverTraining:
+    return dataclasses.replace(from_mapping(RecoverTraining, recover.get_config(variant).to_dict()), **changes)
+
+
+def _pruning() -> PruningStudy:
+    return PruningStudy(
+        vae=_vae("tiny_t4_s8_c16"),
+        dit=_dit("tiny"),
+        prune=from_mapping(PruneConfig, prune.get_config("tiny").to_dict()),
+        recover=_recover("tiny"),
+        world=demo.WORLD,
+        seeds=(0, 1, 2),
+        sampling=SampleConfig(steps=20, guidance=8.0),
+    )
+
+
+def _pruning_gpu() -> PruningStudy:
+    """The small transformer on drawn clips of 17x128x128, cut by the paper's shares."""
+    clip, compression = "17x128x128", "t4_s16_c64"
+    shared: dict[str, Any] = {"clip": clip, "compression": compression, "batch_size": 64, "text_tokens": 24}
+    return PruningStudy(
+        vae=_vae(f"mobile_{compression}", clip=clip, steps=20_000, batch_size=32),
+        dit=_dit("small", **shared, steps=50_000),
+        prune=PruneConfig(clips=64, times=4, batch_clips=16, channels="taylor"),
+        recover=_recover("mobile", **shared, steps=10_000),
+        world=World(),
+        seeds=(0, 1, 2),
+        train_clips=20_000,
+        samples=1_000,
+        sampling=SampleConfig(steps=40, guidance=5.0),
+    )
+
+
+STUDIES: dict[str, Callable[[], StudyConfig | PruningStudy]] = {
     "compression": _tiny,
     "objectives": lambda: dataclasses.replace(
         _tiny(),
@@ -76,6 +118,11 @@ STUDIES = {
         seeds=(0, 1, 2),
         finetune_steps=100,
     ),
+    "pruning": _pruning,
+    "pruning_quick": lambda: dataclasses.replace(
+        _pruning(), arms=("tri-level", "block", "random", "scratch"), seeds=(0,)
+    ),
+    "pruning_gpu": _pruning_gpu,
     "compression_gpu": _accelerator,
     "compression_pod": lambda: _accelerator(
         objectives=("plain", "consistency", "equivariance", "both"), seeds=(0, 1, 2)

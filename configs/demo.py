@@ -1,19 +1,21 @@
-"""The demo: a small world, a small VAE and a small transformer.
+"""The demo: a small world, a small VAE, a small transformer and one of half its size.
 
 python -m launch.demo --out=demo
 
-About six minutes on two CPU cores. The world is one large object of 3 shapes and 6 colours
+About ten minutes on two CPU cores. The world is one large object of 3 shapes and 6 colours
 in 5 motions on a dark ground.
 """
 
 import ml_collections
 
-from configs import dit, vae
+from configs import dit, prune, recover, vae
 from mobile_video_jax.core.config import from_mapping, to_config_dict
 from mobile_video_jax.data.shape_world import World
 from mobile_video_jax.stages.demo import DemoConfig
 from mobile_video_jax.stages.dit import DitTraining
 from mobile_video_jax.stages.generate import SampleConfig
+from mobile_video_jax.stages.prune_plan import PruneConfig
+from mobile_video_jax.stages.recover import RecoverTraining
 from mobile_video_jax.stages.vae import VaeTraining
 
 # One large object on a dark ground.
@@ -33,6 +35,8 @@ def get_config() -> ml_collections.ConfigDict:
             world=WORLD,
             vae=from_mapping(VaeTraining, vae.get_config("tiny_t4_s8_c16").to_dict()),
             dit=from_mapping(DitTraining, dit.get_config("tiny").to_dict()),
+            prune=from_mapping(PruneConfig, prune.get_config("tiny").to_dict()),
+            recover=from_mapping(RecoverTraining, recover.get_config("tiny").to_dict()),
             sampling=SampleConfig(steps=20, guidance=8.0),
         )
     )

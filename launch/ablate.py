@@ -1,16 +1,19 @@
-"""Compares VAEs: python -m launch.ablate --study=compression --out=DIR [--config.key=value ...]
+"""Studies: python -m launch.ablate --study=compression|objectives|pruning --out=DIR [--config.key=value ...]
 
-A study is a grid of compressions, losses and seeds. Each cell is a folder OUT/cells/NAME with a trained VAE, its
-latents, a small transformer trained on them for a fixed budget, and result.json. Started again it goes on where it
-stopped, and cells may be added. Several processes or hosts share a study with --workers=N --worker=0 ... N-1 on one
-file system, where worker 0 draws the clips. Writes table.csv, table.json, report.html and PNG plots of the finished
-cells.
+A study is a grid of ways to do one thing, with seeds; its cells are folders OUT/cells/NAME with what was trained and
+result.json. Started again it goes on where it stopped, and cells may be added. Several processes or hosts share a study
+with --workers=N --worker=0 ... N-1 on one file system, where worker 0 makes what all cells share. Writes table.csv,
+table.json, report.html and PNG plots of the finished cells.
+
+compression and objectives train a VAE a cell, its latents and a small transformer on them; pruning cuts one
+transformer down in several ways and recovers it. configs/ablate.py lists all of them with what they take.
 """
 
 import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -18,6 +21,8 @@ from ml_collections import config_flags
 from launch import cli
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.stages.ablate import StudyConfig, plan, run_study
+from mobile_video_jax.stages.ablate_pruning import PruningStudy, plan_pruning, run_pruning_study
+from mobile_video_jax.stages.ablate_pruning_report import write_pruning_study
 from mobile_video_jax.stages.ablate_report import write_study
 
 STUDY = flags.DEFINE_string("study", "compression", "The study: a variant of configs/ablate.py.")
@@ -31,21 +36,29 @@ UTILIZATION = flags.DEFINE_float("utilization", 0.3, "With --plan: the share of 
 
 
 def main() -> None:
-    out, study = Path(OUT.value), from_mapping(StudyConfig, CONFIG.value.to_dict())
-    if PLAN.value:
-        return print_plan(study, 1e12 * PEAK.value * UTILIZATION.value)
-    results = run_study(study, out, worker=WORKER.value, workers=WORKERS.value)
-    cli.finish(out / "table.csv", write_study(STUDY.value, study, results, out))
+    out, values = Path(OUT.value), CONFIG.value.to_dict()
+    shared = {"worker": WORKER.value, "workers": WORKERS.value}
+    speed = 1e12 * PEAK.value * UTILIZATION.value
+    if values["kind"] == "pruning":
+        pruning = from_mapping(PruningStudy, values)
+        if PLAN.value:
+            return print_plan(plan_pruning(pruning), speed)
+        summary = write_pruning_study(STUDY.value, pruning, run_pruning_study(pruning, out, **shared), out)
+    else:
+        study = from_mapping(StudyConfig, values)
+        if PLAN.value:
+            return print_plan(plan(study), speed)
+        summary = write_study(STUDY.value, study, run_study(study, out, **shared), out)
+    cli.finish(out / "table.csv", summary)
 
 
-def print_plan(study: StudyConfig, flops_per_second: float) -> None:
-    """A line a cell with its training FLOPs and the hours they take at a speed; then all as JSON."""
-    rows = plan(study)
+def print_plan(rows: list[dict[str, Any]], flops_per_second: float) -> None:
+    """A line a cell with its FLOPs, by what they are spent on, and the hours they take at a speed; then all as JSON."""
     for row in rows:
-        row["hours"] = (row["vae_flops"] + row["dit_flops"]) / flops_per_second / 3600
-        print(
-            f"{row['name']:40}VAE {row['vae_flops']:.2e}  transformer {row['dit_flops']:.2e} FLOP  {row['hours']:.2f} h"
-        )
+        parts = {key: value for key, value in row.items() if key.endswith("_flops")}
+        row["hours"] = sum(parts.values()) / flops_per_second / 3600
+        spent = "  ".join(f"{key.removesuffix('_flops')} {value:.2e}" for key, value in parts.items())
+        print(f"{row['name']:40}{spent} FLOP  {row['hours']:.2f} h")
     print(json.dumps({"cells": rows, "hours": sum(row["hours"] for row in rows), "flops_per_second": flops_per_second}))
 
 

@@ -19,11 +19,13 @@ from absl import flags
 
 from launch import cli, sampling_flags
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.storage import local_path, storage_path
+from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.stages.evaluate import PAGE, as_text, score_table
 from mobile_video_jax.stages.evaluate_generation import GenerationTask, evaluate_generation
+from mobile_video_jax.stages.evaluate_run import is_vae
 from mobile_video_jax.stages.evaluate_vae import VaeTask, evaluate_vae
 from mobile_video_jax.stages.prompts import SEEDS
-from mobile_video_jax.train.run import read_run
 
 MODEL = flags.DEFINE_string("model", None, "The run directory of a VAE or a transformer.", required=True)
 DATA = flags.DEFINE_string("data", None, "A prepared video data set.", required=True)
@@ -54,7 +56,7 @@ flags.adopt_module_key_flags(sampling_flags)
 
 
 def main() -> None:
-    report = _evaluate(Path(MODEL.value), Path(DATA.value), Path(OUT.value))
+    report = _evaluate(storage_path(MODEL.value), data_folder(DATA.value), local_path(OUT.value))
     if JSON.value:
         print(json.dumps(report))
         return
@@ -63,20 +65,16 @@ def main() -> None:
 
 
 def _evaluate(run: Path, data: Path, out: Path) -> dict[str, Any]:
-    match read_run(run)["stage"]:
-        case "vae":
-            _check_unused(OF_TRANSFORMERS, "transformers")
-            pieces = (sampling_flags.CHUNK.value, sampling_flags.TILE.value, sampling_flags.OVERLAP.value)
-            task = VaeTask(
-                *(run, data, out, CLIP.value, SPLIT.value, CLIPS.value, *pieces, ROWS.value),
-                *(bool(FVD.value), LPIPS.value),
-            )
-            return evaluate_vae(task)
-        case "dit":
-            _check_unused(OF_VAES, "VAEs")
-            return evaluate_generation(_generation_task(run, data, out))
-        case stage:
-            raise UserError(f"{run} is of the stage '{stage}', which has no evaluation: name a VAE or a transformer")
+    if not is_vae(run):
+        _check_unused(OF_VAES, "VAEs")
+        return evaluate_generation(_generation_task(run, data, out))
+    _check_unused(OF_TRANSFORMERS, "transformers")
+    pieces = (sampling_flags.CHUNK.value, sampling_flags.TILE.value, sampling_flags.OVERLAP.value)
+    task = VaeTask(
+        *(run, data, out, CLIP.value, SPLIT.value, CLIPS.value, *pieces, ROWS.value),
+        *(bool(FVD.value), LPIPS.value),
+    )
+    return evaluate_vae(task)
 
 
 def _generation_task(run: Path, data: Path, out: Path) -> GenerationTask:

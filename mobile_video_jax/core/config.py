@@ -1,6 +1,7 @@
 """Configs: frozen dataclasses inside, an ml_collections.ConfigDict at the edge for the command line."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
 
@@ -14,6 +15,12 @@ T = TypeVar("T")
 def to_config_dict(config: Any) -> ml_collections.ConfigDict:
     """The dataclass as a locked ConfigDict whose keys `--config.key=value` may set."""
     return ml_collections.ConfigDict(dataclasses.asdict(config)).lock()
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """The dataclass as what JSON gives back: dicts, lists, numbers and texts."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return values
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], path: str = "config") -> T:

@@ -53,6 +53,11 @@ def largest_products(function: Callable[..., Any], *args: Any, part_of: PartOf =
     return dict(sorted(largest.items()))
 
 
+def written_bytes(function: Callable[..., Any], *args: Any) -> int:
+    """Bytes of the results of all matrix products and convolutions of function(*args)."""
+    return sum(product.repeat * product.bytes for product in _products(function, *args))
+
+
 def count_flops(function: Callable[..., Any], *args: Any) -> dict[str, int]:
     """FLOPs of the matrix products and convolutions of function(*args), by the module scope that runs them.
 
@@ -67,11 +72,12 @@ def count_flops(function: Callable[..., Any], *args: Any) -> dict[str, int]:
 
 @dataclasses.dataclass(frozen=True)
 class _Product:
-    """A matrix product or convolution: who runs it, its FLOPs over all iterations, bytes of one result."""
+    """A matrix product or convolution: who runs it, its FLOPs over all iterations, bytes of one result, iterations."""
 
     scope: str
     flops: int
     bytes: int
+    repeat: int
 
 
 def _products(function: Callable[..., Any], *args: Any) -> Iterator[_Product]:
@@ -84,7 +90,7 @@ def _walk(jaxpr: jex_core.Jaxpr, scope: str, repeat: int) -> Iterator[_Product]:
         name = eqn.primitive.name
         if flops := {"dot_general": _dot_flops, "conv_general_dilated": _conv_flops}.get(name):
             out: Any = eqn.outvars[0].aval
-            yield _Product(here, repeat * flops(eqn), out.size * out.dtype.itemsize)
+            yield _Product(here, repeat * flops(eqn), out.size * out.dtype.itemsize, repeat)
         times = eqn.params["length"] if name == "scan" else 1
         # The last branch of lax.platform_dependent is the default: plain operations, which can be counted, unlike a
         # kernel's blocks.

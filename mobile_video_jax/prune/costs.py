@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from mobile_video_jax.core.flops import count_flops, count_parameters
+from mobile_video_jax.core.flops import count_flops, count_parameters, written_bytes
 from mobile_video_jax.dit.config import BlockShape, DitConfig
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.nn.module import apply, init
@@ -34,6 +34,14 @@ class LinearCost:
         """The cost of a model of these blocks."""
         return self.rest + sum(self.of_block(shape) for shape in shapes)
 
+    def over(self, speed: float) -> "LinearCost":
+        """The time that this takes at a speed."""
+        return LinearCost(*(value / speed for value in dataclasses.astuple(self)))
+
+    def plus(self, other: "LinearCost") -> "LinearCost":
+        """Both costs together."""
+        return LinearCost(*map(sum, zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+
     def of_block(self, shape: BlockShape) -> Number:
         """What one block adds."""
         return self.block + sum(getattr(self, kind) * getattr(shape, kind) for kind in WIDTHS)
@@ -48,25 +56,39 @@ class LinearCost:
 Costs = Mapping[str, LinearCost]
 
 
-def counted_costs(config: DitConfig, *inputs: jax.ShapeDtypeStruct) -> dict[str, LinearCost]:
-    """`parameters`, and `flops` of one forward pass (a multiply-add is 2), counted in the network itself.
+# A phone that reads its weights at 60 GB/s (LPDDR5X-7500 on 64 bits, the A18 Pro's) and computes at 3 TFLOP/s: what it
+# takes for arXiv 2507.13343's 0.9 B model to run four passes of 2.4 TFLOP in the 3.3 s that it is reported to need.
+PHONE_FLOPS, PHONE_BYTES = 3.0e12, 60e9
 
-    Both are linear in the sizes, so that models of one and two smallest blocks give them. `inputs` are those of Dit,
-    with a batch of 1 for FLOPs of one clip. Nothing is computed.
+
+def counted_costs(config: DitConfig, *inputs: jax.ShapeDtypeStruct) -> dict[str, LinearCost]:
+    """`parameters`; `flops`, `activations` and `latency` of one forward pass, counted in the network itself.
+
+    A multiply-add is 2 FLOPs; activations are the bytes of all products' results at 16 bits; latency is an estimate in
+    seconds: FLOPs and 16-bit weights at a phone's speeds, one after the other. All are linear in the sizes, so that
+    models of one and two smallest blocks give them. `inputs` are those of Dit, with a batch of 1 for costs of one
+    clip. Nothing is computed.
     """
 
     def model(blocks: Sizes) -> tuple[Dit, Any]:
-        dit = Dit(dataclasses.replace(config, blocks=blocks, scan=False, remat="none"))
+        dit = Dit(dataclasses.replace(config, blocks=blocks, scan=False, remat="none", dtype="bfloat16"))
         return dit, jax.eval_shape(lambda *inputs: init(dit, jax.random.key(0), *inputs), *inputs)
 
-    def parameters(blocks: Sizes) -> int:
-        return count_parameters(model(blocks)[1])
+    def forward(count: Callable[..., int]) -> Callable[[Sizes], int]:
+        def counted(blocks: Sizes) -> int:
+            dit, params = model(blocks)
+            return count(lambda *arguments: apply(dit, *arguments), params, *inputs)
 
-    def flops(blocks: Sizes) -> int:
-        dit, params = model(blocks)
-        return sum(count_flops(lambda *arguments: apply(dit, *arguments), params, *inputs).values())
+        return counted
 
-    return {"parameters": _fitted(parameters), "flops": _fitted(flops)}
+    parameters = _fitted(lambda blocks: count_parameters(model(blocks)[1]))
+    flops = _fitted(forward(lambda *args: sum(count_flops(*args).values())))
+    return {
+        "parameters": parameters,
+        "flops": flops,
+        "activations": _fitted(forward(written_bytes)),
+        "latency": flops.over(PHONE_FLOPS).plus(parameters.over(PHONE_BYTES / 2)),
+    }
 
 
 def _fitted(count: Callable[[Sizes], int]) -> LinearCost:

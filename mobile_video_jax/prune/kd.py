@@ -21,6 +21,11 @@ class KdWeights:
     velocity: float = 1.0
     features: float = 0.5
 
+    @property
+    def any(self) -> bool:
+        """Whether a teacher is asked at all."""
+        return self.velocity > 0 or self.features > 0
+
 
 def kd_loss(
     student: Outputs,
@@ -35,8 +40,20 @@ def kd_loss(
     0); features are paired, so that the student's come first through block_map where its blocks are fewer. The feature
     term is that of FitNets (arXiv 1412.6550), without a projection as the width is the teacher's.
     """
+    velocity, features = kd_terms(student, teacher, blocks, weights, places)
+    return velocity + features
+
+
+def kd_terms(
+    student: Outputs,
+    teacher: Outputs,
+    blocks: Float[Array, "l *b"],
+    weights: KdWeights,
+    places: LatentMask | None = None,
+) -> tuple[Float[Array, "b"], Float[Array, "b"]]:
+    """The two terms of kd_loss: of velocities, and of features."""
     velocity, features = kd_residual(student, teacher, blocks, weights, places)
-    return jnp.sum(velocity**2, axis=(1, 2, 3, 4)) + jnp.sum(features**2, axis=(0, 2, 3))
+    return jnp.sum(velocity**2, axis=(1, 2, 3, 4)), jnp.sum(features**2, axis=(0, 2, 3))
 
 
 def kd_residual(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.prune.calibration import Calibration
 from mobile_video_jax.prune.costs import Costs
 from mobile_video_jax.prune.kd import KdWeights, Outputs, kd_loss, kd_residual
+from mobile_video_jax.prune.memo import keep_key
 from mobile_video_jax.prune.units import Unit, Units
 
 Rises = Float64[np.ndarray, "u"]
@@ -28,7 +29,8 @@ class Scorer:
     """Scores the units of an unpruned transformer, its own teacher, on calibration batches of one shape.
 
     One forward pass carries every clip with each of `rows` masked models, so that a pass over all units is one program,
-    cut over the devices as the batches are. `progress` is told of each finished group of models.
+    cut over the devices as the batches are. `progress` is told how many models of how many are done, before each group
+    of them. Losses are kept in `memo` under keep_key, and taken from there where they are known.
     """
 
     dit: Dit
@@ -37,20 +39,23 @@ class Scorer:
     batches: Sequence[Calibration]
     weights: KdWeights = KdWeights()
     rows: int = 8
-    progress: Callable[[str], object] = lambda text: None
+    progress: Callable[[int, int], object] = lambda done, total: None
+    memo: MutableMapping[str, float] = dataclasses.field(default_factory=dict)
 
     def losses(self, keeps: Sequence[Masks]) -> Rises:
         """The distillation loss of each masked model, the mean over all clips."""
-        losses: list[np.ndarray] = []
-        for start in range(0, len(keeps), self.rows):
-            chunk = list(keeps[start : start + self.rows])
+        keys = [keep_key(keep) for keep in keeps]
+        new = {key: keep for key, keep in zip(keys, keeps, strict=True) if key not in self.memo}
+        for start in range(0, len(new), self.rows):
+            self.progress(start, len(new))
+            names, chunk = list(new)[start : start + self.rows], list(new.values())[start : start + self.rows]
             # The last group is filled up: one shape, one program.
-            filled = [*chunk, *[keeps[0]] * (self.rows - len(chunk))]
+            filled = [*chunk, *[chunk[0]] * (self.rows - len(chunk))]
             stacked = Masks(*(np.stack(mask) for mask in zip(*filled, strict=True)))
             found = [_losses(self.dit, self.weights, self.params, batch, stacked) for batch in self.batches]
-            losses.extend(np.concatenate(found, axis=0).mean(axis=0, dtype=np.float64)[: len(chunk)])
-            self.progress(f"sensitivity: {start + len(chunk)}/{len(keeps)} masked models")
-        return np.array(losses)
+            means = np.concatenate(found, axis=0).mean(axis=0, dtype=np.float64)
+            self.memo.update(zip(names, means.tolist(), strict=False))  # without those of the filling
+        return np.array([self.memo[key] for key in keys])
 
     def exact(self, keep: Masks, units: Iterable[Unit]) -> Rises:
         """s(u) = L_KD(M without u) - L_KD(M) for each of the units, M being the model that `keep` leaves."""

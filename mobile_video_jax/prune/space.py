@@ -85,13 +85,3 @@ class SearchSpace:
             float(sum(cost.held(unit, self.units, blocks) / full for cost, full in costs for unit in removal))
             for removal in removals
         ]
-
-
-def limits_of(space: SearchSpace, fractions: Mapping[str, float]) -> dict[str, float]:
-    """Limits as fractions of the unpruned model's costs. Raises UserError where a search cannot meet them."""
-    limits = {}
-    for name, fraction in fractions.items():
-        full = space.costs[name].of(space.units.shapes) if name in space.costs else 1.0
-        limits[name] = fraction * full
-    space.check(limits)
-    return limits

@@ -2,14 +2,12 @@
 
 import dataclasses
 import itertools
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.data.dataset import prepare
 from mobile_video_jax.data.shape_world import World
@@ -20,13 +18,11 @@ from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.stages.encode import encode_dataset
 from mobile_video_jax.stages.generate import SampleConfig
 from mobile_video_jax.stages.judge import judge
+from mobile_video_jax.stages.study import run_cells, share
 from mobile_video_jax.stages.vae import VaeStage, VaeTraining, decoder_flops_per_frame
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
-from mobile_video_jax.train.progress import duration, say
 from mobile_video_jax.vae.family import family_member
-
-RESULT = "result.json"
 
 # Changes of the loss's weights in the first phase and in the fine-tuning phase. The prior's term is off while scale
 # equivariance is on, as in arXiv 2502.14831.
@@ -55,6 +51,7 @@ class StudyConfig:
     server: DitTraining
     mobile: DitTraining
     world: World
+    kind: str = "vae"
     objectives: tuple[str, ...] = ("plain",)
     seeds: tuple[int, ...] = (0,)
     size: str = "tiny"
@@ -99,46 +96,28 @@ def cells(study: StudyConfig) -> list[Cell]:
 def run_study(study: StudyConfig, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:
     """Runs this worker's share of the cells that are not finished; returns the results of all that are.
 
-    Cell k belongs to worker k mod `workers`; worker 0 also draws the clips. A cell is a folder of `out`/cells, and
-    every stage in it resumes.
+    Worker 0 also draws the clips. A cell is a folder of `out`/cells, and every stage in it resumes.
     """
-    if not 0 <= worker < workers:
-        raise UserError(f"worker {worker} of {workers}: name one from 0 to {workers - 1}")
-    grid, started = cells(study), time.monotonic()
-    git_revision()  # of the code that runs, before it can change on disk
+    grid = {cell.name: cell for cell in cells(study)}
     data = Path(study.data) if study.data else out / "data"
+    share(lambda: _draw_clips(study, data), data.exists, worker=worker, workers=workers)
+    run = lambda name, folder: run_cell(study, grid[name], data, folder)
+    return run_cells(list(grid), out, run, worker=worker, workers=workers)
+
+
+def _draw_clips(study: StudyConfig, data: Path) -> None:
     if not study.data:
-        _draw_clips(study, data, worker)
-    mine = [cell for cell in grid[worker::workers] if not (out / "cells" / cell.name / RESULT).exists()]
-    for done, cell in enumerate(mine):
-        left = duration((time.monotonic() - started) / done * (len(mine) - done)) if done else "not known yet"
-        say(f"══ {cell.name}: cell {done + 1} of {len(mine)}, left: {left}")
-        run_cell(study, cell, data, out / "cells" / cell.name)
-    return finished(out, grid)
+        sizes = {"train": study.train_clips, "validation": study.validation_clips, "test": study.test_clips}
+        prepare("moving_shapes", data, world=study.world, clip=ClipShape.parse(study.vae.clip), sizes=sizes)
 
 
-def _draw_clips(study: StudyConfig, data: Path, worker: int) -> None:
-    """Prepares the study's clips. Worker 0 does it, the others wait: two must not write one folder."""
-    while worker > 0 and not data.exists():
-        say(f"worker {worker}: waits for worker 0 to draw the clips into {data}")
-        time.sleep(5)
-    sizes = {"train": study.train_clips, "validation": study.validation_clips, "test": study.test_clips}
-    prepare("moving_shapes", data, world=study.world, clip=ClipShape.parse(study.vae.clip), sizes=sizes)
-
-
-def finished(out: Path, grid: list[Cell]) -> list[dict[str, Any]]:
-    """The results of the cells that are finished."""
-    paths = [out / "cells" / cell.name / RESULT for cell in grid]
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
-
-
-def run_cell(study: StudyConfig, cell: Cell, data: Path, out: Path) -> None:
-    """Trains, judges and costs one cell, and writes its result."""
+def run_cell(study: StudyConfig, cell: Cell, data: Path, out: Path) -> dict[str, Any]:
+    """Trains, judges and costs one cell."""
     started = time.monotonic()
     run = _train_vae(study, cell, data, out)
     trained = time.monotonic()
     judgement = judge(VaeBundle.load(run), data, "test", ClipShape.parse(study.vae.clip), study.test_clips)
-    result = {
+    return {
         **dataclasses.asdict(cell),
         "name": cell.name,
         "ratio": Compression.parse(cell.compression).ratio,
@@ -149,7 +128,6 @@ def run_cell(study: StudyConfig, cell: Cell, data: Path, out: Path) -> None:
         "commit": git_revision(),
         "hardware": hardware(),
     }
-    write_json(out / RESULT, result)
 
 
 def plan(study: StudyConfig) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from mobile_video_jax.core.arrays import Latents, Scalar, TextMask, TextStates, Times
-from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.diffusion.path import interpolate
 from mobile_video_jax.diffusion.timesteps import time_grid
@@ -28,8 +27,8 @@ from mobile_video_jax.nn.norm import RMSNorm
 from mobile_video_jax.nn.rope import apply_rope
 from mobile_video_jax.parallel.mesh import MeshConfig
 from mobile_video_jax.stages.bundle import restore_params
-from mobile_video_jax.stages.dit import DitStage, DitTraining
-from mobile_video_jax.train.run import read_run
+from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.stages.transformer import read_transformer
 
 FP16_MAX = float(np.finfo(np.float16).max)
 FP16_MIN = float(np.finfo(np.float16).smallest_subnormal)
@@ -50,7 +49,7 @@ def largest_activations(
     and, where a norm squares the values, `squares_headroom` = 65,504 / value^2. Raises UserError for a run or data set
     that is missing or does not fit, and for values that are not finite.
     """
-    config = from_mapping(DitTraining, read_run(run, "dit")["config"])
+    config = read_transformer(run).config
     # One device measures, whatever mesh the run was trained on.
     config = dataclasses.replace(
         config, data=data or config.data, eval_batches=batches or config.eval_batches, mesh=MeshConfig()

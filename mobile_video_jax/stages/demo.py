@@ -1,4 +1,4 @@
-"""The whole chain on the embedded data: videos, VAE, latents, transformer, samples, report."""
+"""The whole chain on the embedded data: videos, VAE, latents, transformer, a smaller one, samples, report."""
 
 import dataclasses
 import time
@@ -18,18 +18,27 @@ from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.stages.encode import encode_dataset
 from mobile_video_jax.stages.generate import SampleConfig
 from mobile_video_jax.stages.judge import Judgement, judge
+from mobile_video_jax.stages.prune import Pruned, prune
+from mobile_video_jax.stages.prune_plan import PruneConfig
+from mobile_video_jax.stages.prune_report import write_prune_report
+from mobile_video_jax.stages.recover import RecoverStage, RecoverTraining, from_pruned
 from mobile_video_jax.stages.vae import VaeStage, VaeTraining
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.progress import duration, say
 
+# The runs that clips are drawn with, and what the report calls them.
+MODELS = {"dit": "transformer", "recovered": "pruned and recovered"}
+
 
 @dataclasses.dataclass(frozen=True)
 class DemoConfig:
-    """Sizes of the demo's world, its two training runs and its evaluation."""
+    """Sizes of the demo's world, its training runs, its pruning and its evaluation."""
 
     world: World
     vae: VaeTraining
     dit: DitTraining
+    prune: PruneConfig
+    recover: RecoverTraining
     sampling: SampleConfig
     train_clips: int = 3000
     validation_clips: int = 128
@@ -40,13 +49,14 @@ class DemoConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DemoResult:
-    """All that the report shows."""
+    """All that the report shows; samples are those of each of MODELS, for the same prompts and seeds."""
 
     config: DemoConfig
     out: Path
     stages: dict[str, dict[str, Any]]
     judgements: dict[str, Judgement]
-    samples: Samples
+    samples: dict[str, Samples]
+    pruned: Pruned
     real_seen: list[tuple[Attributes, Detected]]
 
 
@@ -70,18 +80,22 @@ def run_demo(config: DemoConfig, out: Path) -> DemoResult:
     timed("vae", lambda: train(VaeStage(vae), out / "vae"))
     timed("encode", lambda: _encode(out, shapes, clip))
     timed("dit", lambda: train(DitStage(dit), out / "dit"))
+    pruned: list[Pruned] = []
+    timed("prune", lambda: _prune(config, out, pruned))
+    recover = dataclasses.replace(config.recover, init_from=str(out / "pruned"), data=str(out / "latents"))
+    timed("recover", lambda: train(RecoverStage(from_pruned(recover)), out / "recovered"))
     bundle = VaeBundle.load(out / "vae")
     judgements = {
         "moving_shapes": judge(bundle, shapes, "test", clip, count=64),
         "sample_clips": judge(bundle, real, "test", clip, count=64),
     }
-    samples: list[Samples] = []
+    samples: dict[str, Samples] = {}
     timed("sample", lambda: _sample(config, out, samples))
     real_seen = [
         (Attributes(**item["attributes"]), detect(item["video"], config.world))
         for item in captioned_clips(shapes, "test", clip)
     ]
-    return DemoResult(config, out, stages, judgements, samples[0], real_seen)
+    return DemoResult(config, out, stages, judgements, samples, pruned[0], real_seen)
 
 
 def _prepare(config: DemoConfig, clip: ClipShape, shapes: Path, real: Path) -> dict[str, Any]:
@@ -97,10 +111,21 @@ def _encode(out: Path, data: Path, clip: ClipShape) -> dict[str, Any]:
     return {split: parts[str(clip)]["records"] for split, parts in manifest["splits"].items()}
 
 
-def _sample(config: DemoConfig, out: Path, result: list[Samples]) -> dict[str, Any]:
+def _prune(config: DemoConfig, out: Path, result: list[Pruned]) -> dict[str, Any]:
+    started = time.monotonic()
+    pruned = prune(config.prune, out / "dit", str(out / "latents"), out / "pruned")
+    numbers = write_prune_report(pruned, out / "pruned", time.monotonic() - started)
+    result.append(pruned)
+    return {**numbers["models"][pruned.chosen], "kd_loss": pruned.losses[pruned.chosen]}
+
+
+def _sample(config: DemoConfig, out: Path, result: dict[str, Samples]) -> dict[str, Any]:
     """Draws clips for prompts of held-out combinations, writes them as mp4 and reads their attributes back."""
-    samples = draw_samples(out / "dit", config.world, config.samples, config.sampling)
-    for i, (text, frames) in enumerate(zip(samples.prompts, samples.clips, strict=True)):
-        write_mp4(out / "videos" / f"{i:03}-{text.replace(' ', '-')}.mp4", frames, config.fps, scale=4)
-    result.append(samples)
-    return {"clips": config.samples, "seconds_per_clip": samples.seconds_per_clip, **config.sampling.__dict__}
+    for run in MODELS:
+        samples = draw_samples(out / run, config.world, config.samples, config.sampling)
+        for i, (text, frames) in enumerate(zip(samples.prompts, samples.clips, strict=True)):
+            name = f"{i:03}-{text.replace(' ', '-')}-{run}.mp4"
+            write_mp4(out / "videos" / name, frames, config.fps, scale=4)
+        result[run] = samples
+    seconds = {run: samples.seconds_per_clip for run, samples in result.items()}
+    return {"clips": config.samples, "seconds_per_clip": seconds, **config.sampling.__dict__}

@@ -18,14 +18,17 @@ from mobile_video_jax.evals.report import (
     write_report,
 )
 from mobile_video_jax.evals.shape_detector import chance
-from mobile_video_jax.stages.alignment import Samples
-from mobile_video_jax.stages.demo import DemoResult
+from mobile_video_jax.prune.units import kept_shapes
+from mobile_video_jax.stages.demo import MODELS, DemoResult
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.judge_report import judgement_blocks, judgement_numbers
+from mobile_video_jax.stages.prune_plan import sizes_of
+from mobile_video_jax.stages.transformer import read_transformer
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.train.progress import duration
 
+SHOWN = 16  # prompts in the gallery
 SOURCES = {"moving_shapes": "moving shapes", "sample_clips": "real video"}
 
 
@@ -42,7 +45,10 @@ def demo_numbers(result: DemoResult) -> dict[str, Any]:
     shapes, real = (judgement_numbers(result.judgements[name]) for name in SOURCES)
     return {
         "stages": result.stages,
-        "samples": {"accuracy": attribute_table(result), "seconds_per_clip": result.samples.seconds_per_clip},
+        "samples": {
+            "accuracy": attribute_table(result, "dit"),
+            "models": {run: {"accuracy": attribute_table(result, run), **_size(result, run)} for run in MODELS},
+        },
         "vae": {
             **shapes,
             "real": real,
@@ -50,15 +56,21 @@ def demo_numbers(result: DemoResult) -> dict[str, Any]:
             "cost": VaeStage(result.config.vae).inspect(),
         },
         "dit": {"cost": DitStage(result.config.dit).inspect()},
+        "recovered": {"cost": read_transformer(result.out / "recovered").inspect()},
         "commit": git_revision(),
         "hardware": hardware(),
         "versions": versions(),
     }
 
 
-def attribute_table(result: DemoResult) -> dict[str, dict[str, float]]:
+def _size(result: DemoResult, run: str) -> dict[str, float]:
+    parameters = read_transformer(result.out / run).description()["parameters"]
+    return {"parameters": parameters, "seconds_per_clip": result.samples[run].seconds_per_clip}
+
+
+def attribute_table(result: DemoResult, run: str) -> dict[str, dict[str, float]]:
     """Share of samples right in each attribute, with a 95 % interval, the chance level and the real clips' share."""
-    scores = accuracies(result.config.world, result.samples.pairs)
+    scores = accuracies(result.config.world, result.samples[run].pairs)
     real = accuracies(result.config.world, result.real_seen)
     level = chance(result.config.world)
     return {
@@ -82,34 +94,45 @@ def _page(result: DemoResult, numbers: dict[str, Any]) -> Report:
     lead = (
         "A video VAE and a text-to-video transformer, trained from nothing on this machine: clips drawn by the "
         "embedded world and four real ones, compressed, generated from prompts whose combinations were held out of "
-        "training, and read back by a classical detector."
+        "training, and read back by a classical detector; then a transformer of half the size, cut out of the first "
+        "and trained again with its help."
     )
-    sections = [_samples(result, numbers), _vae(result, numbers), _training(result), _costs(result, numbers)]
+    sections = [
+        _samples(result, numbers),
+        _pruning(result),
+        _vae(result, numbers),
+        _training(result),
+        _costs(result, numbers),
+    ]
     return Report("From videos to text-to-video on two cores", lead, facts, sections)
 
 
 def _samples(result: DemoResult, numbers: dict[str, Any]) -> Section:
     rows = []
-    for name, row in numbers["samples"]["accuracy"].items():
-        interval = f"{row['low']:.1%} to {row['high']:.1%}"
-        rows.append([name, f"{row['value']:.1%}", interval, f"{row['chance']:.1%}", f"{row['real']:.1%}"])
-    columns = ["attribute", "samples", "95 % interval", "chance", "real clips"]
+    for run, model in numbers["samples"]["models"].items():
+        for name, row in model["accuracy"].items():
+            interval = f"{row['low']:.1%} to {row['high']:.1%}"
+            shares = (f"{row['value']:.1%}", interval, f"{row['chance']:.1%}", f"{row['real']:.1%}")
+            rows.append([MODELS[run], f"{model['parameters']:,}", name, *shares])
+    columns = ["model", "parameters", "attribute", "samples", "95 % interval", "chance", "real clips"]
     n, sampling = result.config.samples, result.config.sampling
     caption = f"Share of {n} samples whose attribute the detector reads as the prompt asks."
-    views = [_sample_view(result.samples, i) for i in range(min(n, 24))]
+    prompts = result.samples["dit"].prompts[:SHOWN]
     gallery = Gallery(
-        [GalleryRow("", views)],
-        "The first 24 samples, unselected. ✓ all attributes are right; ✗ at least one is not.",
+        [GalleryRow(text, [_sample_view(result, run, i) for run in MODELS]) for i, text in enumerate(prompts)],
+        f"The first {SHOWN} prompts, unselected. ✓ all attributes are right; ✗ at least one is not.",
         result.config.fps,
+        columns=len(MODELS),
     )
     text = f"{sampling.steps} {sampling.solver} steps at guidance {sampling.guidance:g}; held-out prompts."
     return Section("Samples", text, [Table(columns, rows, caption), gallery])
 
 
-def _sample_view(samples: Samples, i: int) -> ClipView:
+def _sample_view(result: DemoResult, run: str, i: int) -> ClipView:
+    samples = result.samples[run]
     asked, seen = samples.asked[i], samples.seen[i]
     good = all(getattr(asked, name) == getattr(seen, name) for name in ATTRIBUTES)
-    return ClipView(samples.clips[i], samples.prompts[i], good)
+    return ClipView(samples.clips[i], MODELS[run], good)
 
 
 def _vae(result: DemoResult, numbers: dict[str, Any]) -> Section:
@@ -123,9 +146,21 @@ def _vae(result: DemoResult, numbers: dict[str, Any]) -> Section:
     return Section("The compressed VAE", text, judgement_blocks(named, result.config.fps))
 
 
+def _pruning(result: DemoResult) -> Section:
+    found = result.pruned
+    before, after = (sizes_of(shapes) for shapes in (found.plan.space.units.shapes, kept_shapes(found.keep)))
+    rows = [[key, before[key], after[key]] for key in before]
+    losses = (
+        f"Held-out velocity loss {found.held_out['before']:.3f} before, {found.held_out['after']:.3f} after cutting, "
+    )
+    held_out = [line["eval_loss"] for line in read_metrics(result.out / "recovered") if "eval_loss" in line]
+    text = f"{losses}{held_out[-1]:.3f} after recovery. What went and why: pruned/report.html."
+    return Section("The smaller transformer", text, [Table(["", "before", "after"], rows)])
+
+
 def _training(result: DemoResult) -> Section:
     blocks = []
-    for name in ("vae", "dit"):
+    for name in ("vae", "dit", "recovered"):
         lines = read_metrics(result.out / name)
         held_out = [line for line in lines if "eval_loss" in line]
         series: dict[str, tuple[list[float], list[float]]] = {
@@ -140,7 +175,10 @@ def _costs(result: DemoResult, numbers: dict[str, Any]) -> Section:
     stages = [[name, duration(stage["seconds"]), stage["loss"] or "–"] for name, stage in result.stages.items()]
     models = [
         [name, f"{cost['parameters']['total']:,}", f"{cost['flops']['total'] / 1e9:.3f}", cost["tokens"]]
-        for name, cost in (("VAE", numbers["vae"]["cost"]), ("transformer", numbers["dit"]["cost"]))
+        for name, cost in (
+            ("VAE", numbers["vae"]["cost"]),
+            *((shown, numbers[run]["cost"]) for run, shown in MODELS.items()),
+        )
     ]
     return Section(
         "Costs",

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobile_video_jax.core.arrays import FrameTimes, Rng, Scalar, TextMask, TextStates
+from mobile_video_jax.core.arrays import FrameTimes, Rng, Scalar
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.flops import (
@@ -29,7 +29,6 @@ from mobile_video_jax.data.latent_batches import Mix, latent_batches
 from mobile_video_jax.data.latents import read_manifest
 from mobile_video_jax.diffusion.conditioning import frame_times
 from mobile_video_jax.diffusion.guidance import drop_captions
-from mobile_video_jax.diffusion.path import flow_matching_loss, interpolate, velocity_target
 from mobile_video_jax.diffusion.timesteps import sample_times, stratified_times, token_shift
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
@@ -37,6 +36,7 @@ from mobile_video_jax.dit.parts import part_of
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.parallel.mesh import batch_share, make_mesh
 from mobile_video_jax.stages.bundle import VaeBundle, copy_bundle
+from mobile_video_jax.stages.noised import Noised, goes_on, noised
 from mobile_video_jax.stages.sampling import SampleConfig
 from mobile_video_jax.stages.training_samples import TrainingSamples, first_captions
 from mobile_video_jax.train.checkpoint import restore_model
@@ -88,7 +88,7 @@ class DitStage:
         self.latent_shape = (*self.clip.latent(self.strides), self.strides.channels)
         self.dit = Dit(config.model)
 
-    def _inputs(self, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
+    def input_shapes(self, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
         cfg = self.config
         return {
             "latents": jax.ShapeDtypeStruct((batch, *self.latent_shape), jnp.float32),
@@ -111,7 +111,7 @@ class DitStage:
         return restore_model(Path(self.config.init_from), target) if self.config.init_from else {}
 
     def init(self, rng: Rng) -> Params:
-        example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self._inputs(1))
+        example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.input_shapes(1))
         return self.dit.init(rng, example["latents"], jnp.zeros(1), example["text"], example["text_mask"])["params"]
 
     def time_shift(self, tokens: int) -> float:
@@ -119,45 +119,45 @@ class DitStage:
         return token_shift(tokens) if self.config.shift_follows_tokens else self.config.time_shift
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
+        asked = self.noised(batch, rng)
+        return jnp.mean(asked.errors(apply(self.dit, params, *asked.inputs))), {}
+
+    def noised(self, batch: Batch, rng: Rng) -> Noised:
+        """A training step's question: random times, now and then an image to start from, now and then no caption."""
         x0, cfg = batch["latents"], self.config
         t = sample_times(named_key(rng, "times"), x0.shape[0], shift=self._shift_of(x0))
         if cfg.image_probability:
             given = jax.random.bernoulli(named_key(rng, "images"), cfg.image_probability, t.shape)
-            t = frame_times(t, x0.shape[1], given & _goes_on(batch))
+            t = frame_times(t, x0.shape[1], given & goes_on(batch))
         text = drop_captions(named_key(rng, "captions"), batch["text"], batch["text_mask"], cfg.caption_dropout)
-        return jnp.mean(self._velocity_errors(params, batch, t, *text, rng)), {}
+        return noised(batch, t, *text, named_key(rng, "noise"))
 
     def evaluate_batch(self, params: Params, batch: Batch, rng: Rng) -> Metrics:
         """Held-out velocity error at the quantiles of the training times, with captions, and with images as well."""
-        x0, text = batch["latents"], (batch["text"], batch["text_mask"])
+        x0 = batch["latents"]
+
+        def error(t: FrameTimes) -> Scalar:
+            asked = noised(batch, t, batch["text"], batch["text_mask"], named_key(rng, "noise"))
+            return jnp.mean(asked.errors(apply(self.dit, params, *asked.inputs)))
+
         t = stratified_times(x0.shape[0], shift=self._shift_of(x0))
-        losses = {"loss": jnp.mean(self._velocity_errors(params, batch, t, *text, rng))}
+        losses = {"loss": error(t)}
         if self.config.image_probability:
-            t = frame_times(t, x0.shape[1], _goes_on(batch))
-            losses["image_loss"] = jnp.mean(self._velocity_errors(params, batch, t, *text, rng))
+            losses["image_loss"] = error(frame_times(t, x0.shape[1], goes_on(batch)))
         return losses
 
     def _shift_of(self, latents: jax.Array) -> float:
         return self.time_shift(math.prod(latents.shape[1:4]))
 
-    def _velocity_errors(
-        self, params: Params, batch: Batch, t: FrameTimes, text: TextStates, text_mask: TextMask, rng: Rng
-    ) -> jax.Array:
-        """The loss of each clip, over the places that are neither padding nor given (at time 0)."""
-        x0, mask = batch["latents"], batch.get("latent_mask")
-        noise = jax.random.normal(named_key(rng, "noise"), x0.shape)
-        velocity = apply(self.dit, params, interpolate(x0, noise, t), t, text, text_mask, mask)
-        counts = mask
-        if t.ndim == 2:
-            asked = jnp.broadcast_to(t[:, :, None, None] > 0, x0.shape[:4])
-            counts = asked if mask is None else asked & mask
-        return flow_matching_loss(velocity, velocity_target(x0, noise), counts)
-
     def train_batches(self) -> grain.IterDataset:
         return self._batches("train", train=True)
 
     def eval_batches(self) -> Iterable[dict[str, np.ndarray]]:
-        return itertools.islice(self._batches("validation", train=False), self.config.eval_batches)
+        return itertools.islice(self.ordered_batches("validation"), self.config.eval_batches)
+
+    def ordered_batches(self, split: str) -> grain.IterDataset:
+        """The full batches of a split once, in order."""
+        return self._batches(split, train=False)
 
     def _batches(self, split: str, *, train: bool) -> grain.IterDataset:
         cfg = self.config
@@ -204,7 +204,7 @@ class DitStage:
         return folders
 
     def abstract_batch(self, devices: int | None = None) -> Batch:
-        batch = self._inputs(self.batch_size(self.clip, devices))
+        batch = self.input_shapes(self.batch_size(self.clip, devices))
         if self.config.pad_durations:
             batch["latent_mask"] = jax.ShapeDtypeStruct(batch["latents"].shape[:4], jnp.bool_)
         return batch
@@ -222,12 +222,16 @@ class DitStage:
             "clip": str(self.clip),
             "latent_shape": list(self.latent_shape),
             "text_encoder": self.config.text_encoder,
-            "parameters": count_parameters(nn.unbox(jax.eval_shape(self.init, jax.random.key(0)))),
+            "parameters": count_parameters(self.model_shapes()),
         }
 
+    def model_shapes(self) -> Params:
+        """The shapes of what a run leaves for use."""
+        return self.model(nn.unbox(jax.eval_shape(self.init, jax.random.key(0))))
+
     def inspect(self) -> dict[str, Any]:
-        params = nn.unbox(jax.eval_shape(self.init, jax.random.key(0)))
-        latents, text, mask = self._inputs(1).values()
+        params = self.model_shapes()
+        latents, text, mask = self.input_shapes(1).values()
         arguments = (params, latents, jax.ShapeDtypeStruct((1,), jnp.float32), text, mask)
         forward = lambda p, *inputs: apply(self.dit, p, *inputs)
         counts = parameters_by_part(params, part_of)
@@ -258,15 +262,6 @@ class DitStage:
 
     def finish(self, run: Path, params: Params, progress: Callable[[str], None]) -> None:
         """A transformer leaves nothing beside its checkpoints."""
-
-
-def _goes_on(batch: Batch) -> jax.Array:
-    """Which clips [b] have a second latent frame: an image gives nothing to go on to."""
-    mask = batch.get("latent_mask")
-    count = batch["latents"].shape[0]
-    if batch["latents"].shape[1] == 1:
-        return jnp.zeros(count, bool)
-    return jnp.ones(count, bool) if mask is None else mask[:, 1, 0, 0]
 
 
 def _check_same(folder: Path, key: str, made: object, wanted: object) -> None:

@@ -9,6 +9,7 @@ from mobile_video_jax.stages.evaluate_generation import GenerationTask, evaluate
 from mobile_video_jax.stages.evaluate_vae import VaeTask, evaluate_vae
 from mobile_video_jax.stages.evaluation_folder import EvaluatedRun, read_evaluation, shown_names
 from mobile_video_jax.stages.sampling import SampleConfig
+from mobile_video_jax.stages.transformer import STAGES
 from mobile_video_jax.train.run import NAME, read_run
 
 
@@ -17,13 +18,17 @@ def evaluate_run(run: Path, data: Path, out: Path) -> dict[str, Any]:
 
     Raises UserError for a run of a stage that has no evaluation.
     """
-    match read_run(run)["stage"]:
-        case "vae":
-            return evaluate_vae(VaeTask(run, data, out))
-        case "dit":
-            return evaluate_generation(GenerationTask(run, data, out, SampleConfig()))
-        case stage:
-            raise UserError(f"{run} is of the stage '{stage}', which has no evaluation: name a VAE or a transformer")
+    if is_vae(run):
+        return evaluate_vae(VaeTask(run, data, out))
+    return evaluate_generation(GenerationTask(run, data, out, SampleConfig()))
+
+
+def is_vae(run: Path) -> bool:
+    """Whether a run is evaluated as a VAE or, otherwise, as a transformer. Raises UserError where it is neither."""
+    stage = read_run(run)["stage"]
+    if stage not in ("vae", *STAGES):
+        raise UserError(f"{run} is of the stage '{stage}', which has no evaluation: name a VAE or a transformer")
+    return stage == "vae"
 
 
 def evaluated_runs(paths: Sequence[Path], data: Path | None, out: Path) -> list[EvaluatedRun]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,17 +13,14 @@ from jax.sharding import Mesh
 
 from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.clip import ClipShape
-from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.parallel.mesh import MeshConfig, batch_sharding, make_mesh
-from mobile_video_jax.parallel.rules import parameter_shardings
 from mobile_video_jax.stages.bundle import VaeBundle, on_mesh
-from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.prompts import Request, picture
 from mobile_video_jax.stages.sampling import SampleConfig, sample_latents
+from mobile_video_jax.stages.transformer import read_transformer, restore_on
 from mobile_video_jax.text.encoder import TextEncoder, load_text_encoder, pad
-from mobile_video_jax.train.checkpoint import abstract, restore_model
-from mobile_video_jax.train.run import read_run
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as the compiled programs it holds need
@@ -53,11 +49,11 @@ class Generator:
         Raises UserError where a run is missing or damaged, for other latents or text states, for a clip that the VAE
         cannot code and for devices that do not divide.
         """
-        stage = DitStage(from_mapping(DitTraining, read_run(run, "dit")["config"]))
+        stage = read_transformer(run)
         config = stage.config
         shape = ClipShape.parse(clip or config.clip).check(stage.strides)
         mesh = make_mesh(MeshConfig(data=-1, fsdp=fsdp), jax.local_devices())
-        params = _restore_on(mesh, run, stage)
+        params = restore_on(mesh, run, stage)
         encoder = load_text_encoder(text_encoder or config.text_encoder)
         if encoder.name != config.text_encoder:
             raise UserError(f"{run} was trained with text encoder {config.text_encoder}, not {encoder.name}")
@@ -165,9 +161,3 @@ class Generator:
 def _filled(requests: Sequence[Request], size: int) -> list[Request]:
     """The requests and copies of the last, `size` in all, so that one program serves all batches."""
     return [*requests, *[requests[-1]] * (size - len(requests))]
-
-
-def _restore_on(mesh: Mesh, run: Path, stage: DitStage) -> Any:
-    """A run's averaged weights, each part on the devices that hold it."""
-    boxed = jax.eval_shape(stage.init, jax.random.key(0))
-    return restore_model(run, jax.tree.map(abstract, nn.unbox(boxed), parameter_shardings(boxed, mesh)))

@@ -6,6 +6,7 @@ from typing import Any
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.stages.recover import RecoverStage, RecoverTraining, from_pruned
 from mobile_video_jax.stages.vae import VaeStage, VaeTraining
 from mobile_video_jax.train.stage import Stage
 
@@ -17,5 +18,7 @@ def build_stage(values: Mapping[str, Any]) -> Stage:
             return VaeStage(from_mapping(VaeTraining, values))
         case "dit":
             return DitStage(from_mapping(DitTraining, values))
+        case "recover":
+            return RecoverStage(from_pruned(from_mapping(RecoverTraining, values)))
         case other:
-            raise UserError(f"stage '{other}' is unknown; choose one of vae, dit")
+            raise UserError(f"stage '{other}' is unknown; choose one of vae, dit, recover")

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import pytest
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.flops import count_flops, count_parameters
+from mobile_video_jax.core.flops import count_flops, count_parameters, written_bytes
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.nn.module import apply
-from mobile_video_jax.prune.costs import counted_costs
+from mobile_video_jax.prune.costs import PHONE_BYTES, PHONE_FLOPS, counted_costs
 from mobile_video_jax.prune.surgery import pruned_config, slice_params
 from mobile_video_jax.prune.units import Unit, Units, channel_group, kept_shapes
 from tests.prune.tiny import CONFIG, UNITS, clips, params
@@ -33,15 +33,19 @@ def test_costs_are_linear_in_the_sizes_of_blocks(costs):
         assert costs["parameters"].of(kept_shapes(keep)) == count_parameters(sliced)
         counted = count_flops(lambda *x, dit=dit: apply(dit, *x), sliced, *INPUTS)
         assert costs["flops"].of(kept_shapes(keep)) == sum(counted.values())
+        sixteen = Dit(dataclasses.replace(dit.config, dtype="bfloat16"))
+        written = written_bytes(lambda *x, dit=sixteen: apply(dit, *x), sliced, *INPUTS)
+        assert costs["activations"].of(kept_shapes(keep)) == written
+        seconds = sum(counted.values()) / PHONE_FLOPS + 2 * count_parameters(sliced) / PHONE_BYTES
+        assert costs["latency"].of(kept_shapes(keep)) == pytest.approx(seconds)
 
 
 def test_a_unit_holds_what_the_model_has_less_of_without_it(costs):
     for cost in costs.values():
         for unit in (Unit("block", 2), Unit("heads", 0, 1), Unit("cross_heads", 1, 2), Unit("ffn", 0, 0)):
             less = cost.of(kept_shapes(UNITS.without(UNITS.all(), [unit])))
-            assert (
-                cost.held(unit, UNITS, dict(enumerate(CONFIG.block_shapes))) == cost.of(CONFIG.block_shapes) - less > 0
-            )
+            held = cost.held(unit, UNITS, dict(enumerate(CONFIG.block_shapes)))
+            assert held == pytest.approx(cost.of(CONFIG.block_shapes) - less, rel=1e-9) and held > 0
 
 
 def test_units_of_unequal_blocks_are_those_that_each_has():

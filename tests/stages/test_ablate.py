@@ -12,16 +12,16 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.shape_world import World
 from mobile_video_jax.stages import ablate
+from mobile_video_jax.stages import study as cells
 from mobile_video_jax.stages.ablate import Cell, StudyConfig
 from mobile_video_jax.stages.ablate_report import summary, write_study
+from mobile_video_jax.stages.study import RESULT
 from tests import tiny
 
 
 def study(**changes) -> StudyConfig:
     config = from_mapping(StudyConfig, studies.get_config("compression").to_dict())
-    vae = dataclasses.replace(
-        config.vae, steps=3, batch_size=4, eval_every=3, eval_batches=1, checkpoint_every=3, stats_batches=2
-    )
+    vae = tiny.vae_config(Path(), clip=config.vae.clip, loss=config.vae.loss, steps=3, eval_every=3, checkpoint_every=3)
     small = StudyConfig(
         compressions=("t4_s16_c4", "t8_s16_c4"),
         size="micro",
@@ -69,7 +69,7 @@ def test_two_workers_share_a_study_that_resumes_and_reports_what_is_there(tmp_pa
     config = study()
     first = ablate.run_study(config, tmp_path, worker=0, workers=2)
     assert [row["name"] for row in first] == ["t4_s16_c4-both-seed0"]
-    written = tmp_path / "cells" / "t4_s16_c4-both-seed0" / ablate.RESULT
+    written = tmp_path / "cells" / "t4_s16_c4-both-seed0" / RESULT
     stamp = written.stat().st_mtime_ns
     assert ablate.run_study(config, tmp_path, worker=0, workers=2) == first and written.stat().st_mtime_ns == stamp
     assert first[0]["tokens"] == 13 * 24 * 32 and first[0]["ratio"] == 768.0
@@ -86,16 +86,16 @@ def test_two_workers_share_a_study_that_resumes_and_reports_what_is_there(tmp_pa
     assert "t4_s16_c4" in (tmp_path / "report.html").read_text()
 
 
-def test_workers_wait_for_worker_0_to_draw_the_clips(tmp_path, monkeypatch):
+def test_workers_wait_for_worker_0_to_prepare(tmp_path, monkeypatch):
     data, waited = tmp_path / "data", []
 
     def meanwhile(seconds: float) -> None:
         waited.append(seconds)
-        ablate._draw_clips(study(), data, worker=0)
+        cells.share(data.mkdir, data.exists, worker=0, workers=2)
 
-    monkeypatch.setattr(ablate.time, "sleep", meanwhile)
-    ablate._draw_clips(study(), data, worker=1)
-    assert len(waited) == 1 and (data / "manifest.json").exists()
+    monkeypatch.setattr(cells.time, "sleep", meanwhile)
+    cells.share(lambda: pytest.fail("worker 1 prepares"), data.exists, worker=1, workers=2)
+    assert len(waited) == 1
 
 
 def test_the_summary_is_the_mean_and_spread_over_seeds():

@@ -1,0 +1,41 @@
+"""Recovery of a pruned transformer by distillation.
+
+python -m launch.train --config=configs/recover.py:mobile --workdir=runs/recovered --config.init_from=runs/pruned \
+    --config.data=data/latents
+
+`init_from` is what `launch.prune` made; sizes, teacher and block map come from there. Variants: tiny (two CPU cores)
+and mobile (the paper's shapes: a student of 0.9 B parameters, a teacher of 2.0 B). Without `init_from` mobile has the
+paper's shapes, which is what `launch.inspect` and `launch.compile` are asked about before anything is trained.
+"""
+
+import dataclasses
+
+import ml_collections
+
+from configs import dit
+from mobile_video_jax.core.config import from_mapping, to_config_dict
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.prune.kd import KdWeights
+from mobile_video_jax.stages.dit import DitTraining
+from mobile_video_jax.stages.recover import RecoverTraining
+
+# Recovery takes a tenth of the teacher's steps.
+SHARE = 10
+
+
+def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
+    """The config of a variant. Raises UserError for an unknown one."""
+    if variant == "tiny":
+        return to_config_dict(_like("tiny", "tiny", steps=200))
+    if variant == "mobile":
+        return to_config_dict(_like("mobile", "server"))
+    raise UserError(f"variant '{variant}' is unknown: use one of tiny, mobile")
+
+
+def _like(student: str, teacher: str, steps: int = 0) -> RecoverTraining:
+    """Trained as the teacher was, on its clips, for fewer steps."""
+    base = from_mapping(DitTraining, dit.get_config(teacher).to_dict())
+    shared = {field.name: getattr(base, field.name) for field in dataclasses.fields(DitTraining)}
+    steps = steps or base.steps // SHARE
+    changes = {"stage": "recover", "model": dit.MODELS[student], "steps": steps, "checkpoint_every": steps // 4}
+    return RecoverTraining(**{**shared, **changes}, teacher_model=base.model, kd=KdWeights())

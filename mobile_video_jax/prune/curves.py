@@ -1,0 +1,49 @@
+"""How the loss rises as more and more of one level is removed."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from mobile_video_jax.prune.costs import Number
+from mobile_video_jax.prune.sensitivity import Scorer
+from mobile_video_jax.prune.space import SearchSpace
+from mobile_video_jax.prune.units import LEVELS, Unit, kept_shapes
+
+SHARES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A model without the least important units of one level: which share of them, its loss and its costs."""
+
+    removed: float
+    loss: float
+    costs: Mapping[str, Number]
+
+
+def level_curves(scorer: Scorer, space: SearchSpace, rises: Mapping[Unit, float]) -> dict[str, list[Point]]:
+    """For each level of the space the loss at growing shares of its units, those of the least rise first.
+
+    Every block keeps its most important head of each attention and group of channels. Nothing is trained in between.
+    """
+    found = {}
+    for level in space.levels:
+        units = _removable(space, level, rises)
+        total = sum(len(space.units.kept(space.units.all(), kind)) for kind in LEVELS[level])
+        counts = sorted({min(round(share * total), len(units)) for share in SHARES})
+        keeps = [space.units.without(space.units.all(), units[:count]) for count in counts]
+        losses = scorer.losses(keeps)
+        found[level] = [
+            Point(count / total, float(loss), {name: cost.of(kept_shapes(keep)) for name, cost in space.costs.items()})
+            for count, loss, keep in zip(counts, losses, keeps, strict=True)
+        ]
+    return found
+
+
+def _removable(space: SearchSpace, level: str, rises: Mapping[Unit, float]) -> list[Unit]:
+    """The units of a level from the least important on, without the last of each width, or the last block."""
+    units = [unit for kind in LEVELS[level] for unit in space.units.kept(space.units.all(), kind)]
+    ranked = sorted(units, key=lambda unit: rises[unit])
+    if level == "block":
+        return ranked[:-1]
+    best = {(unit.kind, unit.block): unit for unit in ranked}
+    return [unit for unit in ranked if best[unit.kind, unit.block] != unit]

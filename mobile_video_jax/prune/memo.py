@@ -1,0 +1,38 @@
+"""Losses of masked models kept in a file, so that a stopped pass goes on and no model is scored twice."""
+
+import hashlib
+import json
+from collections import UserDict
+from pathlib import Path
+
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import replacing
+from mobile_video_jax.dit.masks import Masks
+
+
+class LossFile(UserDict[str, float]):
+    """A mapping from keep_key to loss that appends each new value to a file of JSON lines.
+
+    `of` says what the losses are of. Raises UserError where the file holds those of something else.
+    """
+
+    def __init__(self, path: Path, of: str):
+        super().__init__()
+        header = json.dumps({"of": of})
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []  # without a last line cut short
+        if lines and lines[0] != header:
+            raise UserError(f"{path} holds losses of another model, calibration set or setting: use another --out")
+        with replacing(path) as temporary:
+            temporary.write_text("\n".join([header, *lines[1:], ""]))
+        self.data = dict(json.loads(line) for line in lines[1:])
+        self._path = path
+
+    def __setitem__(self, key: str, loss: float) -> None:
+        with self._path.open("a") as file:
+            file.write(json.dumps([key, loss]) + "\n")
+        self.data[key] = loss
+
+
+def keep_key(keep: Masks) -> str:
+    """A name for what is kept."""
+    return hashlib.sha256(b"".join(mask.tobytes() for mask in keep)).hexdigest()[:24]

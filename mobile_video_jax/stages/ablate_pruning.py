@@ -1,0 +1,182 @@
+"""The study of pruning: ways of cutting one transformer down to one budget, each recovered alike."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import write_json
+from mobile_video_jax.core.revision import git_revision, hardware
+from mobile_video_jax.data.dataset import prepare
+from mobile_video_jax.data.shape_world import World
+from mobile_video_jax.evals.accuracy import accuracies
+from mobile_video_jax.prune.kd import KdWeights
+from mobile_video_jax.stages.alignment import draw_samples
+from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.stages.encode import encode_dataset
+from mobile_video_jax.stages.prune import prune
+from mobile_video_jax.stages.prune_plan import Budget, PruneConfig, make_plan, planned_shapes, scoring_flops, sizes_of
+from mobile_video_jax.stages.recover import RecoverStage, RecoverTraining, from_pruned
+from mobile_video_jax.stages.sampling import SampleConfig
+from mobile_video_jax.stages.study import run_cells, share
+from mobile_video_jax.stages.transformer import read_transformer
+from mobile_video_jax.stages.vae import VaeStage, VaeTraining
+from mobile_video_jax.train.loop import train
+from mobile_video_jax.train.metrics import read_metrics
+
+# What an arm changes of the way of pruning; None trains a model of the same sizes from nothing.
+ARMS: dict[str, dict[str, Any] | None] = {
+    "tri-level": {},
+    "block": {"levels": ("block",)},
+    "head": {"levels": ("head",)},
+    "channel": {"levels": ("channel",)},
+    "random": {"score": "random"},
+    "magnitude": {"score": "magnitude"},
+    "scratch": None,
+}
+TEACHER = "teacher"
+NO_KD = KdWeights(0.0, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningStudy:
+    """The grid and what every cell shares.
+
+    A VAE is trained once, and a teacher `dit` for each seed. A cell prunes its seed's teacher by one of ARMS to the
+    parameters that `prune` sets, or as near as the arm can come, and recovers it twice, with distillation and without.
+    """
+
+    vae: VaeTraining
+    dit: DitTraining
+    prune: PruneConfig
+    recover: RecoverTraining
+    world: World
+    kind: str = "pruning"
+    arms: tuple[str, ...] = tuple(ARMS)
+    seeds: tuple[int, ...] = (0,)
+    train_clips: int = 3000
+    validation_clips: int = 128
+    test_clips: int = 1
+    sampling: SampleConfig = dataclasses.field(default_factory=SampleConfig)
+    samples: int = 120
+
+
+def cells(study: PruningStudy) -> dict[str, tuple[str, int]]:
+    """The cells by name: first every seed's teacher, then the arms. Raises UserError for an unknown arm."""
+    for arm in study.arms:
+        if arm not in ARMS:
+            raise UserError(f"arm '{arm}' is unknown: choose from {', '.join(ARMS)}")
+    points = itertools.product((TEACHER, *study.arms), study.seeds)
+    return {f"{arm}-seed{seed}": (arm, seed) for arm, seed in points}
+
+
+def run_pruning_study(study: PruningStudy, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:
+    """Runs this worker's share of the cells that are not finished; returns the results of all that are.
+
+    Worker 0 also trains the VAE and the teachers.
+    """
+    grid = cells(study)
+    ready = lambda: (out / "shared.json").exists()
+    share(lambda: _shared(study, out), ready, worker=worker, workers=workers)
+    run = lambda name, folder: _run_cell(study, *grid[name], out, folder)
+    return run_cells(list(grid), out, run, worker=worker, workers=workers)
+
+
+def plan_pruning(study: PruningStudy) -> list[dict[str, Any]]:
+    """What every cell will cost in FLOPs of training and of scoring, counted without running anything."""
+    teacher = DitStage(study.dit)
+    rows = []
+    for name, (arm, _) in cells(study).items():
+        if arm in (TEACHER, "scratch"):
+            trained = study.dit if arm == TEACHER else _small(study, Path(), 0)
+            rows.append({"name": name, "train_flops": DitStage(trained).cost().flops * trained.steps})
+            continue
+        config = _arm_config(study, arm, teacher, 0)
+        plan = make_plan(config, teacher)
+        sizes = tuple(dataclasses.astuple(shape) for shape in planned_shapes(plan))
+        student = dataclasses.replace(study.dit.model, blocks=sizes)
+        recover = dataclasses.replace(study.recover, model=student, teacher_model=study.dit.model, block_map=())
+        costs = [RecoverStage(dataclasses.replace(recover, kd=kd)).cost().flops for kd in (study.recover.kd, NO_KD)]
+        scoring = scoring_flops(config, plan) if config.score == "kd" else 0.0
+        rows.append({"name": name, "score_flops": scoring, "train_flops": sum(costs) * recover.steps})
+    return rows
+
+
+def _shared(study: PruningStudy, out: Path) -> None:
+    """What all cells need: clips, VAE, latents and the teachers."""
+    clip, sizes = ClipShape.parse(study.vae.clip), ("train", "validation", "test")
+    counts = dict(zip(sizes, (study.train_clips, study.validation_clips, study.test_clips), strict=True))
+    prepare("moving_shapes", out / "data", world=study.world, clip=clip, sizes=counts)
+    train(VaeStage(dataclasses.replace(study.vae, data=str(out / "data"))), out / "vae")
+    encode_dataset(
+        *(out / "vae", out / "data", out / "latents"),
+        clips=[study.vae.clip],
+        text_encoder=study.dit.text_encoder,
+        batch_size=32,
+        shard_records=4096,
+    )
+    for seed in study.seeds:
+        train(DitStage(_teacher(study, out, seed)), _teacher_run(out, seed))
+    write_json(out / "shared.json", {"commit": git_revision(), "hardware": hardware()})
+
+
+def _teacher(study: PruningStudy, out: Path, seed: int) -> DitTraining:
+    return dataclasses.replace(study.dit, data=str(out / "latents"), seed=seed)
+
+
+def _teacher_run(out: Path, seed: int) -> Path:
+    return out / "teachers" / f"seed{seed}"
+
+
+def _run_cell(study: PruningStudy, arm: str, seed: int, out: Path, folder: Path) -> dict[str, Any]:
+    result = {"arm": arm, "seed": seed, "commit": git_revision(), "hardware": hardware()}
+    teacher = _teacher_run(out, seed)
+    if arm == TEACHER:
+        return result | {"trained": {"plain": _judged(study, teacher)}}
+    if arm == "scratch":
+        train(DitStage(_small(study, out, seed)), folder / "scratch")
+        return result | {"trained": {"plain": _judged(study, folder / "scratch")}}
+    config = _arm_config(study, arm, read_transformer(teacher), seed)
+    # Several workers may prune one teacher at once: each keeps its own losses then.
+    pruned = prune(config, teacher, str(out / "latents"), folder / "pruned")
+    trained = {}
+    for name, kd in (("kd", study.recover.kd), ("plain", NO_KD)):
+        recover = dataclasses.replace(study.recover, kd=kd, seed=seed, data=str(out / "latents"))
+        train(RecoverStage(from_pruned(dataclasses.replace(recover, init_from=str(folder / "pruned")))), folder / name)
+        trained[name] = _judged(study, folder / name)
+    return result | {"kd_loss": pruned.losses[pruned.chosen], "before": pruned.held_out["after"], "trained": trained}
+
+
+def _arm_config(study: PruningStudy, arm: str, teacher: DitStage, seed: int) -> PruneConfig:
+    """The arm's way to the study's budget, or to the smallest model that it can reach."""
+    plan = make_plan(study.prune, teacher)
+    config = dataclasses.replace(study.prune, seed=seed, **(ARMS[arm] or {}))
+    cost, space = plan.space.costs["parameters"], dataclasses.replace(plan.space, levels=config.levels)
+    smallest = min(cost.of(shapes) for shapes in space.smallest())
+    reached = max(plan.limits["parameters"], smallest) / cost.of(space.units.shapes)
+    return dataclasses.replace(config, budget=Budget(parameters=reached * (1 + 1e-9)))
+
+
+def _small(study: PruningStudy, out: Path, seed: int) -> DitTraining:
+    """The tri-level plan's model, trained from nothing for as many steps as the others recover."""
+    teacher = _teacher(study, out, seed)
+    sizes = sizes_of(planned_shapes(make_plan(study.prune, DitStage(teacher))))
+    model = dataclasses.replace(teacher.model, depth=sizes["blocks"], heads=sizes["heads"], ffn=sizes["ffn"])
+    steps = study.recover.steps
+    return dataclasses.replace(teacher, model=model, steps=steps, eval_every=steps, checkpoint_every=steps)
+
+
+def _judged(study: PruningStudy, run: Path) -> dict[str, Any]:
+    """Size, held-out velocity loss, and what the detector reads in samples for held-out prompts."""
+    stage = read_transformer(run)
+    held_out = [line["eval_loss"] for line in read_metrics(run) if "eval_loss" in line]
+    samples = draw_samples(run, study.world, study.samples, study.sampling)
+    scores = accuracies(study.world, samples.pairs)
+    return {
+        "parameters": stage.description()["parameters"],
+        "sizes": sizes_of(stage.config.model.block_shapes),
+        "eval_loss": held_out[-1],
+        "accuracy": {name: score.value for name, score in scores.items()},
+    }

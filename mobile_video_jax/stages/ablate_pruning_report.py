@@ -1,0 +1,137 @@
+"""What the study of pruning shows: tables for programs, a plot and a page for people."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mobile_video_jax.core.files import replacing, write_json
+from mobile_video_jax.core.revision import git_revision, hardware
+from mobile_video_jax.evals.report import Report, Section, Table, write_report
+from mobile_video_jax.stages.ablate_pruning import TEACHER, PruningStudy, cells
+
+Row = dict[str, Any]
+ATTRIBUTES = ("colour", "shape", "motion")
+
+
+def write_pruning_study(name: str, study: PruningStudy, results: Sequence[Row], out: Path) -> Row:
+    """Writes table.csv, table.json, quality.png and report.html; returns what a program wants first."""
+    rows = [row for result in results for row in table_rows(result)]
+    groups = summary(rows)
+    write_json(out / "table.json", {"study": name, "rows": rows, "summary": groups, "commit": git_revision()})
+    with replacing(out / "table.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[-1]) if rows else ["arm"])
+        writer.writeheader()
+        writer.writerows(rows)
+    if rows:
+        _plot(groups, out / "quality.png")
+        write_report(out / "report.html", _page(name, study, results, groups))
+    pruned = [group for group in groups if group["arm"] != TEACHER]
+    best = max(pruned, key=lambda group: group["all"]["mean"], default=None)
+    shown = f"{best['arm']} {best['training']}" if best else None
+    return {"out": str(out), "cells": len(cells(study)), "finished": len(results), "best": shown}
+
+
+def table_rows(result: Row) -> list[Row]:
+    """A row for each training of a cell; losses before recovery are the same in both."""
+    return [
+        {
+            **{key: result[key] for key in ("arm", "seed")},
+            "training": training,
+            "parameters": judged["parameters"],
+            **{key: judged["sizes"][key] for key in ("blocks", "heads", "cross_heads", "ffn")},
+            "kd_loss": result.get("kd_loss"),
+            "loss_before": result.get("before"),
+            "loss": judged["eval_loss"],
+            **judged["accuracy"],
+        }
+        for training, judged in result["trained"].items()
+    ]
+
+
+def summary(rows: Sequence[Row]) -> list[Row]:
+    """Mean and deviation over seeds of each arm and training, and `share`: of the teacher's samples right in all.
+
+    Shares are of the same seed's teacher, so that a lucky teacher helps none.
+    """
+    teachers = {row["seed"]: row["all"] for row in rows if row["arm"] == TEACHER}
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["arm"], row["training"]), []).append(row)
+    merged = []
+    for (arm, training), members in groups.items():
+        shares = [row["all"] / teachers[row["seed"]] for row in members if teachers.get(row["seed"])]
+        merged.append(
+            {"arm": arm, "training": training, "seeds": len(members)}
+            | {key: members[0][key] for key in ("parameters", "blocks", "heads", "cross_heads", "ffn")}
+            | {key: _spread([row[key] for row in members]) for key in ("loss_before", "loss", *ATTRIBUTES, "all")}
+            | {"share": _spread(shares)}
+        )
+    return merged
+
+
+def _spread(values: Sequence[float | None]) -> Row:
+    known = [value for value in values if value is not None]
+    if not known:
+        return {"mean": None, "std": None}
+    return {"mean": float(np.mean(known)), "std": float(np.std(known, ddof=1)) if len(known) > 1 else 0.0}
+
+
+def _page(name: str, study: PruningStudy, results: Sequence[Row], groups: Sequence[Row]) -> Report:
+    facts = {
+        "teacher": f"{study.dit.model.depth} blocks of width {study.dit.model.width}, {study.dit.steps} steps",
+        "recovery": f"{study.recover.steps} steps of {study.recover.batch_size} clips",
+        "cells": f"{len(results)} of {len(cells(study))} finished",
+        "samples": f"{study.samples} held-out prompts a model, {study.sampling.steps} {study.sampling.solver} steps at "
+        f"guidance {study.sampling.guidance:g}",
+        "hardware": hardware(),
+        "commit": git_revision(),
+    }
+    lead = (
+        "One transformer cut down to one budget of parameters in several ways, each then trained alike, with "
+        "distillation from the transformer before (kd) and without (plain)."
+    )
+    text = "Mean, and deviation over seeds; samples are read back by a classical detector."
+    return Report(f"Study: {name}", lead, facts, [Section("Quality", text, [_table(groups)])])
+
+
+def _table(groups: Sequence[Row]) -> Table:
+    whole = next((group["parameters"] for group in groups if group["arm"] == TEACHER), groups[0]["parameters"])
+    columns = ["way", "training", "parameters", "of all", "blocks", "heads", "FFN", "loss before", "loss"]
+    columns += [*ATTRIBUTES, "all right", "of the teacher's"]
+    rows = [
+        [
+            *(group["arm"], group["training"], group["parameters"], f"{group['parameters'] / whole:.2f}"),
+            *(group[key] for key in ("blocks", "heads", "ffn")),
+            *(_cell(group, key, "{:.4f}") for key in ("loss_before", "loss")),
+            *(_cell(group, key, "{:.1%}") for key in (*ATTRIBUTES, "all", "share")),
+        ]
+        for group in sorted(groups, key=lambda group: -(group["all"]["mean"]))
+    ]
+    caption = "Heads and FFN channels of a block are means where blocks differ."
+    return Table(columns, rows, caption)
+
+
+def _cell(group: Row, key: str, form: str) -> str:
+    spread = group[key]
+    if spread["mean"] is None:
+        return "–"
+    return form.format(spread["mean"]) + (f" ± {form.format(spread['std'])}" if group["seeds"] > 1 else "")
+
+
+def _plot(groups: Sequence[Row], path: Path) -> None:
+    """Samples right in all attributes and held-out loss of every way, best at the top."""
+    ordered = sorted(groups, key=lambda group: group["all"]["mean"])
+    names = [f"{group['arm']}, {group['training']}" for group in ordered]
+    figure = Figure(figsize=(10, 1 + 0.3 * len(ordered)), layout="constrained", dpi=150)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, key, label in ((left, "all", "samples right in all"), (right, "loss", "held-out velocity loss")):
+        means, stds = ([group[key][part] for group in ordered] for part in ("mean", "std"))
+        axes.barh(names, means, xerr=stds, color="#56B4E9", ecolor="#333333")
+        axes.set_xlabel(label)
+        axes.grid(axis="x", alpha=0.3)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")

@@ -1,0 +1,161 @@
+"""Recovery: a pruned transformer learns again from data and from the transformer that it was cut out of."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mobile_video_jax.core.arrays import Rng, Scalar
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.flops import count_flops, count_parameters
+from mobile_video_jax.core.rng import named_key
+from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.features import velocity_and_features
+from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.nn.module import apply
+from mobile_video_jax.prune.kd import KdWeights, kd_terms
+from mobile_video_jax.prune.matching import matched_blocks
+from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.stages.transformer import read_transformer
+from mobile_video_jax.train.checkpoint import read_json, restore_model
+from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
+from mobile_video_jax.vae.latent_stats import LatentStats
+
+# What launch.prune leaves beside the smaller model: which model it was cut out of, and from which of its blocks.
+PRUNED = "pruned.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class RecoverTraining(DitTraining):
+    """Config of a recovery run; see DitTraining for the data and the network.
+
+    `init_from` is what launch.prune made: the student `model`, its `teacher`, the `block_map` between them and all
+    that describes their latents and captions come from there (see from_pruned). `flow_weight` is the weight of the
+    flow-matching loss beside those of `kd`. With `timestep_aware` a clip's velocity distillation is brought to the
+    size of its flow-matching loss.
+    """
+
+    stage: str = "recover"
+    teacher: str = ""
+    teacher_model: DitConfig = dataclasses.field(default_factory=DitConfig)
+    block_map: tuple[int, ...] = ()
+    flow_weight: float = 1.0
+    kd: KdWeights = dataclasses.field(default_factory=KdWeights)
+    timestep_aware: bool = False
+
+
+def from_pruned(config: RecoverTraining) -> RecoverTraining:
+    """The config with what the run in `init_from` says; unchanged without one.
+
+    Raises UserError where that run was not pruned and no teacher is named.
+    """
+    if not config.init_from:
+        return config
+    student, run = read_transformer(Path(config.init_from)).config, Path(config.init_from)
+    pruned: dict[str, Any] = read_json(run / PRUNED) if (run / PRUNED).exists() else {}
+    teacher = config.teacher or pruned.get("teacher")
+    if not teacher:
+        raise UserError(f"{run} was not pruned from another run: name one to learn from with --config.teacher=RUN")
+    taken = ("model", "compression", "text_encoder", "text_width", "text_tokens", "time_shift", "shift_follows_tokens")
+    return dataclasses.replace(
+        config,
+        **{key: getattr(student, key) for key in taken},
+        teacher=teacher,
+        teacher_model=read_transformer(Path(teacher)).config.model,
+        block_map=config.block_map or tuple(pruned.get("block_map", ())),
+    )
+
+
+class RecoverStage(DitStage):
+    """Flow matching, and the distillation loss against the frozen teacher, on the same noisy clips.
+
+    L = w L_FM + L_KD (prune/kd.py). Parameters are {"student", "teacher"}; a run leaves the student.
+    """
+
+    config: RecoverTraining
+
+    def __init__(self, config: RecoverTraining):
+        super().__init__(config)
+        self.teacher = Dit(config.teacher_model)
+        self.block_map = matched_blocks(config.model, config.teacher_model, config.block_map)
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        return frozenset({"teacher"})
+
+    def init(self, rng: Rng) -> Params:
+        example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.input_shapes(1))
+        inputs = (example["latents"], jnp.zeros(1), example["text"], example["text_mask"])
+        teacher = self.teacher.init(named_key(rng, "teacher"), *inputs)["params"]
+        return {"student": super().init(rng), "teacher": _in_its_dtype(teacher, self.config.teacher_model.dtype)}
+
+    def model(self, params: Params) -> Params:
+        return params["student"]
+
+    def given(self, target: Params) -> Params:
+        """The student of `init_from` and its teacher; what no run is named for is drawn at random."""
+        cfg = self.config
+        runs = {"student": cfg.init_from, "teacher": cfg.teacher}
+        return {part: restore_model(Path(run), target[part]) for part, run in runs.items() if run}
+
+    def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
+        cfg, asked = self.config, self.noised(batch, rng)
+        if not cfg.kd.any:
+            velocity = apply(self.dit, params["student"], *asked.inputs)
+            return cfg.flow_weight * jnp.mean(asked.errors(velocity)), {}
+        outputs = velocity_and_features(self.dit, params["student"], *asked.inputs)
+        velocity, features = jax.lax.stop_gradient(
+            velocity_and_features(self.teacher, params["teacher"], *asked.inputs)
+        )
+        kept = jnp.ones(len(self.block_map))
+        distilled, felt = kd_terms(outputs, (velocity, features[jnp.array(self.block_map)]), kept, cfg.kd, asked.counts)
+        flow = asked.errors(outputs[0])
+        if cfg.timestep_aware:
+            distilled = distilled * same_size(flow, distilled)
+        parts = {"flow_loss": flow, "velocity_kd": distilled, "feature_kd": felt}
+        return jnp.mean(cfg.flow_weight * flow + distilled + felt), {k: jnp.mean(v) for k, v in parts.items()}
+
+    def _checked_data(self) -> list[Path]:
+        """The data folders. Also raises UserError where student or teacher were trained on other latents."""
+        folders = super()._checked_data()
+        for run in filter(None, (self.config.init_from, self.config.teacher)):
+            if LatentStats.load(Path(run) / "vae") != LatentStats.load(folders[0] / "vae"):
+                raise UserError(f"{run} was trained on other latents than {folders[0]}: encode the data with its VAE")
+        return folders
+
+    def cost(self, devices: int | None = None) -> Cost:
+        """The student's forward and backward pass and the teacher's forward pass."""
+        plain = DitStage(self.config).cost(devices)
+        if not self.config.kd.any:
+            return plain
+        params = nn.unbox(jax.eval_shape(self.init, jax.random.key(0)))["teacher"]
+        batch = self.abstract_batch(devices)
+        inputs = (batch["latents"], jnp.zeros(batch["latents"].shape[0]), batch["text"], batch["text_mask"])
+        flops = count_flops(lambda p, *x: apply(self.teacher, p, *x), params, *inputs)
+        return Cost(plain.tokens, plain.flops + sum(flops.values()))
+
+    def description(self) -> dict[str, Any]:
+        teacher = nn.unbox(jax.eval_shape(self.init, jax.random.key(0)))["teacher"]
+        return {
+            **super().description(),
+            "teacher_parameters": count_parameters(teacher),
+            "block_map": list(self.block_map),
+        }
+
+
+def same_size(flow: jax.Array, distilled: jax.Array) -> jax.Array:
+    """The factors that bring each clip's distillation loss to the size of its flow-matching loss, as constants.
+
+    Both depend on the time in ways of their own; scaled like this neither drowns the other at any of them: the
+    timestep-aware scaling of SnapGen (arXiv 2412.09619), without its weights.
+    """
+    return jax.lax.stop_gradient(flow / jnp.maximum(distilled, 1e-6))
+
+
+def _in_its_dtype(params: Params, dtype: str) -> Params:
+    """Frozen matrices in the dtype that they are multiplied in: no step casts them, and bf16 takes half the room."""
+    return jax.tree.map(lambda x: x.astype(dtype) if math.prod(x.shape) > max(x.shape) else x, params)
