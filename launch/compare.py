@@ -9,12 +9,13 @@ report.json and table.csv. Refuses runs of other stages, data, splits, clips or 
 import json
 import re
 import sys
-from pathlib import Path
 
 from absl import flags
 
 from launch import cli
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.storage import local_path, storage_path
+from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.stages.compare_report import EVALUATIONS, LEFT, difference_table, write_comparison
 from mobile_video_jax.stages.evaluate import PAGE, as_text, check_holds_only
 from mobile_video_jax.stages.evaluate_run import evaluated_runs
@@ -26,11 +27,11 @@ JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
 
 
 def main() -> None:
-    out, paths = Path(OUT.value), [Path(path) for value in RUNS.value for path in value.split(",")]
+    out, paths = local_path(OUT.value), [storage_path(path) for value in RUNS.value for path in value.split(",")]
     if len(paths) < 2:
         raise UserError("name two runs or more: --runs A B")
     check_holds_only(out, LEFT)
-    data = Path(DATA.value) if DATA.value else None
+    data = data_folder(DATA.value) if DATA.value else None
     numbers = write_comparison(evaluated_runs(paths, data, out / EVALUATIONS), out)
     if JSON.value:
         print(json.dumps(numbers))

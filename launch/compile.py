@@ -6,7 +6,7 @@ python -m launch.compile --config=configs/dit.py:server --topology=v5p:4x4x8 [--
   does not fit ends, after the table, with status 2.
 
 --search tries meshes, rematerialisation and batches per chip, best estimate first, until one fits. --store keeps the
-compiled executable, --out the JSON of the report.
+compiled step for launch.train --executable, --out the JSON of the report.
 """
 
 import json
@@ -19,15 +19,16 @@ from ml_collections import config_flags
 from launch import cli
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.parallel.topology import Topology
-from mobile_video_jax.stages.compile import check_fits, compile_step, store
+from mobile_video_jax.stages.compile import check_fits, compile_step
 from mobile_video_jax.stages.compile_search import search
+from mobile_video_jax.train.compiled_step import store_step
 from mobile_video_jax.train.progress import say
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The stage's config, FILE.py:VARIANT.")
 TOPOLOGY = flags.DEFINE_string("topology", None, "GENERATION:SHAPE, as v5p:4x4x8.", required=True)
 SLICES = flags.DEFINE_integer("slices", 1, "Slices of this shape, joined by the data-centre network.")
 SEARCH = flags.DEFINE_bool("search", False, "Choose mesh, remat and batch_size.")
-STORE = flags.DEFINE_string("store", None, "A file for the compiled executable.")
+STORE = flags.DEFINE_string("store", None, "A file for the compiled step.")
 OUT = flags.DEFINE_string("out", None, "A file for the report as JSON.")
 JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
 
@@ -75,7 +76,7 @@ def _row(name: str, value: str, said: str = "") -> str:
 def main() -> None:
     values, topology = CONFIG.value.to_dict(), Topology(TOPOLOGY.value, SLICES.value)
     if SEARCH.value:
-        compiled, values, rows = search(values, topology, say)
+        compiled, rows = search(values, topology, say)
         compiled.report["searched"] = rows
     else:
         compiled = compile_step(values, topology)
@@ -84,8 +85,8 @@ def main() -> None:
         write_json(Path(OUT.value), report)
     print(json.dumps(report) if JSON.value else report_table(report) + "\n" + json.dumps(report), flush=True)
     check_fits(report)
-    if STORE.value:
-        store(compiled, values, Path(STORE.value))
+    if STORE.value and compiled.executable:
+        store_step(compiled.executable, compiled.stage, compiled.mesh, Path(STORE.value))
 
 
 if __name__ == "__main__":

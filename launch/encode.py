@@ -4,11 +4,11 @@ Writes normalised latents and text states in shards, and the VAE beside them. A 
 Of several --clip each video takes the one that it is long enough for and that is nearest to its aspect ratio and size.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from launch import cli
+from mobile_video_jax.core.storage import storage_path
+from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.stages.encode import encode_dataset
 
 VAE = flags.DEFINE_string("vae", None, "The VAE's run directory.", required=True)
@@ -25,10 +25,10 @@ SHARD_RECORDS = flags.DEFINE_integer("shard_records", 1024, "Records in a shard.
 
 
 def main() -> None:
-    out = Path(OUT.value)
+    out = storage_path(OUT.value)
     manifest = encode_dataset(
-        Path(VAE.value),
-        Path(DATA.value),
+        storage_path(VAE.value),
+        data_folder(DATA.value),
         out,
         clips=CLIP.value,
         text_encoder=TEXT_ENCODER.value,

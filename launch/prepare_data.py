@@ -3,9 +3,12 @@
 DIR is a folder of videos with captions.jsonl, a line {"file": "a.mp4", "caption": "..."} for each. The embedded sets
 are sample_clips (four real clips) and moving_shapes (drawn; exact captions). Files that cannot be used are listed with
 their reasons in OUT/rejected.jsonl.
+
+With --runner Beam checks and writes a folder's files, on many machines if need be, in shards of bounded size; the same
+command goes on with what a stopped one has finished.
 """
 
-from pathlib import Path
+import shlex
 from typing import Any
 
 from absl import flags
@@ -13,7 +16,9 @@ from absl import flags
 from launch import cli
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.data.dataset import prepare
+from mobile_video_jax.core.storage import storage_path
+from mobile_video_jax.data.beam_job import RUNNERS, BeamJob
+from mobile_video_jax.data.dataset import Sharing, prepare
 from mobile_video_jax.data.shape_world import KNOWN, World
 
 SOURCE = flags.DEFINE_string("source", None, "A folder of videos, moving_shapes or sample_clips.", required=True)
@@ -31,10 +36,27 @@ SIZE = flags.DEFINE_float("size", None, "moving_shapes: size of the objects; abo
 MIN_FRAMES = flags.DEFINE_integer("min_frames", None, "A folder: shorter videos are rejected.", lower_bound=1)
 MAX_REJECTED = flags.DEFINE_float("max_rejected", None, "A folder: fail when a larger share than this is rejected.")
 
+RUNNER = flags.DEFINE_enum("runner", None, list(RUNNERS), "A folder: where Beam runs; without it this process works.")
+PIPELINE_OPTIONS = flags.DEFINE_string(
+    "pipeline_options", "", "Beam's own options, as '--project=P --region=R --temp_location=gs://BUCKET/tmp'."
+)
+SHARD_MEGABYTES = flags.DEFINE_float("shard_megabytes", 512.0, "Beam: videos in a shard at most.", lower_bound=1.0)
+
 
 def main() -> None:
-    out = Path(OUT.value)
-    cli.finish(out, prepare(SOURCE.value, out, **_options()))
+    out = storage_path(OUT.value)
+    cli.finish(out, prepare(SOURCE.value, out, _sharing(), **_options()))
+
+
+def _sharing() -> Sharing | None:
+    """What Beam is told, where it is asked for."""
+    if RUNNER.value:
+        job = BeamJob(RUNNER.value, tuple(shlex.split(PIPELINE_OPTIONS.value)))
+        return Sharing(job, round(SHARD_MEGABYTES.value * 1e6))
+    for flag in (PIPELINE_OPTIONS, SHARD_MEGABYTES):
+        if flag.present:
+            raise UserError(f"--{flag.name} is for Beam: give --runner too")
+    return None
 
 
 def _options() -> dict[str, Any]:

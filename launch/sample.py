@@ -11,6 +11,7 @@ from absl import flags
 
 from launch import cli, sampling_flags
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.stages.generate import Generator
 from mobile_video_jax.stages.prompts import SEEDS, Request, make_requests, read_requests
 from mobile_video_jax.stages.sample_folder import Job, draw_folder
@@ -29,7 +30,7 @@ flags.adopt_module_key_flags(sampling_flags)
 
 
 def main() -> None:
-    run, out, requests = Path(MODEL.value), Path(OUT.value), _requests()
+    run, out, requests = storage_path(MODEL.value), storage_path(OUT.value), _requests()
     vae = sampling_flags.vae()
     generator = Generator.load(
         run, vae, sampling_flags.TEXT_ENCODER.value, clip=CLIP.value, fsdp=sampling_flags.FSDP.value

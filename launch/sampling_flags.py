@@ -4,6 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
+from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.stages.sampling import SampleConfig
 
 VAE = flags.DEFINE_string("vae", None, "A VAE run whose decoder is used instead, such as a smaller one for phones.")
@@ -25,7 +26,7 @@ OVERLAP = flags.DEFINE_integer("overlap", 0, "Pixels that neighbouring tiles sha
 
 def vae() -> Path | None:
     """The VAE run that --vae names."""
-    return Path(VAE.value) if VAE.value else None
+    return storage_path(VAE.value) if VAE.value else None
 
 
 def sample_config(trained_shift: float) -> SampleConfig:

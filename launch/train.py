@@ -2,27 +2,35 @@
 
 Goes on by itself from the newest checkpoint in DIR. SIGTERM saves and leaves with
 status 143; a loss that is not finite stops the run with status 1.
+
+--executable starts with the step that launch.compile --store left; use no such file that you did not make. Everything
+else that is compiled, and the step without it, comes from --compilation_cache where an earlier start left it.
 """
 
 import signal
 import sys
-from pathlib import Path
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
 from launch import cli
+from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.loop import Preempted, TrainingDiverged, train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The stage's config, FILE.py:VARIANT.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run directory, new or to go on with.", required=True)
+EXECUTABLE = flags.DEFINE_string("executable", None, "The compiled step of this config and these devices.")
+COMPILATION_CACHE = flags.DEFINE_string("compilation_cache", None, "A folder where compiled programs are kept.")
 
 
 def main() -> None:
-    run = Path(WORKDIR.value)
+    run, executable = storage_path(WORKDIR.value), storage_path(EXECUTABLE.value) if EXECUTABLE.value else None
+    if COMPILATION_CACHE.value:
+        jax.config.update("jax_compilation_cache_dir", COMPILATION_CACHE.value)
     try:
-        summary = train(build_stage(CONFIG.value.to_dict()), run)
+        summary = train(build_stage(CONFIG.value.to_dict()), run, executable)
     except Preempted as stop:
         print(stop, file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)

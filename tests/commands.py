@@ -9,9 +9,8 @@ import runpy
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,8 +20,7 @@ FORKS.set_forkserver_preload(
 )
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """What a process left."""
 
     status: int
@@ -30,25 +28,40 @@ class Finished:
     err: str
 
 
+class Started:
+    """A process that runs, and writes what it says to files."""
+
+    def __init__(self, target: Callable[..., None], *args: Any):
+        self.written = tempfile.TemporaryDirectory()
+        self.streams = [Path(self.written.name) / name for name in ("out", "err")]
+        self.process = FORKS.Process(target=_redirected, args=(*self.streams, target, *args))
+        self.process.start()
+
+    def signal(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    def finish(self, timeout: float = 200) -> Finished:
+        """Waits for its end for so many seconds, then kills it."""
+        with self.written:
+            self.process.join(timeout)
+            self.process.kill()
+            self.process.join()
+            return Finished(self.process.exitcode, *(path.read_text() for path in self.streams))
+
+
+def start(module: str, *arguments: str, devices: int, environment: dict[str, str] | None = None) -> Started:
+    """Starts `python -m MODULE ARGUMENTS` where jax has so many CPU devices and the environment these variables."""
+    return Started(_function, _command, (module, arguments, ROOT, environment or {}), devices)
+
+
 def run(module: str, *arguments: str, folder: Path = ROOT, timeout: float = 200) -> Finished:
     """Runs `python -m MODULE ARGUMENTS` in the folder, for so many seconds at most."""
-    return _finish(timeout, _command, module, arguments, folder)
+    return Started(_command, module, arguments, folder, {}).finish(timeout)
 
 
 def call(function: Callable[..., None], *args: Any, devices: int) -> Finished:
     """Calls a function of a module where jax has so many CPU devices."""
-    return _finish(200, _function, function, args, devices)
-
-
-def _finish(timeout: float, target: Callable[..., None], *args: Any) -> Finished:
-    with tempfile.TemporaryDirectory() as written:
-        out, err = (Path(written) / name for name in ("out", "err"))
-        process = FORKS.Process(target=_redirected, args=(out, err, target, *args))
-        process.start()
-        process.join(timeout)
-        process.kill()
-        process.join()
-        return Finished(process.exitcode, out.read_text(), err.read_text())
+    return Started(_function, function, args, devices).finish()
 
 
 def _redirected(out: Path, err: Path, target: Callable[..., None], *args: Any) -> None:
@@ -57,7 +70,8 @@ def _redirected(out: Path, err: Path, target: Callable[..., None], *args: Any) -
     target(*args)
 
 
-def _command(module: str, arguments: tuple[str, ...], folder: Path) -> None:
+def _command(module: str, arguments: tuple[str, ...], folder: Path, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     sys.argv[1:] = arguments

@@ -32,6 +32,7 @@ BUCKET = flags.DEFINE_string("bucket", "", "A storage bucket that every pod sees
 SERVICE_ACCOUNT = flags.DEFINE_string("service_account", "default", "The Kubernetes account that may use the bucket.")
 QUEUE = flags.DEFINE_string("queue", "", "The Kueue queue; none if empty.")
 RESTARTS = flags.DEFINE_integer("restarts", 100, "How often the job may start again.", lower_bound=0)
+EXECUTABLE = flags.DEFINE_string("executable", "", "The step that launch.compile --store left, as the pods see it.")
 OUT = flags.DEFINE_string("out", "", "The manifest's file; printed if empty.")
 
 
@@ -48,7 +49,7 @@ def main() -> None:
             f"batch_size {config['batch_size']} does not divide over {shards} data shards and {processes} processes: "
             f"use a multiple of {max(shards, processes)}"
         )
-    given = [argument for argument in sys.argv[1:] if argument.startswith("--config")]
+    given = [argument for argument in sys.argv[1:] if argument.startswith(("--config", "--executable"))]
     command = ["python", "-m", "launch.train", f"--workdir={WORKDIR.value}", *given, "--distributed"]
     job = Job(
         *(NAME.value, IMAGE.value, command, topology, BUCKET.value, SERVICE_ACCOUNT.value, QUEUE.value, RESTARTS.value)

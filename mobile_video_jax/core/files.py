@@ -4,14 +4,24 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mobile_video_jax.core.storage import ObjectPath, upload
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path` to write a file or folder to, and renames it when the block succeeds."""
+    """Gives a temporary local name to write a file or folder to, which becomes `path` when the block succeeds.
+
+    On a disk by renaming, in an object store by one write of each file, a folder's own files last.
+    """
+    if isinstance(path, ObjectPath):
+        with filling(path.parent) as folder:
+            yield folder / path.name
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -21,6 +31,26 @@ def replacing(path: Path) -> Iterator[Path]:
         if temporary.is_dir():
             shutil.rmtree(temporary)
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """Gives a local folder to add files to: `folder` itself, or one that is copied to it when the block succeeds."""
+    if isinstance(folder, ObjectPath):
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+            upload(Path(temporary), folder)
+    else:
+        yield folder
+
+
+def append(path: Path, text: str) -> None:
+    """Adds text to the end of a file. An object store cannot, so there the whole object is written anew."""
+    if isinstance(path, ObjectPath):
+        path.write_text((path.read_text() if path.exists() else "") + text)
+    else:
+        with path.open("a") as file:
+            file.write(text)
 
 
 def write_json(path: Path, value: Any) -> None:

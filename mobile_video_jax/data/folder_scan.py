@@ -1,17 +1,21 @@
 """Looks through a folder of videos with captions.jsonl: which clips are sound, and why the others are not."""
 
 import dataclasses
+import functools
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+import fsspec
+from etils import epath
 from rich.console import Console
 from rich.progress import track
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.storage import ObjectPath
 from mobile_video_jax.data.video_file import EXTENSIONS, UnreadableVideo, VideoInfo, probe
 
 CAPTIONS = "captions.jsonl"
@@ -39,20 +43,78 @@ class _Rejected(Exception):
     """Why one file or line is left out."""
 
 
-def scan(folder: Path, min_frames: int) -> tuple[list[Clip], list[Rejection]]:
+Check = Callable[[str], VideoInfo | str]
+
+
+def in_threads(check: Check, names: Sequence[str]) -> Iterable[VideoInfo | str]:
+    """Checks the files in threads of this process, and shows how far it is."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from track(pool.map(check, names), "checking videos", len(names), console=Console(stderr=True))
+
+
+def scan(
+    folder: Path, min_frames: int, check_all: Callable[[Check, Sequence[str]], Iterable[VideoInfo | str]] = in_threads
+) -> tuple[list[Clip], list[Rejection]]:
     """Decodes every captioned video in full, many at a time, and sorts the sound ones from the others.
 
-    Both lists are in the order of their names. Raises UserError when the folder has no captions.jsonl.
+    Both lists are in the order of their names. `check_all` gives the answers to a check of all names, in order.
+    Raises UserError when the folder has no captions.jsonl.
     """
     captions, rejections = read_captions(folder)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        checks = pool.map(lambda item: _attempt(_check, folder, *item, min_frames), sorted(captions.items()))
-        results = list(_tracked(checks, len(captions)))
-    named = set(captions) | {rejection.file for rejection in rejections}
-    results += [Rejection(name, f"no caption: {CAPTIONS} has no line for it") for name in _videos(folder) - named]
-    rejections += [result for result in results if isinstance(result, Rejection)]
-    clips = [result for result in results if isinstance(result, Clip)]
+    named, clips = set(captions) | {rejection.file for rejection in rejections}, []
+    names = sorted(captions)
+    for name, found in zip(names, check_all(functools.partial(check, folder, min_frames), names), strict=True):
+        if isinstance(found, VideoInfo):
+            clips.append(Clip(name, folder / name, captions[name], found))
+        else:
+            rejections.append(Rejection(name, found))
+    videos = set(filter(_is_video, listing(folder)))
+    rejections += [Rejection(name, f"no caption: {CAPTIONS} has no line for it") for name in videos - named]
     return clips, sorted(rejections, key=lambda rejection: rejection.file)
+
+
+def check(folder: Path, min_frames: int, name: str) -> VideoInfo | str:
+    """What a video of the folder holds, or why it is of no use."""
+    path, stored = folder / name, isinstance(folder, ObjectPath)
+    try:
+        if not stored and not path.resolve().is_relative_to(folder.resolve()):
+            return "it links to a file outside the folder"
+        if not path.is_file():
+            return "there is no such file"
+        if path.suffix.lower() not in EXTENSIONS:
+            return f"it is not one of {', '.join(EXTENSIONS)}"
+        if not file_size(path):
+            return "the file is empty"
+        info = probe(path.read_bytes() if stored else path)
+    except (UnreadableVideo, OSError, RuntimeError, ValueError) as error:  # a loop of links is a RuntimeError
+        if stored and not isinstance(error, UnreadableVideo):
+            raise  # the network, which is no fault of the file
+        return str(error)
+    if info.frames < min_frames:
+        return f"too short: {info.frames} frames of the {min_frames} that min_frames asks for"
+    return info
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file, here or in an object store."""
+    return int(epath.Path(path).stat().length)
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int | str]]:
+    """Bytes, and time of change or etag, of all that is below a folder, by its relative name."""
+    if isinstance(folder, ObjectPath):
+        store, path = fsspec.url_to_fs(str(folder))
+        found = store.find(path, detail=True).items()
+        return {name.removeprefix(f"{path}/"): (entry["size"], entry["etag"]) for name, entry in found}
+    states = ((path, path.lstat()) for path in folder.rglob("*"))
+    return {path.relative_to(folder).as_posix(): (state.st_size, state.st_mtime_ns) for path, state in states}
+
+
+def digest(folder: Path) -> str:
+    """A digest that changes when a video of the folder or captions.jsonl does, as far as its listing tells."""
+    found = {folder / name: state for name, state in listing(folder).items() if _is_video(name) or name == CAPTIONS}
+    states = [(str(path), *found[path]) for path in sorted(found)]
+    return hashlib.sha256(repr(states).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def read_captions(folder: Path) -> tuple[dict[str, str], list[Rejection]]:
@@ -69,20 +131,15 @@ def read_captions(folder: Path) -> tuple[dict[str, str], list[Rejection]]:
     captions: dict[str, str] = {}
     rejections = []
     for number, line in enumerate(lines, start=1):
-        entry = _attempt(_entry, folder, f"{CAPTIONS}:{number}", line, captions) if line.strip() else None
-        if isinstance(entry, Rejection):
-            rejections.append(entry)
+        try:
+            if line.strip():
+                _add_entry(line, captions)
+        except _Rejected as rejected:
+            rejections.append(Rejection(f"{CAPTIONS}:{number}", str(rejected)))
     return captions, rejections
 
 
-def _attempt(step: Callable[..., Any], folder: Path, name: str, *arguments: Any) -> Any:
-    try:
-        return step(folder, name, *arguments)
-    except _Rejected as rejected:
-        return Rejection(name, str(rejected))
-
-
-def _entry(folder: Path, place: str, line: bytes, captions: dict[str, str]) -> None:
+def _add_entry(line: bytes, captions: dict[str, str]) -> None:
     """Adds what one line says to `captions`."""
     try:
         entry = json.loads(line)
@@ -97,37 +154,18 @@ def _entry(folder: Path, place: str, line: bytes, captions: dict[str, str]) -> N
         raise _Rejected(f"the caption of {name!r} is empty")
     if not _is_text(name) or not _is_text(caption):
         raise _Rejected("it holds half a surrogate pair, which is no text")
-    inside = _inside(folder, name)
+    inside = _inside(name)
     if inside in captions:
         raise _Rejected(f"duplicate: {name!r} has a caption already")
     captions[inside] = caption.strip()
 
 
-def _inside(folder: Path, name: str) -> str:
+def _inside(name: str) -> str:
     """The name in its plain form, when it stays in the folder."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         raise _Rejected(f"{name!r} leads out of the folder")
     return str(path)
-
-
-def _check(folder: Path, name: str, caption: str, min_frames: int) -> Clip:
-    path = folder / name
-    try:
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise _Rejected("it links to a file outside the folder")
-        if not path.is_file():
-            raise _Rejected("there is no such file")
-        if path.suffix.lower() not in EXTENSIONS:
-            raise _Rejected(f"it is not one of {', '.join(EXTENSIONS)}")
-        if not path.stat().st_size:
-            raise _Rejected("the file is empty")
-        info = probe(path)
-    except (UnreadableVideo, OSError, RuntimeError, ValueError) as error:  # a loop of links is a RuntimeError
-        raise _Rejected(str(error)) from error
-    if info.frames < min_frames:
-        raise _Rejected(f"too short: {info.frames} frames of the {min_frames} that min_frames asks for")
-    return Clip(name, path, caption, info)
 
 
 def _is_text(text: str) -> bool:
@@ -138,10 +176,5 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def _videos(folder: Path) -> set[str]:
-    paths = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
-    return {path.relative_to(folder).as_posix() for path in paths}
-
-
-def _tracked(results: Iterable[Any], total: int) -> Iterable[Any]:
-    return track(results, "checking videos", total, console=Console(stderr=True))
+def _is_video(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in EXTENSIONS

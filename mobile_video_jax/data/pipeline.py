@@ -50,9 +50,8 @@ def clip_batches(
     else:
         clips = order[: size - size % batch_size].map(lambda index: _trained(load(index, None)))
     share = batch_size // process_count
-    reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 2 * share))
-    mine = Share(clips, batch_size, process_index, process_count)
-    return mine.to_iter_dataset(reading).batch(share, drop_remainder=True)
+    mine = Share(clips, batch_size, process_index, process_count).batch(share, drop_remainder=True)
+    return mine.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
 
 
 def captioned_clips(

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import errno
-import hashlib
 import io
 import os
 import shutil
@@ -17,7 +16,8 @@ import tensorflow_datasets as tfds
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.data.folder_scan import CAPTIONS, Clip, Rejection, scan
+from mobile_video_jax.core.storage import ObjectPath, storage_path
+from mobile_video_jax.data.folder_scan import Clip, Rejection, digest, scan
 from mobile_video_jax.data.moving_shapes import MovingShapes
 from mobile_video_jax.data.sample_clips import write_shots
 from mobile_video_jax.data.shape_world import World
@@ -116,6 +116,10 @@ class FolderSource:
 
     def build(self, folder: Path) -> Built:
         clips, rejections = scan(self.folder, self.min_frames)
+        return _build_folder(folder, self.split(clips, rejections), rejections)
+
+    def split(self, clips: Sequence[Clip], rejections: Sequence[Rejection]) -> dict[str, list[Clip]]:
+        """The clips of each split. Raises UserError where there are too few."""
         total = len(clips) + len(rejections)
         if not total:
             raise UserError(f"{self.folder} holds no videos ({', '.join(EXTENSIONS)})")
@@ -125,12 +129,10 @@ class FolderSource:
                 f"(max_rejected is {self.max_rejected})",
                 rejections,
             )
-        return _build_folder(folder, split_by_name(clips, self.validation, self.test), rejections)
+        return split_by_name(clips, self.validation, self.test)
 
     def contents(self) -> str:
-        paths = sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in EXTENSIONS or p.name == CAPTIONS)
-        states = [(str(path), path.lstat().st_size, path.lstat().st_mtime_ns) for path in paths]
-        return hashlib.sha256(repr(states).encode(errors="surrogateescape")).hexdigest()[:16]
+        return digest(self.folder)
 
 
 NAMED: dict[str, type[Source]] = {"moving_shapes": ShapesSource, "sample_clips": SampleSource}
@@ -138,14 +140,17 @@ NAMED: dict[str, type[Source]] = {"moving_shapes": ShapesSource, "sample_clips":
 
 def find_source(name: str, options: Mapping[str, Any]) -> Source:
     """The source a user names. Raises UserError for one that is not there and for options it does not have."""
-    if name not in NAMED and not Path(name).is_dir():
+    folder = storage_path(name)
+    if name not in NAMED and not folder.is_dir():
         raise UserError(f"source '{name}' is neither a folder nor one of {', '.join(NAMED)}")
     kind: Any = NAMED.get(name, FolderSource)
     known = {field.name for field in dataclasses.fields(kind)} - {"folder"}
     for option in options:
         if option not in known:
             raise UserError(f"source '{name}' has no option {option}; it has {', '.join(sorted(known)) or 'none'}")
-    return kind(**options) if name in NAMED else kind(Path(name).resolve(), **options)
+    if name in NAMED:
+        return kind(**options)
+    return kind(folder if isinstance(folder, ObjectPath) else folder.resolve(), **options)
 
 
 def _build_folder(folder: Path, clips: Mapping[str, Sequence[Clip]], rejections: Sequence[Rejection]) -> Built:

@@ -1,5 +1,6 @@
 """TFDS builder for a folder of captioned videos: records hold the encoded files as they are."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -24,7 +25,19 @@ class VideoFolder(tfds.core.GeneratorBasedBuilder):
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = {
+        return tfds.core.DatasetInfo(builder=self, features=features(), disable_shuffling=True)
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        return {split: self._generate_examples(clips) for split, clips in self._clips.items()}
+
+    def _generate_examples(self, clips: Sequence[Clip]) -> Iterator[tuple[int, dict[str, Any]]]:
+        yield from enumerate(map(record, clips))
+
+
+def features() -> tfds.features.FeaturesDict:
+    """What a record holds."""
+    return tfds.features.FeaturesDict(
+        {
             "id": tfds.features.Text(),
             "encoded": tfds.features.Tensor(shape=(), dtype=np.object_),  # the file's bytes
             "caption": tfds.features.Text(),
@@ -34,29 +47,17 @@ class VideoFolder(tfds.core.GeneratorBasedBuilder):
             "frames": np.int32,
             "seconds": np.float32,
         }
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
-        )
+    )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        return {split: self._generate_examples(clips) for split, clips in self._clips.items()}
 
-    def _generate_examples(self, clips: Sequence[Clip]) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, clip in enumerate(clips):
-            info = clip.info
-            yield (
-                number,
-                {
-                    "id": clip.id,
-                    "encoded": clip.path.read_bytes(),
-                    "caption": clip.caption,
-                    "fps": info.fps,
-                    "height": info.height,
-                    "width": info.width,
-                    "frames": info.frames,
-                    "seconds": info.seconds,
-                },
-            )
+def record(clip: Clip) -> dict[str, Any]:
+    """A clip with the bytes of its file."""
+    return {
+        "id": clip.id,
+        "encoded": clip.path.read_bytes(),
+        "caption": clip.caption,
+        **dataclasses.asdict(clip.info),
+    }
 
 
 def split_by_name(clips: Sequence[Clip], validation: float, test: float) -> dict[str, list[Clip]]:

@@ -8,14 +8,14 @@ from jaxtyping import Array, Float
 from mobile_video_jax.nn.attention_kernels import platform_of
 
 
-def affine(x: Float[Array, "m i"], w: Float[Array, "i o"], b: Float[Array, "o"] | None) -> Float[Array, "m o"]:
+def affine(x: Float[Array, "*m i"], w: Float[Array, "i o"], b: Float[Array, "o"] | None) -> Float[Array, "*m o"]:
     """x w + b in the dtype of x and w.
 
     XLA's CPU back end (jaxlib 0.10) has a bf16 kernel for x w and x w^T into float32 alone, and widens the factors of
     all other bf16 products to float32, at half the speed; its bf16 sums over rows take 20 times as long as those in
     float32. There both passes ask for that kernel, and b is added, and its gradient summed, in float32.
     """
-    if x.dtype == jnp.bfloat16 and platform_of(x) == "cpu":
+    if x.ndim == 2 and x.dtype == jnp.bfloat16 and platform_of(x) == "cpu":
         return lax.platform_dependent(x, w, b, cpu=_accumulating_affine, default=_plain_affine)
     return _plain_affine(x, w, b)
 

@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Shaped
 
 from mobile_video_jax.nn.head_attention import head_attend
+from mobile_video_jax.parallel.mesh import SEQUENCE
 from mobile_video_jax.parallel.remat import SAVED_ATTENTION
 
 KeyMask = Bool[Array, "#b 1 m"]
@@ -22,7 +23,9 @@ LANES = 128
 LARGEST_BLOCK = 512
 
 # As projections leave queries, keys and values (parallel/rules.py): the batch over data and fsdp, heads over tensor.
+# Tokens over sequence; every query sees all keys.
 CUT = PartitionSpec(("data", "fsdp"), None, "tensor")
+CUT_TOKENS = PartitionSpec(("data", "fsdp"), SEQUENCE, "tensor")
 CUT_BATCH = PartitionSpec(("data", "fsdp"))
 
 
@@ -64,9 +67,11 @@ def splash_fits(q: Float[Array, "b n h d"], mask: Bool[Array, "#b #n m"] | None)
     """Whether splash_attend takes these shapes and gains: with fewer queries than lanes most work is padding."""
     b, n, heads, head_dim = q.shape
     mesh = jax.typeof(q).sharding.mesh
-    cuts = mesh.empty or not (b % (mesh.shape["data"] * mesh.shape["fsdp"]) or heads % mesh.shape["tensor"])
+    sequence = mesh.shape.get(SEQUENCE, 1)
+    divides = mesh.empty or not (b % (mesh.shape["data"] * mesh.shape["fsdp"]) or heads % mesh.shape["tensor"])
     masks_keys = mask is None or mask.shape[1] == 1
-    return cuts and masks_keys and n >= LANES and head_dim % 64 == 0 and q.dtype in (jnp.bfloat16, jnp.float32)
+    cuts = divides and n % sequence == 0 and n // sequence >= LANES
+    return cuts and masks_keys and head_dim % 64 == 0 and q.dtype in (jnp.bfloat16, jnp.float32)
 
 
 def splash_attend(
@@ -88,9 +93,10 @@ def splash_attend(
     mesh = jax.typeof(q).sharding.mesh
     if mesh.empty:
         return local(q, k, v, valid)
-    in_specs = (CUT, CUT, CUT, CUT_BATCH)
+    cut_q = CUT_TOKENS if SEQUENCE in mesh.shape else CUT
+    in_specs = (cut_q, CUT, CUT, CUT_BATCH)
     # The check of replicated outputs does not know Pallas kernels, and no output here is replicated.
-    return jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=CUT, check_vma=False)(q, k, v, valid)
+    return jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=cut_q, check_vma=False)(q, k, v, valid)
 
 
 def _splash(

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from mobile_video_jax.nn.affine import affine
 from mobile_video_jax.nn.module import partitioned
-from mobile_video_jax.parallel.rules import on_batch
+from mobile_video_jax.parallel.rules import has_sequence, on_batch
 
 Initializer = nn.initializers.Initializer
 zeros = nn.initializers.zeros_init()
@@ -33,6 +33,8 @@ class Dense(nn.Module):
         kernel = self.param("kernel", kernel_init, (x.shape[-1], self.features))
         bias_init = partitioned(zeros, self.axes[1:])
         bias = jnp.asarray(self.param("bias", bias_init, (self.features,))) if self.use_bias else None
-        # One flat matrix product: XLA's CPU back end is several times slower on batched ones.
-        y = affine(x.reshape(-1, x.shape[-1]).astype(self.dtype), jnp.asarray(kernel, self.dtype), bias)
+        # One flat matrix product: XLA's CPU back end is several times slower on batched ones. Of tokens that are cut it
+        # has no layout, and gathers them.
+        rows = x if has_sequence(x) else x.reshape(-1, x.shape[-1])
+        y = affine(rows.astype(self.dtype), jnp.asarray(kernel, self.dtype), bias)
         return on_batch(y.reshape(*x.shape[:-1], self.features), self.axes[1])

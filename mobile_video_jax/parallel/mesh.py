@@ -1,4 +1,4 @@
-"""The device mesh: data, fsdp and tensor axes."""
+"""The device mesh: data, fsdp and tensor axes, and sequence where clips are long."""
 
 import dataclasses
 import math
@@ -13,25 +13,30 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from mobile_video_jax.core.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
+SEQUENCE = "sequence"
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; one of them may be -1, which takes what the others leave."""
+    """Devices along each axis; data, fsdp or tensor may be -1, which takes what the others leave.
+
+    `sequence` devices share the tokens of a clip. Its axis is in a mesh only where it is above 1.
+    """
 
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    sequence: int = 1
 
     def sizes(self, devices: int) -> tuple[int, int, int]:
-        """Resolves the -1. Raises UserError where the axes do not multiply to the device count."""
+        """Data, fsdp and tensor without -1. Raises UserError where the axes do not multiply to the device count."""
         sizes = [self.data, self.fsdp, self.tensor]
-        if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
-            raise UserError(f"mesh {tuple(sizes)}: give positive sizes, at most one of them -1")
-        rest = math.prod(size for size in sizes if size != -1)
+        if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes) or self.sequence < 1:
+            raise UserError(f"mesh {(*sizes, self.sequence)}: give positive sizes, one of the first three may be -1")
+        rest = self.sequence * math.prod(size for size in sizes if size != -1)
         if devices % rest or (-1 not in sizes and rest != devices):
             raise UserError(
-                f"mesh data={self.data} fsdp={self.fsdp} tensor={self.tensor} does not divide "
+                f"mesh data={self.data} fsdp={self.fsdp} tensor={self.tensor} sequence={self.sequence} does not divide "
                 f"{devices} device(s): set one axis to -1 or make the product {devices}"
             )
         data, fsdp, tensor = (devices // rest if size == -1 else size for size in sizes)
@@ -45,17 +50,19 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     where the slices do not divide that axis.
     """
     devices = jax.devices() if devices is None else devices
-    data, fsdp, tensor = config.sizes(len(devices))
+    data, *others = config.sizes(len(devices))
+    axes: tuple[str, ...] = AXES
+    if config.sequence > 1:
+        axes, others = (*AXES, SEQUENCE), [*others, config.sequence]
     slices = slice_count(devices)
     if data % slices:
         raise UserError(f"mesh.data={data} does not divide over {slices} slices: use a multiple of {slices}")
     if slices == 1:
-        grid = mesh_utils.create_device_mesh((data, fsdp, tensor), devices, allow_split_physical_axes=True)
+        grid = mesh_utils.create_device_mesh((data, *others), devices, allow_split_physical_axes=True)
     else:
-        grid = mesh_utils.create_hybrid_device_mesh(
-            (data // slices, fsdp, tensor), (slices, 1, 1), devices, allow_split_physical_axes=True
-        )
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+        each, between = (data // slices, *others), (slices, *(1 for _ in others))
+        grid = mesh_utils.create_hybrid_device_mesh(each, between, devices, allow_split_physical_axes=True)
+    return Mesh(grid, axes, axis_types=(AxisType.Auto,) * len(axes))
 
 
 def slice_count(devices: Sequence[jax.Device]) -> int:

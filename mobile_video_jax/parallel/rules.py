@@ -7,6 +7,7 @@ import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.parallel.mesh import SEQUENCE
 
 # The axis that matrix products contract over the residual width is cut by fsdp, the others by tensor.
 RULES: dict[str, str | None] = {
@@ -45,17 +46,40 @@ def partition_spec(names: tuple[str | None, ...], shape: tuple[int, ...], mesh: 
 def on_batch(x: jax.Array, name: str | None) -> jax.Array:
     """Keeps a layer's output where its input is: cut along the batch, and its last axis by tensor where it is named so.
 
-    Left alone, XLA may cut the output as the kernel is cut, by fsdp, and gather the batch of all devices for it. The
-    mesh is that of x's type (see nn/attention_kernels.py); without one, or where the batch does not divide, x is as is.
+    Left alone, XLA may cut the output as the kernel is cut, by fsdp, and gather the batch of all devices for it. Tokens
+    [b n d] stay cut by sequence as well, where they divide (text need not). The mesh is that of x's type (see
+    nn/attention_kernels.py); without one, or where the batch does not divide, x is as is.
     """
     mesh = jax.typeof(x).sharding.mesh
     shards = 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
     if mesh.empty or x.shape[0] % shards:
         return x
     last = "tensor" if name is not None and RULES[name] == "tensor" else None
-    free = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 2)
+    free: tuple[Any, ...] = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 2)
+    if has_sequence(x) and x.ndim == 3 and x.shape[1] % mesh.shape[SEQUENCE] == 0:
+        free = (SEQUENCE,)
     spec = PartitionSpec(("data", "fsdp"), *free, last)
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+
+def has_sequence(x: jax.Array) -> bool:
+    """Whether the mesh that x lies on cuts clips along their tokens."""
+    return SEQUENCE in jax.typeof(x).sharding.mesh.shape
+
+
+def on_sequence(x: jax.Array) -> jax.Array:
+    """Cuts a clip's tokens [b n d] along the mesh's sequence axis, where it has one.
+
+    Layers then keep them so (on_batch), and attention gathers keys and values. Raises UserError where the tokens do not
+    divide. As in on_batch, x is as is where the batch does not.
+    """
+    mesh = jax.typeof(x).sharding.mesh
+    size = mesh.shape.get(SEQUENCE, 1)
+    if size == 1 or x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
+        return x
+    if x.shape[1] % size:
+        raise UserError(f"clips of {x.shape[1]} tokens do not divide over mesh.{SEQUENCE}={size}: use a divisor")
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(("data", "fsdp"), SEQUENCE)))
 
 
 def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:

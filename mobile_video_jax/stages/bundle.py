@@ -1,8 +1,6 @@
 """Trained models read back from run directories."""
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.parallel.mesh import clip_sharding, replicated
-from mobile_video_jax.train.checkpoint import FOLDER, newest_step, restore_model
+from mobile_video_jax.train.checkpoint import copy_model, restore_model
 from mobile_video_jax.train.run import NAME as RUN_JSON
 from mobile_video_jax.train.run import read_run
 from mobile_video_jax.vae.coding import ClipCoder
@@ -99,12 +97,11 @@ def restore_params(run: Path, module: nn.Module, *example: Any) -> Any:
 
 def copy_bundle(run: Path, out: Path) -> None:
     """Copies what using a run needs (its newest model, run.json, latent statistics), unless `out` is there already."""
-    if out.exists():
+    if (out / RUN_JSON).exists():
         return
     read_run(run)
-    step = newest_step(run)
     with replacing(out) as temporary:
-        shutil.copytree(run / FOLDER / str(step) / "model", temporary / FOLDER / str(step) / "model")
+        copy_model(run, temporary)
         for name in (RUN_JSON, STATS_JSON):
-            if os.path.exists(run / name):
-                shutil.copy(run / name, temporary / name)
+            if (run / name).exists():
+                (temporary / name).write_bytes((run / name).read_bytes())

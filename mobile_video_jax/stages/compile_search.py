@@ -51,16 +51,15 @@ class Candidate:
 
 def search(
     values: Mapping[str, Any], topology: Topology, progress: Callable[[str], None]
-) -> tuple[CompiledStep, dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[CompiledStep, list[dict[str, Any]]]:
     """Compiles the candidates that the estimate likes best until one fits.
 
-    Returns it with its config and a row for each one tried. Raises UserError where none of them fits.
+    Returns it with a row for each one tried. Raises UserError where none of them fits.
     """
     rows: list[dict[str, Any]] = []
     for candidate in itertools.islice(candidates(values, topology), MOST_COMPILED):
         progress(f"compiling {describe(candidate)}, estimated at {candidate.bytes / 1e9:.1f} GB a chip")
-        chosen = candidate.apply(values)
-        compiled = compile_step(chosen, topology)
+        compiled = compile_step(candidate.apply(values), topology)
         report = compiled.report
         rows.append(
             {
@@ -72,7 +71,7 @@ def search(
             }
         )
         if report["fits"]:
-            return compiled, chosen, rows
+            return compiled, rows
     tried = "; ".join(f"mesh {row['mesh']} {row['remat']} batch {row['batch_size']}" for row in rows)
     raise UserError(f"nothing fits {topology.name}, tried {tried or 'nothing'}: use a larger topology")
 

@@ -25,6 +25,8 @@ from mobile_video_jax.core.flops import (
     parameters_by_part,
 )
 from mobile_video_jax.core.rng import named_key
+from mobile_video_jax.core.storage import storage_path
+from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.data.latent_batches import Mix, latent_batches
 from mobile_video_jax.data.latents import read_manifest
 from mobile_video_jax.diffusion.conditioning import frame_times
@@ -108,7 +110,7 @@ class DitStage:
         return params
 
     def given(self, target: Params) -> Params:
-        return restore_model(Path(self.config.init_from), target) if self.config.init_from else {}
+        return restore_model(storage_path(self.config.init_from), target) if self.config.init_from else {}
 
     def init(self, rng: Rng) -> Params:
         example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.input_shapes(1))
@@ -189,7 +191,7 @@ class DitStage:
 
     def _checked_data(self) -> list[Path]:
         """The data folders. Raises UserError where one was encoded for another VAE, clip or text encoder."""
-        folders = [Path(folder) for folder in self.config.data.split(",")]
+        folders = [data_folder(folder) for folder in self.config.data.split(",")]
         encoded = {folder: read_manifest(folder) for folder in folders}
         for folder, manifest in encoded.items():
             for key in ("compression", "text_encoder", "text_width"):

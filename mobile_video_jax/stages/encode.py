@@ -14,10 +14,11 @@ from jax.sharding import Mesh
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import replacing
+from mobile_video_jax.core.files import write_json
 from mobile_video_jax.data.buckets import assign_buckets, check_buckets
 from mobile_video_jax.data.dataset import read_manifest
-from mobile_video_jax.data.latents import read_summary, shard_path, write_manifest, write_shard
+from mobile_video_jax.data.latents import MANIFEST, read_summary, shard_path, write_manifest, write_shard
+from mobile_video_jax.data.latents import read_manifest as read_encoded
 from mobile_video_jax.data.pipeline import captioned_clips, video_shapes
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 from mobile_video_jax.parallel.mesh import MeshConfig, check_batch, make_mesh
@@ -25,6 +26,8 @@ from mobile_video_jax.stages.bundle import VaeBundle, check_rows, copy_bundle, o
 from mobile_video_jax.text.encoder import TextEncoder, load_text_encoder
 from mobile_video_jax.train.progress import Progress
 from mobile_video_jax.train.run import read_run
+
+CLAIM = "inputs.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +56,10 @@ def encode_dataset(
 
     Each video is cut to that of `clips` (the VAE's training clip if empty) which suits it best, see data/buckets.py.
     A batch holds `batch_size` clips of the first shape, or as many of another as have no more pixels. Finished shards
-    are kept, so a stopped job goes on where it was. Processes take shards in turn, and a process's devices share every
-    batch; `rows` of them share each clip. Captions of more than `text_tokens` tokens (0: the encoder's limit) are cut.
-    The manifest comes last: a folder without one is not finished. Raises UserError where `out` was made from other
-    inputs, and for clips that do not fit the videos.
+    are kept, so a stopped job goes on where it was. Processes take the missing shards in turn, and a process's devices
+    share every batch; `rows` of them share each clip. Captions of more than `text_tokens` tokens (0: the encoder's
+    limit) are cut. The manifest comes last: a folder without one is not finished. Raises UserError where `out` was made
+    from other inputs, and for clips that do not fit the videos.
     """
     bundle, encoder = VaeBundle.load(vae_run), load_text_encoder(text_encoder)
     if text_tokens:
@@ -73,6 +76,7 @@ def encode_dataset(
         "text_limit": encoder.max_tokens,
         "vae": read_run(vae_run),
         "source": read_manifest(data),
+        "shard_records": shard_records,
         "splits": {
             split: {
                 str(shape): {"records": len(numbers), "shards": -(-len(numbers) // shard_records)}
@@ -85,19 +89,24 @@ def encode_dataset(
     check_batch(batch_size, mesh)
     for shape in shapes:
         check_rows(bundle, shape, rows)
+    wait_for_all("every process has read its inputs")  # so that what is wrong is refused by all at once
+    _check_claim(out, manifest)
+    jobs = _jobs(out, members, shard_records)
+    missing = [job for job in jobs if not read_summary(job.path)]
+    wait_for_all("the processes agree on what is missing")
     if is_first():
-        _claim(out, manifest)
+        if missing:
+            (out / MANIFEST).unlink(missing_ok=True)
+        write_json(out / CLAIM, manifest)
         copy_bundle(vae_run, out / "vae")
     wait_for_all("the folder is claimed")
     sizes = {shape: _batch_size(shape, shapes[0], batch_size, mesh.shape["data"]) for shape in shapes}
-    jobs = _jobs(out, members, shard_records)
-    _encode_missing_shards(bundle, mesh, encoder, data, jobs, sizes)
+    _encode_shards(bundle, mesh, encoder, data, missing[jax.process_index() :: jax.process_count()], sizes)
     wait_for_all("every process has written its shards")
-    summaries = [read_summary(job.path) for job in jobs]
-    manifest["text_tokens"] = max(summary["text_tokens"] for summary in summaries if summary)
     if is_first():
-        write_manifest(out, manifest)
-    return manifest
+        _complete(out, manifest, jobs)
+    wait_for_all("the manifest is written")
+    return read_encoded(out)
 
 
 def _members(data: Path, shapes: Sequence[ClipShape]) -> dict[str, dict[ClipShape, list[int]]]:
@@ -133,20 +142,20 @@ def _batch_size(shape: ClipShape, first: ClipShape, batch_size: int, devices: in
     return max(pixels // math.prod(dataclasses.astuple(shape)) // devices, 1) * devices
 
 
-def _claim(out: Path, manifest: dict[str, Any]) -> None:
-    """Marks a new folder with its inputs, or checks that an existing one has the same."""
-    out.mkdir(parents=True, exist_ok=True)
-    claim, text = out / "inputs.json", json.dumps(manifest, indent=1, sort_keys=True)
+def _check_claim(out: Path, manifest: dict[str, Any]) -> None:
+    """Raises UserError unless a folder is new, or is marked with the same inputs."""
+    claim = out / CLAIM
     if not claim.exists():
-        if any(out.iterdir()):
+        if out.exists() and any(out.iterdir()):
             raise UserError(f"{out} is not empty and holds no encoded data set: name another --out")
-        with replacing(claim) as temporary:
-            temporary.write_text(text)
-    elif claim.read_text() != text:
-        raise UserError(f"{out} was encoded from another VAE, data set, clip or text encoder: name another --out")
+    elif json.loads(claim.read_text()) != json.loads(json.dumps(manifest)):
+        raise UserError(
+            f"{out} was encoded from another VAE, data set, clip or text encoder, or into other shards: "
+            "name another --out"
+        )
 
 
-def _encode_missing_shards(
+def _encode_shards(
     bundle: VaeBundle,
     mesh: Mesh,
     encoder: TextEncoder,
@@ -157,12 +166,21 @@ def _encode_missing_shards(
     encode, _ = on_mesh(bundle, mesh)
     progress = Progress("encode:", sum(len(job.numbers) for job in jobs))
     done = 0
-    for index, job in enumerate(jobs):
+    for job in jobs:
+        clips = captioned_clips(data, job.split, job.shape, job.numbers)
+        write_shard(job.path, list(_encoded(encode, encoder, clips, batch_sizes[job.shape])))
         done += len(job.numbers)
-        if index % jax.process_count() == jax.process_index() and not read_summary(job.path):
-            clips = captioned_clips(data, job.split, job.shape, job.numbers)
-            write_shard(job.path, list(_encoded(encode, encoder, clips, batch_sizes[job.shape])))
-            progress.report(done, job.path.name)
+        progress.report(done, job.path.name)
+
+
+def _complete(out: Path, manifest: dict[str, Any], jobs: Sequence[_Job]) -> None:
+    """Writes the manifest of a folder that holds every shard. Raises UserError where one is missing."""
+    summaries = [read_summary(job.path) for job in jobs]
+    if missing := [job.path.name for job, summary in zip(jobs, summaries, strict=True) if not summary]:
+        raise UserError(f"{out} lacks {len(missing)} shards, the first {missing[0]}: start the same command again")
+    for left in out.glob(".*.partial"):  # by a process that was killed
+        left.unlink()
+    write_manifest(out, {**manifest, "text_tokens": max(summary["text_tokens"] for summary in summaries if summary)})
 
 
 def _encoded(

@@ -13,6 +13,7 @@ from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.revision import digest
+from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.data.latents import read_manifest
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.parallel.mesh import MeshConfig, batch_sharding, check_batch, make_mesh, put_batch
@@ -89,7 +90,7 @@ def _calibrating(stage: DitStage, config: PruneConfig, data: str) -> DitStage:
 
 def _calibration_batches(config: PruneConfig, stage: DitStage, run: Path) -> list[Calibration]:
     """The first clips of the training split, noisy. Raises UserError for latents of another VAE, or too few clips."""
-    folder = Path(stage.config.data.split(",")[0])
+    folder = data_folder(stage.config.data.split(",")[0])
     found = list(itertools.islice(stage.ordered_batches("train"), config.clips // config.batch_clips))
     if LatentStats.load(folder / "vae") != LatentStats.load(run / "vae"):
         raise UserError(f"{folder} holds latents of another VAE than {run} was trained on: encode them with its own")
@@ -166,7 +167,7 @@ def _loss(stage: DitStage, params: Any) -> float:
 def _losses_are_of(config: PruneConfig, stage: DitStage, run: Path) -> str:
     """A digest of all that the losses of masked models depend on."""
     settings = {name: getattr(config, name) for name in ("clips", "times", "batch_clips", "group", "seed")}
-    data = [read_manifest(Path(folder)) for folder in stage.config.data.split(",")]
+    data = [read_manifest(data_folder(folder)) for folder in stage.config.data.split(",")]
     return digest([read_json(run / NAME), newest_step(run), settings, dataclasses.asdict(config.kd), data])
 
 

@@ -13,6 +13,7 @@ from mobile_video_jax.core.arrays import Rng, Scalar
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.flops import count_flops, count_parameters
 from mobile_video_jax.core.rng import named_key
+from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.features import velocity_and_features
 from mobile_video_jax.dit.model import Dit
@@ -55,7 +56,7 @@ def from_pruned(config: RecoverTraining) -> RecoverTraining:
     """
     if not config.init_from:
         return config
-    student, run = read_transformer(Path(config.init_from)).config, Path(config.init_from)
+    student, run = read_transformer(storage_path(config.init_from)).config, storage_path(config.init_from)
     pruned: dict[str, Any] = read_json(run / PRUNED) if (run / PRUNED).exists() else {}
     teacher = config.teacher or pruned.get("teacher")
     if not teacher:
@@ -65,7 +66,7 @@ def from_pruned(config: RecoverTraining) -> RecoverTraining:
         config,
         **{key: getattr(student, key) for key in taken},
         teacher=teacher,
-        teacher_model=read_transformer(Path(teacher)).config.model,
+        teacher_model=read_transformer(storage_path(teacher)).config.model,
         block_map=config.block_map or tuple(pruned.get("block_map", ())),
     )
 
@@ -100,7 +101,7 @@ class RecoverStage(DitStage):
         """The student of `init_from` and its teacher; what no run is named for is drawn at random."""
         cfg = self.config
         runs = {"student": cfg.init_from, "teacher": cfg.teacher}
-        return {part: restore_model(Path(run), target[part]) for part, run in runs.items() if run}
+        return {part: restore_model(storage_path(run), target[part]) for part, run in runs.items() if run}
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
         cfg, asked = self.config, self.noised(batch, rng)
@@ -123,7 +124,7 @@ class RecoverStage(DitStage):
         """The data folders. Also raises UserError where student or teacher were trained on other latents."""
         folders = super()._checked_data()
         for run in filter(None, (self.config.init_from, self.config.teacher)):
-            if LatentStats.load(Path(run) / "vae") != LatentStats.load(folders[0] / "vae"):
+            if LatentStats.load(storage_path(run) / "vae") != LatentStats.load(folders[0] / "vae"):
                 raise UserError(f"{run} was trained on other latents than {folders[0]}: encode the data with its VAE")
         return folders
 

@@ -18,6 +18,8 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.flops import count_flops, count_parameters, flops_by_part, parameters_by_part
 from mobile_video_jax.core.rng import named_key
+from mobile_video_jax.core.storage import storage_path
+from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.data.pipeline import clip_batches
 from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
@@ -109,13 +111,13 @@ class VaeStage:
             if config.freeze_encoder:
                 raise UserError("a decoder is trained for an encoder: name its run with --config.init_from=RUN")
             return None
-        source = read_run(Path(config.init_from), "vae")["config"]["model"]
+        source = read_run(storage_path(config.init_from), "vae")["config"]["model"]
         attention = ("attention_blocks", "attention_window", "head_dim", "rope_theta")
         for key in ("compression", "encoder_widths", "encoder_depths", *attention):
             wanted = getattr(config.model, key)
             if _plain(source[key]) != _plain(wanted):
                 raise UserError(f"{config.init_from} has {key}={source[key]}, this config {wanted}: make them equal")
-        return Path(config.init_from)
+        return storage_path(config.init_from)
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
         return self.objective(params, to_signed(batch["video"]), rng)
@@ -156,7 +158,7 @@ class VaeStage:
     def _batches(self, data: str, split: str, batch_size: int, *, train: bool) -> grain.IterDataset:
         index, count = batch_share(make_mesh(self.config.mesh))
         return clip_batches(
-            Path(data),
+            data_folder(data),
             split,
             self.clip,
             batch_size,
@@ -205,7 +207,7 @@ class VaeStage:
     def start(self, run: Path) -> None:
         """A decoder for an encoder that stays keeps the statistics of its latents."""
         if self.config.freeze_encoder:
-            LatentStats.load(Path(self.config.init_from)).save(run)
+            LatentStats.load(storage_path(self.config.init_from)).save(run)
 
     def finish(self, run: Path, params: Params, progress: Callable[[str], None]) -> None:
         """Measures the latents' mean and standard deviation on training clips of `data` and stores them in the run."""

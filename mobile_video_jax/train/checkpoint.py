@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.storage import copy_folder
 from mobile_video_jax.train.state import TrainState
 
 FOLDER = "checkpoints"
@@ -89,8 +90,9 @@ def damaged(path: Path, error: Exception) -> UserError:
 
 def newest_step(run: Path) -> int | None:
     """The newest complete checkpoint of a run, without opening it."""
-    names = [path.name for path in (run / FOLDER).glob("*") if path.name.isdigit() and (path / "model").is_dir()]
-    return max(map(int, names), default=None)
+    steps = [path for path in (run / FOLDER).glob("*") if path.name.isdigit()]
+    whole = ocp.utils.is_checkpoint_finalized
+    return max((int(step.name) for step in steps if whole(step / "model")), default=None)
 
 
 def restore_model(run: Path, target: Any) -> Any:
@@ -124,6 +126,14 @@ def save_model(run: Path, step: int, params: Any) -> None:
     """Writes a checkpoint that holds a model alone: what a command other than training leaves."""
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(run.absolute() / FOLDER / str(step) / "model", params)
+
+
+def copy_model(run: Path, out: Path) -> None:
+    """Copies a run's newest model into the run directory `out` on this machine."""
+    model = Path(FOLDER, str(newest_step(run)), "model")
+    copy_folder(run / model, out / model)
+    # Orbax tells a whole checkpoint by its name on a disk and by this file in an object store, where `out` may go.
+    (out / model / "commit_success.txt").touch()
 
 
 def read_json(path: Path) -> Any:

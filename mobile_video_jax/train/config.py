@@ -30,8 +30,9 @@ class OptimizerConfig:
 class TrainConfig:
     """The keys that all stages share; a stage's own config adds to them.
 
-    `profile` names the steps to trace, "10-12". A step that takes `hang_seconds` makes every thread's stack go to
-    stderr, again and again until it ends; compiling counts.
+    Batches are made by `loader_threads` threads, of this process or of each of `loader_processes` others (launch.input
+    says how many a host needs). `profile` names the steps to trace, "10-12". A step that takes `hang_seconds` makes
+    every thread's stack go to stderr, again and again until it ends; compiling counts.
     """
 
     stage: str = ""
@@ -46,6 +47,7 @@ class TrainConfig:
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     loader_threads: int = 4
+    loader_processes: int = 0
     profile: str = ""
     hang_seconds: int = 1800
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)

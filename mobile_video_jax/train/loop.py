@@ -13,9 +13,12 @@ from jax.sharding import Mesh
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.flops import count_parameters
+from mobile_video_jax.core.storage import storage_path
+from mobile_video_jax.data.loader import load
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 from mobile_video_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, put_batch, replicated
 from mobile_video_jax.train.checkpoint import Checkpoints, abstract
+from mobile_video_jax.train.compiled_step import StoredStep
 from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.metrics import MetricsLog
 from mobile_video_jax.train.optimizer import make_optimizer
@@ -40,15 +43,17 @@ class Preempted(Exception):
     """SIGTERM came: the state is saved, and the same command goes on from there."""
 
 
-def train(stage: Stage, run: Path) -> dict[str, Any]:
+def train(stage: Stage, run: Path, executable: Path | None = None) -> dict[str, Any]:
     """Trains a stage in a run directory, from its newest checkpoint where there is one.
+
+    The step is compiled, or taken from a file that launch.compile left (see StoredStep).
 
     Returns step, loss, workdir and seconds. Raises TrainingDiverged, Preempted, and UserError for bad input.
     """
     started, timers = time.monotonic(), Timers()
     with timers.compilation():
         with timers("start"):
-            loop = _start(stage, run, timers)
+            loop = _start(stage, run, executable, timers)
         try:
             state, loss = loop.run()
         finally:
@@ -58,7 +63,7 @@ def train(stage: Stage, run: Path) -> dict[str, Any]:
     return summary | {"seconds": time.monotonic() - started, "goodput": timers.seconds}
 
 
-def _start(stage: Stage, run: Path, timers: Timers) -> "_Loop":
+def _start(stage: Stage, run: Path, executable: Path | None, timers: Timers) -> "_Loop":
     """Opens everything. Bad data and a missing starting point are found before anything is written."""
     config = stage.config
     mesh = make_mesh(config.mesh)
@@ -66,16 +71,17 @@ def _start(stage: Stage, run: Path, timers: Timers) -> "_Loop":
     if config.hang_seconds < 1:
         raise UserError(f"hang_seconds {config.hang_seconds}: use 1 or more")
     profile = StepProfile(config.profile, run / "profile")
-    batches, _ = iter(stage.train_batches()), stage.eval_batches()
+    stored = StoredStep.read(executable, stage, mesh) if executable else None
+    batches, _ = load(stage.train_batches(), config.loader_processes), stage.eval_batches()
     if config.init_from:
-        read_run(Path(config.init_from))
+        read_run(storage_path(config.init_from))
     check_run(run, config)
     wait_for_all("every process has checked the run directory")
     if is_first():
         open_run(run, config, stage.description())
         stage.start(run)
     wait_for_all("the run directory is there")
-    return _Loop(stage, run, mesh, batches, profile, timers)
+    return _Loop(stage, run, mesh, batches, stored, profile, timers)
 
 
 def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
@@ -88,7 +94,14 @@ class _Loop:
     """The state of one call of `train`: what is compiled, what runs on the device, what waits to be logged."""
 
     def __init__(
-        self, stage: Stage, run: Path, mesh: Mesh, batches: grain.DatasetIterator, profile: StepProfile, timers: Timers
+        self,
+        stage: Stage,
+        run: Path,
+        mesh: Mesh,
+        batches: grain.DatasetIterator,
+        stored: StoredStep | None,
+        profile: StepProfile,
+        timers: Timers,
     ):
         self.stage, self.config, self.run_folder, self.mesh = stage, stage.config, run, mesh
         self.batches, self.profile, self.timers = batches, profile, timers
@@ -97,6 +110,8 @@ class _Loop:
         shapes, shardings = state_shardings(stage, optimizer, mesh)
         self.state = self._initial_state(optimizer, shapes, shardings)
         self.step = make_step(stage, optimizer, mesh, shardings)
+        if stored:
+            self.step = stored.load(shapes, self.step)
         self.evaluate_batch = jax.jit(
             stage.evaluate_batch,
             in_shardings=(shardings.ema, batch_sharding(mesh), replicated(mesh)),
@@ -132,9 +147,10 @@ class _Loop:
     def close(self) -> None:
         """Waits until the checkpoints are on disk, and records what the time went into."""
         faulthandler.cancel_dump_traceback_later()
+        self.batches.close()
         self.profile.close()
         self.log.close()
-        with self.timers("save"):
+        with self.timers("save_wait"):
             self.checkpoints.close()
         if is_first():
             record_session(self.run_folder, (self.first_step, self.done), self.timers.seconds, self.mesh)

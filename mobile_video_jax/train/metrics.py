@@ -1,12 +1,13 @@
 """Metrics to WORKDIR/metrics.jsonl and to TensorBoard."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from mobile_video_jax.core.files import replacing
+from mobile_video_jax.core.files import append, filling, replacing
 
 NAME = "metrics.jsonl"
 
@@ -14,33 +15,32 @@ NAME = "metrics.jsonl"
 class MetricsLog:
     """Appends one JSON line a logged step. A resumed run drops the lines past the step that it resumes from.
 
-    Of several processes one writes, and all know the `last` values.
+    Of several processes one writes, and all know the `last` values. TensorBoard's files reach an object store on close.
     """
 
     def __init__(self, run: Path, *, resumed_step: int, write: bool = True):
-        path = run / NAME
+        self._path = run / NAME
         kept = [line for line in read_metrics(run) if line["step"] <= resumed_step]
         self.last: dict[str, Any] = kept[-1] if kept else {}
-        self._write = write
+        self._write, self._open = write, contextlib.ExitStack()
         if write:
-            with replacing(path) as temporary:
+            with replacing(self._path) as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            self._file = path.open("a", buffering=1)
-            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=resumed_step)
+            board = self._open.enter_context(filling(run / "tensorboard"))
+            self._board = SummaryWriter(str(board), purge_step=resumed_step)
+            self._open.callback(self._board.close)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Records the values of one step."""
         if not self._write:
             return
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        append(self._path, json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Flushes both."""
-        if self._write:
-            self._file.close()
-            self._board.close()
+        """Closes what TensorBoard reads."""
+        self._open.close()
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ NAME = "run.json"
 MAY_CHANGE = (
     *("steps", "log_every", "eval_every", "eval_batches", "sample_every", "sample_clips"),
     *("checkpoint_every", "keep_checkpoints", "profile", "hang_seconds"),
-    *("mesh", "loader_threads", "data", "init_from"),
+    *("mesh", "loader_threads", "loader_processes", "data", "init_from", "teacher"),
 )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from mobile_video_jax.core.files import append
 from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.train.progress import duration, say
 
@@ -24,8 +25,7 @@ def record_session(run: Path, steps: tuple[int, int], seconds: Mapping[str, floa
         "hardware": hardware(),
         "revision": git_revision(),
     }
-    with (run / NAME).open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    append(run / NAME, json.dumps(record) + "\n")
     total = sum(seconds.values())
     parts = [f"{kind} {value / total:.0%}" for kind, value in sorted(seconds.items(), key=lambda item: -item[1])]
     say(f"{duration(total)} for steps {steps[0]} to {steps[1]}: {', '.join(parts)}")

@@ -1,11 +1,13 @@
 """A profile of a few steps, for TensorBoard's or xprof's trace viewer."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import filling
 
 
 class StepProfile:
@@ -19,22 +21,20 @@ class StepProfile:
         if steps and not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
             raise UserError(f"--config.profile={steps} is not of the form FIRST-LAST, for example 10-12")
         self._first, self._last = (int(first), int(last)) if steps else (0, 0)
-        self._folder, self._running = folder, False
+        self._folder, self._trace = folder, contextlib.ExitStack()
 
     def before(self, step: int) -> None:
         """Starts the trace before its first step."""
         if step == self._first:
-            jax.profiler.start_trace(self._folder)
-            self._running = True
+            jax.profiler.start_trace(self._trace.enter_context(filling(self._folder)))
+            self._trace.callback(jax.profiler.stop_trace)
 
     def after(self, step: int, made: Any) -> None:
         """Ends the trace when the device has made the last step's result."""
-        if self._running and step == self._last:
+        if step == self._last:
             jax.block_until_ready(made)
             self.close()
 
     def close(self) -> None:
         """Ends a trace that still runs."""
-        if self._running:
-            jax.profiler.stop_trace()
-            self._running = False
+        self._trace.close()

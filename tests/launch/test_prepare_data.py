@@ -70,6 +70,10 @@ def test_help():
         (["--source={root}", "--out={root}/out"], "has no captions.jsonl: write a line"),
         (["--source={root}/videos", "--out={root}/out"], "read {root}/out.rejected.jsonl"),
         (["--source={root}", "--out={root}/out", "--clip=5x32x32"], "has no option clip; it has max_rejected, "),
+        (
+            ["--source={root}", "--out={root}/out", "--shard_megabytes=9"],
+            "--shard_megabytes is for Beam: give --runner",
+        ),
         (["--source=moving_shapes", "--out={root}/out", "--clip=5x32"], "clip '5x32' is not of the form"),
         (["--source=moving_shapes", "--out={root}/out", "--train=0"], "--train=0"),
         (["--source=moving_shapes", "--out={root}/out", "--test=0.5"], "--test=0.5 is no number of clips"),

@@ -1,10 +1,6 @@
 """The fused kernels of attention against plain operations."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,30 +9,9 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from mobile_video_jax.nn.attention import attend, xla_attend
-from mobile_video_jax.nn.attention_kernels import blocks, kernels, splash_attend
-from mobile_video_jax.parallel.mesh import AXES
-
-ROOT = Path(__file__).parents[2]
-SCRIPT = """
-import json
-import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import NamedSharding
-from mobile_video_jax.nn.attention import xla_attend
-from mobile_video_jax.nn.attention_kernels import CUT, CUT_BATCH
-from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
-from tests.nn.test_attention_kernels import interpreted, with_gradients
-
-mesh = make_mesh(MeshConfig(2, 2, 2))
-cut, batch = NamedSharding(mesh, CUT), NamedSharding(mesh, CUT_BATCH)
-qkv = [jax.random.normal(key, (4, n, 2, 64)) for key, n in zip(jax.random.split(jax.random.key(0), 3), (150, 77, 77))]
-mask = jnp.arange(77)[None, None] < jnp.array([77, 5, 40, 76])[:, None, None]
-expected = jax.jit(with_gradients(xla_attend))(*qkv, mask)
-run = jax.jit(with_gradients(interpreted), in_shardings=(cut, cut, cut, batch), out_shardings=cut)
-placed = [jax.device_put(x, cut) for x in qkv] + [jax.device_put(mask, batch)]
-errors = [float(np.abs(ours - theirs).max()) for ours, theirs in zip(run(*placed), expected)]
-text = run.lower(*placed).compile().as_text()
-print(json.dumps({"errors": errors, "moved": [name for name in ("all-gather", "all-to-all") if name in text]}))
-"""
+from mobile_video_jax.nn.attention_kernels import CUT, CUT_BATCH, blocks, kernels, splash_attend
+from mobile_video_jax.parallel.mesh import AXES, MeshConfig, make_mesh
+from tests.commands import call
 
 
 def interpreted(*args):
@@ -139,11 +114,24 @@ def test_on_the_cpu_of_a_tpu_host_attention_is_plain(monkeypatch):
     assert "splash_mha_fwd" in run.trace(*qkv, mask).lower(lowering_platforms=("tpu",)).as_text()
 
 
+def print_differences_on_a_mesh() -> None:
+    """What splash makes on eight devices beside plain operations on one, and which collectives it needs."""
+    mesh = make_mesh(MeshConfig(2, 2, 2))
+    cut, batch = NamedSharding(mesh, CUT), NamedSharding(mesh, CUT_BATCH)
+    qkv = [jax.random.normal(jax.random.key(i), (4, n, 2, 64)) for i, n in enumerate((150, 77, 77))]
+    mask = key_mask(77, (77, 5, 40, 76))
+    expected = jax.jit(with_gradients(xla_attend))(*qkv, mask)
+    run = jax.jit(with_gradients(interpreted), in_shardings=(cut, cut, cut, batch), out_shardings=cut)
+    placed = [jax.device_put(x, cut) for x in qkv] + [jax.device_put(mask, batch)]
+    errors = [float(np.abs(ours - theirs).max()) for ours, theirs in zip(run(*placed), expected, strict=True)]
+    text = run.lower(*placed).compile().as_text()
+    print(json.dumps({"errors": errors, "moved": [name for name in ("all-gather", "all-to-all") if name in text]}))
+
+
 def test_splash_on_a_mesh_equals_plain_operations_and_moves_nothing():
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout.splitlines()[-1])
+    done = call(print_differences_on_a_mesh, devices=8)
+    assert done.status == 0, done.err
+    report = json.loads(done.out.splitlines()[-1])
     assert max(report["errors"]) < 2e-5 and not report["moved"]
 
 

@@ -26,6 +26,7 @@ from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.vae.pixels import to_signed
 from tests import tiny
+from tests.data.videos import greys, write_captions, write_video
 
 SIZES = {"train": 40, "validation": 8, "test": 6}
 CLIP = ClipShape.parse(tiny.CLIP)
@@ -37,12 +38,22 @@ def encode(vae: Path, videos: Path, out: Path, **changes) -> dict:
     return encode_dataset(vae, videos, out, **options)
 
 
+def real_videos(folder: Path) -> Path:
+    """Videos of 4:3, 16:9 and 2.35:1, too small to take long."""
+    folder.mkdir()
+    names = [f"{i}.mp4" for i in range(9)]
+    for name, (height, width) in zip(names, [(48, 64), (36, 64), (34, 80)] * 3, strict=True):
+        write_video(folder / name, greys(12, height, width))
+    write_captions(folder, *names)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory) -> Path:
     """Every stage's output, in one folder."""
     root = tmp_path_factory.mktemp("chain")
     prepare("moving_shapes", root / "videos", world=World(counts=(1,)), clip=CLIP, sizes=SIZES)
-    prepare("sample_clips", root / "real")
+    prepare(str(real_videos(root / "sources")), root / "real", validation=0.3, test=0.3, min_frames=9)
     mixed = tiny.vae_config(root / "videos", mix_data=str(root / "real"), mix_share=0.25)
     train(VaeStage(mixed), root / "vae")
     encode(root / "vae", root / "videos", root / "latents")
@@ -90,7 +101,6 @@ def test_encoding_goes_on_where_it_stopped(chain, tmp_path):
 
 
 def test_videos_of_many_sizes_are_encoded_into_buckets(chain, tmp_path):
-    """The sample clips are 4:3, 16:9 and 2.35:1."""
     encode(chain / "vae", chain / "real", tmp_path / "latents", clips=["9x32x32", "5x32x64"], shard_records=3)
     shapes = [row["latents"].shape for split in SIZES for row in records(tmp_path / "latents", split)]
     assert set(shapes) == {(3, 4, 4, 6), (2, 4, 8, 6)}
@@ -185,7 +195,7 @@ def test_a_run_that_cannot_be_used_is_refused(chain, tmp_path, damage, message):
 
 
 def test_a_vae_is_no_transformer(chain):
-    with pytest.raises(UserError, match="is a run of stage 'vae', not 'dit'"):
+    with pytest.raises(UserError, match="is a run of stage 'vae', which holds no transformer"):
         Generator.load(chain / "vae")
 
 

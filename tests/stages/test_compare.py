@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from mobile_video_jax.stages.compare_report import write_comparison
 from mobile_video_jax.stages.evaluate_run import evaluated_runs
 from mobile_video_jax.stages.evaluation_folder import read_clip, read_evaluation, shown_names, write_clips
 from mobile_video_jax.train.run import write_run
+from tests.commands import run
 
 COUNT, ODD = 12, 9  # clips, and one that is far apart in the two runs
 PROTOCOL = {"data": "data/shapes", "data_digest": "d1", "split": "test", "clip": "3x16x16"}
@@ -70,11 +69,9 @@ def pair(tmp_path_factory) -> list[Path]:
 def written(pair, tmp_path_factory) -> tuple[Path, str]:
     """The folder that the command leaves, and what it prints."""
     out = tmp_path_factory.mktemp("compare") / "out"
-    command = [sys.executable, "-m", "launch.compare", "--runs", str(pair[0]), "--out", str(out), f"--runs={pair[1]}"]
-    root = Path(__file__).parents[2]
-    done = subprocess.run([*command, str(pair[0])], cwd=root, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    return out, done.stdout
+    done = run("launch.compare", "--runs", str(pair[0]), "--out", str(out), f"--runs={pair[1]}", str(pair[0]))
+    assert done.status == 0 and done.err == "", done.err
+    return out, done.out
 
 
 def test_differences_are_those_of_the_paired_bootstrap(pair):

@@ -233,7 +233,7 @@ def test_the_paper_s_plan_follows_from_shapes_alone():
     assert [after[key] for key in ("blocks", "heads", "cross_heads", "ffn")] == [20, 20, 20, 6144]
     assert abs(after["parameters"] / 0.9e9 - 1) < 0.08
     assert plan["chip_hours"]["v5p"] > 1
-    bad = command("launch.prune", "--plan-only", "--model=configs/dit.py:server", "--config.budget.flops=0.01")
+    bad = command("launch.prune", "--plan-only", "--model=configs/dit.py:server", "--config.budget.flops=0.001")
     assert bad.status == 2 and "out of reach: choose" in bad.err
     assert command("launch.prune", "--plan-only", "--model=configs/none.py:a").status == 2
 

@@ -20,6 +20,7 @@ from mobile_video_jax.stages.generate import Generator
 from mobile_video_jax.stages.vae import VaeStage, VaeTraining
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
+from mobile_video_jax.train.sessions import read_sessions
 from mobile_video_jax.vae.losses import VaeLossConfig
 from tests import tiny
 
@@ -87,17 +88,16 @@ def test_a_second_phase_starts_from_the_first_ones_weights(videos, base, tmp_pat
 
 def test_a_run_with_a_discriminator_and_vgg_resumes_exactly(videos, tmp_path):
     loss = VaeLossConfig(perceptual=0.1, adversarial=0.05, latent_consistency=1e-4)
-    short = dict(
-        steps=4, eval_every=4, checkpoint_every=2, optimizer=dataclasses.replace(tiny.OPTIMIZER, schedule="constant")
-    )
-    train(VaeStage(config(videos, loss=loss, **short)), tmp_path / "whole")
-    train(VaeStage(config(videos, loss=loss, **{**short, "steps": 2})), tmp_path / "parts")
-    train(VaeStage(config(videos, loss=loss, **short)), tmp_path / "parts")
-    whole, parts = (read_metrics(tmp_path / name) for name in ("whole", "parts"))
+    stage, run = VaeStage(config(videos, loss=loss, steps=4, eval_every=4, checkpoint_every=2)), tmp_path / "run"
+    train(stage, run)
+    whole = read_metrics(run)
+    shutil.rmtree(run / "checkpoints" / "4")  # as if it had not come to the last save
+    train(stage, run)
     for name in ("loss", "discriminator", "adversarial", "perceptual", "latent_consistency"):
-        assert [line[name] for line in whole] == [line[name] for line in parts]
+        assert [line[name] for line in whole] == [line[name] for line in read_metrics(run)]
+    assert [session["steps"] for session in read_sessions(run)] == [[0, 4], [2, 4]]
     # What a run leaves for use is the VAE alone.
-    assert set(VaeBundle.load(tmp_path / "whole").params) == {"encoder", "decoder"}
+    assert set(VaeBundle.load(run).params) == {"encoder", "decoder"}
 
 
 def test_a_decoder_without_its_encoders_run_is_refused(videos, base, tmp_path):

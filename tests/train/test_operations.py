@@ -1,8 +1,7 @@
 """What a run tells of itself: where its time went, a trace of some steps, and where it hangs."""
 
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,21 +15,19 @@ from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.train.sessions import read_sessions
 from mobile_video_jax.train.timers import Timers
 from tests import tiny
+from tests.commands import call, start
 
-HANG = """
-import sys, time
-from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.train.loop import train
-from tests import tiny
 
 class Hanging(DitStage):
     sample_every = 1
+
     def sample(self, *_):
         time.sleep(2.5)
         return {}
 
-train(Hanging(tiny.dit_config(sys.argv[1], steps=1, hang_seconds=1)), __import__("pathlib").Path(sys.argv[2]))
-"""
+
+def train_and_hang(latents: Path, run: Path) -> None:
+    train(Hanging(tiny.dit_config(latents, steps=1, hang_seconds=1)), run)
 
 
 def test_time_within_a_block_counts_for_the_innermost():
@@ -86,30 +83,15 @@ def test_operations_that_cannot_be_are_refused_before_anything_is_written(latent
 
 
 def test_a_step_that_hangs_tells_where(latents, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", HANG, latents, tmp_path / "run"], capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Timeout (0:00:01)!" in done.stderr and "in sample" in done.stderr
+    done = call(train_and_hang, latents, tmp_path / "run", devices=1)
+    assert done.status == 0, done.err
+    assert "Timeout (0:00:01)!" in done.err and "in sample" in done.err
 
 
 @pytest.mark.parametrize("environment", [{}, {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "two"}])
-def test_without_a_job_there_is_nothing_to_join(monkeypatch, tmp_path, environment):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "launch.train",
-            "--config=configs/dit.py:tiny",
-            f"--workdir={tmp_path}",
-            "--distributed",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 2
-    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+def test_without_a_job_there_is_nothing_to_join(tmp_path, environment):
+    arguments = ["launch.train", "--config=configs/dit.py:tiny", f"--workdir={tmp_path}", "--distributed"]
+    done = start(*arguments, devices=1, environment=environment).finish()
+    assert done.status == 2
+    [line] = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert "or set JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID" in line

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +10,17 @@ import pytest
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.train.sessions import read_sessions
 from tests import tiny
+from tests.commands import Started
 from tests.train.jobs import finish_job, start_job
 from tests.train.test_resume import command, losses, wait_for_step
 
 STEPS = 30
 
 
-def start(latents: Path, run: Path, processes: int, devices: int = 1, **mesh: int) -> list[subprocess.Popen]:
+def start(latents: Path, run: Path, processes: int, devices: int = 1, **mesh: int) -> list[Started]:
     """A job that trains; one process of one device is no job but a plain run."""
-    optimizer = {"optimizer.name": "adamw", "optimizer.learning_rate": 1e-3}
-    _, _, *arguments = command(
-        latents, run, steps=STEPS, **optimizer, **{f"mesh.{axis}": n for axis, n in mesh.items()}
-    )
+    training = {"steps": STEPS, "eval_every": STEPS, "optimizer.name": "adamw", "optimizer.learning_rate": 1e-3}
+    arguments = command(latents, run, **training, **{f"mesh.{axis}": n for axis, n in mesh.items()})
     return start_job(arguments, processes=processes, devices=devices, join=processes > 1)
 
 
@@ -43,21 +41,21 @@ def test_a_run_survives_a_kill_and_a_preemption_on_other_process_counts_and_mesh
     run = tmp_path / "run"
     job = start(data, run, 2, data=2)
     wait_for_step(job[0], run, 5)
-    job[1].send_signal(signal.SIGKILL)
+    job[1].signal(signal.SIGKILL)
     (left, _, err), (killed, _, _) = finish_job(job)
     assert left not in (0, None) and killed == -signal.SIGKILL
     assert "another has gone" in err or "another task died" in err
 
     job = start(data, run, 4, data=2, fsdp=2)
     wait_for_step(job[0], run, len(losses(run)) + 1)
-    job[3].send_signal(signal.SIGTERM)
+    job[3].signal(signal.SIGTERM)
     ended = finish_job(job)
     assert [status for status, _, _ in ended] == [143] * 4
     assert all("the same command goes on" in err for _, _, err in ended)
 
     first, second = finish_job(start(data, run, 2, 2, fsdp=2, tensor=2))
-    assert first[0] == second[0] == 0 and not second[1].strip().endswith("}")
-    assert json.loads(first[1].splitlines()[-1])["step"] == STEPS
+    assert first.status == second.status == 0 and not second.out.strip().endswith("}")
+    assert json.loads(first.out.splitlines()[-1])["step"] == STEPS
     assert [line["step"] for line in read_metrics(run)] == list(range(1, STEPS + 1))
     np.testing.assert_allclose(losses(run), unbroken, rtol=1e-4)
     # The first job may have been ended by JAX before it could record itself.

@@ -1,11 +1,8 @@
 """Kills, signals and changed device counts, on real processes."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,8 +11,8 @@ import pytest
 
 from mobile_video_jax.train.metrics import read_metrics
 from tests import tiny
+from tests.commands import Started, start
 
-ROOT = Path(__file__).parents[2]
 OVERRIDES = {
     **{"clip": tiny.CLIP, "compression": tiny.COMPRESSION, "text_tokens": 12, "batch_size": 8},
     **{"steps": 12, "log_every": 1, "eval_every": 6, "eval_batches": 1, "checkpoint_every": 4},
@@ -26,31 +23,22 @@ OVERRIDES = {
 def command(data: Path, run: Path, **overrides) -> list[str]:
     keys = {**OVERRIDES, "data": data, **overrides}
     config = [f"--config.{key}={value}" for key, value in keys.items()]
-    return [sys.executable, "-m", "launch.train", "--config=configs/dit.py:tiny", f"--workdir={run}", *config]
-
-
-def start(arguments: list[str], *, devices: int = 1) -> subprocess.Popen:
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(
-        arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return ["launch.train", "--config=configs/dit.py:tiny", f"--workdir={run}", *config]
 
 
 def finish(arguments: list[str], *, devices: int = 1) -> dict:
-    process = start(arguments, devices=devices)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    status, out, err = start(*arguments, devices=devices).finish()
+    assert status == 0, err
     return json.loads(out.splitlines()[-1])
 
 
-def wait_for_step(process: subprocess.Popen, run: Path, step: int) -> None:
+def wait_for_step(process: Started, run: Path, step: int) -> None:
     deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.process.is_alive():
         if any(line["step"] >= step for line in read_metrics(run)):
             return
         time.sleep(0.01)
-    raise AssertionError(f"step {step} never came: {process.communicate()}")
+    raise AssertionError(f"step {step} never came: {process.finish(0)}")
 
 
 def losses(run: Path) -> list[float]:
@@ -71,21 +59,21 @@ def unbroken(data, tmp_path_factory) -> list[float]:
 
 
 def test_kill_9_and_start_again_gives_the_same_losses_to_the_bit(data, unbroken, tmp_path):
-    process = start(command(data, tmp_path / "run"))
+    process = start(*command(data, tmp_path / "run"), devices=1)
     wait_for_step(process, tmp_path / "run", 6)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.signal(signal.SIGKILL)
+    process.finish()
     assert len(losses(tmp_path / "run")) < 12
     finish(command(data, tmp_path / "run"))
     assert losses(tmp_path / "run") == unbroken
 
 
 def test_sigterm_saves_and_leaves_and_the_run_goes_on(data, unbroken, tmp_path):
-    process = start(command(data, tmp_path / "run", checkpoint_every=1000, steps=100_000))
+    process = start(*command(data, tmp_path / "run", checkpoint_every=1000, steps=100_000), devices=1)
     wait_for_step(process, tmp_path / "run", 3)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 143 and "the same command goes on" in err
+    process.signal(signal.SIGTERM)
+    status, _, err = process.finish(120)
+    assert status == 143 and "the same command goes on" in err
     [saved] = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]
     assert saved == read_metrics(tmp_path / "run")[-1]["step"] >= 3
 
