@@ -26,7 +26,7 @@ SHARE = 10
 def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     """The config of a variant. Raises UserError for an unknown one."""
     if variant == "tiny":
-        return to_config_dict(_like("tiny", "tiny", steps=200))
+        return to_config_dict(_like("tiny", "tiny", steps=300))
     if variant == "mobile":
         return to_config_dict(_like("mobile", "server"))
     raise UserError(f"variant '{variant}' is unknown: use one of tiny, mobile")

@@ -64,12 +64,12 @@ class PruningStudy:
 
 
 def cells(study: PruningStudy) -> dict[str, tuple[str, int]]:
-    """The cells by name: first every seed's teacher, then the arms. Raises UserError for an unknown arm."""
+    """The cells by name, seed after seed: its teacher, then the arms. Raises UserError for an unknown arm."""
     for arm in study.arms:
         if arm not in ARMS:
             raise UserError(f"arm '{arm}' is unknown: choose from {', '.join(ARMS)}")
-    points = itertools.product((TEACHER, *study.arms), study.seeds)
-    return {f"{arm}-seed{seed}": (arm, seed) for arm, seed in points}
+    points = itertools.product(study.seeds, (TEACHER, *study.arms))
+    return {f"{arm}-seed{seed}": (arm, seed) for seed, arm in points}
 
 
 def run_pruning_study(study: PruningStudy, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:

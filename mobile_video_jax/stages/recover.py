@@ -101,7 +101,7 @@ class RecoverStage(DitStage):
         """The student of `init_from` and its teacher; what no run is named for is drawn at random."""
         cfg = self.config
         runs = {"student": cfg.init_from, "teacher": cfg.teacher}
-        return {part: restore_model(storage_path(run), target[part]) for part, run in runs.items() if run}
+        return {part: restore_model(storage_path(run), target[part]) for part, run in runs.items() if run and part in target}
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
         cfg, asked = self.config, self.noised(batch, rng)

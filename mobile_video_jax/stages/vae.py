@@ -99,9 +99,10 @@ class VaeStage:
     def given(self, target: Params) -> Params:
         """The encoder, and without `freeze_encoder` the decoder, of `init_from`; VGG's weights."""
         given = {"vgg": load_vgg(self.config.vgg_stages)} if "vgg" in target else {}
-        if source := self._source():
-            parts = ("encoder",) if self.config.freeze_encoder else ("encoder", "decoder")
-            given |= restore_model(source, {part: target[part] for part in parts})
+        parts = ("encoder",) if self.config.freeze_encoder else ("encoder", "decoder")
+        wanted = {part: target[part] for part in parts if part in target}
+        if wanted and (source := self._source()):
+            given |= restore_model(source, wanted)
         return given
 
     def _source(self) -> Path | None:

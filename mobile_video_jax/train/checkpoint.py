@@ -18,9 +18,13 @@ FOLDER = "checkpoints"
 
 
 class Checkpoints:
-    """The checkpoints of one run, RUN/checkpoints/STEP/{model,state,data}; saving runs beside training."""
+    """The checkpoints of one run, RUN/checkpoints/STEP/{model,state,data}; saving runs beside training.
 
-    def __init__(self, run: Path, *, keep: int):
+    Parts of the parameters in `frozen` are left out: they are what they were given as.
+    """
+
+    def __init__(self, run: Path, *, keep: int, frozen: frozenset[str] = frozenset()):
+        self._frozen = frozen
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         self._folder = run.absolute() / FOLDER
         self._manager = ocp.CheckpointManager(self._folder, options=options)
@@ -32,7 +36,7 @@ class Checkpoints:
 
     def save(self, state: TrainState, data_state: Any) -> None:
         """Starts saving the state and the iterator's JSON-able position; returns before it is on disk."""
-        rest = {"step": state.step, "params": state.params, "opt_state": state.opt_state}
+        rest = {"step": state.step, "params": self._trained(state.params), "opt_state": state.opt_state}
         items = ocp.args.Composite(
             model=ocp.args.StandardSave(state.ema),
             state=ocp.args.StandardSave(rest),
@@ -42,10 +46,10 @@ class Checkpoints:
             self._manager.save(int(state.step), args=items)
 
     def restore(self, shapes: TrainState, shardings: TrainState) -> tuple[TrainState, Any]:
-        """The newest state, laid out as `shardings` say (any device count), and the data position."""
+        """The newest state without frozen parts, laid out as `shardings` say, and the data position."""
         step = self.latest
         target = jax.tree.map(abstract, shapes, shardings)
-        rest = {"step": target.step, "params": target.params, "opt_state": target.opt_state}
+        rest = {"step": target.step, "params": self._trained(target.params), "opt_state": target.opt_state}
         try:
             restored = self._manager.restore(
                 step,
@@ -58,6 +62,9 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
             raise damaged(self._folder / str(step), error) from error
         return TrainState(ema=restored["model"], **restored["state"]), restored["data"]
+
+    def _trained(self, params: Any) -> Any:
+        return {part: tree for part, tree in params.items() if part not in self._frozen}
 
     def close(self) -> None:
         """Waits until everything is on disk."""

@@ -1,5 +1,6 @@
 """The one training loop."""
 
+import dataclasses
 import faulthandler
 import math
 import time
@@ -27,7 +28,7 @@ from mobile_video_jax.train.progress import Progress, duration, say
 from mobile_video_jax.train.run import check_run, open_run, read_run
 from mobile_video_jax.train.sessions import record_session
 from mobile_video_jax.train.stage import Stage
-from mobile_video_jax.train.state import TrainState, create_state, state_shardings
+from mobile_video_jax.train.state import TrainState, create_state, frozen_parts, state_shardings
 from mobile_video_jax.train.step import make_step
 from mobile_video_jax.train.step_profile import StepProfile
 from mobile_video_jax.train.timers import Timers
@@ -105,7 +106,7 @@ class _Loop:
     ):
         self.stage, self.config, self.run_folder, self.mesh = stage, stage.config, run, mesh
         self.batches, self.profile, self.timers = batches, profile, timers
-        self.checkpoints = Checkpoints(run, keep=self.config.keep_checkpoints)
+        self.checkpoints = Checkpoints(run, keep=self.config.keep_checkpoints, frozen=stage.frozen)
         optimizer = make_optimizer(self.config.optimizer, self.config.steps)
         shapes, shardings = state_shardings(stage, optimizer, mesh)
         self.state = self._initial_state(optimizer, shapes, shardings)
@@ -130,13 +131,13 @@ class _Loop:
             f"{self.config.stage}: {count_parameters(shapes.params) / 1e6:.2f} M parameters, {cost.tokens} tokens and "
             f"{cost.flops / 1e9:.1f} GFLOP a step, mesh {dict(self.mesh.shape)}"
         )
-        if self.checkpoints.latest is not None:
-            state, position = self.checkpoints.restore(shapes, shardings)
-            self.batches.set_state(position)
-            say(f"{self.config.stage}: goes on from step {int(state.step)}")
-            return state
-        given = self.stage.given(jax.tree.map(abstract, shapes.params, shardings.params))
-        return create_state(self.stage, optimizer, jax.random.key(self.config.seed), shardings, given)
+        rng, target = jax.random.key(self.config.seed), jax.tree.map(abstract, shapes.params, shardings.params)
+        if self.checkpoints.latest is None:
+            return create_state(self.stage, optimizer, rng, shardings, self.stage.given(target))
+        state, position = self.checkpoints.restore(shapes, shardings)
+        self.batches.set_state(position)
+        say(f"{self.config.stage}: goes on from step {int(state.step)}")
+        return dataclasses.replace(state, params=state.params | frozen_parts(self.stage, rng, shardings.params, target))
 
     def run(self) -> tuple[TrainState, float]:
         """Steps until the end; returns the last state and loss."""

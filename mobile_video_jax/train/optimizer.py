@@ -1,5 +1,6 @@
 """Optimizers by name."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -8,6 +9,18 @@ from optax.contrib import MuonDimensionNumbers, muon
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.train.config import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class PlayersOptimizerConfig(OptimizerConfig):
+    """The optimizer of the part "generator", and that of the other parts, which train against it.
+
+    The generator is updated at every `generator_every`-th step, the others at each. Both have their own schedule,
+    moments and clipping; accumulation and averaging are the generator's.
+    """
+
+    generator_every: int = 1
+    opponent: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
 
 
 def learning_rate(config: OptimizerConfig, steps: int, peak: float) -> optax.Schedule:
@@ -25,7 +38,26 @@ def learning_rate(config: OptimizerConfig, steps: int, peak: float) -> optax.Sch
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Gradient clipping by global norm, then AdamW or Muon. Weight decay acts on kernels alone."""
+    """Gradient clipping by global norm, then AdamW or Muon; of two players one each. Kernels alone decay."""
+    if isinstance(config, PlayersOptimizerConfig):
+        return _players_optimizer(config, steps)
+    return _one_optimizer(config, steps)
+
+
+def _players_optimizer(config: PlayersOptimizerConfig, steps: int) -> optax.GradientTransformation:
+    every = config.generator_every
+    if every < 1:
+        raise UserError(f"optimizer.generator_every must be 1 or more, not {every}")
+    generator = _one_optimizer(config, steps // every)
+    if every > 1:
+        # Between its updates the moments and the schedule stay as they are.
+        generator = optax.transforms.conditionally_mask(generator, lambda step: (step + 1) % every == 0)
+    players = {"generator": generator, "opponent": _one_optimizer(config.opponent, steps)}
+    player = lambda parts: {part: "generator" if part == "generator" else "opponent" for part in parts}
+    return optax.partition(players, player)
+
+
+def _one_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     rate = learning_rate(config, steps, config.learning_rate)
     if config.name == "adamw":
         update = optax.adamw(

@@ -68,3 +68,16 @@ def create_state(
         return new_state(stage, nn.unbox(stage.init(key)) | given, optimizer)
 
     return jax.jit(create, out_shardings=shardings)(rng, given)
+
+
+def frozen_parts(stage: Stage, rng: Rng, shardings: Tree, target: Tree) -> Tree:
+    """The parts that are not trained, as they were when the run began: given, or drawn from the same key."""
+    names = stage.frozen & target.keys()
+    given = stage.given({part: target[part] for part in names}) if names else {}
+    if missing := names - given.keys():
+        draw = jax.jit(
+            lambda key: {part: nn.unbox(stage.init(key))[part] for part in missing},
+            out_shardings={part: shardings[part] for part in missing},
+        )
+        given = given | draw(rng)
+    return given

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from configs import ablate as studies
+from configs import dit
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.features import velocity_and_features
@@ -19,8 +21,17 @@ from mobile_video_jax.prune.plan import Ratios
 from mobile_video_jax.stages import prune as pruning
 from mobile_video_jax.stages.ablate_pruning import PruningStudy, cells, plan_pruning
 from mobile_video_jax.stages.ablate_pruning_report import write_pruning_study
+from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.stages.prune import prune
-from mobile_video_jax.stages.prune_plan import Budget, PruneConfig
+from mobile_video_jax.stages.prune_plan import (
+    Budget,
+    PruneConfig,
+    costs_of,
+    make_plan,
+    planned_shapes,
+    scoring_flops,
+    sizes_of,
+)
 from mobile_video_jax.stages.prune_report import write_prune_report
 from mobile_video_jax.stages.recover import RecoverStage, RecoverTraining, from_pruned, same_size
 from mobile_video_jax.stages.registry import build_stage
@@ -227,15 +238,20 @@ def test_blocks_are_spread_over_the_teachers_where_no_map_is_given(data):
 
 
 def test_the_paper_s_plan_follows_from_shapes_alone():
-    found = command("launch.prune", "--plan-only", "--model=configs/dit.py:server")
+    server = DitStage(from_mapping(DitTraining, dit.get_config("server").to_dict()))
+    plan = make_plan(PruneConfig(), server)
+    shapes = planned_shapes(plan)
+    assert sizes_of(shapes) == {"blocks": 20, "heads": 20, "cross_heads": 20, "ffn": 6144}
+    assert abs(costs_of(plan, shapes)["parameters"] / 0.9e9 - 1) < 0.08
+    assert scoring_flops(PruneConfig(), plan) > 1e19
+
+
+def test_a_plan_is_printed_for_a_config():
+    found = command("launch.prune", "--plan-only", "--model=configs/dit.py:tiny", "--config=configs/prune.py:tiny")
     plan = json.loads(found.out.splitlines()[-1])
-    after = plan["after"]
-    assert [after[key] for key in ("blocks", "heads", "cross_heads", "ffn")] == [20, 20, 20, 6144]
-    assert abs(after["parameters"] / 0.9e9 - 1) < 0.08
-    assert plan["chip_hours"]["v5p"] > 1
-    bad = command("launch.prune", "--plan-only", "--model=configs/dit.py:server", "--config.budget.flops=0.001")
-    assert bad.status == 2 and "out of reach: choose" in bad.err
-    assert command("launch.prune", "--plan-only", "--model=configs/none.py:a").status == 2
+    assert plan["after"]["parameters"] == plan["limits"]["parameters"] and set(plan["chip_hours"]) >= {"v5p", "v6e"}
+    bad = command("launch.prune", "--plan-only", "--model=configs/none.py:a")
+    assert bad.status == 2 and "names no config" in bad.err
 
 
 def test_the_study_s_cells_budgets_and_table(tmp_path):
@@ -243,9 +259,10 @@ def test_the_study_s_cells_budgets_and_table(tmp_path):
     assert len(cells(study)) == 24
     with pytest.raises(UserError, match="arm 'best' is unknown"):
         cells(dataclasses.replace(study, arms=("best",)))
-    rows = {row["name"]: row for row in plan_pruning(dataclasses.replace(study, seeds=(0,)))}
-    assert rows["tri-level-seed0"]["score_flops"] > 0 == rows["random-seed0"]["score_flops"]
-    assert rows["scratch-seed0"]["train_flops"] < rows["teacher-seed0"]["train_flops"]
+    planned = dataclasses.replace(study, seeds=(0,), arms=("random", "head"))
+    rows = {row["name"]: row for row in plan_pruning(planned)}
+    assert rows["head-seed0"]["score_flops"] > 0 == rows["random-seed0"]["score_flops"]
+    assert rows["random-seed0"]["train_flops"] < rows["head-seed0"]["train_flops"]  # heads alone cannot shrink as far
     results = [_cell("teacher", seed, plain=0.9) for seed in (0, 1)]
     results += [_cell("block", seed, kd=0.8 + 0.1 * seed, plain=0.45) for seed in (0, 1)]
     assert write_pruning_study("pruning", study, results, tmp_path)["best"] == "block kd"
@@ -263,3 +280,15 @@ def _cell(arm: str, seed: int, **right: float) -> dict:
         for name, value in right.items()
     }
     return {"arm": arm, "seed": seed, "trained": judged}
+
+
+def test_a_stopped_recovery_goes_on_to_the_bit_without_a_copy_of_the_teacher(pruned, data, tmp_path):
+    config = recovery(pruned[1], data, steps=4, checkpoint_every=2, eval_every=4)
+    train(RecoverStage(config), tmp_path / "whole")
+    kept = tmp_path / "whole" / "checkpoints" / "2" / "state"
+    assert "teacher" not in (kept / "_METADATA").read_text() and "student" in (kept / "_METADATA").read_text()
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "4")
+    train(RecoverStage(config), tmp_path / "stopped")
+    losses = [[line["loss"] for line in read_metrics(tmp_path / name)] for name in ("whole", "stopped")]
+    assert losses[0] == losses[1] and len(losses[0]) == 4
