@@ -16,6 +16,7 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.features import velocity_and_features
 from mobile_video_jax.nn.module import apply
+from mobile_video_jax.parallel.mesh import MeshConfig
 from mobile_video_jax.prune.kd import KdWeights, kd_loss
 from mobile_video_jax.prune.plan import Ratios
 from mobile_video_jax.stages import prune as pruning
@@ -41,6 +42,7 @@ from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.vae.latent_stats import LatentStats
 from tests import tiny
+from tests.commands import call
 from tests.commands import run as command
 from tests.nets import normal, randomly
 
@@ -282,7 +284,7 @@ def _cell(arm: str, seed: int, **right: float) -> dict:
     return {"arm": arm, "seed": seed, "trained": judged}
 
 
-def test_a_stopped_recovery_goes_on_to_the_bit_without_a_copy_of_the_teacher(pruned, data, tmp_path):
+def test_a_stopped_recovery_goes_on_to_the_bit_without_a_copy_of_the_teacher_and_on_a_mesh(pruned, data, tmp_path):
     config = recovery(pruned[1], data, steps=4, checkpoint_every=2, eval_every=4)
     train(RecoverStage(config), tmp_path / "whole")
     kept = tmp_path / "whole" / "checkpoints" / "2" / "state"
@@ -292,3 +294,13 @@ def test_a_stopped_recovery_goes_on_to_the_bit_without_a_copy_of_the_teacher(pru
     train(RecoverStage(config), tmp_path / "stopped")
     losses = [[line["loss"] for line in read_metrics(tmp_path / name)] for name in ("whole", "stopped")]
     assert losses[0] == losses[1] and len(losses[0]) == 4
+    done = call(recover_on_a_mesh, pruned[1], data, tmp_path / "mesh", devices=8)
+    assert done.status == 0, done.err
+    on_mesh = [line["loss"] for line in read_metrics(tmp_path / "mesh")]
+    np.testing.assert_allclose(on_mesh, losses[0], rtol=1e-4)
+
+
+def recover_on_a_mesh(pruned: Path, data: Path, out: Path) -> None:
+    """The same on eight devices, which cut student and teacher alike."""
+    mesh = MeshConfig(data=2, fsdp=2, tensor=2)
+    train(RecoverStage(recovery(pruned, data, steps=4, checkpoint_every=4, eval_every=4, mesh=mesh)), out)
