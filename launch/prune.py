@@ -20,6 +20,7 @@ from ml_collections import config_flags
 from launch import cli
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.storage import local_path, storage_path
 from mobile_video_jax.parallel.topology import CHIPS
 from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.stages.prune import prune
@@ -42,8 +43,8 @@ def main() -> None:
         return print_plan(config)
     if not (MODEL.value and OUT.value):
         raise UserError("name the transformer with --model=RUN and a new folder with --out=DIR")
-    started, out = time.monotonic(), Path(OUT.value)
-    pruned = prune(config, Path(MODEL.value), DATA.value, out, fsdp=FSDP.value)
+    started, out = time.monotonic(), local_path(OUT.value)
+    pruned = prune(config, storage_path(MODEL.value), DATA.value, out, fsdp=FSDP.value)
     numbers = write_prune_report(pruned, out, time.monotonic() - started)
     print(_table({name: numbers["models"][name] for name in ("before", pruned.chosen)}))
     kept = numbers["models"][pruned.chosen]
@@ -55,7 +56,7 @@ def print_plan(config: PruneConfig) -> None:
     if not MODEL.value:
         raise UserError("say what to plan for with --model=RUN or --model=configs/dit.py:VARIANT")
     is_config = Path(MODEL.value.partition(":")[0]).suffix == ".py"
-    plan = make_plan(config, _stage_of(MODEL.value) if is_config else read_transformer(Path(MODEL.value)))
+    plan = make_plan(config, _stage_of(MODEL.value) if is_config else read_transformer(storage_path(MODEL.value)))
     models = {"before": plan.space.units.shapes, "after": planned_shapes(plan)}
     found = {name: sizes_of(shapes) | costs_of(plan, shapes) for name, shapes in models.items()}
     flops = scoring_flops(config, plan)

@@ -1,0 +1,92 @@
+"""The phone's forms equal the mirrors."""
+
+import numpy as np
+import pytest
+import torch
+
+from export.form import FORMS, Form
+from export.phone_dit import PhoneDit
+from export.phone_layers import rms_normalize
+from export.phone_vae import PhoneDecoder
+from export.tiled_ffn import TiledFfn
+from export.torch_dit import Dit, time_features
+from export.torch_vae import Decoder
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.nn.norm import EPS
+from mobile_video_jax.vae.config import VaeConfig
+from tests.dit.test_model import inputs
+from tests.export.test_torch_dit import EQUAL, LATENTS, PRUNED, TEXT_WIDTH
+from tests.export.test_torch_vae import OMNI, PLAIN
+
+torch.manual_seed(0)
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+def randomised(module: torch.nn.Module) -> torch.nn.Module:
+    generator = torch.Generator().manual_seed(0)
+    for values in module.parameters():
+        torch.nn.init.normal_(values, std=0.3, generator=generator)
+    return module.requires_grad_(False)
+
+
+def phone_inputs(dit: Dit, batch: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The first clip's latents, time features, text states and mask in the phone's layout."""
+    x, t, text, mask = batch
+    flat = x[:1].flatten(1, 3).transpose(1, 2)[:, :, None]
+    features = time_features(t[:1], dit.time_in.in_features)[:, :, None, None]
+    return [flat, features, text[:1].transpose(1, 2)[:, :, None], mask[:1, None, None].float()]
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("config", [PRUNED, EQUAL], ids=["pruned", "without pooled text"])
+def test_the_transformer_whole_and_in_chunks(config: DitConfig, form: Form):
+    dit = randomised(Dit(config, LATENTS, TEXT_WIDTH))
+    batch = [torch.tensor(np.asarray(array)) for array in inputs()]
+    expected = dit(*batch)[:1].flatten(1, 3).transpose(1, 2)[:, :, None]
+    given = phone_inputs(dit, batch)
+    close(PhoneDit(dit, [1, 1], form=form)(*given), expected)
+    first, second = (PhoneDit(dit, [2, 3], i, i + 1, form) for i in range(2))
+    passed = dict(zip(first.outputs, first(*given), strict=True)) | {"text_mask": given[3]}
+    close(second(*(passed[name] for name in second.inputs)), expected)
+
+
+@pytest.mark.parametrize("config", [OMNI, PLAIN], ids=["temporal attention", "two attentions"])
+def test_the_decoder_chunk_by_chunk(config: VaeConfig):
+    decoder = randomised(Decoder(config))
+    z = torch.randn(1, 3, 2, 3, 4)
+    frames = z[0].movedim(-1, 1)
+    first, rest = (PhoneDecoder(decoder, (2, 3), starts=starts) for starts in (True, False))
+    video, *past = first(frames[:1])
+    assert [tuple(values.shape) for values in past] == list(first.kept.values())
+    more, *past = rest(frames[1:], *past)
+    expected, kept = decoder(z)
+    close(torch.cat([video, more]), expected[0].movedim(-1, 1))
+    close(past[-1], kept[list(first.kept)[-1]][0].movedim(-1, 1))
+
+
+def test_normalisation_holds_at_the_ends_of_half_precision():
+    x = torch.randn(1, 64, 1, 5) * torch.tensor([0.0, 0.01, 1.0, 400.0, 4e3])
+    close(rms_normalize(x), x / torch.sqrt((x * x).mean(1, keepdim=True) + EPS))
+    half = rms_normalize(x.half()).float()
+    assert (half - rms_normalize(x)).abs().max() < 4e-3
+    assert half[..., 0].abs().max() == 0
+
+
+@pytest.mark.parametrize("tiles", [1, 2, 3, 8])
+def test_tiles_add_up_to_the_feed_forward_network(tiles):
+    up, down = torch.nn.Linear(12, 20), torch.nn.Linear(20, 12)
+    ffn, x = TiledFfn(up, down, tiles).requires_grad_(False), torch.randn(1, 12, 1, 7)
+    rows = x[0, :, 0].T
+    expected = down(torch.nn.functional.gelu(up(rows), approximate="tanh")).detach()
+    close(ffn(x)[0, :, 0].T, expected)
+    largest = max(conv.weight[:, :, 0, 0].numel() for conv in ffn.down)
+    assert largest == 12 * -(-20 // tiles) and len(ffn.up) == len(ffn.up[0]) == tiles
+
+
+def test_more_tiles_than_features_are_refused():
+    with pytest.raises(UserError, match="an FFN of 12 to 20 cannot have 13 tiles"):
+        TiledFfn(torch.nn.Linear(12, 20), torch.nn.Linear(20, 12), 13)
