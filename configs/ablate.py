@@ -1,4 +1,5 @@
-"""Studies: of the VAE, which compression and which loss; of the transformer, which way of pruning.
+"""Studies: of the VAE, which compression and which loss; of the transformer, which way of pruning and of
+step distillation.
 
 python -m launch.ablate --study=compression --out=studies/compression
 
@@ -12,6 +13,11 @@ seeds, 71 such hours, shared by --workers.
 without, and trains one of that size from nothing: 24 cells, three seeds, at most two hours on two cores;
 `pruning_quick`, one seed of the arms that decide, at most half an hour; `pruning_gpu`, the small transformer on an
 accelerator.
+
+`distillation` teaches the pruned and recovered transformer to draw in four unguided steps: by distillation alone,
+against a discriminator with a convolutional head or one of transformer blocks, and by distribution matching. 24 cells,
+three seeds, at most two hours on two cores; `distillation_quick`, one seed without distribution matching, at most half
+an hour; `distillation_gpu` on an accelerator.
 """
 
 import dataclasses
@@ -20,16 +26,19 @@ from typing import Any
 
 import ml_collections
 
-from configs import demo, dit, prune, recover, vae
+from configs import demo, distill, dit, prune, recover, vae
 from mobile_video_jax.core.config import from_mapping, to_config_dict
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.shape_world import World
 from mobile_video_jax.stages.ablate import StudyConfig
+from mobile_video_jax.stages.ablate_distillation import DistillationStudy
 from mobile_video_jax.stages.ablate_pruning import PruningStudy
+from mobile_video_jax.stages.distill import DistillTraining
 from mobile_video_jax.stages.dit import DitTraining
 from mobile_video_jax.stages.generate import SampleConfig
 from mobile_video_jax.stages.prune_plan import PruneConfig
 from mobile_video_jax.stages.recover import RecoverTraining
+from mobile_video_jax.stages.study_chain import ChainStudy
 from mobile_video_jax.stages.vae import VaeTraining
 
 
@@ -80,6 +89,10 @@ def _recover(variant: str, **changes: Any) -> RecoverTraining:
     return dataclasses.replace(from_mapping(RecoverTraining, recover.get_config(variant).to_dict()), **changes)
 
 
+def _distill(variant: str) -> DistillTraining:
+    return from_mapping(DistillTraining, distill.get_config(variant).to_dict())
+
+
 def _pruning() -> PruningStudy:
     return PruningStudy(
         vae=_vae("tiny_t4_s8_c16"),
@@ -109,7 +122,21 @@ def _pruning_gpu() -> PruningStudy:
     )
 
 
-STUDIES: dict[str, Callable[[], StudyConfig | PruningStudy]] = {
+def _distillation() -> DistillationStudy:
+    pruning = _pruning()
+    shared: dict[str, Any] = {f.name: getattr(pruning, f.name) for f in dataclasses.fields(ChainStudy)}
+    return DistillationStudy(**shared, prune=pruning.prune, recover=pruning.recover, distill=_distill("tiny"))
+
+
+def _distillation_gpu() -> DistillationStudy:
+    pruning = _pruning_gpu()
+    shared: dict[str, Any] = {f.name: getattr(pruning, f.name) for f in dataclasses.fields(ChainStudy)}
+    same = {key: getattr(pruning.recover, key) for key in ("clip", "compression", "batch_size", "text_tokens")}
+    distill = dataclasses.replace(_distill("mobile"), **same, steps=10_000)
+    return DistillationStudy(**shared, prune=pruning.prune, recover=pruning.recover, distill=distill)
+
+
+STUDIES: dict[str, Callable[[], StudyConfig | PruningStudy | DistillationStudy]] = {
     "compression": _tiny,
     "objectives": lambda: dataclasses.replace(
         _tiny(),
@@ -123,6 +150,9 @@ STUDIES: dict[str, Callable[[], StudyConfig | PruningStudy]] = {
         _pruning(), arms=("tri-level", "block", "random", "scratch"), seeds=(0,)
     ),
     "pruning_gpu": _pruning_gpu,
+    "distillation": _distillation,
+    "distillation_quick": lambda: dataclasses.replace(_distillation(), arms=("kd", "conv", "dit"), seeds=(0,)),
+    "distillation_gpu": _distillation_gpu,
     "compression_gpu": _accelerator,
     "compression_pod": lambda: _accelerator(
         objectives=("plain", "consistency", "equivariance", "both"), seeds=(0, 1, 2)

@@ -1,4 +1,5 @@
-"""The demo: a small world, a small VAE, a small transformer and one of half its size.
+"""The demo: a small world, a small VAE, a small transformer one of half its size, and the same
+in four steps.
 
 python -m launch.demo --out=demo
 
@@ -8,10 +9,11 @@ in 5 motions on a dark ground.
 
 import ml_collections
 
-from configs import dit, prune, recover, vae
+from configs import distill, dit, prune, recover, vae
 from mobile_video_jax.core.config import from_mapping, to_config_dict
 from mobile_video_jax.data.shape_world import World
 from mobile_video_jax.stages.demo import DemoConfig
+from mobile_video_jax.stages.distill import DistillTraining
 from mobile_video_jax.stages.dit import DitTraining
 from mobile_video_jax.stages.generate import SampleConfig
 from mobile_video_jax.stages.prune_plan import PruneConfig
@@ -37,6 +39,8 @@ def get_config() -> ml_collections.ConfigDict:
             dit=from_mapping(DitTraining, dit.get_config("tiny").to_dict()),
             prune=from_mapping(PruneConfig, prune.get_config("tiny").to_dict()),
             recover=from_mapping(RecoverTraining, recover.get_config("tiny").to_dict()),
-            sampling=SampleConfig(steps=20, guidance=8.0),
+            distill=from_mapping(DistillTraining, distill.get_config("tiny").to_dict()),
+            sampling=SampleConfig(steps=40, guidance=8.0),
+            few=SampleConfig(steps=4, guidance=1.0),
         )
     )

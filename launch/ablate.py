@@ -1,17 +1,19 @@
-"""Studies: python -m launch.ablate --study=compression|objectives|pruning --out=DIR [--config.key=value ...]
+"""Studies: python -m launch.ablate --study=NAME --out=DIR [--config.key=value ...]
 
 A study is a grid of ways to do one thing, with seeds; its cells are folders OUT/cells/NAME with what was trained and
 result.json. Started again it goes on where it stopped, and cells may be added. Several processes or hosts share a study
 with --workers=N --worker=0 ... N-1 on one file system, where worker 0 makes what all cells share. Writes table.csv,
 table.json, report.html and PNG plots of the finished cells.
 
-compression and objectives train a VAE a cell, its latents and a small transformer on them; pruning cuts one
-transformer down in several ways and recovers it. configs/ablate.py lists all of them with what they take.
+NAME is a variant of configs/ablate.py, which says what each takes. compression and objectives train a VAE a cell, its
+latents and a small transformer on them; pruning cuts one transformer down in several ways and recovers it;
+distillation teaches a recovered one to draw in four steps in several ways.
 """
 
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,12 @@ from ml_collections import config_flags
 from launch import cli
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.stages.ablate import StudyConfig, plan, run_study
+from mobile_video_jax.stages.ablate_distillation import (
+    DistillationStudy,
+    plan_distillation,
+    run_distillation_study,
+)
+from mobile_video_jax.stages.ablate_distillation_report import write_distillation_study
 from mobile_video_jax.stages.ablate_pruning import PruningStudy, plan_pruning, run_pruning_study
 from mobile_video_jax.stages.ablate_pruning_report import write_pruning_study
 from mobile_video_jax.stages.ablate_report import write_study
@@ -35,21 +43,22 @@ PEAK = flags.DEFINE_float("peak_tflops", 989.0, "With --plan: the machine's peak
 UTILIZATION = flags.DEFINE_float("utilization", 0.3, "With --plan: the share of the peak that training reaches.")
 
 
+# Of each kind of study: its config, what it will cost, how it is run, and what it leaves.
+KINDS: dict[str, tuple[type, Callable[..., Any], Callable[..., Any], Callable[..., Any]]] = {
+    "vae": (StudyConfig, plan, run_study, write_study),
+    "pruning": (PruningStudy, plan_pruning, run_pruning_study, write_pruning_study),
+    "distillation": (DistillationStudy, plan_distillation, run_distillation_study, write_distillation_study),
+}
+
+
 def main() -> None:
     out, values = Path(OUT.value), CONFIG.value.to_dict()
-    shared = {"worker": WORKER.value, "workers": WORKERS.value}
-    speed = 1e12 * PEAK.value * UTILIZATION.value
-    if values["kind"] == "pruning":
-        pruning = from_mapping(PruningStudy, values)
-        if PLAN.value:
-            return print_plan(plan_pruning(pruning), speed)
-        summary = write_pruning_study(STUDY.value, pruning, run_pruning_study(pruning, out, **shared), out)
-    else:
-        study = from_mapping(StudyConfig, values)
-        if PLAN.value:
-            return print_plan(plan(study), speed)
-        summary = write_study(STUDY.value, study, run_study(study, out, **shared), out)
-    cli.finish(out / "table.csv", summary)
+    config, planned, run, write = KINDS[values["kind"]]
+    study: Any = from_mapping(config, values)
+    if PLAN.value:
+        return print_plan(planned(study), 1e12 * PEAK.value * UTILIZATION.value)
+    results = run(study, out, worker=WORKER.value, workers=WORKERS.value)
+    cli.finish(out / "table.csv", write(STUDY.value, study, results, out))
 
 
 def print_plan(rows: list[dict[str, Any]], flops_per_second: float) -> None:

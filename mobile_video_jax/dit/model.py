@@ -1,6 +1,6 @@
 """The text-to-video diffusion transformer."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -16,6 +16,15 @@ from mobile_video_jax.nn.embed import time_features
 from mobile_video_jax.nn.norm import rms_normalize
 from mobile_video_jax.nn.rope import RopeTable, rope_table
 from mobile_video_jax.parallel.remat import checkpointed
+from mobile_video_jax.parallel.rules import on_sequence
+
+
+class Stream(NamedTuple):
+    """The residual stream after some block, what every block takes beside it, and the embedding of time and text."""
+
+    x: Tokens
+    conditions: tuple[Any, ...]
+    embedding: Float[Array, "b f d"]
 
 
 class _ScanBlock(nn.Module):
@@ -60,6 +69,14 @@ class Dit(nn.Module):
         mask: LatentMask | None = None,
         keep: Masks = ALL,
     ) -> Latents:
+        stream = self.stream(x_t, t, text, text_mask, mask, keep)
+        x = _Output(x_t.shape[-1], jnp.dtype(self.config.dtype), name="output")(stream.x, stream.embedding)
+        return x.reshape(x_t.shape)
+
+    def stream(
+        self, x_t: Latents, t: FrameTimes, text: TextStates, text_mask: TextMask, mask: LatentMask | None, keep: Masks
+    ) -> Stream:
+        """The residual stream after the last block."""
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
         b, lt, lh, lw, channels = x_t.shape
         rope = rope_table((lt, lh, lw), cfg.head_dim, cfg.rope_theta)
@@ -67,10 +84,9 @@ class Dit(nn.Module):
         embedding = self._time_embedding(t.reshape(b, -1), text, text_mask)
         shared = Dense(6 * cfg.width, ("embed", None), zeros, dtype=dtype, name="modulation")(nn.silu(embedding))
         x = Dense(cfg.width, (None, "embed"), dtype=dtype, name="patch_in")(x_t.reshape(b, -1, channels))
-        modulation = shared.reshape(b, -1, 6, cfg.width)
-        x = self._blocks(x, keep, modulation, text, text_mask, rope, None if mask is None else mask.reshape(b, -1))
-        x = _Output(channels, dtype, name="output")(x, embedding)
-        return x.reshape(x_t.shape)
+        places = None if mask is None else mask.reshape(b, -1)
+        conditions = (shared.reshape(b, -1, 6, cfg.width), text, text_mask, rope, places)
+        return Stream(self._blocks(x, keep, *conditions), conditions, embedding)
 
     def _time_embedding(self, t: Float[Array, "b f"], text: TextStates, mask: TextMask) -> Float[Array, "b f d"]:
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
@@ -86,7 +102,7 @@ class Dit(nn.Module):
 
     def _blocks(self, x: Tokens, keep: Masks, *conditions: Any) -> Tokens:
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
-        shapes = cfg.block_shapes
+        shapes, x = cfg.block_shapes, on_sequence(x)
         if cfg.scan:
             scanned = nn.scan(
                 checkpointed(_ScanBlock, cfg.remat, scanned=True),

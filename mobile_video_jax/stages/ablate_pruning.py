@@ -5,24 +5,30 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import write_json
-from mobile_video_jax.core.revision import git_revision, hardware
-from mobile_video_jax.data.dataset import prepare
-from mobile_video_jax.data.shape_world import World
 from mobile_video_jax.evals.accuracy import accuracies
 from mobile_video_jax.prune.kd import KdWeights
 from mobile_video_jax.stages.alignment import draw_samples
 from mobile_video_jax.stages.dit import DitStage, DitTraining
-from mobile_video_jax.stages.encode import encode_dataset
 from mobile_video_jax.stages.prune import prune
-from mobile_video_jax.stages.prune_plan import Budget, PruneConfig, make_plan, planned_shapes, scoring_flops, sizes_of
+from mobile_video_jax.stages.prune_plan import (
+    Budget,
+    PruneConfig,
+    make_plan,
+    planned_shapes,
+    scoring_flops,
+    sizes_of,
+)
 from mobile_video_jax.stages.recover import RecoverStage, RecoverTraining, from_pruned
-from mobile_video_jax.stages.sampling import SampleConfig
-from mobile_video_jax.stages.study import run_cells, share
+from mobile_video_jax.stages.study_chain import (
+    TEACHER,
+    Cells,
+    ChainStudy,
+    run_chain_study,
+    teacher_config,
+    teacher_run,
+)
 from mobile_video_jax.stages.transformer import read_transformer
-from mobile_video_jax.stages.vae import VaeStage, VaeTraining
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 
@@ -36,34 +42,24 @@ ARMS: dict[str, dict[str, Any] | None] = {
     "magnitude": {"score": "magnitude"},
     "scratch": None,
 }
-TEACHER = "teacher"
 NO_KD = KdWeights(0.0, 0.0)
 
 
-@dataclasses.dataclass(frozen=True)
-class PruningStudy:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PruningStudy(ChainStudy):
     """The grid and what every cell shares.
 
-    A VAE is trained once, and a teacher `dit` for each seed. A cell prunes its seed's teacher by one of ARMS to the
-    parameters that `prune` sets, or as near as the arm can come, and recovers it twice, with distillation and without.
+    A cell prunes its seed's teacher by one of ARMS to the parameters that `prune` sets, or as near as the arm can come,
+    and recovers it twice, with distillation and without.
     """
 
-    vae: VaeTraining
-    dit: DitTraining
     prune: PruneConfig
     recover: RecoverTraining
-    world: World
     kind: str = "pruning"
     arms: tuple[str, ...] = tuple(ARMS)
-    seeds: tuple[int, ...] = (0,)
-    train_clips: int = 3000
-    validation_clips: int = 128
-    test_clips: int = 1
-    sampling: SampleConfig = dataclasses.field(default_factory=SampleConfig)
-    samples: int = 120
 
 
-def cells(study: PruningStudy) -> dict[str, tuple[str, int]]:
+def cells(study: PruningStudy) -> Cells:
     """The cells by name, seed after seed: its teacher, then the arms. Raises UserError for an unknown arm."""
     for arm in study.arms:
         if arm not in ARMS:
@@ -73,15 +69,9 @@ def cells(study: PruningStudy) -> dict[str, tuple[str, int]]:
 
 
 def run_pruning_study(study: PruningStudy, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:
-    """Runs this worker's share of the cells that are not finished; returns the results of all that are.
-
-    Worker 0 also trains the VAE and the teachers.
-    """
-    grid = cells(study)
-    ready = lambda: (out / "shared.json").exists()
-    share(lambda: _shared(study, out), ready, worker=worker, workers=workers)
-    run = lambda name, folder: _run_cell(study, *grid[name], out, folder)
-    return run_cells(list(grid), out, run, worker=worker, workers=workers)
+    """Runs this worker's share of the cells that are not finished; returns the results of all that are."""
+    run = lambda arm, seed, folder: _run_cell(study, arm, seed, out, folder)
+    return run_chain_study(study, cells(study), out, run, worker=worker, workers=workers)
 
 
 def plan_pruning(study: PruningStudy) -> list[dict[str, Any]]:
@@ -104,49 +94,21 @@ def plan_pruning(study: PruningStudy) -> list[dict[str, Any]]:
     return rows
 
 
-def _shared(study: PruningStudy, out: Path) -> None:
-    """What all cells need: clips, VAE, latents and the teachers."""
-    clip, sizes = ClipShape.parse(study.vae.clip), ("train", "validation", "test")
-    counts = dict(zip(sizes, (study.train_clips, study.validation_clips, study.test_clips), strict=True))
-    prepare("moving_shapes", out / "data", world=study.world, clip=clip, sizes=counts)
-    train(VaeStage(dataclasses.replace(study.vae, data=str(out / "data"))), out / "vae")
-    encode_dataset(
-        *(out / "vae", out / "data", out / "latents"),
-        clips=[study.vae.clip],
-        text_encoder=study.dit.text_encoder,
-        batch_size=32,
-        shard_records=4096,
-    )
-    for seed in study.seeds:
-        train(DitStage(_teacher(study, out, seed)), _teacher_run(out, seed))
-    write_json(out / "shared.json", {"commit": git_revision(), "hardware": hardware()})
-
-
-def _teacher(study: PruningStudy, out: Path, seed: int) -> DitTraining:
-    return dataclasses.replace(study.dit, data=str(out / "latents"), seed=seed)
-
-
-def _teacher_run(out: Path, seed: int) -> Path:
-    return out / "teachers" / f"seed{seed}"
-
-
 def _run_cell(study: PruningStudy, arm: str, seed: int, out: Path, folder: Path) -> dict[str, Any]:
-    result = {"arm": arm, "seed": seed, "commit": git_revision(), "hardware": hardware()}
-    teacher = _teacher_run(out, seed)
+    teacher = teacher_run(out, seed)
     if arm == TEACHER:
-        return result | {"trained": {"plain": _judged(study, teacher)}}
+        return {"trained": {"plain": _judged(study, teacher)}}
     if arm == "scratch":
         train(DitStage(_small(study, out, seed)), folder / "scratch")
-        return result | {"trained": {"plain": _judged(study, folder / "scratch")}}
+        return {"trained": {"plain": _judged(study, folder / "scratch")}}
     config = _arm_config(study, arm, read_transformer(teacher), seed)
-    # Several workers may prune one teacher at once: each keeps its own losses then.
     pruned = prune(config, teacher, str(out / "latents"), folder / "pruned")
     trained = {}
     for name, kd in (("kd", study.recover.kd), ("plain", NO_KD)):
         recover = dataclasses.replace(study.recover, kd=kd, seed=seed, data=str(out / "latents"))
         train(RecoverStage(from_pruned(dataclasses.replace(recover, init_from=str(folder / "pruned")))), folder / name)
         trained[name] = _judged(study, folder / name)
-    return result | {"kd_loss": pruned.losses[pruned.chosen], "before": pruned.held_out["after"], "trained": trained}
+    return {"kd_loss": pruned.losses[pruned.chosen], "before": pruned.held_out["after"], "trained": trained}
 
 
 def _arm_config(study: PruningStudy, arm: str, teacher: DitStage, seed: int) -> PruneConfig:
@@ -161,7 +123,7 @@ def _arm_config(study: PruningStudy, arm: str, teacher: DitStage, seed: int) -> 
 
 def _small(study: PruningStudy, out: Path, seed: int) -> DitTraining:
     """The tri-level plan's model, trained from nothing for as many steps as the others recover."""
-    teacher = _teacher(study, out, seed)
+    teacher = teacher_config(study, out, seed)
     sizes = sizes_of(planned_shapes(make_plan(study.prune, DitStage(teacher))))
     model = dataclasses.replace(teacher.model, depth=sizes["blocks"], heads=sizes["heads"], ffn=sizes["ffn"])
     steps = study.recover.steps

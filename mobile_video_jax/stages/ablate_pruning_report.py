@@ -1,19 +1,17 @@
 """What the study of pruning shows: tables for programs, a plot and a page for people."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
-from mobile_video_jax.core.files import replacing, write_json
+from mobile_video_jax.core.files import replacing
 from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.evals.report import Report, Section, Table, write_report
-from mobile_video_jax.stages.ablate_pruning import TEACHER, PruningStudy, cells
+from mobile_video_jax.stages.ablate_pruning import PruningStudy, cells
+from mobile_video_jax.stages.study_chain import TEACHER
+from mobile_video_jax.stages.study_table import Row, grouped, shown, spread, write_tables
 
-Row = dict[str, Any]
 ATTRIBUTES = ("colour", "shape", "motion")
 
 
@@ -21,11 +19,7 @@ def write_pruning_study(name: str, study: PruningStudy, results: Sequence[Row], 
     """Writes table.csv, table.json, quality.png and report.html; returns what a program wants first."""
     rows = [row for result in results for row in table_rows(result)]
     groups = summary(rows)
-    write_json(out / "table.json", {"study": name, "rows": rows, "summary": groups, "commit": git_revision()})
-    with replacing(out / "table.csv") as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[-1]) if rows else ["arm"])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_tables(name, rows, groups, out)
     if rows:
         _plot(groups, out / "quality.png")
         write_report(out / "report.html", _page(name, study, results, groups))
@@ -58,26 +52,15 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     Shares are of the same seed's teacher, so that a lucky teacher helps none.
     """
     teachers = {row["seed"]: row["all"] for row in rows if row["arm"] == TEACHER}
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["arm"], row["training"]), []).append(row)
     merged = []
-    for (arm, training), members in groups.items():
+    for members in grouped(rows, lambda row: (row["arm"], row["training"])):
         shares = [row["all"] / teachers[row["seed"]] for row in members if teachers.get(row["seed"])]
         merged.append(
-            {"arm": arm, "training": training, "seeds": len(members)}
-            | {key: members[0][key] for key in ("parameters", "blocks", "heads", "cross_heads", "ffn")}
-            | {key: _spread([row[key] for row in members]) for key in ("loss_before", "loss", *ATTRIBUTES, "all")}
-            | {"share": _spread(shares)}
+            {key: members[0][key] for key in ("arm", "training", "parameters", "blocks", "heads", "cross_heads", "ffn")}
+            | {"seeds": len(members), "share": spread(shares)}
+            | {key: spread([row[key] for row in members]) for key in ("loss_before", "loss", *ATTRIBUTES, "all")}
         )
     return merged
-
-
-def _spread(values: Sequence[float | None]) -> Row:
-    known = [value for value in values if value is not None]
-    if not known:
-        return {"mean": None, "std": None}
-    return {"mean": float(np.mean(known)), "std": float(np.std(known, ddof=1)) if len(known) > 1 else 0.0}
 
 
 def _page(name: str, study: PruningStudy, results: Sequence[Row], groups: Sequence[Row]) -> Report:
@@ -106,20 +89,13 @@ def _table(groups: Sequence[Row]) -> Table:
         [
             *(group["arm"], group["training"], group["parameters"], f"{group['parameters'] / whole:.2f}"),
             *(group[key] for key in ("blocks", "heads", "ffn")),
-            *(_cell(group, key, "{:.4f}") for key in ("loss_before", "loss")),
-            *(_cell(group, key, "{:.1%}") for key in (*ATTRIBUTES, "all", "share")),
+            *(shown(group, key, "{:.4f}") for key in ("loss_before", "loss")),
+            *(shown(group, key, "{:.1%}") for key in (*ATTRIBUTES, "all", "share")),
         ]
         for group in sorted(groups, key=lambda group: -(group["all"]["mean"]))
     ]
     caption = "Heads and FFN channels of a block are means where blocks differ."
     return Table(columns, rows, caption)
-
-
-def _cell(group: Row, key: str, form: str) -> str:
-    spread = group[key]
-    if spread["mean"] is None:
-        return "–"
-    return form.format(spread["mean"]) + (f" ± {form.format(spread['std'])}" if group["seeds"] > 1 else "")
 
 
 def _plot(groups: Sequence[Row], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The whole chain on the embedded data: videos, VAE, latents, transformer, a smaller one, samples, report."""
+"""The whole chain on the embedded data: videos, VAE, latents, transformer, a smaller, faster one, samples, report."""
 
 import dataclasses
 import time
@@ -14,6 +14,7 @@ from mobile_video_jax.data.video_file import write_mp4
 from mobile_video_jax.evals.shape_detector import Detected, detect
 from mobile_video_jax.stages.alignment import Samples, draw_samples
 from mobile_video_jax.stages.bundle import VaeBundle
+from mobile_video_jax.stages.distill import DistillStage, DistillTraining, from_student
 from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.stages.encode import encode_dataset
 from mobile_video_jax.stages.generate import SampleConfig
@@ -26,8 +27,22 @@ from mobile_video_jax.stages.vae import VaeStage, VaeTraining
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.progress import duration, say
 
-# The runs that clips are drawn with, and what the report calls them.
-MODELS = {"dit": "transformer", "recovered": "pruned and recovered"}
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A run that clips are drawn with, what the report calls it, and whether it draws in few unguided steps."""
+
+    run: str
+    shown: str
+    few: bool = False
+
+
+MODELS = {
+    "dit": Model("dit", "transformer"),
+    "recovered": Model("recovered", "pruned and recovered"),
+    "before": Model("recovered", "in few steps, before", few=True),
+    "distilled": Model("distilled", "in few steps, distilled", few=True),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +54,9 @@ class DemoConfig:
     dit: DitTraining
     prune: PruneConfig
     recover: RecoverTraining
+    distill: DistillTraining
     sampling: SampleConfig
+    few: SampleConfig
     train_clips: int = 3000
     validation_clips: int = 128
     test_clips: int = 120
@@ -84,6 +101,8 @@ def run_demo(config: DemoConfig, out: Path) -> DemoResult:
     timed("prune", lambda: _prune(config, out, pruned))
     recover = dataclasses.replace(config.recover, init_from=str(out / "pruned"), data=str(out / "latents"))
     timed("recover", lambda: train(RecoverStage(from_pruned(recover)), out / "recovered"))
+    distill = dataclasses.replace(config.distill, init_from=str(out / "recovered"), data=str(out / "latents"))
+    timed("distill", lambda: train(DistillStage(from_student(distill)), out / "distilled"))
     bundle = VaeBundle.load(out / "vae")
     judgements = {
         "moving_shapes": judge(bundle, shapes, "test", clip, count=64),
@@ -121,11 +140,12 @@ def _prune(config: DemoConfig, out: Path, result: list[Pruned]) -> dict[str, Any
 
 def _sample(config: DemoConfig, out: Path, result: dict[str, Samples]) -> dict[str, Any]:
     """Draws clips for prompts of held-out combinations, writes them as mp4 and reads their attributes back."""
-    for run in MODELS:
-        samples = draw_samples(out / run, config.world, config.samples, config.sampling)
+    for name, model in MODELS.items():
+        sampling = config.few if model.few else config.sampling
+        samples = draw_samples(out / model.run, config.world, config.samples, sampling)
         for i, (text, frames) in enumerate(zip(samples.prompts, samples.clips, strict=True)):
-            name = f"{i:03}-{text.replace(' ', '-')}-{run}.mp4"
-            write_mp4(out / "videos" / name, frames, config.fps, scale=4)
-        result[run] = samples
-    seconds = {run: samples.seconds_per_clip for run, samples in result.items()}
+            file = f"{i:03}-{text.replace(' ', '-')}-{name}.mp4"
+            write_mp4(out / "videos" / file, frames, config.fps, scale=4)
+        result[name] = samples
+    seconds = {name: samples.seconds_per_clip for name, samples in result.items()}
     return {"clips": config.samples, "seconds_per_clip": seconds, **config.sampling.__dict__}

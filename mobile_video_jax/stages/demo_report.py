@@ -47,7 +47,7 @@ def demo_numbers(result: DemoResult) -> dict[str, Any]:
         "stages": result.stages,
         "samples": {
             "accuracy": attribute_table(result, "dit"),
-            "models": {run: {"accuracy": attribute_table(result, run), **_size(result, run)} for run in MODELS},
+            "models": {name: {"accuracy": attribute_table(result, name), **_size(result, name)} for name in MODELS},
         },
         "vae": {
             **shapes,
@@ -63,14 +63,18 @@ def demo_numbers(result: DemoResult) -> dict[str, Any]:
     }
 
 
-def _size(result: DemoResult, run: str) -> dict[str, float]:
-    parameters = read_transformer(result.out / run).description()["parameters"]
-    return {"parameters": parameters, "seconds_per_clip": result.samples[run].seconds_per_clip}
+def _size(result: DemoResult, name: str) -> dict[str, float]:
+    sampling = result.config.few if MODELS[name].few else result.config.sampling
+    return {
+        "parameters": read_transformer(result.out / MODELS[name].run).description()["parameters"],
+        "evaluations": sampling.steps * (2 if sampling.guidance != 1 else 1),
+        "seconds_per_clip": result.samples[name].seconds_per_clip,
+    }
 
 
-def attribute_table(result: DemoResult, run: str) -> dict[str, dict[str, float]]:
+def attribute_table(result: DemoResult, model: str) -> dict[str, dict[str, float]]:
     """Share of samples right in each attribute, with a 95 % interval, the chance level and the real clips' share."""
-    scores = accuracies(result.config.world, result.samples[run].pairs)
+    scores = accuracies(result.config.world, result.samples[model].pairs)
     real = accuracies(result.config.world, result.real_seen)
     level = chance(result.config.world)
     return {
@@ -95,7 +99,7 @@ def _page(result: DemoResult, numbers: dict[str, Any]) -> Report:
         "A video VAE and a text-to-video transformer, trained from nothing on this machine: clips drawn by the "
         "embedded world and four real ones, compressed, generated from prompts whose combinations were held out of "
         "training, and read back by a classical detector; then a transformer of half the size, cut out of the first "
-        "and trained again with its help."
+        "and trained again with its help, and the same drawing in few unguided steps."
     )
     sections = [
         _samples(result, numbers),
@@ -109,30 +113,43 @@ def _page(result: DemoResult, numbers: dict[str, Any]) -> Report:
 
 def _samples(result: DemoResult, numbers: dict[str, Any]) -> Section:
     rows = []
-    for run, model in numbers["samples"]["models"].items():
+    models = numbers["samples"]["models"]
+    for key, model in models.items():
         for name, row in model["accuracy"].items():
             interval = f"{row['low']:.1%} to {row['high']:.1%}"
             shares = (f"{row['value']:.1%}", interval, f"{row['chance']:.1%}", f"{row['real']:.1%}")
-            rows.append([MODELS[run], f"{model['parameters']:,}", name, *shares])
-    columns = ["model", "parameters", "attribute", "samples", "95 % interval", "chance", "real clips"]
+            rows.append([MODELS[key].shown, name, *shares])
+    columns = ["model", "attribute", "samples", "95 % interval", "chance", "real clips"]
+    whole = models["dit"]
+    costs = [
+        [
+            *(MODELS[key].shown, f"{model['parameters']:,}", model["evaluations"], f"{model['seconds_per_clip']:.3f}"),
+            f"{whole['seconds_per_clip'] / model['seconds_per_clip']:.1f}",
+        ]
+        for key, model in models.items()
+    ]
+    about = Table(["model", "parameters", "evaluations of the network", "seconds a clip", "times as fast"], costs)
     n, sampling = result.config.samples, result.config.sampling
     caption = f"Share of {n} samples whose attribute the detector reads as the prompt asks."
     prompts = result.samples["dit"].prompts[:SHOWN]
     gallery = Gallery(
-        [GalleryRow(text, [_sample_view(result, run, i) for run in MODELS]) for i, text in enumerate(prompts)],
+        [GalleryRow(text, [_sample_view(result, key, i) for key in MODELS]) for i, text in enumerate(prompts)],
         f"The first {SHOWN} prompts, unselected. ✓ all attributes are right; ✗ at least one is not.",
         result.config.fps,
-        columns=len(MODELS),
+        columns=2,
     )
-    text = f"{sampling.steps} {sampling.solver} steps at guidance {sampling.guidance:g}; held-out prompts."
-    return Section("Samples", text, [Table(columns, rows, caption), gallery])
+    text = (
+        f"{sampling.steps} {sampling.solver} steps at guidance {sampling.guidance:g}, or {result.config.few.steps} "
+        "without; held-out prompts. Seconds hold compiling and decoding."
+    )
+    return Section("Samples", text, [Table(columns, rows, caption), about, gallery])
 
 
-def _sample_view(result: DemoResult, run: str, i: int) -> ClipView:
-    samples = result.samples[run]
+def _sample_view(result: DemoResult, model: str, i: int) -> ClipView:
+    samples = result.samples[model]
     asked, seen = samples.asked[i], samples.seen[i]
     good = all(getattr(asked, name) == getattr(seen, name) for name in ATTRIBUTES)
-    return ClipView(samples.clips[i], MODELS[run], good)
+    return ClipView(samples.clips[i], MODELS[model].shown, good)
 
 
 def _vae(result: DemoResult, numbers: dict[str, Any]) -> Section:
@@ -160,7 +177,7 @@ def _pruning(result: DemoResult) -> Section:
 
 def _training(result: DemoResult) -> Section:
     blocks = []
-    for name in ("vae", "dit", "recovered"):
+    for name in ("vae", "dit", "recovered", "distilled"):
         lines = read_metrics(result.out / name)
         held_out = [line for line in lines if "eval_loss" in line]
         series: dict[str, tuple[list[float], list[float]]] = {
@@ -177,7 +194,7 @@ def _costs(result: DemoResult, numbers: dict[str, Any]) -> Section:
         [name, f"{cost['parameters']['total']:,}", f"{cost['flops']['total'] / 1e9:.3f}", cost["tokens"]]
         for name, cost in (
             ("VAE", numbers["vae"]["cost"]),
-            *((shown, numbers[run]["cost"]) for run, shown in MODELS.items()),
+            *((MODELS[run].shown, numbers[run]["cost"]) for run in ("dit", "recovered")),
         )
     ]
     return Section(

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,10 @@ class DitStage:
     def _shift_of(self, latents: jax.Array) -> float:
         return self.time_shift(math.prod(latents.shape[1:4]))
 
+    def watch(self, metrics: Mapping[str, float]) -> str | None:
+        """Flow matching does not collapse."""
+        return None
+
     def train_batches(self) -> grain.IterDataset:
         return self._batches("train", train=True)
 
@@ -254,13 +258,16 @@ class DitStage:
     def sample(self, params: Params, step: int, run: Path) -> dict[str, float]:
         return self._samples.write(params, run / "samples" / str(step))
 
+    def sampling(self) -> SampleConfig:
+        """How clips are drawn as the network trains."""
+        return SampleConfig(SAMPLE_STEPS, shift=self.time_shift(self.clip.tokens(self.strides)))
+
     @functools.cached_property
     def _samples(self) -> TrainingSamples:
         cfg, data = self.config, self._checked_data()[0]
-        config = SampleConfig(SAMPLE_STEPS, shift=self.time_shift(self.clip.tokens(self.strides)))
         captions, world = first_captions(data, cfg.sample_clips)
         vae = VaeBundle.load(data / "vae")
-        return TrainingSamples(self.dit, config, self.latent_shape, cfg.text_tokens, captions, vae, world)
+        return TrainingSamples(self.dit, self.sampling(), self.latent_shape, cfg.text_tokens, captions, vae, world)
 
     def finish(self, run: Path, params: Params, progress: Callable[[str], None]) -> None:
         """A transformer leaves nothing beside its checkpoints."""

@@ -80,12 +80,27 @@ def _models(pruned: Pruned, numbers: Mapping[str, Any]) -> Table:
     before = numbers["models"]["before"]
     rows: list[list[str | int | float]] = []
     for name, model in numbers["models"].items():
-        shares = [f"{model[cost] / before[cost]:.3f}" for cost in UNITS]
         loss = pruned.losses.get(name)
-        sizes = [model[key] for key in ("blocks", "heads", "cross_heads", "ffn")]
-        rows.append([name, *sizes, model["parameters"], *shares, "–" if loss is None else f"{loss:.4f}"])
-    columns = ["model", "blocks", "heads", "cross heads", "FFN", "parameters", *UNITS.values(), "KD loss"]
-    caption = "Costs of one forward pass of one clip, the last ones as shares of the model before; see prune/costs.py."
+        sizes = [model[key] for key in ("blocks", "heads", "cross_heads", "ffn", "parameters")]
+        shares = [f"{model[cost] / before[cost]:.3f}" for cost in UNITS]
+        rows.append([name, "–" if loss is None else f"{loss:.4f}", *sizes, *shares])
+    columns = [
+        "model",
+        "KD loss",
+        "blocks",
+        "heads",
+        "cross",
+        "FFN",
+        "parameters",
+        "share",
+        "FLOPs",
+        "bytes",
+        "latency",
+    ]
+    caption = (
+        "The last columns are shares of the model before: of parameters; and, for one forward pass of one clip, of "
+        "FLOPs, of the bytes that products write and of a phone's estimated time (prune/costs.py)."
+    )
     return Table(columns, rows, caption, highlight=[list(numbers["models"]).index(pruned.chosen)])
 
 

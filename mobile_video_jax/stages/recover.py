@@ -1,7 +1,6 @@
 """Recovery: a pruned transformer learns again from data and from the transformer that it was cut out of."""
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ from mobile_video_jax.nn.module import apply
 from mobile_video_jax.prune.kd import KdWeights, kd_terms
 from mobile_video_jax.prune.matching import matched_blocks
 from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.stages.teacher import check_latents, in_its_dtype
 from mobile_video_jax.stages.transformer import read_transformer
 from mobile_video_jax.train.checkpoint import read_json, restore_model
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
-from mobile_video_jax.vae.latent_stats import LatentStats
 
 # What launch.prune leaves beside the smaller model: which model it was cut out of, and from which of its blocks.
 PRUNED = "pruned.json"
@@ -92,7 +91,7 @@ class RecoverStage(DitStage):
         example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.input_shapes(1))
         inputs = (example["latents"], jnp.zeros(1), example["text"], example["text_mask"])
         teacher = self.teacher.init(named_key(rng, "teacher"), *inputs)["params"]
-        return {"student": super().init(rng), "teacher": _in_its_dtype(teacher, self.config.teacher_model.dtype)}
+        return {"student": super().init(rng), "teacher": in_its_dtype(teacher, self.config.teacher_model.dtype)}
 
     def model(self, params: Params) -> Params:
         return params["student"]
@@ -101,7 +100,9 @@ class RecoverStage(DitStage):
         """The student of `init_from` and its teacher; what no run is named for is drawn at random."""
         cfg = self.config
         runs = {"student": cfg.init_from, "teacher": cfg.teacher}
-        return {part: restore_model(storage_path(run), target[part]) for part, run in runs.items() if run and part in target}
+        return {
+            part: restore_model(storage_path(run), target[part]) for part, run in runs.items() if run and part in target
+        }
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
         cfg, asked = self.config, self.noised(batch, rng)
@@ -123,9 +124,7 @@ class RecoverStage(DitStage):
     def _checked_data(self) -> list[Path]:
         """The data folders. Also raises UserError where student or teacher were trained on other latents."""
         folders = super()._checked_data()
-        for run in filter(None, (self.config.init_from, self.config.teacher)):
-            if LatentStats.load(storage_path(run) / "vae") != LatentStats.load(folders[0] / "vae"):
-                raise UserError(f"{run} was trained on other latents than {folders[0]}: encode the data with its VAE")
+        check_latents((self.config.init_from, self.config.teacher), folders[0])
         return folders
 
     def cost(self, devices: int | None = None) -> Cost:
@@ -155,8 +154,3 @@ def same_size(flow: jax.Array, distilled: jax.Array) -> jax.Array:
     timestep-aware scaling of SnapGen (arXiv 2412.09619), without its weights.
     """
     return jax.lax.stop_gradient(flow / jnp.maximum(distilled, 1e-6))
-
-
-def _in_its_dtype(params: Params, dtype: str) -> Params:
-    """Frozen matrices in the dtype that they are multiplied in: no step casts them, and bf16 takes half the room."""
-    return jax.tree.map(lambda x: x.astype(dtype) if math.prod(x.shape) > max(x.shape) else x, params)

@@ -1,6 +1,7 @@
 """Transformers read back from the runs of every stage that leaves one."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.parallel.rules import parameter_shardings
 from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.train.checkpoint import abstract, restore_model
+from mobile_video_jax.train.config import OptimizerConfig
 from mobile_video_jax.train.run import read_run
 
-# The stages whose runs hold one transformer. Their configs are DitTraining with keys of their own.
-STAGES = ("dit", "recover")
+# The stages whose runs hold one transformer. Their configs are DitTraining with keys of their own, as the optimizer's.
+STAGES = ("dit", "recover", "distill")
 
 
 def read_transformer(run: Path) -> DitStage:
@@ -24,8 +26,13 @@ def read_transformer(run: Path) -> DitStage:
     record = read_run(run)
     if record["stage"] not in STAGES:
         raise UserError(f"{run} is a run of stage '{record['stage']}', which holds no transformer: name another run")
-    names = {field.name for field in dataclasses.fields(DitTraining)}
-    return DitStage(from_mapping(DitTraining, {k: v for k, v in record["config"].items() if k in names}))
+    values = _known(DitTraining, record["config"])
+    return DitStage(from_mapping(DitTraining, values | {"optimizer": _known(OptimizerConfig, values["optimizer"])}))
+
+
+def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(cls)}
+    return {key: value for key, value in values.items() if key in names}
 
 
 def restore_on(mesh: Mesh, run: Path, stage: DitStage) -> Any:

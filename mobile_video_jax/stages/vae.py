@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,10 @@ class VaeStage:
     def sample(self, params: Params, step: int, run: Path) -> dict[str, float]:
         """`evaluate_batch` measures what a VAE decodes: there is nothing to sample."""
         return {}
+
+    def watch(self, metrics: Mapping[str, float]) -> str | None:
+        """A reconstruction that goes wrong shows in the loss."""
+        return None
 
     def train_batches(self) -> grain.IterDataset:
         cfg = self.config

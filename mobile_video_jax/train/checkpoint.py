@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import copy_folder
@@ -20,12 +22,20 @@ FOLDER = "checkpoints"
 class Checkpoints:
     """The checkpoints of one run, RUN/checkpoints/STEP/{model,state,data}; saving runs beside training.
 
-    Parts of the parameters in `frozen` are left out: they are what they were given as.
+    The `keep` newest are kept, and the one of the least evaluation loss. Parts of the parameters in `frozen` are left
+    out: they are what they were given as.
     """
 
     def __init__(self, run: Path, *, keep: int, frozen: frozenset[str] = frozenset()):
         self._frozen = frozen
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        goodness = lambda metrics: -metrics["loss"]
+        kept = [
+            policies.LatestN(keep),
+            policies.BestN(get_metric_fn=goodness, n=1, keep_checkpoints_without_metrics=False),
+        ]
+        options = ocp.CheckpointManagerOptions(
+            best_fn=goodness, preservation_policy=policies.AnyPreservationPolicy(kept), cleanup_tmp_directories=True
+        )
         self._folder = run.absolute() / FOLDER
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -34,8 +44,20 @@ class Checkpoints:
         """The newest complete step, None where there is none."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, data_state: Any) -> None:
-        """Starts saving the state and the iterator's JSON-able position; returns before it is on disk."""
+    @property
+    def best(self) -> int | None:
+        """The complete step of the least evaluation loss, None where there is none."""
+        return self._manager.best_step()
+
+    def path(self, step: int) -> Path:
+        """The folder of a step."""
+        return self._folder / str(step)
+
+    def save(self, state: TrainState, data_state: Any, loss: float = math.inf) -> None:
+        """Starts saving the state and the iterator's JSON-able position; returns before it is on disk.
+
+        `loss` is that of an evaluation of this state, infinite where there was none.
+        """
         rest = {"step": state.step, "params": self._trained(state.params), "opt_state": state.opt_state}
         items = ocp.args.Composite(
             model=ocp.args.StandardSave(state.ema),
@@ -43,7 +65,7 @@ class Checkpoints:
             data=ocp.args.JsonSave(data_state),
         )
         with _full_disk_told(self._folder):
-            self._manager.save(int(state.step), args=items)
+            self._manager.save(int(state.step), args=items, metrics={"loss": loss})
 
     def restore(self, shapes: TrainState, shardings: TrainState) -> tuple[TrainState, Any]:
         """The newest state without frozen parts, laid out as `shardings` say, and the data position."""

@@ -37,7 +37,7 @@ STDERR = 2  # the file descriptor: stacks are written while Python cannot run
 
 
 class TrainingDiverged(Exception):
-    """The loss is not finite: the message names the step and the records of its batch."""
+    """The loss is not finite, or the stage sees a collapse: the message names the step and what is wrong with it."""
 
 
 class Preempted(Exception):
@@ -124,6 +124,7 @@ class _Loop:
         self.progress = Progress(f"{self.config.stage}:", self.config.steps, done=self.first_step, write=self.say)
         self.preemption = Preemption()
         self.waited = 0.0  # seconds for data until the last report
+        self.evaluated = 0, math.inf  # the step of the last evaluation, and its loss
 
     def _initial_state(self, optimizer: Any, shapes: TrainState, shardings: TrainState) -> TrainState:
         cost = self.stage.cost()
@@ -210,7 +211,13 @@ class _Loop:
                 if sampled:
                     values |= self._sample(step)
             self.log.write(step, values)
+            if evaluated and (sign := self.stage.watch(values)):
+                raise TrainingDiverged(f"{self.config.stage} collapses at step {step}: {sign}; {self._best()}")
         return values["loss"]
+
+    def _best(self) -> str:
+        best = self.checkpoints.best
+        return "nothing was saved before" if best is None else f"the best before is {self.checkpoints.path(best)}"
 
     def _evaluate(self, step: int) -> dict[str, float]:
         """Held-out metrics of the averaged weights, with the same batches and noise every time."""
@@ -220,6 +227,7 @@ class _Loop:
             rows.append(self.evaluate_batch(self.state.ema, put_batch(batch, self.mesh), jax.random.key(i)))
         means = {f"eval_{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
         self._say_beside_training(step, means, started)
+        self.evaluated = step, means["eval_loss"]
         return means
 
     def _sample(self, step: int) -> dict[str, float]:
@@ -241,4 +249,5 @@ class _Loop:
     def _save(self, step: int) -> None:
         if self.checkpoints.latest != step:
             with self.timers("save"):
-                self.checkpoints.save(self.state, self.batches.get_state())
+                evaluated, loss = self.evaluated
+                self.checkpoints.save(self.state, self.batches.get_state(), loss if evaluated == step else math.inf)

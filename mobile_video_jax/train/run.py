@@ -14,10 +14,10 @@ from mobile_video_jax.train.config import TrainConfig
 
 NAME = "run.json"
 
-# What may change when a run goes on: how long, how often it reports, and on which devices.
+# What may change when a run goes on: how long, how often it reports, what stops it, and on which devices.
 MAY_CHANGE = (
     *("steps", "log_every", "eval_every", "eval_batches", "sample_every", "sample_clips"),
-    *("checkpoint_every", "keep_checkpoints", "profile", "hang_seconds"),
+    *("checkpoint_every", "keep_checkpoints", "profile", "hang_seconds", "watch"),
     *("mesh", "loader_threads", "loader_processes", "data", "init_from", "teacher"),
 )
 

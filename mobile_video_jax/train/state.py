@@ -45,7 +45,7 @@ def state_shardings(stage: Stage, optimizer: optax.GradientTransformation, mesh:
                 return by_path[tail]
         return replicated(mesh)
 
-    return shapes, jax.tree_util.tree_map_with_path(place, shapes)
+    return shapes, jax.tree_util.tree_map_with_path(place, shapes).replace(ema=stage.model(params))
 
 
 def trainable(stage: Stage, params: Tree) -> Tree:

@@ -13,6 +13,8 @@ SHORT = {
     **{"dit.model.depth": 1, "vae.optimizer.name": "adamw", "dit.optimizer.name": "adamw"},  # compile sooner
     **{"prune.clips": 4, "prune.times": 1, "prune.batch_clips": 4, "prune.levels": ("head", "channel")},
     **{"recover.steps": 2, "recover.eval_batches": 1, "recover.optimizer.name": "adamw"},
+    **{"distill.steps": 2, "distill.eval_batches": 1, "distill.optimizer.name": "adamw", "distill.eval_every": 2},
+    **{"distill.watch.motion": 0.0, "distill.watch.spread": 0.0, "distill.watch.colour": 0.0, "few.steps": 2},
     **{"train_clips": 64, "validation_clips": 32, "test_clips": 8, "samples": 3, "sampling.steps": 2},
 }
 
@@ -28,23 +30,24 @@ def run_demo(out: Path, overrides: dict[str, int]) -> dict:
 
 def test_a_short_demo_leaves_a_whole_report(tmp_path):
     report = run_demo(tmp_path / "demo", SHORT)
-    assert set(report["stages"]) == {"prepare", "vae", "encode", "dit", "prune", "recover", "sample"}
+    assert set(report["stages"]) == {"prepare", "vae", "encode", "dit", "prune", "recover", "distill", "sample"}
     assert all(set(stage) == {"seconds", "loss", "metrics"} for stage in report["stages"].values())
     for name in ("colour", "shape", "motion"):
         row = report["samples"]["accuracy"][name]
         assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1 and row["real"] == 1.0 and row["n"] == 3
     assert report["vae"]["psnr"] > 5 and -1 <= report["vae"]["ssim"] <= 1 and report["vae"]["real"]["clips"] > 0
     html = (tmp_path / "demo" / "report.html").read_text()
-    assert html.count("<video") >= 2 * 3 + 2 * 4 and not re.search("https?://", html)
-    assert len(list((tmp_path / "demo" / "videos").glob("*.mp4"))) == 2 * 3
+    assert html.count("<video") >= 4 * 3 + 2 * 4 and not re.search("https?://", html)
+    assert len(list((tmp_path / "demo" / "videos").glob("*.mp4"))) == 4 * 3
 
 
 @pytest.mark.slow
 def test_the_whole_demo_is_visibly_right(tmp_path):
     """The bar of the demo: on held-out prompts 95 % colour, 80 % shape and 75 % motion."""
     models = run_demo(tmp_path / "demo", {})["samples"]["models"]
-    for accuracy in (model["accuracy"] for model in models.values()):
+    for accuracy in (models[name]["accuracy"] for name in ("dit", "recovered", "distilled")):
         assert accuracy["colour"]["value"] >= 0.95
         assert accuracy["shape"]["value"] >= 0.80
         assert accuracy["motion"]["value"] >= 0.75
+    assert models["distilled"]["evaluations"] * 20 == models["dit"]["evaluations"]
     assert models["recovered"]["parameters"] < 0.6 * models["dit"]["parameters"]

@@ -12,9 +12,11 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.shape_world import World
 from mobile_video_jax.stages import ablate
+from mobile_video_jax.stages import ablate_distillation as distillation
 from mobile_video_jax.stages import ablate_pruning as pruning
 from mobile_video_jax.stages import study as cells
 from mobile_video_jax.stages.ablate import Cell, StudyConfig
+from mobile_video_jax.stages.ablate_distillation import DistillationStudy
 from mobile_video_jax.stages.ablate_pruning import PruningStudy
 from mobile_video_jax.stages.ablate_report import summary, write_study
 from mobile_video_jax.stages.study import RESULT
@@ -58,13 +60,18 @@ def test_a_grid_is_every_combination_and_refuses_what_cannot_be():
         ablate.run_study(study(), Path("nowhere"), worker=2, workers=2)
 
 
+CELLS = {
+    "vae": (StudyConfig, ablate.cells),
+    "pruning": (PruningStudy, pruning.cells),
+    "distillation": (DistillationStudy, distillation.cells),
+}
+
+
 def test_every_study_of_the_config_file_is_legal_and_can_be_planned():
     for name in studies.STUDIES:
         values = studies.get_config(name).to_dict()
-        if values["kind"] == "pruning":
-            assert pruning.cells(from_mapping(PruningStudy, values))
-        else:
-            assert ablate.cells(from_mapping(StudyConfig, values))
+        config, cells = CELLS[values["kind"]]
+        assert cells(from_mapping(config, values))
     rows = ablate.plan(study())
     assert len(rows) == 2 and all(row["vae_flops"] > 0 and row["dit_flops"] > 0 for row in rows)
     with pytest.raises(UserError, match="study 'everything' is unknown"):

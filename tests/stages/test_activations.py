@@ -169,7 +169,7 @@ def test_padding_of_clips_is_cut_off(root, monkeypatch):
 def test_what_cannot_be_measured_is_refused(root):
     with pytest.raises(UserError, match="does not exist"):
         largest_activations(root / "nowhere")
-    with pytest.raises(UserError, match="stage 'vae', not 'dit'"):
+    with pytest.raises(UserError, match="stage 'vae', which holds no transformer"):
         largest_activations(root / "latents" / "vae")
     with pytest.raises(UserError, match="no finished encoded data set"):
         largest_activations(root / "dit", str(root / "nothing"))

@@ -1,0 +1,66 @@
+"""Step distillation of a transformer: 4 unguided steps in place of 40 guided ones.
+
+python -m launch.train --config=configs/distill.py:mobile --workdir=runs/distilled --config.init_from=runs/recovered \
+    --config.data=data/latents
+
+`init_from` is a recovered or pruned run, which knows its teacher, or any transformer's with --config.teacher=RUN.
+Variants: tiny (two CPU cores) and mobile (the paper's shapes: a student of 0.9 B parameters, a teacher of 2.0 B).
+--config.objective.method=adversarial|dmd|kd and --config.head=dit|conv choose the method. Without `init_from` mobile
+has the paper's shapes, which is what `launch.inspect` and `launch.compile` are asked about before anything is trained.
+"""
+
+import dataclasses
+
+import ml_collections
+
+from configs import dit
+from mobile_video_jax.core.config import from_mapping, to_config_dict
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.distill.objective import ObjectiveConfig
+from mobile_video_jax.stages.distill import DistillTraining
+from mobile_video_jax.stages.dit import DitTraining
+from mobile_video_jax.train.config import OptimizerConfig
+from mobile_video_jax.train.optimizer import PlayersOptimizerConfig
+
+# beta1 0 and beta2 0.99 are StyleGAN's (arXiv 1812.04948): momentum lets both players overshoot.
+GAN = OptimizerConfig(learning_rate=1e-5, schedule="constant", beta1=0.0, ema_decay=0.995)
+MOBILE = PlayersOptimizerConfig(**dataclasses.asdict(GAN), opponent=dataclasses.replace(GAN, learning_rate=1e-4))
+# As for the base model: Muon needs fewer steps than Adam at this size.
+TINY = PlayersOptimizerConfig(
+    name="muon",
+    learning_rate=1e-2,
+    adam_learning_rate=1.5e-3,
+    schedule="linear",
+    weight_decay=0.0,
+    ema_decay=0.9,
+    opponent=OptimizerConfig(learning_rate=1e-3, schedule="constant", weight_decay=0.0, beta1=0.0),
+)
+
+
+def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
+    """The config of a variant. Raises UserError for an unknown one."""
+    if variant == "tiny":
+        objective = ObjectiveConfig(guidance=4.0, teacher_steps=4, target="teacher")
+        return to_config_dict(_like("tiny", "tiny", objective, TINY, steps=150, period=50))
+    if variant == "mobile":
+        return to_config_dict(_like("mobile", "server", ObjectiveConfig(), MOBILE, steps=20_000, period=1000))
+    raise UserError(f"variant '{variant}' is unknown: use one of tiny, mobile")
+
+
+def _like(
+    student: str,
+    teacher: str,
+    objective: ObjectiveConfig,
+    optimizer: PlayersOptimizerConfig,
+    *,
+    steps: int,
+    period: int,
+) -> DistillTraining:
+    """On the teacher's clips, none of which are given a first frame."""
+    base = from_mapping(DitTraining, dit.get_config(teacher).to_dict())
+    shared = {field.name: getattr(base, field.name) for field in dataclasses.fields(DitTraining)}
+    changes = {
+        **{"stage": "distill", "model": dit.MODELS[student], "optimizer": optimizer, "steps": steps},
+        **{"eval_every": period, "checkpoint_every": period, "image_probability": 0.0, "caption_dropout": 0.0},
+    }
+    return DistillTraining(**{**shared, **changes}, teacher_model=base.model, objective=objective)

@@ -1,0 +1,58 @@
+"""Estimates how long a clip or a package takes on an iPhone 16 Pro Max. An estimate, no measurement: no phone was used.
+
+python -m export.phone_estimate --config=configs/dit.py:mobile [--clip=49x384x512] [--steps=4] [--tiles=4]
+    [--weights=fp16] [--decoder=mobile] [--json]
+  Counts the ops of the phone's form of the transformer and of its VAE's decoder from shapes alone.
+python -m export.phone_estimate --package=FILE.mlpackage [--function=NAME] [--json]
+  Counts the ops of a saved package.
+python -m export.phone_estimate --calibrate [--json]
+  Fits the two free factors to published times again, and estimates each network by a fit to the others. Takes
+  diffusers, which is in the extra `dev`.
+
+Each op takes the longer of its arithmetic and its traffic with memory; a tensor of up to 2 MB makes no traffic. The
+range is what the fits were off by for networks that they had not seen. Text encoding is not counted.
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from launch import cli
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.vae.family import SIZES
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The transformer's config, FILE.py:VARIANT.")
+# Empty, not missing: a package needs none.
+flags.FLAGS["config"].value = ConfigDict()
+PACKAGE = flags.DEFINE_string("package", None, "The .mlpackage folder.")
+FUNCTION = flags.DEFINE_string("function", None, "With --package: the function, of a package with several.")
+CALIBRATE = flags.DEFINE_bool("calibrate", False, "Fit the shares to published times.")
+CLIP = flags.DEFINE_string("clip", "49x384x512", "Frames x height x width.")
+STEPS = flags.DEFINE_integer("steps", 4, "Sampling steps.", lower_bound=1)
+TILES = flags.DEFINE_integer("tiles", 4, "Tiles of each FFN product.", lower_bound=1)
+WEIGHTS = flags.DEFINE_string("weights", "fp16", "fp16, int8, palette8, palette6, palette4 or mixed (of 6 bits).")
+DECODER = flags.DEFINE_enum("decoder", "mobile", list(SIZES), "Size of the VAE's decoder, at the config's compression.")
+JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
+
+
+def main() -> None:
+    if sum(map(bool, (CONFIG.value, PACKAGE.value, CALIBRATE.value))) != 1:
+        raise UserError("give one of --config=configs/dit.py:mobile, --package=FILE.mlpackage and --calibrate")
+    try:
+        from export import phone_estimate_report as report
+    except ImportError as error:
+        raise UserError("PyTorch or coremltools is missing: pip install -e '.[export]'") from error
+    if CALIBRATE.value:
+        result, text = report.of_figures()
+    elif PACKAGE.value:
+        result, text = report.of_package(Path(PACKAGE.value), FUNCTION.value)
+    else:
+        options = {"clip": CLIP.value, "steps": STEPS.value, "tiles": TILES.value, "weights": WEIGHTS.value}
+        result, text = report.of_config(CONFIG.value.to_dict(), decoder=DECODER.value, **options)
+    print(json.dumps(result) if JSON.value else text + "\n" + json.dumps(result))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,71 @@
+"""The trained part of the discriminator: from a transformer's features of noisy clips to one logit a clip."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mobile_video_jax.core.arrays import Tokens
+from mobile_video_jax.dit.block import DitBlock
+from mobile_video_jax.dit.config import BlockShape
+from mobile_video_jax.dit.model import Stream
+from mobile_video_jax.nn.conv import Conv
+from mobile_video_jax.nn.dense import Dense, zeros
+from mobile_video_jax.nn.norm import RMSNorm, rms_normalize
+
+Logits = Float[Array, "b"]
+Grid = tuple[int, ...]  # latent frames, rows and columns, which the tokens stand in
+
+
+class DitHead(nn.Module):
+    """Transformer blocks, told of text and time as the trunk's are, the mean over places, and an MLP.
+
+    The discriminator's head in arXiv 2507.13343. A fresh head gives 0 for every clip.
+    """
+
+    blocks: tuple[BlockShape, ...]
+    head_dim: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, stream: Stream, grid: Grid) -> Logits:
+        x, places = stream.x, stream.conditions[-1]
+        for i, shape in enumerate(self.blocks):
+            x = DitBlock(shape, self.head_dim, self.dtype, name=f"block_{i}")(x, *stream.conditions)
+        return _Classifier(x.shape[-1], name="classifier")(x, places)
+
+
+class ConvHead(nn.Module):
+    """Convolutions over latent frames, rows and columns in place of blocks, two for each one: the baseline.
+
+    In half the width two of them have 13.5 d^2 parameters, a block with an FFN of 4 d has 16 d^2.
+    """
+
+    blocks: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, stream: Stream, grid: Grid) -> Logits:
+        b, n, d = stream.x.shape
+        places = stream.conditions[-1]
+        x = Dense(d // 2, ("embed", None), dtype=self.dtype, name="in")(rms_normalize(stream.x))
+        for i in range(2 * self.blocks):
+            # Padding must stay what convolutions take the outside of a clip for.
+            x = x if places is None else jnp.where(places[..., None], x, 0)
+            x = Conv(d // 2, True, dtype=self.dtype, name=f"conv_{i}")(x.reshape(b, *grid, -1))
+            x = nn.leaky_relu(RMSNorm(axis=None, dtype=self.dtype, name=f"norm_{i}")(x), 0.2).reshape(b, n, -1)
+        return _Classifier(d // 2, name="classifier")(x, places)
+
+
+class _Classifier(nn.Module):
+    """The mean over a clip's places, and two layers."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Tokens, places: Bool[Array, "b n"] | None) -> Logits:
+        where = None if places is None else places[..., None]
+        pooled = jnp.mean(rms_normalize(x).astype(jnp.float32), axis=1, where=where)
+        hidden = nn.gelu(Dense(self.width, ("embed", None), name="in")(pooled), approximate=True)
+        return Dense(1, ("embed", None), zeros, name="logit")(hidden)[:, 0]

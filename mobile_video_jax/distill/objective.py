@@ -1,0 +1,166 @@
+"""The objective of step distillation: one pass through the student serves it and the player that it trains against."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mobile_video_jax.core.arrays import LatentMask, Latents, Rng, Scalar, TextMask, TextStates, Times
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.rng import named_key
+from mobile_video_jax.diffusion.guidance import Guidance, guided
+from mobile_video_jax.diffusion.path import flow_matching_loss, interpolate, predict_x0, velocity_target
+from mobile_video_jax.diffusion.samplers import Velocity
+from mobile_video_jax.diffusion.timesteps import sample_times
+from mobile_video_jax.discriminator.losses import (
+    finite_r1_penalty,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    r1_penalty,
+)
+from mobile_video_jax.discriminator.model import Discriminator
+from mobile_video_jax.distill.distances import mean_square, pseudo_huber
+from mobile_video_jax.distill.distribution_matching import matching_direction, matching_loss
+from mobile_video_jax.distill.few_step import mean_velocity, visit
+from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.nn.module import apply
+
+# The player that each method trains beside the generator, by the name of its parameters.
+OPPONENTS = {"adversarial": "discriminator", "dmd": "critic", "kd": ""}
+Terms = dict[str, Scalar]
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """What the student is trained for.
+
+    `method` is adversarial (hinge losses, weight `adversarial`), dmd (distribution matching, weight `matching`) or kd,
+    neither. Beside it, by their weights: `kd`, the squared error of the velocity against the teacher's mean over
+    `teacher_steps` steps at guidance `guidance`, and `distance`, the pseudo-Huber distance of x0 to `target`, the
+    data's or the teacher's. With probability `own_states` a clip is at a state that the student came to itself. Both
+    methods look at clips noised again, at times shifted by `judge_shift`. `r1` is the discriminator's penalty, in the
+    form `r1_form`: finite (a difference at distance `r1_sigma`) or exact.
+    """
+
+    method: str = "adversarial"
+    guidance: float = 5.0
+    teacher_steps: int = 1
+    own_states: float = 0.5
+    target: str = "data"
+    judge_shift: float = 1.0
+    adversarial: float = 0.1
+    matching: float = 1.0
+    distance: float = 1.0
+    kd: float = 1.0
+    r1: float = 1.0
+    r1_form: str = "finite"
+    r1_sigma: float = 0.05
+
+    def __post_init__(self) -> None:
+        allowed = {"method": OPPONENTS, "target": ("data", "teacher"), "r1_form": ("finite", "exact")}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise UserError(f"objective.{name} '{getattr(self, name)}' is unknown: use {' or '.join(values)}")
+        if self.teacher_steps < 1:
+            raise UserError(f"objective.teacher_steps must be 1 or more, not {self.teacher_steps}")
+        if not 0 <= self.own_states <= 1:
+            raise UserError(f"objective.own_states is a probability from 0 to 1, not {self.own_states}")
+
+
+class Clips(NamedTuple):
+    """Real clips and their captions; `mask` is False where a clip is padding."""
+
+    latents: Latents
+    text: TextStates
+    text_mask: TextMask
+    mask: LatentMask | None = None
+
+    def velocity(self, dit: Dit, params: Any, guidance: float = 1.0) -> Velocity:
+        """The transformer's velocity for these captions."""
+
+        def denoise(x_t: Latents, t: Times, text: TextStates, text_mask: TextMask) -> Latents:
+            # Guidance doubles the batch.
+            mask = self.mask if self.mask is None else jnp.resize(self.mask, x_t.shape[:4])
+            velocity: Latents = apply(dit, params, x_t, t, text, text_mask, mask)
+            return velocity
+
+        return guided(denoise, self.text, self.text_mask, Guidance(guidance))
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """(params, clips, times, key) -> (loss, terms). Parameters: "generator", "teacher" and the method's opponent.
+
+    Each player sees the other as a constant, so that one gradient of the sum holds those of both.
+    """
+
+    student: Dit
+    teacher: Dit
+    discriminator: Discriminator
+    config: ObjectiveConfig
+
+    def __call__(self, params: Any, clips: Clips, grid: Float[Array, "points"], rng: Rng) -> tuple[Scalar, Terms]:
+        cfg = self.config
+        params = params | {"teacher": jax.lax.stop_gradient(params["teacher"])}
+        own = clips.velocity(self.student, jax.lax.stop_gradient(params["generator"]))
+        start = visit(own, clips.latents, grid, named_key(rng, "visit"), cfg.own_states)
+        velocity = clips.velocity(self.student, params["generator"])(start.x_t, start.t)
+        made, real = predict_x0(start.x_t, velocity, start.t), clips.latents
+        terms: Terms = {}
+        if cfg.kd or (cfg.distance and cfg.target == "teacher"):
+            guided_teacher = clips.velocity(self.teacher, params["teacher"], cfg.guidance)
+            wanted = mean_velocity(guided_teacher, start, cfg.teacher_steps)
+            terms["kd"] = jnp.mean(mean_square(velocity, wanted, clips.mask))
+            real = predict_x0(start.x_t, wanted, start.t) if cfg.target == "teacher" else real
+        if cfg.distance:
+            terms["distance"] = jnp.mean(pseudo_huber(made, real, clips.mask))
+        opponent, told = jnp.zeros(()), Terms()
+        if cfg.method == "adversarial":
+            terms["adversarial"], opponent, told = self._adversarial(params, clips, made, named_key(rng, "judge"))
+        elif cfg.method == "dmd":
+            terms["matching"], opponent = self._matching(params, clips, made, named_key(rng, "judge"))
+            told = {"critic_loss": opponent}
+        weights = {"kd": cfg.kd, "distance": cfg.distance, "adversarial": cfg.adversarial, "matching": cfg.matching}
+        loss = sum((weights[name] * value for name, value in terms.items()), jnp.zeros(()))
+        return loss + opponent, terms | told
+
+    def _adversarial(self, params: Any, clips: Clips, made: Latents, rng: Rng) -> tuple[Scalar, Scalar, Terms]:
+        """The generator's hinge loss, the discriminator's with its penalty, and how it does."""
+        cfg, judge, grid = self.config, self.discriminator, made.shape[1:4]
+        t = sample_times(named_key(rng, "times"), made.shape[0], shift=cfg.judge_shift)
+        noised = lambda x0, name: interpolate(x0, jax.random.normal(named_key(rng, name), x0.shape), t)
+        features = lambda y: judge.features(params["teacher"], y, t, *clips[1:])
+        head = params["discriminator"]
+        real, seen = noised(clips.latents, "real"), features(noised(made, "fake"))
+        wanted = hinge_generator_loss(judge.logits(jax.lax.stop_gradient(head), seen, grid))
+        judged = lambda y: judge.logits(head, features(y), grid)
+        real_logits, fake_logits = judged(real), judge.logits(head, jax.lax.stop_gradient(seen), grid)
+        loss = hinge_discriminator_loss(real_logits, fake_logits)
+        told = {
+            "discriminator_loss": loss,
+            "real_logit": jnp.mean(real_logits),
+            "fake_logit": jnp.mean(fake_logits),
+            "real_accuracy": jnp.mean(real_logits > 0),
+            "fake_accuracy": jnp.mean(fake_logits < 0),
+        }
+        if cfg.r1:
+            if cfg.r1_form == "exact":
+                told["r1"] = r1_penalty(judged, real)
+            else:
+                told["r1"] = finite_r1_penalty(judged, real, real_logits, named_key(rng, "r1"), cfg.r1_sigma)
+            loss = loss + cfg.r1 * told["r1"]
+        return wanted, loss, told
+
+    def _matching(self, params: Any, clips: Clips, made: Latents, rng: Rng) -> tuple[Scalar, Scalar]:
+        """The student's matching loss, and the critic's flow matching on the student's clips."""
+        constant = jax.lax.stop_gradient(made)
+        t = sample_times(named_key(rng, "times"), made.shape[0], shift=self.config.judge_shift)
+        noise = jax.random.normal(named_key(rng, "noise"), made.shape)
+        y = interpolate(constant, noise, t)
+        fake = clips.velocity(self.teacher, params["critic"])(y, t)
+        real = clips.velocity(self.teacher, params["teacher"], self.config.guidance)(y, t)
+        direction = matching_direction(constant, predict_x0(y, real, t), predict_x0(y, fake, t), clips.mask)
+        critic = flow_matching_loss(fake, velocity_target(constant, noise), clips.mask)
+        return jnp.mean(matching_loss(made, direction, clips.mask)), jnp.mean(critic)

@@ -1,0 +1,177 @@
+"""Step distillation: a student learns to draw in a few unguided steps what its teacher draws in many guided ones."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mobile_video_jax.core.arrays import Rng, Scalar
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.flops import count_flops, count_parameters
+from mobile_video_jax.core.rng import named_key
+from mobile_video_jax.core.storage import storage_path
+from mobile_video_jax.diffusion.guidance import drop_captions
+from mobile_video_jax.diffusion.timesteps import time_grid
+from mobile_video_jax.discriminator.model import make_discriminator
+from mobile_video_jax.distill.objective import OPPONENTS, Clips, Objective, ObjectiveConfig
+from mobile_video_jax.distill.watch import WatchConfig, sample_measures, sign_of_collapse
+from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.stages.recover import PRUNED
+from mobile_video_jax.stages.sampling import SampleConfig, sample_latents
+from mobile_video_jax.stages.teacher import check_latents, in_its_dtype
+from mobile_video_jax.stages.transformer import read_transformer
+from mobile_video_jax.train.checkpoint import read_json, restore_model
+from mobile_video_jax.train.optimizer import PlayersOptimizerConfig
+from mobile_video_jax.train.run import read_run
+from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
+
+# What student and teacher must share, and the student's run decides.
+SHARED = ("compression", "text_encoder", "text_width", "text_tokens")
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillTraining(DitTraining):
+    """Config of a distillation run; see DitTraining for the data and the network, ObjectiveConfig for the losses.
+
+    `init_from` is the student's run, recovered, pruned or plain; its sizes, latents, captions and, where it had one,
+    its `teacher` come from there (see from_student). The student is trained for samples of `sampling_steps` Euler steps
+    at the times that `time_shift` gives. The discriminator is a `head` (dit or conv) of `head_blocks` blocks on the
+    teacher's first `trunk_blocks` (0: half of them).
+    """
+
+    stage: str = "distill"
+    teacher: str = ""
+    teacher_model: DitConfig = dataclasses.field(default_factory=DitConfig)
+    sampling_steps: int = 4
+    head: str = "dit"
+    head_blocks: int = 1
+    trunk_blocks: int = 0
+    objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
+    watch: WatchConfig = dataclasses.field(default_factory=WatchConfig)
+    optimizer: PlayersOptimizerConfig = dataclasses.field(default_factory=PlayersOptimizerConfig)
+
+
+def from_student(config: DistillTraining) -> DistillTraining:
+    """The config with what the run in `init_from` says; unchanged without one.
+
+    Raises UserError where that run knows no teacher and none is named, and where the teacher has other latents.
+    """
+    if not config.init_from:
+        return config
+    run = storage_path(config.init_from)
+    student, known = read_transformer(run).config, read_run(run)["config"].get("teacher")
+    pruned: dict[str, Any] = read_json(run / PRUNED) if (run / PRUNED).exists() else {}
+    name = config.teacher or known or pruned.get("teacher")
+    if not name:
+        raise UserError(f"{run} learnt from no other run: name one to learn from with --config.teacher=RUN")
+    teacher = read_transformer(storage_path(name)).config
+    for key in SHARED:
+        if getattr(teacher, key) != getattr(student, key):
+            raise UserError(
+                f"teacher {name} has {key}={getattr(teacher, key)}, student {run} {getattr(student, key)}: "
+                "use runs on the same latents and captions"
+            )
+    shared = {key: getattr(student, key) for key in ("model", *SHARED)}
+    return dataclasses.replace(config, **shared, teacher=name, teacher_model=teacher.model)
+
+
+class DistillStage(DitStage):
+    """The student's game (distill/objective.py). Parameters are {"generator", its opponent, "teacher"}."""
+
+    config: DistillTraining
+
+    def __init__(self, config: DistillTraining):
+        if config.image_probability:
+            raise UserError("distillation draws whole clips: set image_probability=0")
+        if config.sampling_steps < 1:
+            raise UserError(f"sampling_steps must be 1 or more, not {config.sampling_steps}")
+        super().__init__(config)
+        teacher = config.teacher_model
+        discriminator = make_discriminator(teacher, config.trunk_blocks, config.head, config.head_blocks)
+        self.objective = Objective(self.dit, Dit(teacher), discriminator, config.objective)
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        return frozenset({"teacher"})
+
+    def init(self, rng: Rng) -> Params:
+        example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.input_shapes(1))
+        inputs = (example["latents"], jnp.zeros(1), example["text"], example["text_mask"])
+        teacher = self.objective.teacher.init(named_key(rng, "teacher"), *inputs)["params"]
+        params = {"generator": super().init(rng), "teacher": in_its_dtype(teacher, self.config.teacher_model.dtype)}
+        match OPPONENTS[self.config.objective.method]:
+            case "critic":
+                params["critic"] = teacher
+            case "discriminator":
+                judge = self.objective.discriminator
+                seen = judge.features(nn.unbox(teacher), *inputs)
+                head = judge.head.init(named_key(rng, "discriminator"), seen, self.latent_shape[:3])
+                params["discriminator"] = head["params"]
+        return params
+
+    def model(self, params: Params) -> Params:
+        return params["generator"]
+
+    def given(self, target: Params) -> Params:
+        """The generator of `init_from`, its teacher, and the critic, which starts as the teacher (arXiv 2311.18828)."""
+        runs = {"generator": self.config.init_from, "teacher": self.config.teacher, "critic": self.config.teacher}
+        return {
+            part: restore_model(storage_path(run), target[part]) for part, run in runs.items() if run and part in target
+        }
+
+    def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
+        rate = self.config.caption_dropout
+        text = drop_captions(named_key(rng, "captions"), batch["text"], batch["text_mask"], rate)
+        x0 = batch["latents"]
+        grid = time_grid(self.config.sampling_steps, shift=self._shift_of(x0))
+        return self.objective(params, Clips(x0, *text, batch.get("latent_mask")), grid, rng)
+
+    def sampling(self) -> SampleConfig:
+        return SampleConfig(self.config.sampling_steps, 1.0, self.time_shift(self.clip.tokens(self.strides)))
+
+    def evaluate_batch(self, params: Params, batch: Batch, rng: Rng) -> Metrics:
+        """Samples for held-out captions, from the same noise every time, beside real clips.
+
+        `loss` is the distance of both in colour and in log motion and spread: how far the run is from collapse, not how
+        good it is.
+        """
+        x0 = batch["latents"]
+        config = dataclasses.replace(self.sampling(), shift=self._shift_of(x0))
+        noise = jax.random.normal(named_key(rng, "noise"), x0.shape)
+        samples = sample_latents(self.dit, config, params, noise, batch["text"], batch["text_mask"])
+        measures = sample_measures(samples, x0, batch.get("latent_mask"))
+        off = jnp.abs(jnp.log(measures["motion"])) + jnp.abs(jnp.log(measures["spread"]))
+        return {"loss": measures["colour"] + off, **measures}
+
+    def watch(self, metrics: Mapping[str, float]) -> str | None:
+        return sign_of_collapse(metrics, self.config.watch)
+
+    def _checked_data(self) -> list[Path]:
+        """The data folders. Also raises UserError where student or teacher were trained on other latents."""
+        folders = super()._checked_data()
+        check_latents((self.config.init_from, self.config.teacher), folders[0])
+        return folders
+
+    def cost(self, devices: int | None = None) -> Cost:
+        """The FLOPs of the gradient itself, as parts of it need no backward pass; what remat repeats does not count."""
+        model, teacher_model = (
+            dataclasses.replace(dit.config, remat="none") for dit in (self.dit, self.objective.teacher)
+        )
+        stage = DistillStage(dataclasses.replace(self.config, model=model, teacher_model=teacher_model))
+        params = nn.unbox(jax.eval_shape(stage.init, jax.random.key(0)))
+        teacher = params.pop("teacher")
+        loss = lambda trained, teacher, *inputs: stage.loss(trained | {"teacher": teacher}, *inputs)[0]
+        size = self.batch_size(self.clip, devices)
+        flops = count_flops(jax.grad(loss), params, teacher, self.abstract_batch(devices), jax.random.key(0))
+        return Cost(size * self.clip.tokens(self.strides), sum(flops.values()))
+
+    def description(self) -> dict[str, Any]:
+        shapes = nn.unbox(jax.eval_shape(self.init, jax.random.key(0)))
+        parts = {f"{part}_parameters": count_parameters(shapes[part]) for part in shapes if part != "generator"}
+        return {**super().description(), **parts, "sampling_steps": self.config.sampling_steps}

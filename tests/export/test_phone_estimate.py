@@ -1,0 +1,140 @@
+"""The phone estimate counts what a package holds, and its arithmetic is what it says."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from configs import dit as configs
+from configs import vae as vae_configs
+from export import phone_estimate
+from export import phone_estimate_report as report
+from export.mil.load import load_package
+from export.package import Part, convert
+from export.phone_dit import PhoneDit
+from export.phone_estimate_clip import Plan, clip_estimate, clip_seconds
+from export.phone_estimate_fit import calibrate, estimate, fit
+from export.phone_estimate_networks import NETWORKS, empty
+from export.phone_estimate_ops import Op, Value, ops_of_module, ops_of_program
+from export.phone_estimate_roofline import Assumptions, Device, call_seconds, op_seconds
+from export.phone_estimate_table import ASSUMED, CHIP, CHIPS, FITTED, HELD_OUT
+from export.torch_dit import Dit
+from launch import cli
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.stages.dit import DitTraining
+from mobile_video_jax.stages.registry import build_stage
+
+SHAPES = {"latents": (1, 8, 1, 12), "time_features": (1, 16, 1, 1), "text": (1, 24, 1, 5), "text_mask": (1, 1, 1, 5)}
+DEVICE = Device(flops=1e12, bandwidth=1e9)
+
+
+def config_of(variant: str) -> DitTraining:
+    return build_stage(configs.get_config(variant).to_dict()).config
+
+
+@pytest.fixture(scope="module")
+def dit() -> PhoneDit:
+    torch.manual_seed(0)
+    config = DitConfig(width=64, depth=1, heads=2, head_dim=16, ffn=96, time_features=16)
+    return PhoneDit(Dit(config, (2, 2, 3, 8), 24), [2]).requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def package(dit: PhoneDit, tmp_path_factory) -> Path:
+    given = {name: np.random.default_rng(0).random(shape, np.float32) for name, shape in SHAPES.items()}
+    path = tmp_path_factory.mktemp("estimate") / "dit.mlpackage"
+    convert(Part("dit", dit, given, {"velocity": given["latents"]}), path)
+    return path
+
+
+def test_shapes_alone_give_what_the_package_holds(dit, package):
+    ours = ops_of_module(dit.to("meta"), *(empty(*shape) for shape in SHAPES.values()))
+    saved = ops_of_program(load_package(package).function())
+
+    def sums(ops: list[Op]) -> list[int]:
+        values = sum(value.bytes for op in ops for value in op.values)
+        return [sum(op.flops for op in ops), sum(op.weight_bytes for op in ops), values]
+
+    (flops, weights, values), (saved_flops, saved_weights, saved_values) = sums(ours), sums(saved)
+    assert flops == saved_flops
+    np.testing.assert_allclose(weights, saved_weights, rtol=0.02)
+    np.testing.assert_allclose(values, saved_values, rtol=0.05)
+
+
+def test_the_roofline_of_an_op():
+    """1e9 FLOPs at half of 1e12 a second are 2 ms; 3e6 bytes at a tenth of 1e9 are 30 ms, those on the chip none."""
+    assumed = Assumptions(compute=0.5, memory=0.1, on_chip=1e6, call=1.0)
+    values = Value(10, 900_000), Value(1_000_000, 1_000_001)
+    op = Op("product", 10**9, 2_000_000, values, reduces=False)
+    assert op_seconds(op, DEVICE, assumed) == pytest.approx(30e-3)
+    assert op_seconds(dataclasses.replace(op, weight_bytes=0, values=()), DEVICE, assumed) == pytest.approx(2e-3)
+    assert call_seconds([op, op], DEVICE, dataclasses.replace(assumed, op=0.5)) == pytest.approx(2.06)
+
+
+def test_the_fit_finds_the_shares_that_figures_were_made_with():
+    rng = np.random.default_rng(0)
+    costs = {name: np.stack([rng.lognormal(20, 3, 50), rng.lognormal(13, 3, 50)], 1) for name in NETWORKS}
+    true = dataclasses.replace(ASSUMED, compute=0.3, memory=0.9)
+    figures = [dataclasses.replace(figure, seconds=estimate(costs, figure, true)) for figure in FITTED]
+    found = fit(costs, figures)
+    assert (found.compute, found.memory) == (pytest.approx(0.3, rel=1e-3), pytest.approx(0.9, rel=1e-3))
+
+
+@pytest.mark.slow
+def test_the_table_holds_what_the_published_figures_give():
+    found = calibrate({name: network() for name, network in NETWORKS.items()})
+    assert [found["compute"], found["memory"]] == pytest.approx([ASSUMED.compute, ASSUMED.memory], rel=2e-3)
+    assert found["held_out_ratio"] == pytest.approx(list(HELD_OUT), rel=1e-2)
+
+
+def test_a_clip_of_the_tiny_model():
+    config = config_of("tiny")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, depth=1))
+    result = clip_estimate(Plan(config, decoder="micro", clip="9x32x32", tiles=2))
+    assert {name: row["times"] for name, row in result["calls"].items()} == {"dit": 4, "vae_first": 1, "vae_next": 2}
+    assert result["seconds"] == pytest.approx(4 * result["seconds_a_step"] + result["decoder_seconds"])
+    assert sum(result["parts"].values()) == pytest.approx(result["seconds"] - 7 * ASSUMED.call)
+    assert result["frames_a_second"] == pytest.approx(9 / result["seconds"])
+    low, high = result["frames_a_second_range"]
+    assert low < result["frames_a_second"] < high
+    changes = {row["change"]: row["frames_a_second"] for row in result["changes"]}
+    assert list(changes.values()) == sorted(changes.values(), reverse=True)
+    assert changes["--steps=2"] > changes["weights of 4 bits"] > result["frames_a_second"]
+    assert result["frames_a_second"] > changes["assumed: 1 us for each op"]
+    text = report.clip_table(result)
+    assert "nothing was measured on a phone" in text and f"{result['frames_a_second']:.1f} frames a second" in text
+
+
+def test_the_default_export_of_mobile_reaches_fifteen_frames_a_second():
+    calls = Plan(config_of("mobile")).calls()
+    # Two FLOPs a multiply-add of 0.92 B weights and 1,344 tokens, and the attention's products.
+    assert sum(op.flops for op in calls["dit"].ops) == pytest.approx(2.41e12, rel=0.01)
+    assert sum(op.weight_bytes for op in calls["dit"].ops) == pytest.approx(2 * 0.97e9, rel=0.01)
+    assert 49 / clip_seconds(calls, CHIPS[CHIP], ASSUMED) > 15
+
+
+def test_bad_input_is_refused(monkeypatch, capsys):
+    with pytest.raises(UserError, match="the config is not a transformer's: give one such as configs/dit.py:mobile"):
+        report.of_config(vae_configs.get_config().to_dict())
+    with pytest.raises(UserError, match="41 frames at temporal stride 8 are legal"):
+        Plan(config_of("mobile"), clip="48x384x512").calls()
+    with pytest.raises(UserError, match="weights 'int3' are unknown: use one of fp16, int8, palette8"):
+        Plan(config_of("mobile"), weights="int3")
+    monkeypatch.setattr("sys.argv", [phone_estimate.__file__])
+    with pytest.raises(SystemExit, match="2"):
+        cli.run(phone_estimate.main)
+    expected = "error: give one of --config=configs/dit.py:mobile, --package=FILE.mlpackage and --calibrate\n"
+    assert capsys.readouterr() == ("", expected)
+
+
+def test_the_command_estimates_a_package(package, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [phone_estimate.__file__, f"--package={package}", "--json"])
+    with pytest.raises(SystemExit, match="0"):
+        cli.run(phone_estimate.main)
+    result = json.loads(capsys.readouterr().out)
+    assert sum(result["op_types"].values()) == pytest.approx(result["seconds"] - ASSUMED.call)
+    assert result["op_types"]["conv"] > 0

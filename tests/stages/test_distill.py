@@ -1,0 +1,160 @@
+"""Step distillation as a stage: where it starts, what it leaves, how it goes on and when it stops."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from configs import distill
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.distill.objective import ObjectiveConfig
+from mobile_video_jax.distill.watch import WatchConfig
+from mobile_video_jax.parallel.mesh import make_mesh
+from mobile_video_jax.stages.distill import DistillStage, DistillTraining, from_student
+from mobile_video_jax.stages.registry import build_stage
+from mobile_video_jax.stages.transformer import read_transformer
+from mobile_video_jax.train.checkpoint import restore_model
+from mobile_video_jax.train.config import OptimizerConfig
+from mobile_video_jax.train.loop import TrainingDiverged, train
+from mobile_video_jax.train.metrics import read_metrics
+from mobile_video_jax.train.optimizer import PlayersOptimizerConfig, make_optimizer
+from mobile_video_jax.train.state import state_shardings
+from mobile_video_jax.vae.latent_stats import LatentStats
+from tests import tiny
+
+TEACHER = dataclasses.replace(tiny.DIT, width=48, depth=2, heads=2, head_dim=24, ffn=64)
+STUDENT = dataclasses.replace(TEACHER, depth=1, heads=1)
+OPTIMIZER = PlayersOptimizerConfig(
+    **dataclasses.asdict(tiny.OPTIMIZER), opponent=OptimizerConfig(learning_rate=1e-3), generator_every=2
+)
+UP = ["generator", "block_0", "ffn", "up", "kernel"]
+ALL_OFF = WatchConfig(0.0, 0.0, 0.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def data(folder) -> Path:
+    return tiny.latents(folder / "latents")
+
+
+@pytest.fixture(scope="module")
+def teacher(folder, data) -> Path:
+    return tiny.dit_run(folder / "teacher", tiny.dit_config(data, model=TEACHER))
+
+
+@pytest.fixture(scope="module")
+def student(folder, data) -> Path:
+    return tiny.dit_run(folder / "student", tiny.dit_config(data, model=STUDENT))
+
+
+@pytest.fixture(scope="module")
+def config(data, teacher, student) -> DistillTraining:
+    shared = {"model": STUDENT, "steps": 4, "eval_every": 2, "checkpoint_every": 2, "time_shift": 3.0}
+    plain = vars(tiny.dit_config(data, **shared)) | {"stage": "distill", "optimizer": OPTIMIZER}
+    named = {"init_from": str(student), "teacher": str(teacher)}
+    cheap = ObjectiveConfig(own_states=0.0, r1=0.0, kd=0.0)
+    return from_student(DistillTraining(**plain | named, objective=cheap, watch=ALL_OFF, sampling_steps=2))
+
+
+@pytest.fixture(scope="module")
+def finished(config, folder) -> Path:
+    train(DistillStage(config), folder / "distilled")
+    return folder / "distilled"
+
+
+def test_sizes_come_from_the_students_run_and_the_result_is_one_for_every_command(config, finished, teacher):
+    assert config.model == STUDENT and config.teacher_model == TEACHER
+    left = read_transformer(finished)
+    assert left.config.model == STUDENT and left.time_shift(48) == 3.0
+    again = from_student(dataclasses.replace(config, init_from=str(finished), teacher=""))
+    assert again.teacher == str(teacher)
+    last = read_metrics(finished)[-1]
+    assert {"distance", "real_accuracy", "fake_accuracy", "eval_motion", "eval_spread", "eval_colour"} <= set(last)
+
+
+def test_both_players_move_and_no_checkpoint_holds_the_teacher(finished, student):
+    stage = read_transformer(finished)
+    after, before = (restore_model(run, _on_device(stage.model_shapes())) for run in (finished, student))
+    moved = [np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (after, before)), strict=True)]
+    assert np.mean(moved) > 0.9
+    logits = [line["real_logit"] for line in read_metrics(finished)]
+    assert logits[0] == 0.0 != logits[-1]
+    kept = (finished / "checkpoints" / "4" / "state" / "_METADATA").read_text()
+    assert "discriminator" in kept and "teacher" not in kept
+
+
+def _on_device(shapes: dict) -> dict:
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
+
+
+def test_a_run_goes_on_exactly_with_both_players_and_stops_where_it_collapses(config, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints" / "4")  # as if it had not come to the last save
+    strict = dataclasses.replace(config, watch=dataclasses.replace(ALL_OFF, colour=1e-9))
+    sign = "collapses at step 4: the colour of samples is .* variances .*; the best before is .*checkpoints/2"
+    with pytest.raises(TrainingDiverged, match=sign):
+        train(DistillStage(strict), run)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["2"]
+    unbroken, again = (
+        [{k: v for k, v in line.items() if "second" not in k} for line in read_metrics(path)]
+        for path in (finished, run)
+    )
+    assert again == unbroken and len(again) == 4
+
+
+def test_a_run_of_other_losses_is_refused(config, finished):
+    other = dataclasses.replace(config, objective=ObjectiveConfig(method="kd"))
+    with pytest.raises(UserError, match="was trained with objective.method='adversarial', this config has 'kd'"):
+        train(DistillStage(other), finished)
+
+
+def test_the_average_and_the_moments_lie_where_the_generator_lies(config):
+    large = dataclasses.replace(STUDENT, ffn=2048)  # smaller kernels are kept whole
+    stage = DistillStage(dataclasses.replace(config, model=large))
+    _, placed = state_shardings(stage, make_optimizer(config.optimizer, 4), make_mesh(config.mesh))
+    kernel = lambda tree: tree["block_0"]["ffn"]["up"]["kernel"]
+    cut = kernel(placed.params["generator"])
+    assert cut.spec == PartitionSpec("fsdp", "tensor") and placed.ema == placed.params["generator"]
+    moments = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(placed.opt_state) if _names(path) == UP]
+    assert len(moments) == 2 and set(moments) == {cut}
+
+
+def _names(path: tuple) -> list[str]:
+    return [str(getattr(key, "key", "")) for key in path][-len(UP) :]
+
+
+def test_students_and_teachers_that_do_not_fit_are_told(config, data, teacher, student, tmp_path):
+    with pytest.raises(UserError, match="learnt from no other run: name one to learn from with --config.teacher"):
+        from_student(dataclasses.replace(config, teacher=""))
+    other = tiny.dit_run(tmp_path / "other", tiny.dit_config(data, model=TEACHER, compression="t4_s8_c8"))
+    with pytest.raises(UserError, match="has compression=t4_s8_c8, student .* t4_s8_c6: use runs on the same latents"):
+        from_student(dataclasses.replace(config, teacher=str(other)))
+    moved = shutil.copytree(teacher, tmp_path / "moved")
+    LatentStats((0.2,) * 6, (0.5,) * 6).save(moved / "vae")
+    with pytest.raises(UserError, match="was trained on other latents"):
+        DistillStage(dataclasses.replace(config, teacher=str(moved))).train_batches()
+    for change, message in (
+        ({"trunk_blocks": 3}, "a transformer of 2 blocks has no first 3"),
+        ({"sampling_steps": 0}, "sampling_steps must be 1 or more"),
+        ({"image_probability": 0.2}, "distillation draws whole clips"),
+    ):
+        with pytest.raises(UserError, match=message):
+            DistillStage(dataclasses.replace(config, **change))
+
+
+def test_the_papers_sizes_are_a_game_of_shapes_alone():
+    stage = build_stage(distill.get_config("mobile").to_dict())
+    params = jax.eval_shape(stage.init, jax.random.key(0))
+    assert stage.description()["teacher_parameters"] > 1.9e9
+    loss, _ = jax.eval_shape(stage.loss, nn.unbox(params), stage.abstract_batch(), jax.random.key(0))
+    assert loss.shape == ()
