@@ -4,9 +4,11 @@ Tensors have the phone's names and layout, [1, c, 1, s] or [t, c, h, w].
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -14,7 +16,11 @@ from mobile_video_jax.core.arrays import Latents
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.nn.embed import time_features
 from mobile_video_jax.nn.stream import STREAM
+from mobile_video_jax.stages.generate import Generator
+from mobile_video_jax.stages.sampling import SampleConfig, sample_latents
+from mobile_video_jax.text.encoder import pad
 from mobile_video_jax.vae.model import Vae
+from mobile_video_jax.vae.pixels import to_bytes
 
 Tensors = dict[str, np.ndarray]
 
@@ -46,6 +52,29 @@ def dit_tensors(dit: Dit, params: Any, *inputs: Any) -> Tensors:
         "embedding": _column(embedding),
         **{f"hidden_{i + 1}": _row(x) for i, x in enumerate(_residuals(seen, model))},
         "velocity": _row(_tokens(velocity)),
+    }
+
+
+def noise(shape: tuple[int, ...]) -> Float[np.ndarray, "1 t h w c"]:
+    """What every golden clip of latents of this shape starts from."""
+    return np.random.default_rng(0).standard_normal((1, *shape), np.float32)
+
+
+def clip_tensors(generator: Generator, prompt: str, steps: int) -> Tensors:
+    """A whole clip without guidance: its noise and latents, and `video`, frames [t, h, w, 3] in bytes."""
+    stage, vae = generator.stage, generator.vae
+    dit = Dit(dataclasses.replace(stage.dit.config, dtype="float32", remat="none"))
+    bundle = dataclasses.replace(vae, vae=Vae(dataclasses.replace(vae.vae.config, dtype="float32", remat="none")))
+    config = SampleConfig(steps=steps, guidance=1.0, shift=generator.time_shift)
+    text, mask = pad(generator.text_encoder.encode([prompt]), stage.config.text_tokens)
+    start = noise((*generator.clip.latent(stage.strides), stage.strides.channels))
+    draw = jax.jit(functools.partial(sample_latents, dit, config))
+    latents = _precisely(draw, generator.params, jnp.asarray(start), jnp.asarray(text), jnp.asarray(mask))
+    video = _precisely(jax.jit(bundle.decode), vae.params, jnp.asarray(latents))
+    return {
+        "noise": _row(_tokens(start)),
+        "latents": _row(_tokens(latents)),
+        "video": np.asarray(to_bytes(jnp.asarray(video)))[0],
     }
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.compress import check, compress
+from export.compress import Weights, compress
 from export.coreml import ct, quietly
+from export.mil.golden import INPUT, OUTPUT
+from export.mil.load import FIRST_FUNCTION
+from export.mixed import Recipe, recipe
 from mobile_video_jax.core.errors import UserError
 
 Tensors = dict[str, np.ndarray]
+Record = dict[str, Any]
 # Token ids are never negative, so nothing needs to guard against it.
 SKIPPED_PASSES = {"common::guard_negative_gather_indices"}
 OVERHEAD = 1_000_000  # bytes of a program beside its weights, for one of a thousand operations or two
+PLAIN = "fp16"  # the folder of packages before their weights are compressed
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A package to be made: a module, and its inputs and outputs by name, which fix all shapes.
+    """A function of a package to be made: a module, and its inputs and outputs by name, which fix all shapes.
 
     The arrays are the reference that the package is compared with: float32, and int32 for ids.
     """
@@ -33,45 +38,49 @@ class Part:
     module: nn.Module
     inputs: Tensors
     outputs: Tensors
+    function: str = FIRST_FUNCTION
 
 
-def write_package(part: Part, out: Path, weights: str, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Writes OUT/NAME.mlpackage and OUT/golden/NAME.npz, and returns what the manifest says of them.
+def write_package(parts: Sequence[Part], out: Path, weights: Weights, progress: Callable[[str], None]) -> Record:
+    """Writes OUT/NAME.mlpackage of functions that share weights, and golden arrays; returns what manifest.json says.
 
-    Raises UserError for an unknown kind of weights, and for one that does not make this network smaller.
+    Of compressed weights OUT/fp16/NAME.mlpackage is the package before. Raises UserError for a kind of weights that
+    does not make this network smaller.
     """
-    check(weights)
-    path, golden = out / f"{part.name}.mlpackage", out / "golden" / f"{part.name}.npz"
+    name, small = parts[0].name, weights.kind != "fp16"
+    path = out / f"{name}.mlpackage"
+    plain = out / PLAIN / path.name if small else path
+    plain.parent.mkdir(exist_ok=True)
+    chosen: Recipe = {}
     with tempfile.TemporaryDirectory(dir=out) as temporary:
-        progress(f"{part.name}: converting")
-        plain = Path(temporary) / path.name
-        model = convert(part, plain)
-        fp16_bytes = size(plain)
-        _check_size(part, fp16_bytes)
-        if weights == "fp16":
-            shutil.move(plain, path)
-        else:
-            progress(f"{part.name}: compressing to {weights}")
-            compress(model, weights).save(str(path))
-            if size(path) >= fp16_bytes:
-                raise UserError(
-                    f"{part.name} takes {size(path)} bytes with {weights}, {fp16_bytes} with fp16: use --weights=fp16"
-                )
-    golden.parent.mkdir(exist_ok=True)
-    arrays = {f"input:{name}": x for name, x in part.inputs.items()}
-    arrays |= {f"output:{name}": x for name, x in part.outputs.items()}
-    np.savez(golden, allow_pickle=False, **arrays)
-    progress(f"{part.name}: {size(path) / 1e6:.1f} MB")
+        before, after = (Path(temporary) / kind for kind in ("before", "after"))
+        before.mkdir()
+        models = {}
+        for part in parts:
+            progress(f"{name}: converting{f' {part.function}' * (len(parts) > 1)}")
+            models[part.function] = convert(part, before / f"{part.function}.mlpackage")
+        if small:
+            progress(f"{name}: compressing to {weights.kind}")
+            chosen = _recipe(parts[0], models[parts[0].function], weights)
+            for function, model in models.items():
+                compress(model, weights.kind, chosen).save(str(after / f"{function}.mlpackage"))
+            _save_functions(after, list(models), path)
+        _save_functions(before, list(models), plain)  # models read their weights from there
+    _check_size(parts, size(plain))
+    if small and size(path) >= size(plain):
+        raise UserError(
+            f"{name} takes {size(path)} bytes with {weights.kind}, {size(plain)} with fp16: use --weights=fp16"
+        )
+    progress(f"{name}: {size(path) / 1e6:.1f} MB")
     return {
-        "name": part.name,
+        "name": name,
         "file": path.name,
-        "golden": str(golden.relative_to(out)),
-        "weights": weights,
+        "weights": weights.kind,
         "bytes": size(path),
-        "fp16_bytes": fp16_bytes,
+        "fp16_bytes": size(plain),
         "sha256": digests(path),
-        "inputs": {name: _described(x) for name, x in part.inputs.items()},
-        "outputs": {name: _described(x) for name, x in part.outputs.items()},
+        "functions": {part.function: _described(part, out) for part in parts},
+        **({"bits": chosen} if chosen else {}),
     }
 
 
@@ -114,17 +123,55 @@ def _files(package: Path) -> list[Path]:
     return sorted(path for path in package.rglob("*") if path.is_file())
 
 
-def _check_size(part: Part, found: int) -> None:
+def _recipe(part: Part, model: Any, weights: Weights) -> Recipe:
+    return recipe(part.module, list(part.inputs.values()), model, weights) if weights.kind == "mixed" else {}
+
+
+def _save_functions(folder: Path, functions: Sequence[str], path: Path) -> None:
+    """Moves FOLDER/FUNCTION.mlpackage to the path; several become one package that holds equal weights once."""
+    if len(functions) == 1:
+        shutil.move(folder / f"{functions[0]}.mlpackage", path)
+        return
+    descriptor = ct.utils.MultiFunctionDescriptor()
+    for function in functions:
+        descriptor.add_function(str(folder / f"{function}.mlpackage"), FIRST_FUNCTION, function)
+    descriptor.default_function_name = functions[0]
+    with quietly():
+        ct.utils.save_multifunction(descriptor, str(path))
+
+
+def _check_size(parts: Sequence[Part], found: int) -> None:
     """Two bytes a number; more would mean that weights were stored twice or widened."""
-    tensors = {x.data_ptr(): x for x in (*part.module.parameters(), *part.module.buffers())}
-    expected = 2 * sum(x.numel() for x in tensors.values())
-    if found > 1.02 * expected + OVERHEAD:
-        raise RuntimeError(f"{part.name} takes {found} bytes, {expected} were expected of its weights in fp16")
+    tensors = {x.data_ptr(): x for x in (*parts[0].module.parameters(), *parts[0].module.buffers())}
+    # Other functions add their tables, such as those of places.
+    tables = {x.data_ptr(): x for part in parts[1:] for x in part.module.buffers()}
+    expected = 2 * sum(x.numel() for x in (*tensors.values(), *tables.values()))
+    if found > 1.02 * expected + OVERHEAD * len(parts):
+        raise RuntimeError(f"{parts[0].name} takes {found} bytes, {expected} were expected of its weights in fp16")
+
+
+def _described(part: Part, out: Path) -> dict[str, Any]:
+    """Writes the function's golden arrays and tells its features."""
+    several = "" if part.function == FIRST_FUNCTION else f".{part.function}"
+    golden = out / "golden" / f"{part.name}{several}.npz"
+    golden.parent.mkdir(exist_ok=True)
+    write_golden(golden, part.inputs, part.outputs)
+    return {
+        "golden": str(golden.relative_to(out)),
+        "inputs": {name: _feature(x) for name, x in part.inputs.items()},
+        "outputs": {name: _feature(x) for name, x in part.outputs.items()},
+    }
+
+
+def write_golden(path: Path, inputs: Tensors, outputs: Tensors) -> None:
+    """Writes arrays under input:NAME and output:NAME."""
+    arrays = {f"{INPUT}{name}": x for name, x in inputs.items()} | {f"{OUTPUT}{name}": x for name, x in outputs.items()}
+    np.savez(path, allow_pickle=False, **arrays)
 
 
 def _dtype(x: np.ndarray) -> type:
     return np.int32 if np.issubdtype(x.dtype, np.integer) else np.float16
 
 
-def _described(x: np.ndarray) -> dict[str, Any]:
+def _feature(x: np.ndarray) -> dict[str, Any]:
     return {"shape": list(x.shape), "dtype": np.dtype(_dtype(x)).name}

@@ -23,25 +23,23 @@ from mobile_video_jax.stages.bundle import VaeBundle
 from mobile_video_jax.stages.generate import Generator
 from mobile_video_jax.text.encoder import TextEncoder, pad
 
-PROMPT = "a red circle"  # of the golden inputs; short enough for every model
 
-
-def text_part(encoder: TextEncoder, source: str, tokens: int, out: Path) -> Part:
+def text_part(encoder: TextEncoder, source: str, prompt: str, tokens: int, out: Path) -> Part:
     """The text encoder, from where `source` says, for captions of so many tokens.
 
     Raises UserError for one that has no mirror.
     """
     mirror = torch_text.load(source)
     write_weights(mirror, mirror.config, out / "text.safetensors")
-    states, mask = pad(encoder.encode([PROMPT]), tokens)
+    states, mask = pad(encoder.encode([prompt]), tokens)
     ids = np.zeros((1, tokens), np.int32)
-    ids[mask] = encoder.tokenizer.encode(PROMPT).ids
+    ids[mask] = encoder.tokenizer.encode(prompt).ids
     inputs = {"ids": ids, "text_mask": mask.astype(np.float32)[:, None, None]}
     return Part("text", torch_text.PhoneText(mirror), inputs, {"text": states.swapaxes(1, 2)[:, :, None]})
 
 
 def dit_parts(
-    generator: Generator, form: Form, tiles: Sequence[int], steps: int, limit: int, out: Path
+    generator: Generator, form: Form, tiles: Sequence[int], prompt: str, steps: int, limit: int, out: Path
 ) -> Iterator[Part]:
     """The transformer at a clip's first step, in chunks of whole blocks of at most `limit` bytes in fp16."""
     config, stage = generator.stage.config, generator.stage
@@ -49,8 +47,8 @@ def dit_parts(
     mirror = torch_dit.Dit(config.model, shape, config.text_width)
     load_params(mirror, generator.params)
     write_weights(mirror, config.model, out / "dit.safetensors")
-    text, mask = pad(generator.text_encoder.encode([PROMPT]), config.text_tokens)
-    noise = np.random.default_rng(0).standard_normal((1, *shape), np.float32)
+    text, mask = pad(generator.text_encoder.encode([prompt]), config.text_tokens)
+    noise = golden.noise(shape)
     t = time_grid(steps, shift=generator.time_shift)[:1]
     tensors = golden.dit_tensors(
         stage.dit, generator.params, jnp.asarray(noise), t, jnp.asarray(text), jnp.asarray(mask)

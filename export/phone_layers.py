@@ -33,16 +33,16 @@ def column(vector: Tensor) -> Tensor:
     return vector.detach()[None, :, None, None]
 
 
-def rms_normalize(x: Tensor, axis: int = 1) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) over an axis, for all that fp16 holds.
+def rms_normalize(x: Tensor, axis: int = 1, epsilon: float = EPS) -> Tensor:
+    """x / sqrt(mean(x^2) + epsilon) over an axis, for all that fp16 holds.
 
     Divided by the largest magnitude m, no square overflows, as those of numbers above 255 would: the root's argument is
-    mean((x / m)^2) + eps / m^2. m is at least 1, so that zeros stay zeros. Where the last term is subnormal and read
-    as 0 by some hardware, the mean over c channels is at least 1 / c.
+    mean((x / m)^2) + epsilon / m^2. m is at least 1, so that zeros stay zeros. Where the last term is subnormal and
+    read as 0 by some hardware, the mean over c channels is at least 1 / c.
     """
     scale = 1 / x.abs().amax(axis, keepdim=True).clamp(1.0, LARGEST)
     small = x * scale
-    return small * torch.rsqrt((small * small).mean(axis, keepdim=True) + EPS * scale * scale)
+    return small * torch.rsqrt((small * small).mean(axis, keepdim=True) + epsilon * scale * scale)
 
 
 def rotate(x: Tensor, rope: Rope, axis: int = 1) -> Tensor:

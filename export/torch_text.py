@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from export.convert import load_params
 from export.torch_bert import Bert
 from export.torch_clip import ClipText
+from export.torch_t5 import T5Text
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.text import clip, minilm, weights
+from mobile_video_jax.text import clip, minilm, t5, weights
 
 
-def load(name: str) -> Bert | ClipText:
-    """The mirror of "minilm" or "clip:FOLDER", as text.encoder.load_text_encoder takes them.
+def load(name: str) -> Bert | ClipText | T5Text:
+    """The mirror of "minilm", "clip:FOLDER" or "t5:FOLDER", as text.encoder.load_text_encoder takes them.
 
     Raises UserError for an encoder that has no mirror.
     """
@@ -25,7 +26,11 @@ def load(name: str) -> Bert | ClipText:
         text = ClipText(clip.read_config(Path(folder)))
         load_params(text, clip.read_params(Path(folder), text.config))
         return text
-    raise UserError(f"text encoder {name} cannot be exported: use a run with minilm or clip:FOLDER")
+    if kind == "t5" and folder:
+        encoder = T5Text(t5.read_config(Path(folder))[1])
+        load_params(encoder, t5.read_params(Path(folder), encoder.config))
+        return encoder
+    raise UserError(f"text encoder {name} cannot be exported: use a run with minilm, clip:FOLDER or t5:FOLDER")
 
 
 class PhoneText(nn.Module):

@@ -11,7 +11,6 @@ Status 1: the relative error of an output is above 2e-3 (compressed weights are 
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
@@ -29,27 +28,9 @@ WRONG = 1
 MISSING = "PyTorch or coremltools is missing: pip install -e '.[export]'"
 
 
-def report(summary: dict[str, Any]) -> str:
-    """The summary as text."""
-    lines = [f"{'output':32}{'relative error':>16}{'PSNR':>12}"]
-    for name, figures in summary["outputs"].items():
-        error, psnr = (figures[key] for key in ("relative_error", "psnr"))
-        error_text = "not finite" if error is None else f"{error:.2e}"
-        psnr_text = "not finite" if psnr is None else f"{psnr:.1f} dB"
-        lines.append(f"{name:32}{error_text:>16}{psnr_text:>12}")
-    if largest := summary["largest"]:
-        lines.append(f"largest value: {largest['value']:.6g} in {largest['name']}; fp16 ends at 65,504")
-    if core_ml := summary.get("core_ml"):
-        lines.append(f"Core ML: {1e3 * core_ml['seconds']:.2f} ms a call")
-        for unit, placed in core_ml["placement"].items():
-            lines.append(f"  {unit}: {placed['ops']} ops, {placed['cost']:.0%} of the cost")
-    lines.append("passed" if summary["passed"] else "failed: see the limits under --help")
-    return "\n".join(lines)
-
-
 def main() -> None:
     try:
-        from export.mil.check import check_package
+        from export.mil.check import as_text, check_package
     except ImportError as error:
         raise UserError(MISSING) from error
     say(f"{PACKAGE.value}: running each op")
@@ -64,7 +45,7 @@ def main() -> None:
     if JSON.value:
         print(json.dumps(summary))
     else:
-        print(report(summary))
+        print(as_text(summary))
         cli.finish(Path(PACKAGE.value), summary)
     sys.exit(0 if summary["passed"] else WRONG)
 

@@ -76,6 +76,24 @@ def passes(outputs: Mapping[str, Agreement], compressed: bool) -> bool:
     )
 
 
+def as_text(summary: dict[str, Any]) -> str:
+    """The summary as text."""
+    lines = [f"{'output':32}{'relative error':>16}{'PSNR':>12}"]
+    for name, figures in summary["outputs"].items():
+        error, psnr = (figures[key] for key in ("relative_error", "psnr"))
+        error_text = "not finite" if error is None else f"{error:.2e}"
+        psnr_text = "not finite" if psnr is None else f"{psnr:.1f} dB"
+        lines.append(f"{name:32}{error_text:>16}{psnr_text:>12}")
+    if largest := summary["largest"]:
+        lines.append(f"largest value: {largest['value']:.6g} in {largest['name']}; fp16 ends at 65,504")
+    if core_ml := summary.get("core_ml"):
+        lines.append(f"Core ML: {1e3 * core_ml['seconds']:.2f} ms a call")
+        for unit, placed in core_ml["placement"].items():
+            lines.append(f"  {unit}: {placed['ops']} ops, {placed['cost']:.0%} of the cost")
+    lines.append("passed" if summary["passed"] else "failed: see the limits under --help")
+    return "\n".join(lines)
+
+
 def as_json(outputs: Mapping[str, Agreement]) -> dict[str, Any]:
     return {name: {key: _finite(value) for key, value in asdict(each).items()} for name, each in outputs.items()}
 

@@ -1,6 +1,7 @@
 """Which values live when, and what each op costs: FLOPs, weight bytes and activation bytes from the op list alone."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ from coremltools.converters.mil.mil.types.symbolic import is_symbolic
 
 from export.mil.ops import is_constant
 from export.mil.ops_state import is_state
+
+PRODUCTS = ("conv", "linear", "matmul")
 
 
 @dataclass(frozen=True)
@@ -45,17 +48,19 @@ def dying(function: Any) -> list[set[Any]]:
     return last[::-1]
 
 
-def live_bytes(function: Any) -> list[int]:
+def live_bytes(function: Any, counts: Callable[[Any], bool] | None = None) -> list[int]:
     """What lives while each op runs, its inputs and outputs together: intermediates, inputs and outputs, no constants.
 
     Every op's result counts as a buffer of its own, also that of a reshape; states, which live outside, do not count.
+    `counts` picks among the values.
     """
-    live = sum(bytes_of(var) for var in function.inputs.values() if _counts(var))
+    counts = counts or _counts
+    live = sum(bytes_of(var) for var in function.inputs.values() if counts(var))
     sums = []
     for op, dead in zip(function.operations, dying(function), strict=True):
-        live += sum(bytes_of(var) for var in op.outputs if _counts(var))
+        live += sum(bytes_of(var) for var in op.outputs if counts(var))
         sums.append(live)
-        live -= sum(bytes_of(var) for var in dead if _counts(var))
+        live -= sum(bytes_of(var) for var in dead if counts(var))
     return sums
 
 

@@ -1,5 +1,6 @@
 """What is saved is what was meant: its tiles, its bytes and what it computes."""
 
+import dataclasses
 import hashlib
 from collections import Counter
 from pathlib import Path
@@ -8,9 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from export.compress import compress
+from export.compress import Weights, compress
+from export.ffn_memory import ffn_memory
+from export.form import PHONE
+from export.mil.check import check_package
 from export.mil.evaluate import evaluate
 from export.mil.load import load_package
+from export.mixed import Ranking, recipe
 from export.package import Part, convert, size, write_package
 from export.tiled_ffn import TiledFfn
 from mobile_video_jax.core.errors import UserError
@@ -30,7 +35,7 @@ def part() -> Part:
 def written(part: Part, tmp_path_factory) -> tuple[Path, dict]:
     """The folder, and the manifest's record of the package in it."""
     out = tmp_path_factory.mktemp("package")
-    return out, write_package(part, out, "fp16", lambda line: None)
+    return out, write_package([part], out, Weights(), lambda line: None)
 
 
 def relative_error(package: Path, part: Part) -> float:
@@ -54,8 +59,9 @@ def test_the_record_tells_the_files(written, part):
         hashlib.sha256(weights.read_bytes()).hexdigest()
     )
     assert record["bytes"] == record["fp16_bytes"] == size(out / "ffn.mlpackage") > 2 * 2 * WIDTH * HIDDEN
-    assert record["inputs"] == {"x": {"shape": [1, WIDTH, 1, 5], "dtype": "float16"}}
-    with np.load(out / record["golden"]) as golden:
+    function = record["functions"]["main"]
+    assert function["inputs"] == {"x": {"shape": [1, WIDTH, 1, 5], "dtype": "float16"}}
+    with np.load(out / function["golden"]) as golden:
         assert set(golden) == {"input:x", "output:y"}
         np.testing.assert_array_equal(golden["output:y"], part.outputs["y"])
 
@@ -69,14 +75,51 @@ def test_compressed_weights_are_smaller_and_err_the_more(part, tmp_path, capfd):
     sizes, errors = [], []
     for weights in ("int8", "palette6", "palette4"):
         path = tmp_path / f"{weights}.mlpackage"
-        compress(model, weights).save(str(path))
+        compress(model, weights, {}).save(str(path))
         sizes.append(size(path))
         errors.append(relative_error(path, part))
     assert size(tmp_path / "plain.mlpackage") > sizes[0] > sizes[1] > sizes[2]
     assert 2e-3 < errors[0] < errors[1] < errors[2] < 0.2
+    inputs = list(part.inputs.values())
+    bits = recipe(part.module, inputs, model, Weights("mixed", target_psnr=35))
+    assert 4 < np.mean(list(bits.values())) < 16
+    assert Ranking(part.module, inputs, model).error(bits) <= 10**-3.5
     assert capfd.readouterr() == ("", "")
 
 
-def test_unknown_weights_are_refused(part, tmp_path):
-    with pytest.raises(UserError, match="weights 'int3' are unknown: use one of fp16, int8, palette8"):
-        write_package(part, tmp_path, "int3", lambda line: None)
+def test_functions_share_their_weights_and_mixed_ones_meet_their_bits(part, written, tmp_path):
+    x = torch.randn(1, WIDTH, 1, 7)
+    longer = dataclasses.replace(part, inputs={"x": x.numpy()}, outputs={"y": part.module(x).numpy()}, function="long")
+    weights = Weights("mixed", target_bits=5)
+    record = write_package([dataclasses.replace(part, function="short"), longer], tmp_path, weights, lambda line: None)
+    assert record["fp16_bytes"] < written[1]["bytes"] + 20_000  # a second program, no second copy of 33 kB of weights
+    assert set(record["bits"].values()) <= {4, 6, 8, 16} and len(record["bits"]) == TILES
+    assert np.mean(list(record["bits"].values())) <= 5
+    assert record["bytes"] < record["fp16_bytes"] - 2 * WIDTH * HIDDEN // TILES
+    for function in ("short", "long"):
+        check = check_package(tmp_path / record["file"], tmp_path / record["functions"][function]["golden"], function)
+        assert check.compressed and 15 < check.summary()["psnr"] < 45
+
+
+def test_the_hidden_activation_falls_with_the_tiles(monkeypatch):
+    monkeypatch.setattr("export.ffn_memory.TILES", (1, 4))
+    whole, tiled = ffn_memory(16, 64, 5, PHONE)
+    assert (whole["products"], tiled["products"]) == (2, 20)
+    assert whole["tile_bytes"] == 2 * 64 * 5 == 4 * tiled["tile_bytes"]
+    # Before and after GELU both; of a tile, two partial sums and their sum.
+    assert whole["hidden_bytes"] == 2 * whole["tile_bytes"] and tiled["hidden_bytes"] == 3 * tiled["tile_bytes"]
+    assert tiled["peak_live_bytes"] < whole["peak_live_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("int3",), "weights 'int3' are unknown: use one of fp16, int8, palette8, palette6, palette4, mixed"),
+        (("int8", 6.0), "--target_bits and --target_psnr belong to --weights=mixed, not int8"),
+        (("mixed", 6.0, 40.0), "set --target_bits or --target_psnr, not both"),
+        (("mixed", 3.0), "--target_bits=3 cannot be met: use 4 to 8"),
+    ],
+)
+def test_weights_that_there_are_not_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        Weights(*settings)

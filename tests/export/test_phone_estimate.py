@@ -10,7 +10,6 @@ import torch
 
 from configs import dit as configs
 from configs import vae as vae_configs
-from export import phone_estimate
 from export import phone_estimate_report as report
 from export.mil.load import load_package
 from export.package import Part, convert
@@ -22,11 +21,11 @@ from export.phone_estimate_ops import Op, Value, ops_of_module, ops_of_program
 from export.phone_estimate_roofline import Assumptions, Device, call_seconds, op_seconds
 from export.phone_estimate_table import ASSUMED, CHIP, CHIPS, FITTED, HELD_OUT
 from export.torch_dit import Dit
-from launch import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.stages.dit import DitTraining
 from mobile_video_jax.stages.registry import build_stage
+from tests.commands import run as command
 
 SHAPES = {"latents": (1, 8, 1, 12), "time_features": (1, 16, 1, 1), "text": (1, 24, 1, 5), "text_mask": (1, 1, 1, 5)}
 DEVICE = Device(flops=1e12, bandwidth=1e9)
@@ -117,24 +116,18 @@ def test_the_default_export_of_mobile_reaches_fifteen_frames_a_second():
     assert 49 / clip_seconds(calls, CHIPS[CHIP], ASSUMED) > 15
 
 
-def test_bad_input_is_refused(monkeypatch, capsys):
+def test_bad_input_is_refused():
     with pytest.raises(UserError, match="the config is not a transformer's: give one such as configs/dit.py:mobile"):
         report.of_config(vae_configs.get_config().to_dict())
     with pytest.raises(UserError, match="41 frames at temporal stride 8 are legal"):
         Plan(config_of("mobile"), clip="48x384x512").calls()
     with pytest.raises(UserError, match="weights 'int3' are unknown: use one of fp16, int8, palette8"):
         Plan(config_of("mobile"), weights="int3")
-    monkeypatch.setattr("sys.argv", [phone_estimate.__file__])
-    with pytest.raises(SystemExit, match="2"):
-        cli.run(phone_estimate.main)
     expected = "error: give one of --config=configs/dit.py:mobile, --package=FILE.mlpackage and --calibrate\n"
-    assert capsys.readouterr() == ("", expected)
+    assert command("export.phone_estimate") == (2, "", expected)
 
 
-def test_the_command_estimates_a_package(package, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", [phone_estimate.__file__, f"--package={package}", "--json"])
-    with pytest.raises(SystemExit, match="0"):
-        cli.run(phone_estimate.main)
-    result = json.loads(capsys.readouterr().out)
+def test_the_command_estimates_a_package(package):
+    result = json.loads(command("export.phone_estimate", f"--package={package}", "--json").out)
     assert sum(result["op_types"].values()) == pytest.approx(result["seconds"] - ASSUMED.call)
     assert result["op_types"]["conv"] > 0

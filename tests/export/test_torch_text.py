@@ -1,5 +1,7 @@
 """The text encoders' PyTorch mirrors equal them."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,22 +9,33 @@ import torch
 from flax import linen
 
 from export.convert import load_params
+from export.mil.evaluate import evaluate
+from export.mil.load import load_package
+from export.package import Part, convert
 from export.torch_bert import Bert
 from export.torch_clip import ClipText
+from export.torch_t5 import T5Text
 from export.torch_text import PhoneText
-from mobile_video_jax.text import clip, minilm
+from mobile_video_jax.text import clip, minilm, t5
 from tests.nets import params_like, run
 
 BERT = minilm.BertConfig(vocabulary=50, width=16, layers=2, heads=4, ffn_width=40, positions=12)
 CLIP = clip.ClipConfig(vocabulary=50, width=16, layers=2, heads=4, ffn_width=40, positions=12)
+T5 = t5.T5Config(vocabulary=50, width=16, layers=2, heads=4, head_width=6, ffn_width=40, buckets=8, max_distance=6)
+UMT5 = dataclasses.replace(T5, bias_per_layer=True)
 IDS = np.random.default_rng(0).integers(0, 50, (2, 7), np.int32)
 MASK = np.arange(7) < np.array([[7], [4]])
 
 
 @pytest.mark.parametrize(
     ("network", "mirror"),
-    [(minilm.Bert(BERT), Bert(BERT)), (clip.ClipText(CLIP), ClipText(CLIP))],
-    ids=["bert", "clip"],
+    [
+        (minilm.Bert(BERT), Bert(BERT)),
+        (clip.ClipText(CLIP), ClipText(CLIP)),
+        (t5.T5Encoder(T5), T5Text(T5)),
+        (t5.T5Encoder(UMT5), T5Text(UMT5)),
+    ],
+    ids=["bert", "clip", "t5", "umt5"],
 )
 def test_the_mirror_equals_the_encoder_and_the_phones_form_is_its_transpose(
     network: linen.Module, mirror: torch.nn.Module
@@ -37,3 +50,14 @@ def test_the_mirror_equals_the_encoder_and_the_phones_form_is_its_transpose(
     found = PhoneText(mirror)(ids, mask[:, None, None]).detach().numpy()
     assert found.shape == (2, 16, 1, 7)
     np.testing.assert_allclose(found[:, :, 0].swapaxes(1, 2), expected, atol=1e-5)
+
+
+def test_a_t5s_package_equals_it(tmp_path):
+    encoder = T5Text(T5).requires_grad_(False)
+    module = PhoneText(encoder)
+    given = {"ids": IDS[1:], "text_mask": MASK[1:, None, None].astype(np.float32)}
+    encoder.words.weight *= 300  # squares of such states overflow fp16
+    expected = module(*map(torch.tensor, given.values())).numpy()
+    convert(Part("text", module, given, {"text": expected}), tmp_path / "text.mlpackage")
+    found = evaluate(load_package(tmp_path / "text.mlpackage").function(), given).outputs["text"]
+    assert np.linalg.norm(found - expected) < 2e-3 * np.linalg.norm(expected)
