@@ -1,10 +1,9 @@
-"""The demo: a small world, a small VAE, a small transformer one of half its size, and the same
-in four steps.
+"""The demo: a small world, a small VAE, a small transformer, one of half its size, and the same in four steps.
 
 python -m launch.demo --out=demo
 
-About ten minutes on two CPU cores. The world is one large object of 3 shapes and 6 colours
-in 5 motions on a dark ground.
+About eleven minutes on two CPU cores. The world is one large object of 3 shapes and 6 colours in 5 motions on a dark
+ground.
 """
 
 import dataclasses

@@ -72,7 +72,7 @@ def _stage_of(config: str) -> DitStage:
     path, _, variant = config.partition(":")
     try:
         values = runpy.run_path(path)["get_config"](*[variant] * bool(variant)).to_dict()
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, TypeError) as error:
         raise UserError(f"--model={config} names no config ({error}): use --model=configs/dit.py:VARIANT") from None
     return DitStage(from_mapping(DitTraining, values))
 

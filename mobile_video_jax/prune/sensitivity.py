@@ -16,7 +16,6 @@ from mobile_video_jax.dit.features import velocity_and_features
 from mobile_video_jax.dit.masks import ALL, Masks
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.prune.calibration import Calibration
-from mobile_video_jax.prune.costs import Costs
 from mobile_video_jax.prune.kd import KdWeights, Outputs, kd_loss, kd_residual
 from mobile_video_jax.prune.memo import keep_key
 from mobile_video_jax.prune.units import Unit, Units
@@ -132,22 +131,6 @@ def _taylor(
         lambda x: jnp.mean(x, axis=0), jax.lax.map(squared, jax.random.split(jax.random.key(seed), probes))
     )
     return jax.tree.map(lambda first, second: second - 2 * first, slope, curvature)
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Units with the rise of the loss without each, and what each holds of every cost."""
-
-    units: tuple[Unit, ...]
-    rise: Rises
-    held: dict[str, Rises]
-
-
-def table(units: Units, scored: Sequence[Unit], rises: Rises, costs: Costs) -> Table:
-    """The table of scored units; what they hold is of the unpruned model."""
-    shapes = dict(enumerate(units.shapes))
-    held = {name: np.array([float(cost.held(unit, units, shapes)) for unit in scored]) for name, cost in costs.items()}
-    return Table(tuple(scored), rises, held)
 
 
 def rank_correlation(units: Sequence[Unit], first: Rises, second: Rises) -> dict[str, float]:

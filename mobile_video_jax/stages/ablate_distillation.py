@@ -1,7 +1,6 @@
 """The study of step distillation: one recovered student, taught to draw in four unguided steps in several ways."""
 
 import dataclasses
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import numpy as np
 
 from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.clip import ClipShape
-from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.pipeline import captioned_clips
 from mobile_video_jax.evals.accuracy import accuracies
 from mobile_video_jax.evals.diversity import pixel_diversity
@@ -22,7 +20,7 @@ from mobile_video_jax.stages.prune import prune
 from mobile_video_jax.stages.prune_plan import PruneConfig
 from mobile_video_jax.stages.recover import RecoverStage, RecoverTraining, from_pruned
 from mobile_video_jax.stages.sampling import SampleConfig
-from mobile_video_jax.stages.study_chain import TEACHER, Cells, ChainStudy, run_chain_study, teacher_run
+from mobile_video_jax.stages.study_chain import TEACHER, Cells, ChainStudy, cells_of, run_chain_study, teacher_run
 from mobile_video_jax.stages.transformer import read_transformer
 from mobile_video_jax.stages.trunk_features import trunk_features
 from mobile_video_jax.train.loop import train
@@ -62,11 +60,7 @@ class DistillationStudy(ChainStudy):
 
 def cells(study: DistillationStudy) -> Cells:
     """The cells by name, seed after seed: the baselines, then the arms. Raises UserError for an unknown arm."""
-    for arm in study.arms:
-        if arm not in ARMS:
-            raise UserError(f"arm '{arm}' is unknown: choose from {', '.join(ARMS)}")
-    points = itertools.product(study.seeds, (*BASELINES, *study.arms))
-    return {f"{arm}-seed{seed}": (arm, seed) for seed, arm in points}
+    return cells_of(study, BASELINES, study.arms, ARMS)
 
 
 def run_distillation_study(

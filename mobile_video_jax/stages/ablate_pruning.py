@@ -1,11 +1,9 @@
 """The study of pruning: ways of cutting one transformer down to one budget, each recovered alike."""
 
 import dataclasses
-import itertools
 from pathlib import Path
 from typing import Any
 
-from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.evals.accuracy import accuracies
 from mobile_video_jax.prune.kd import KdWeights
 from mobile_video_jax.stages.alignment import draw_samples
@@ -24,6 +22,7 @@ from mobile_video_jax.stages.study_chain import (
     TEACHER,
     Cells,
     ChainStudy,
+    cells_of,
     run_chain_study,
     teacher_config,
     teacher_run,
@@ -61,11 +60,7 @@ class PruningStudy(ChainStudy):
 
 def cells(study: PruningStudy) -> Cells:
     """The cells by name, seed after seed: its teacher, then the arms. Raises UserError for an unknown arm."""
-    for arm in study.arms:
-        if arm not in ARMS:
-            raise UserError(f"arm '{arm}' is unknown: choose from {', '.join(ARMS)}")
-    points = itertools.product(study.seeds, (TEACHER, *study.arms))
-    return {f"{arm}-seed{seed}": (arm, seed) for seed, arm in points}
+    return cells_of(study, (TEACHER,), study.arms, ARMS)
 
 
 def run_pruning_study(study: PruningStudy, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:

@@ -25,8 +25,8 @@ def write_pruning_study(name: str, study: PruningStudy, results: Sequence[Row], 
         write_report(out / "report.html", _page(name, study, results, groups))
     pruned = [group for group in groups if group["arm"] != TEACHER]
     best = max(pruned, key=lambda group: group["all"]["mean"], default=None)
-    shown = f"{best['arm']} {best['training']}" if best else None
-    return {"out": str(out), "cells": len(cells(study)), "finished": len(results), "best": shown}
+    found = f"{best['arm']} {best['training']}" if best else None
+    return {"out": str(out), "cells": len(cells(study)), "finished": len(results), "best": found}
 
 
 def table_rows(result: Row) -> list[Row]:

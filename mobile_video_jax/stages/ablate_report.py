@@ -1,19 +1,16 @@
 """What a study shows: tables for programs, plots and a page for people."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mobile_video_jax.core.files import replacing, write_json
+from mobile_video_jax.core.files import replacing
 from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.evals.report import Curves, Report, Section, Table, write_report
 from mobile_video_jax.stages.ablate import StudyConfig, cells
-
-Row = dict[str, Any]
+from mobile_video_jax.stages.study_table import Row, spread, write_tables
 
 # What is averaged over seeds: column of the table, heading, format.
 QUALITIES = {
@@ -30,11 +27,7 @@ def write_study(name: str, study: StudyConfig, results: Sequence[Row], out: Path
     """Writes table.csv, table.json, the plots and report.html; returns what a program wants first."""
     rows = [table_row(result) for result in results]
     groups = summary(rows)
-    write_json(out / "table.json", {"study": name, "rows": rows, "summary": groups, "commit": git_revision()})
-    with replacing(out / "table.csv") as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else ["name"])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_tables(name, rows, groups, out)
     if rows:
         _plot(groups, "ratio", "RGB values for each latent value", out / "quality_vs_ratio.png")
         _plot(groups, "tokens", "tokens of a 49x384x512 clip", out / "quality_vs_tokens.png")
@@ -72,17 +65,9 @@ def summary(rows: Sequence[Row]) -> list[Row]:
         merged.append(
             {"compression": compression, "objective": objective, "seeds": len(members)}
             | {key: members[0][key] for key in fixed}
-            | {key: _spread([member[key] for member in members if key in member]) for key in QUALITIES}
+            | {key: spread([member[key] for member in members if key in member]) for key in QUALITIES}
         )
     return merged
-
-
-def _spread(values: Sequence[float | None]) -> Row:
-    """Mean and deviation, None where a quality does not exist: a latent of one place has no spectrum."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return {"mean": None, "std": None}
-    return {"mean": float(np.mean(known)), "std": float(np.std(known, ddof=1)) if len(known) > 1 else 0.0}
 
 
 def _best(groups: Sequence[Row]) -> str | None:

@@ -64,26 +64,19 @@ def encode_dataset(
     bundle, encoder = VaeBundle.load(vae_run), load_text_encoder(text_encoder)
     if text_tokens:
         encoder = encoder.limited_to(text_tokens)
-    strides = bundle.vae.config.strides
     given = clips or [read_run(vae_run)["description"]["clip"]]
-    shapes = [ClipShape.parse(clip).check(strides) for clip in dict.fromkeys(given)]
+    shapes = [ClipShape.parse(clip).check(bundle.vae.config.strides) for clip in dict.fromkeys(given)]
     members = _members(data, shapes)
     manifest = {
         "clips": [str(shape) for shape in shapes],
-        "compression": str(strides),
+        "compression": str(bundle.vae.config.strides),
         "text_encoder": encoder.name,
         "text_width": encoder.width,
         "text_limit": encoder.max_tokens,
         "vae": read_run(vae_run),
         "source": read_manifest(data),
         "shard_records": shard_records,
-        "splits": {
-            split: {
-                str(shape): {"records": len(numbers), "shards": -(-len(numbers) // shard_records)}
-                for shape, numbers in parts.items()
-            }
-            for split, parts in members.items()
-        },
+        "splits": _sizes(members, shard_records),
     }
     mesh = make_mesh(MeshConfig(data=-1, tensor=rows), jax.local_devices())
     check_batch(batch_size, mesh)
@@ -107,6 +100,17 @@ def encode_dataset(
         _complete(out, manifest, jobs)
     wait_for_all("the manifest is written")
     return read_encoded(out)
+
+
+def _sizes(members: dict[str, dict[ClipShape, list[int]]], shard_records: int) -> dict[str, dict[str, dict[str, int]]]:
+    """Records and shards of each shape of each split."""
+    return {
+        split: {
+            str(shape): {"records": len(numbers), "shards": -(-len(numbers) // shard_records)}
+            for shape, numbers in parts.items()
+        }
+        for split, parts in members.items()
+    }
 
 
 def _members(data: Path, shapes: Sequence[ClipShape]) -> dict[str, dict[ClipShape, list[int]]]:

@@ -20,7 +20,8 @@ def evaluate_run(run: Path, data: Path, out: Path) -> dict[str, Any]:
     """
     if is_vae(run):
         return evaluate_vae(VaeTask(run, data, out))
-    return evaluate_generation(GenerationTask(run, data, out, SampleConfig()))
+    steps = read_run(run)["description"].get("sampling_steps")  # a distilled run has its own, without guidance
+    return evaluate_generation(GenerationTask(run, data, out, SampleConfig(steps, 1.0) if steps else SampleConfig()))
 
 
 def is_vae(run: Path) -> bool:

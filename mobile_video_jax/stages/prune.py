@@ -58,12 +58,12 @@ class Pruned:
         return self.keeps[self.chosen]
 
 
-def prune(config: PruneConfig, run: Path, data: str, out: Path, *, fsdp: int = 1, losses: Path | None = None) -> Pruned:
+def prune(config: PruneConfig, run: Path, data: str, out: Path, *, fsdp: int = 1) -> Pruned:
     """Prunes the transformer of a run with the help of an encoded data set, and leaves the smaller one in `out`.
 
     `fsdp` devices share one copy of the weights, the others the clips. Started again, it goes on with the losses of
-    masked models that it has, in a file in `out` or in `losses`, which prunings of one model may share. Raises
-    UserError for a budget out of reach, latents of another VAE, and a folder of another model.
+    masked models that it has. Raises UserError for a budget out of reach, latents of another VAE, and a folder of
+    another model.
     """
     stage = _calibrating(read_transformer(run), config, data)
     plan = make_plan(config, stage)
@@ -72,7 +72,7 @@ def prune(config: PruneConfig, run: Path, data: str, out: Path, *, fsdp: int = 1
     check_batch(config.batch_clips * config.times, mesh)
     batches = [jax.device_put(batch, batch_sharding(mesh)) for batch in _calibration_batches(config, stage, run)]
     params = restore_on(mesh, run, stage)
-    memo = LossFile(losses or out / LOSSES, _losses_are_of(config, stage, run))
+    memo = LossFile(out / LOSSES, _losses_are_of(config, stage, run))
     scorer = Scorer(stage.dit, params, plan.space.units, batches, config.kd, config.rows, _Told(), memo)
     found = _search(config, plan, scorer)
     model = slice_params(params, stage.config.model, found.keep)
@@ -109,8 +109,7 @@ def _search(config: PruneConfig, plan: Plan, scorer: Scorer) -> Pruned:
     """Scores the units and searches; by the weights alone, or by chance, there is nothing to compare."""
     space, kinds = plan.space, [kind for level in plan.space.levels for kind in LEVELS[level]]
     units = [unit for kind in kinds for unit in space.units.kept(space.units.all(), kind)]
-    baselines = {"random": chance(config.seed), "magnitude": magnitude(scorer.params, space.units)}
-    score = baselines.get(config.score) or _kd_score(config, scorer)
+    score = _score(config, scorer)
     say(f"prune: scoring each of {len(units)} units, then searching, from blocks to channels")
     rises = dict(zip(units, score(space.units.all(), units).tolist(), strict=True))
     keeps, curves, correlation = {"greedy": greedy(space, plan.stages, score)}, {}, {}
@@ -129,6 +128,14 @@ def _correlation(config: PruneConfig, scorer: Scorer, rises: dict[Unit, float]) 
         return {}
     first = scorer.taylor(scorer.units.all(), widths, probes=config.probes, seed=config.seed)
     return rank_correlation(widths, np.array([rises[unit] for unit in widths]), first)
+
+
+def _score(config: PruneConfig, scorer: Scorer) -> Score:
+    if config.score == "random":
+        return chance(config.seed)
+    if config.score == "magnitude":
+        return magnitude(scorer.params, scorer.units)
+    return _kd_score(config, scorer)
 
 
 def _kd_score(config: PruneConfig, scorer: Scorer) -> Score:

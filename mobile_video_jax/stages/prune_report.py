@@ -1,4 +1,4 @@
-"""What pruning shows: pruned.html and prune.json, and two plots."""
+"""What pruning shows: report.html, report.json and two plots."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,11 +1,13 @@
 """What studies of the transformer start from: clips, a VAE, latents, and a trained transformer for each seed."""
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.data.dataset import prepare
@@ -36,6 +38,13 @@ class ChainStudy:
 
 
 Cells = dict[str, tuple[str, int]]  # the arm and the seed of each cell, by its name
+
+
+def cells_of(study: ChainStudy, first: Iterable[str], arms: Sequence[str], known: Iterable[str]) -> Cells:
+    """The cells, seed after seed: those of `first`, then the arms. Raises UserError for an arm that is not known."""
+    if unknown := [arm for arm in arms if arm not in set(known)]:
+        raise UserError(f"arm '{unknown[0]}' is unknown: choose from {', '.join(known)}")
+    return {f"{arm}-seed{seed}": (arm, seed) for seed, arm in itertools.product(study.seeds, (*first, *arms))}
 
 
 def run_chain_study(

@@ -1,11 +1,10 @@
 """The run directory: what was run, with which config and code, so that the folder explains itself."""
 
-import dataclasses
 import datetime
-import json
 from pathlib import Path
 from typing import Any
 
+from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.revision import git_revision, versions
@@ -25,7 +24,7 @@ MAY_CHANGE = (
 def check_run(run: Path, config: TrainConfig) -> None:
     """Raises UserError where the folder holds a run of another config, naming the first key, or something else."""
     if (run / NAME).exists():
-        _check_same(run, read_json(run / NAME)["config"], _plain(config))
+        _check_same(run, read_json(run / NAME)["config"], plain(config))
     elif run.exists() and any(run.iterdir()):
         raise UserError(f"{run} is not empty and holds no run: name a new folder with --workdir")
 
@@ -34,7 +33,7 @@ def open_run(run: Path, config: TrainConfig, description: dict[str, Any]) -> Non
     """Writes run.json into a new run directory."""
     if not (run / NAME).exists():
         run.mkdir(parents=True, exist_ok=True)
-        write_run(run, config.stage, _plain(config), description)
+        write_run(run, config.stage, plain(config), description)
 
 
 def write_run(run: Path, stage: str, config: dict[str, Any], description: dict[str, Any]) -> None:
@@ -58,10 +57,6 @@ def read_run(run: Path, stage: str | None = None) -> dict[str, Any]:
     if stage is not None and record["stage"] != stage:
         raise UserError(f"{run} is a run of stage '{record['stage']}', not '{stage}': name another run")
     return record
-
-
-def _plain(config: TrainConfig) -> dict[str, Any]:
-    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def _check_same(run: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

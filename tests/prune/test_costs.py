@@ -13,7 +13,7 @@ from mobile_video_jax.nn.module import apply
 from mobile_video_jax.prune.costs import PHONE_BYTES, PHONE_FLOPS, counted_costs
 from mobile_video_jax.prune.surgery import pruned_config, slice_params
 from mobile_video_jax.prune.units import Unit, Units, channel_group, kept_shapes
-from tests.prune.tiny import CONFIG, UNITS, clips, params
+from tests.prune.tiny import CONFIG, LARGE, UNITS, clips, params
 
 INPUTS = [jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for x in clips()]
 
@@ -46,6 +46,13 @@ def test_a_unit_holds_what_the_model_has_less_of_without_it(costs):
             less = cost.of(kept_shapes(UNITS.without(UNITS.all(), [unit])))
             held = cost.held(unit, UNITS, dict(enumerate(CONFIG.block_shapes)))
             assert held == pytest.approx(cost.of(CONFIG.block_shapes) - less, rel=1e-9) and held > 0
+
+
+def test_a_unit_holds_its_own_share_of_a_linear_cost():
+    units = (Unit("block", 1), Unit("heads", 0, 1), Unit("ffn", 2, 3))
+    shapes = dict(enumerate(CONFIG.block_shapes))
+    block = LARGE.block + 3 * LARGE.heads + 3 * LARGE.cross_heads + 16 * LARGE.ffn
+    assert [LARGE.held(unit, UNITS, shapes) for unit in units] == [block, LARGE.heads, 4 * LARGE.ffn]
 
 
 def test_units_of_unequal_blocks_are_those_that_each_has():

@@ -18,10 +18,10 @@ from mobile_video_jax.dit.masks import ALL
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.prune.calibration import calibration
 from mobile_video_jax.prune.kd import KdWeights
-from mobile_video_jax.prune.sensitivity import Scorer, rank_correlation, table
+from mobile_video_jax.prune.sensitivity import Scorer, rank_correlation
 from mobile_video_jax.prune.units import LEVELS, Unit
 from tests.nets import normal
-from tests.prune.tiny import CONFIG, DIT, LARGE, UNITS, clips, params
+from tests.prune.tiny import CONFIG, DIT, UNITS, clips, params
 
 KINDS = [kind for kinds in LEVELS.values() for kind in kinds]
 EVERY = [unit for kind in KINDS for unit in UNITS.kept(UNITS.all(), kind)]
@@ -109,13 +109,6 @@ for score in (lambda s: s.exact(PRUNED, EVERY), lambda s: s.taylor(PRUNED, EVERY
 def test_clips_cut_over_devices_give_the_same_rises():
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", SHARDED], env=environment, check=True)
-
-
-def test_the_table_holds_what_each_unit_saves():
-    units = (Unit("block", 1), Unit("heads", 0, 1), Unit("ffn", 2, 3))
-    made = table(UNITS, units, np.array([3.0, 1.0, 2.0]), {"parameters": LARGE})
-    block = LARGE.block + 3 * LARGE.heads + 3 * LARGE.cross_heads + 16 * LARGE.ffn
-    np.testing.assert_allclose(made.held["parameters"], [block, LARGE.heads, 4 * LARGE.ffn])
 
 
 def test_every_clip_is_seen_in_every_stratum_of_the_times():

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import ablate as studies
 from configs import dit
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
@@ -20,8 +19,6 @@ from mobile_video_jax.parallel.mesh import MeshConfig
 from mobile_video_jax.prune.kd import KdWeights, kd_loss
 from mobile_video_jax.prune.plan import Ratios
 from mobile_video_jax.stages import prune as pruning
-from mobile_video_jax.stages.ablate_pruning import PruningStudy, cells, plan_pruning
-from mobile_video_jax.stages.ablate_pruning_report import write_pruning_study
 from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.stages.prune import prune
 from mobile_video_jax.stages.prune_plan import (
@@ -254,34 +251,6 @@ def test_a_plan_is_printed_for_a_config():
     assert plan["after"]["parameters"] == plan["limits"]["parameters"] and set(plan["chip_hours"]) >= {"v5p", "v6e"}
     bad = command("launch.prune", "--plan-only", "--model=configs/none.py:a")
     assert bad.status == 2 and "names no config" in bad.err
-
-
-def test_the_study_s_cells_budgets_and_table(tmp_path):
-    study = from_mapping(PruningStudy, studies.get_config("pruning").to_dict())
-    assert len(cells(study)) == 24
-    with pytest.raises(UserError, match="arm 'best' is unknown"):
-        cells(dataclasses.replace(study, arms=("best",)))
-    planned = dataclasses.replace(study, seeds=(0,), arms=("random", "head"))
-    rows = {row["name"]: row for row in plan_pruning(planned)}
-    assert rows["head-seed0"]["score_flops"] > 0 == rows["random-seed0"]["score_flops"]
-    assert rows["random-seed0"]["train_flops"] < rows["head-seed0"]["train_flops"]  # heads alone cannot shrink as far
-    results = [_cell("teacher", seed, plain=0.9) for seed in (0, 1)]
-    results += [_cell("block", seed, kd=0.8 + 0.1 * seed, plain=0.45) for seed in (0, 1)]
-    assert write_pruning_study("pruning", study, results, tmp_path)["best"] == "block kd"
-    table = json.loads((tmp_path / "table.json").read_text())
-    [group] = [g for g in table["summary"] if g["arm"] == "block" and g["training"] == "kd"]
-    assert group["all"]["mean"] == pytest.approx(0.85) and group["share"]["mean"] == pytest.approx(0.85 / 0.9)
-    assert "94.4% ± 7.9%" in (tmp_path / "report.html").read_text()
-
-
-def _cell(arm: str, seed: int, **right: float) -> dict:
-    sizes = {"blocks": 2, "heads": 2, "cross_heads": 2, "ffn": 64}
-    judged = {
-        name: {"parameters": 10, "sizes": sizes, "eval_loss": 0.2}
-        | {"accuracy": {"colour": 1.0, "shape": 1.0, "motion": value, "all": value}}
-        for name, value in right.items()
-    }
-    return {"arm": arm, "seed": seed, "trained": judged}
 
 
 def test_a_stopped_recovery_goes_on_to_the_bit_without_a_copy_of_the_teacher_and_on_a_mesh(pruned, data, tmp_path):
