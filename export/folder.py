@@ -27,6 +27,7 @@ from mobile_video_jax.train.run import read_run
 
 Progress = Callable[[str], None]
 CHECKS = ("clip", "packages", "one")
+DRAWN = "drawn"  # folder of the clips that the checks drew
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,9 @@ def _verified(
             draw_clip(folder, manifest, i, generator, settings.prompt, progress)
             for i, generator in enumerate(generators)
         ]
-        wrong += [line for clip in clips for line in clip.failures]
+        for clip in clips:
+            clip.save(folder / DRAWN)
+            wrong += clip.failures
     shutil.rmtree(folder / PLAIN, ignore_errors=True)
     manifest["verification"] = {"passed": not wrong, "failures": wrong, "clips": [clip.figures for clip in clips]}
     write_json(folder / manifests.NAME, manifest)

@@ -38,6 +38,11 @@ class DrawnClip:
         wrong = f"clip {self.clip}: PSNR {found:.1f} dB is below {LEAST_PSNR:g} dB"
         return [] if found >= LEAST_PSNR else [wrong]
 
+    def save(self, folder: Path) -> None:
+        """Writes the frames as arrays `jax` and `packages` into CLIP.npz."""
+        folder.mkdir(exist_ok=True)
+        np.savez(folder / f"{self.clip}.npz", allow_pickle=False, jax=self.jax, packages=self.packages)
+
     def _psnr(self, frames: np.ndarray) -> float:
         return min(float(psnr(self.jax, frames)), EXACT_PSNR)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # Left never imports right.
 ORDER = (
-    *("core", "parallel", "nn", "vae", "text", "dit", "discriminator", "diffusion", "prune", "distill"),
+    *("core", "parallel", "nn", "vae", "text", "dit", "interop", "discriminator", "diffusion", "prune", "distill"),
     *("data", "evals", "train", "stages", "launch"),
 )
 SIBLINGS = {"vae", "text", "dit"}

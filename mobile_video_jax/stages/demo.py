@@ -1,4 +1,4 @@
-"""The whole chain on the embedded data: videos, VAE, latents, transformer, a smaller, faster one, samples, report."""
+"""The whole chain on the embedded data: videos, VAE, latents, transformer, a smaller, faster one, samples, packages."""
 
 import dataclasses
 import time
@@ -14,6 +14,7 @@ from mobile_video_jax.data.video_file import write_mp4
 from mobile_video_jax.evals.shape_detector import Detected, detect
 from mobile_video_jax.stages.alignment import Samples, draw_samples
 from mobile_video_jax.stages.bundle import VaeBundle
+from mobile_video_jax.stages.demo_export import check_export, export_packages
 from mobile_video_jax.stages.distill import DistillStage, DistillTraining, from_student
 from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.stages.encode import encode_dataset
@@ -74,11 +75,13 @@ class DemoResult:
     judgements: dict[str, Judgement]
     samples: dict[str, Samples]
     pruned: Pruned
+    exported: dict[str, Any]
     real_seen: list[tuple[Attributes, Detected]]
 
 
 def run_demo(config: DemoConfig, out: Path) -> DemoResult:
     """Runs every stage in its own folder of `out`; a stage that is finished there already is not run again."""
+    check_export()
     stages: dict[str, dict[str, Any]] = {}
 
     def timed(name: str, run: Callable[[], dict[str, Any]]) -> None:
@@ -110,11 +113,14 @@ def run_demo(config: DemoConfig, out: Path) -> DemoResult:
     }
     samples: dict[str, Samples] = {}
     timed("sample", lambda: _sample(config, out, samples))
+    exported: dict[str, Any] = {}
+    prompt = samples["distilled"].prompts[0]
+    timed("export", lambda: _export(out, prompt, exported))
     real_seen = [
         (Attributes(**item["attributes"]), detect(item["video"], config.world))
         for item in captioned_clips(shapes, "test", clip)
     ]
-    return DemoResult(config, out, stages, judgements, samples, pruned[0], real_seen)
+    return DemoResult(config, out, stages, judgements, samples, pruned[0], exported, real_seen)
 
 
 def _prepare(config: DemoConfig, clip: ClipShape, shapes: Path, real: Path) -> dict[str, Any]:
@@ -136,6 +142,11 @@ def _prune(config: DemoConfig, out: Path, result: list[Pruned]) -> dict[str, Any
     numbers = write_prune_report(pruned, out / "pruned", time.monotonic() - started)
     result.append(pruned)
     return {**numbers["models"][pruned.chosen], "kd_loss": pruned.losses[pruned.chosen]}
+
+
+def _export(out: Path, prompt: str, result: dict[str, Any]) -> dict[str, Any]:
+    result |= export_packages(out / "distilled", out / "export", prompt)
+    return {"packages": len(result["packages"]), "bytes": sum(package["bytes"] for package in result["packages"])}
 
 
 def _sample(config: DemoConfig, out: Path, result: dict[str, Samples]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from mobile_video_jax.evals.report import (
 from mobile_video_jax.evals.shape_detector import chance
 from mobile_video_jax.prune.units import kept_shapes
 from mobile_video_jax.stages.demo import MODELS, DemoResult
+from mobile_video_jax.stages.demo_export import drawn_clip
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.judge_report import judgement_blocks, judgement_numbers
 from mobile_video_jax.stages.prune_plan import sizes_of
@@ -57,6 +58,7 @@ def demo_numbers(result: DemoResult) -> dict[str, Any]:
         },
         "dit": {"cost": DitStage(result.config.dit).inspect()},
         "recovered": {"cost": read_transformer(result.out / "recovered").inspect()},
+        "export": {key: result.exported[key] for key in ("packages", "clips", "passed")},
         "commit": git_revision(),
         "hardware": hardware(),
         "versions": versions(),
@@ -99,11 +101,12 @@ def _page(result: DemoResult, numbers: dict[str, Any]) -> Report:
         "A video VAE and a text-to-video transformer, trained from nothing on this machine: clips drawn by the "
         "embedded world and four real ones, compressed, generated from prompts whose combinations were held out of "
         "training, and read back by a classical detector; then a transformer of half the size, cut out of the first "
-        "and trained again with its help, and the same drawing in few unguided steps."
+        "and trained again with its help, the same drawing in few unguided steps, and that as packages for a phone."
     )
     sections = [
         _samples(result, numbers),
         _pruning(result),
+        _packages(result),
         _vae(result, numbers),
         _training(result),
         _costs(result, numbers),
@@ -173,6 +176,23 @@ def _pruning(result: DemoResult) -> Section:
     held_out = [line["eval_loss"] for line in read_metrics(result.out / "recovered") if "eval_loss" in line]
     text = f"{losses}{held_out[-1]:.3f} after recovery. What went and why: pruned/report.html."
     return Section("The smaller transformer", text, [Table(["", "before", "after"], rows)])
+
+
+def _packages(result: DemoResult) -> Section:
+    rows = [
+        [package["name"], package["relative_error"], package["psnr"], package["bytes"] / 1e6]
+        for package in result.exported["packages"]
+    ]
+    columns = ["package", "relative error", "PSNR, dB", "MB"]
+    [clip] = result.exported["clips"]
+    of_jax, of_packages = drawn_clip(result.out / "export", clip["clip"])
+    views = [ClipView(of_jax, "JAX"), ClipView(of_packages, f"packages, {clip['psnr']:.1f} dB")]
+    text = (
+        "The distilled model for iOS 18, read back from disk, run op by op in fp16, and compared with JAX in float32; "
+        "below, a clip drawn by the packages alone, from the same noise. More: export/report.html."
+    )
+    gallery = Gallery([GalleryRow(clip["prompt"], views)], fps=result.config.fps)
+    return Section("Core ML packages", text, [Table(columns, rows), gallery])
 
 
 def _training(result: DemoResult) -> Section:

@@ -30,14 +30,28 @@ def run_demo(out: Path, overrides: dict[str, int]) -> dict:
 
 def test_a_short_demo_leaves_a_whole_report(tmp_path):
     report = run_demo(tmp_path / "demo", SHORT)
-    assert set(report["stages"]) == {"prepare", "vae", "encode", "dit", "prune", "recover", "distill", "sample"}
+    assert set(report["stages"]) == {
+        "prepare",
+        "vae",
+        "encode",
+        "dit",
+        "prune",
+        "recover",
+        "distill",
+        "sample",
+        "export",
+    }
     assert all(set(stage) == {"seconds", "loss", "metrics"} for stage in report["stages"].values())
     for name in ("colour", "shape", "motion"):
         row = report["samples"]["accuracy"][name]
         assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1 and row["real"] == 1.0 and row["n"] == 3
     assert report["vae"]["psnr"] > 5 and -1 <= report["vae"]["ssim"] <= 1 and report["vae"]["real"]["clips"] > 0
+    assert {row["name"] for row in report["export"]["packages"]} == {"text", "dit", "vae_first", "vae_next"}
+    assert all(row["psnr"] >= 35 and row["relative_error"] <= 2e-3 for row in report["export"]["packages"])
+    assert report["export"]["clips"][0]["psnr"] >= 35
+    assert (tmp_path / "demo" / "export" / "dit.mlpackage").is_dir()
     html = (tmp_path / "demo" / "report.html").read_text()
-    assert html.count("<video") >= 4 * 3 + 2 * 4 and not re.search("https?://", html)
+    assert html.count("<video") >= 4 * 3 + 2 * 4 + 2 and not re.search("https?://", html)
     assert len(list((tmp_path / "demo" / "videos").glob("*.mp4"))) == 4 * 3
 
 
