@@ -18,18 +18,21 @@ from tokenizers import Encoding, Tokenizer
 from mobile_video_jax.core.arrays import TextMask, TextStates, TokenIds
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.text import clip, minilm, t5, weights
+from mobile_video_jax.text.sentencepiece import read_spiece
 
 CaptionStates = Float32[np.ndarray, "_ e"]  # one caption, not padded: its length is its own
 
 BATCH = 16
 SHORTEST = 16
+LTX_TOKENS = 128  # max_sequence_length of diffusers' LTXPipeline
 
 
 @dataclasses.dataclass(frozen=True)
 class TextEncoder:
     """A frozen text encoder: `width` numbers for each token, at most `max_tokens` tokens, special ones included.
 
-    `tokenizer` cuts at `max_tokens` and does not pad; `states` is the compiled forward pass.
+    `tokenizer` cuts at `max_tokens` and does not pad; `states` is the compiled forward pass. With `sees_padding` a
+    caption is padded to `max_tokens`, and its tokens attend to the padding: so LTX-Video's pipeline calls its T5.
     """
 
     name: str
@@ -37,6 +40,7 @@ class TextEncoder:
     max_tokens: int
     tokenizer: Tokenizer
     states: Callable[[TokenIds, TextMask], TextStates]
+    sees_padding: bool = False
 
     def encode(self, captions: Sequence[str]) -> list[CaptionStates]:
         """States [s_i, width] of each caption, s_i its own token count; a longer caption is cut with a warning.
@@ -53,6 +57,11 @@ class TextEncoder:
                 batch = indices[start : start + BATCH]
                 states.update(zip(batch, self._forward([tokens[i] for i in batch], length), strict=True))
         return [states[i] for i in range(len(tokens))]
+
+    def empty(self) -> CaptionStates:
+        """States of a text without words: those of its special tokens."""
+        ids = self.tokenizer.encode("").ids
+        return self._forward([ids], self._padded_length(len(ids)))[0]
 
     def limited_to(self, tokens: int) -> "TextEncoder":
         """The same encoder, which cuts captions at fewer tokens. Raises UserError where it cannot take so many."""
@@ -82,11 +91,13 @@ class TextEncoder:
 
     def _padded_length(self, tokens: int) -> int:
         """The next power of two, so that few shapes are compiled."""
+        if self.sees_padding:
+            return self.max_tokens
         return min(self.max_tokens, max(SHORTEST, 1 << (tokens - 1).bit_length()))
 
     def _forward(self, rows: list[list[int]], length: int) -> list[CaptionStates]:
         ids = np.zeros((BATCH, length), np.int32)
-        mask = np.zeros((BATCH, length), bool)
+        mask = np.full((BATCH, length), self.sees_padding)
         for row, tokens in enumerate(rows):
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = True
@@ -99,9 +110,10 @@ class TextEncoder:
 def load_text_encoder(name: str) -> TextEncoder:
     """The text encoder "minilm", "clip:FOLDER" or "t5:FOLDER" (T5 v1.1 or UMT5), of a folder in Hugging Face's layout.
 
-    The folder holds config.json, tokenizer.json and model.safetensors or its shards with their index; it may be moved,
-    because the encoder's own name (clip-0a1b2c3d, say) is made of what the files hold. Raises UserError for an unknown
-    name, and for files that are missing or do not fit together.
+    The folder holds config.json, tokenizer.json or spiece.model, and model.safetensors or its shards with their index;
+    it may be moved, because the encoder's own name (clip-0a1b2c3d, say) is made of what the files hold. "ltx:FOLDER" is
+    the T5 of a diffusers pipeline, in its folders text_encoder and tokenizer, called as LTX-Video does. Raises
+    UserError for an unknown name, and for files that are missing or do not fit together.
     """
     kind, _, folder = name.partition(":")
     if name == "minilm":
@@ -115,37 +127,51 @@ def load_text_encoder(name: str) -> TextEncoder:
 def load_minilm() -> TextEncoder:
     """all-MiniLM-L6-v2 (22.6 M parameters), which was trained on texts of up to 256 tokens."""
     files, config, max_tokens = minilm.find_files(), minilm.BertConfig(), 256
-    tokenizer = _read_tokenizer(files, max_tokens, config.vocabulary)
+    tokenizer = _read_tokenizer(_tokenizer_file(files), max_tokens, config.vocabulary)
     params = minilm.read_params(files / weights.WEIGHTS, config)
     return TextEncoder("minilm", config.width, max_tokens, tokenizer, _compiled(minilm.Bert(config), params))
 
 
 def load_clip(folder: Path) -> TextEncoder:
     """The text transformer of the CLIP in a folder; it takes as many tokens as it has positions."""
-    config = clip.read_config(folder)
-    tokenizer = _read_tokenizer(folder, config.positions, config.vocabulary)
+    config, path = clip.read_config(folder), _tokenizer_file(folder)
+    tokenizer = _read_tokenizer(path, config.positions, config.vocabulary)
     states = _compiled(clip.ClipText(config), clip.read_params(folder, config))
-    name = f"clip-{weights.fingerprint(folder)}"
+    name = f"clip-{weights.fingerprint(folder, path)}"
     return TextEncoder(name, config.width, config.positions, tokenizer, states)
 
 
 def load_t5(folder: Path, max_tokens: int = 256) -> TextEncoder:
     """The encoder of the T5 v1.1 or UMT5 in a folder; position biases set no limit of their own to `max_tokens`."""
-    model_type, config = t5.read_config(folder)
-    tokenizer = _read_tokenizer(folder, max_tokens, config.vocabulary)
+    return _t5(folder, folder, max_tokens)
+
+
+def load_ltx_text(pipeline: Path) -> TextEncoder:
+    """The T5 of a diffusers pipeline as LTX-Video calls it: padded to 128 tokens, none of them masked."""
+    encoder = _t5(pipeline / "text_encoder", pipeline / "tokenizer", LTX_TOKENS)
+    return dataclasses.replace(encoder, name=f"ltx-{encoder.name}", sees_padding=True)
+
+
+def _t5(folder: Path, tokenizer_folder: Path, max_tokens: int) -> TextEncoder:
+    (model_type, config), path = t5.read_config(folder), _tokenizer_file(tokenizer_folder)
+    tokenizer = _read_tokenizer(path, max_tokens, config.vocabulary)
     states = _compiled(t5.T5Encoder(config), t5.read_params(folder, config))
-    name = f"{model_type}-{weights.fingerprint(folder)}"
+    name = f"{model_type}-{weights.fingerprint(folder, path)}"
     return TextEncoder(name, config.width, max_tokens, tokenizer, states)
 
 
-LOADERS: dict[str, Callable[[Path], TextEncoder]] = {"clip": load_clip, "t5": load_t5}
+LOADERS: dict[str, Callable[[Path], TextEncoder]] = {"clip": load_clip, "t5": load_t5, "ltx": load_ltx_text}
 
 
-def _read_tokenizer(folder: Path, max_tokens: int, vocabulary: int) -> Tokenizer:
-    path = folder / weights.TOKENIZER
-    if not path.is_file():
-        raise UserError(f"{path} is missing: save the model's tokenizer there")
-    tokenizer = Tokenizer.from_file(str(path))
+def _tokenizer_file(folder: Path) -> Path:
+    for name in weights.TOKENIZERS:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder / weights.TOKENIZERS[0]} is missing: save the model's tokenizer there")
+
+
+def _read_tokenizer(path: Path, max_tokens: int, vocabulary: int) -> Tokenizer:
+    tokenizer = read_spiece(path) if path.suffix == ".model" else Tokenizer.from_file(str(path))
     # An id beyond the table of words would be looked up as NaN.
     if tokenizer.get_vocab_size() > vocabulary:
         raise UserError(

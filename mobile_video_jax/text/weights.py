@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from mobile_video_jax.core.errors import UserError
 
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+CONFIG = "config.json"
+TOKENIZERS = ("tokenizer.json", "spiece.model")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -49,13 +50,13 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(folder: Path, tokenizer: Path) -> str:
     """8 hex digits that tell models apart wherever they lie: of the SHA-256 of config, tokenizer and weight files.
 
     Whole files, because two fine-tunes of one model differ in nothing but the numbers.
     """
     digest = hashlib.sha256()
-    for path in (folder / CONFIG, folder / TOKENIZER, *weight_files(folder)):
+    for path in (folder / CONFIG, tokenizer, *weight_files(folder)):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:8]
