@@ -3,10 +3,11 @@
 python -m launch.train --config=configs/dit.py:small --workdir=runs/dit --config.data=data/latents
 
 Variants: tiny (two CPU cores), small (one accelerator), server and mobile (the paper's shapes: 28 blocks, 32 heads,
-FFN 8192 and 20 blocks, 20 heads, FFN 6144, both 2048 wide). `python -m launch.inspect --config=configs/dit.py:server`
-prints what each costs. small, server and mobile grow in three phases, each from the one before by --config.init_from:
-small_images (one frame, 192x256), small_low (49 frames, 192x256, and images), small (49 frames, 384x512, and images).
-Every phase takes the same number of tokens a step.
+FFN 8192 and 20 blocks, 20 heads, FFN 6144, both 2048 wide), ltx (LTX-Video's transformer at 25 frames a second, with a
+T5 encoder's text states). `python -m launch.inspect --config=configs/dit.py:server` prints what each costs. All but
+tiny grow in three phases, each from the one before by --config.init_from: small_images (one frame, 192x256), small_low
+(49 frames, 192x256, and images), small (49 frames, 384x512, and images). Every phase takes the same number of tokens a
+step.
 """
 
 import dataclasses
@@ -23,11 +24,21 @@ from mobile_video_jax.train.config import OptimizerConfig
 
 COMPRESSION = Compression(8, 32, 128)
 LARGE = DitConfig(width=2048, head_dim=64, rope_theta=10_000.0, scan=True, remat="full", dtype="bfloat16")
+# The settings of LTX-Video's transformer (arXiv 2501.00103), for latents of COMPRESSION at 25 frames a second.
+LTX: dict[str, Any] = {
+    "pooled_text": False,
+    "rope_scale": (COMPRESSION.time / 25.0, float(COMPRESSION.space), float(COMPRESSION.space)),
+    "qk_norm_across_heads": True,
+    "qk_norm_eps": 1e-5,
+    "norm_eps": 1e-6,
+    "final_layer_norm": True,
+}
 MODELS = {
     "tiny": DitConfig(width=128, depth=6, heads=4, head_dim=32, ffn=512),
     "small": dataclasses.replace(LARGE, width=1024, depth=16, heads=16, ffn=4096),
     "mobile": dataclasses.replace(LARGE, depth=20, heads=20, ffn=6144),
     "server": dataclasses.replace(LARGE, depth=28, heads=32, ffn=8192),
+    "ltx": dataclasses.replace(LARGE, depth=28, heads=32, ffn=8192, **LTX),
 }
 
 
@@ -37,7 +48,8 @@ PHASES: dict[str, dict[str, Any]] = {
     "low": {"clip": "49x192x256", "image_share": 0.2, "image_probability": 0.2},
     "": {"clip": "49x384x512", "image_share": 0.2, "image_probability": 0.2},
 }
-BATCH_SIZES = {"small": 64, "mobile": 256, "server": 256}
+BATCH_SIZES = {"small": 64, "mobile": 256, "server": 256, "ltx": 256}
+TEXTS: dict[str, dict[str, Any]] = {"ltx": {"text_encoder": "t5", "text_width": 4096, "text_tokens": 128}}
 
 
 def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
@@ -53,7 +65,7 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
         DitTraining(
             **PHASES[phase],
             compression=str(COMPRESSION),
-            text_tokens=77,
+            **TEXTS.get(size, {"text_tokens": 77}),
             model=MODELS[size],
             steps=200_000,
             batch_size=BATCH_SIZES[size] * full // ClipShape.parse(PHASES[phase]["clip"]).tokens(COMPRESSION),

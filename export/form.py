@@ -19,14 +19,16 @@ from mobile_video_jax.nn.attention import MASKED
 class Form:
     """The axis of channels, and the layers for it, made of a weight [o, i] and bias or of the mirror's attention.
 
-    `turn` brings the interface's [1, c, 1, s] into the form, and back. `bias` makes what is added to the logits of a
-    mask [1, 1, 1, m] of ones and zeros.
+    `turn` brings the interface's [1, c, 1, s] into the form, and back. `rope` brings a table [h, s, d/2], where h may
+    be 1 for all heads, into that of queries and keys. `bias` makes what is added to the logits of a mask [1, 1, 1, m]
+    of ones and zeros.
     """
 
     channels: int
     layer: Callable[[Tensor, Tensor | None], nn.Module]
     attention: Callable[[Attention], nn.Module]
     turn: Callable[[Tensor], Tensor]
+    rope: Callable[[Tensor], Tensor]
     bias: Callable[[Tensor], Tensor]
 
     def linear(self, linear: nn.Linear) -> nn.Module:
@@ -42,7 +44,8 @@ class GpuAttention(nn.Module):
 
     def __init__(self, attention: Attention):
         super().__init__()
-        self.heads = attention.heads
+        self.heads, self.norm_across_heads = attention.heads, attention.norm_across_heads
+        self.eps = attention.norm_eps
         self.q, self.k, self.v, self.out = attention.q, attention.k, attention.v, attention.out
         self.register_buffer("q_scale", attention.q_norm.weight.detach())
         self.register_buffer("k_scale", attention.k_norm.weight.detach())
@@ -62,7 +65,9 @@ class GpuAttention(nn.Module):
         return x.squeeze(2).unflatten(2, (self.heads, -1))
 
     def _normalized(self, x: Tensor, scale: Tensor, rope: Rope | None) -> Tensor:
-        heads = rms_normalize(self._heads(x), axis=3) * scale
+        x = x if self.norm_across_heads else self._heads(x)
+        normalized = rms_normalize(x, axis=3, epsilon=self.eps) * scale
+        heads = self._heads(normalized) if self.norm_across_heads else normalized
         return heads if rope is None else rotate(heads, rope, axis=3)
 
 
@@ -80,7 +85,21 @@ def additive(mask: Tensor) -> Tensor:
 
 
 FORMS = {
-    "phone": Form(1, pointwise, PhoneAttention, lambda x: x, lambda mask: additive(mask).transpose(1, 3)),
-    "gpu": Form(3, matrix, GpuAttention, lambda x: x.transpose(1, 3), additive),
+    "phone": Form(
+        channels=1,
+        layer=pointwise,
+        attention=PhoneAttention,
+        turn=lambda x: x,
+        rope=lambda table: table.transpose(1, 2)[:, :, None],
+        bias=lambda mask: additive(mask).transpose(1, 3),
+    ),
+    "gpu": Form(
+        channels=3,
+        layer=matrix,
+        attention=GpuAttention,
+        turn=lambda x: x.transpose(1, 3),
+        rope=lambda table: table.transpose(0, 1)[None],
+        bias=additive,
+    ),
 }
 PHONE = FORMS["phone"]

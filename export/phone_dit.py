@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from export import torch_dit
 from export.form import PHONE, Form
-from export.phone_layers import Rope, rms_normalize
+from export.phone_layers import Rope, layer_normalize, rms_normalize
 from export.tiled_ffn import TiledFfn
 
 
@@ -23,9 +23,6 @@ class PhoneDit(nn.Module):
     time features [1, f, 1, 1], text states [1, e, 1, l] and the text's mask [1, 1, 1, l] of ones and zeros to the
     velocity [1, c, 1, s]. `tiles` are of each block's FFN.
     """
-
-    cos: Tensor
-    sin: Tensor
 
     def __init__(
         self, dit: torch_dit.Dit, tiles: Sequence[int], first: int = 0, last: int | None = None, form: Form = PHONE
@@ -38,10 +35,9 @@ class PhoneDit(nn.Module):
         self.hidden = (f"hidden_{first}", f"hidden_{last}")
         self.inputs, self.outputs = self._features()
         self.head = PhoneHead(dit, form) if self.starts else None
-        self.blocks = nn.ModuleList(PhoneBlock(dit.blocks[i], tiles[i], form) for i in range(first, last))
+        rope = dit.cos, dit.sin
+        self.blocks = nn.ModuleList(PhoneBlock(dit.blocks[i], tiles[i], form, rope) for i in range(first, last))
         self.output = PhoneOutput(dit.output, form) if self.ends else None
-        for name in ("cos", "sin"):
-            self.register_buffer(name, form.turn(getattr(dit, name).T[None, :, None]))
 
     def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         given = dict(zip(self.inputs, tensors, strict=True))
@@ -52,9 +48,9 @@ class PhoneDit(nn.Module):
             given |= passed
         else:
             x = given[self.hidden[0]]
-        bias, rope = self.form.bias(mask), (self.cos, self.sin)
+        bias = self.form.bias(mask)
         for block in self.blocks:
-            x = block(x, given["modulation"], given["projected_text"], bias, rope)
+            x = block(x, given["modulation"], given["projected_text"], bias)
         if self.output is not None:
             x = self.output(x, given["embedding"])
         given[self.outputs[0]] = x
@@ -102,25 +98,30 @@ class PhoneHead(nn.Module):
 
 
 class PhoneBlock(nn.Module):
-    """dit.block.DitBlock."""
+    """dit.block.DitBlock, with the part of the RoPE tables [h, s, d/2] that its heads turn by."""
 
     table: Tensor
+    cos: Tensor
+    sin: Tensor
 
-    def __init__(self, block: Any, tiles: int, form: Form):
+    def __init__(self, block: Any, tiles: int, form: Form, rope: Rope):
         super().__init__()
-        self.channels = form.channels
+        self.channels, self.eps = form.channels, block.eps
         self.width = block.modulation.shape[1]
+        for name, table in zip(("cos", "sin"), rope, strict=True):
+            self.register_buffer(name, form.rope(block.own(table)))
         self.register_buffer("table", form.turn(_table(block.modulation, scales=(1, 4))))
         self.self_attention = form.attention(block.self_attention)
         self.cross_attention = form.attention(block.cross_attention)
         self.ffn = TiledFfn(block.ffn.up, block.ffn.down, tiles, form)
 
-    def forward(self, x: Tensor, modulation: Tensor, text: Tensor, bias: Tensor, rope: Rope) -> Tensor:
+    def forward(self, x: Tensor, modulation: Tensor, text: Tensor, bias: Tensor) -> Tensor:
+        rope = self.cos, self.sin
         shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.table).split(self.width, dim=self.channels)
-        y = rms_normalize(x, self.channels) * scale1 + shift1
+        y = rms_normalize(x, self.channels, self.eps) * scale1 + shift1
         x = x + gate1 * self.self_attention(y, y, rope, rope)
         x = x + self.cross_attention(x, text, None, None, bias)
-        return x + gate2 * self.ffn(rms_normalize(x, self.channels) * scale2 + shift2)
+        return x + gate2 * self.ffn(rms_normalize(x, self.channels, self.eps) * scale2 + shift2)
 
 
 class PhoneOutput(nn.Module):
@@ -130,7 +131,8 @@ class PhoneOutput(nn.Module):
 
     def __init__(self, output: torch_dit.Output, form: Form):
         super().__init__()
-        self.channels = form.channels
+        self.channels, self.eps = form.channels, output.eps
+        self.normalize = layer_normalize if output.layer_norm else rms_normalize
         self.width = output.modulation.shape[1]
         self.register_buffer("table", form.turn(_table(output.modulation, scales=(1,))))
         self.velocity = form.linear(output.velocity)
@@ -138,7 +140,7 @@ class PhoneOutput(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         both = torch.cat([embedding, embedding], dim=self.channels) + self.table
         shift, scale = both.split(self.width, dim=self.channels)
-        velocity: Tensor = self.velocity(rms_normalize(x, self.channels) * scale + shift)
+        velocity: Tensor = self.velocity(self.normalize(x, self.channels, self.eps) * scale + shift)
         return velocity
 
 

@@ -37,12 +37,26 @@ def rms_normalize(x: Tensor, axis: int = 1, epsilon: float = EPS) -> Tensor:
     """x / sqrt(mean(x^2) + epsilon) over an axis, for all that fp16 holds.
 
     Divided by the largest magnitude m, no square overflows, as those of numbers above 255 would: the root's argument is
-    mean((x / m)^2) + epsilon / m^2. m is at least 1, so that zeros stay zeros. Where the last term is subnormal and
-    read as 0 by some hardware, the mean over c channels is at least 1 / c.
+    mean((x / m)^2) + epsilon / m^2. m is at least sqrt(epsilon / EPS), so that zeros stay zeros: the last term of
+    theirs is EPS, whatever epsilon is. Where it is subnormal and read as 0 by some hardware, the mean over c channels
+    is at least 1 / c.
     """
-    scale = 1 / x.abs().amax(axis, keepdim=True).clamp(1.0, LARGEST)
-    small = x * scale
-    return small * torch.rsqrt((small * small).mean(axis, keepdim=True) + epsilon * scale * scale)
+    scale = _inverse_of_largest(x, axis, (epsilon / EPS) ** 0.5)
+    small, root = x * scale, epsilon**0.5 * scale
+    return small * torch.rsqrt((small * small).mean(axis, keepdim=True) + root * root)
+
+
+def layer_normalize(x: Tensor, axis: int = 1, epsilon: float = EPS) -> Tensor:
+    """(x - mean(x)) / sqrt(var(x) + epsilon) over an axis, up to half of fp16's largest number.
+
+    The mean is taken of x over its largest magnitude, so that no sum overflows.
+    """
+    scale = _inverse_of_largest(x, axis, 1.0)
+    return rms_normalize(x - (x * scale).mean(axis, keepdim=True) / scale, axis, epsilon)
+
+
+def _inverse_of_largest(x: Tensor, axis: int, least: float) -> Tensor:
+    return 1 / x.abs().amax(axis, keepdim=True).clamp(least, LARGEST)
 
 
 def rotate(x: Tensor, rope: Rope, axis: int = 1) -> Tensor:
@@ -53,7 +67,10 @@ def rotate(x: Tensor, rope: Rope, axis: int = 1) -> Tensor:
 
 
 class PhoneAttention(nn.Module):
-    """nn.attention.Attention, one head at a time; norms and rotation are of all heads at once, as a batch of them."""
+    """nn.attention.Attention, one head at a time; norms and rotation are of all heads at once, as a batch of them.
+
+    Norms across heads come before the cut into heads.
+    """
 
     q_scale: Tensor
     k_scale: Tensor
@@ -61,6 +78,7 @@ class PhoneAttention(nn.Module):
     def __init__(self, attention: Attention):
         super().__init__()
         self.heads, self.head_dim = attention.heads, attention.q.weight.shape[0] // attention.heads
+        self.norm_across_heads, self.eps = attention.norm_across_heads, attention.norm_eps
         self.q, self.k, self.v = (pointwise(part.weight, part.bias) for part in (attention.q, attention.k, attention.v))
         self.out = pointwise(attention.out.weight, attention.out.bias)
         # The rotation is linear, so the logits' factor may stand before it.
@@ -73,14 +91,19 @@ class PhoneAttention(nn.Module):
         """Attention of x [1, c, 1, s] to the context [1, c, 1, m]; `bias` [1, m, 1, 1] is added to the logits."""
         q = self._normalized(self.q(x), self.q_scale, rope)
         k = self._normalized(self.k(context), self.k_scale, context_rope).transpose(1, 3)
-        v = self.v(context).view(self.heads, self.head_dim, 1, -1)
+        v = self._heads(self.v(context))
         heads = [_attend(*of_head, bias) for of_head in zip(q.split(1), k.split(1), v.split(1), strict=True)]
         attended: Tensor = self.out(torch.cat(heads, dim=1))
         return attended
 
     def _normalized(self, x: Tensor, scale: Tensor, rope: Rope | None) -> Tensor:
-        heads = rms_normalize(x.view(self.heads, self.head_dim, 1, -1)) * scale
+        x = x if self.norm_across_heads else self._heads(x)
+        heads = self._heads(rms_normalize(x, epsilon=self.eps) * scale)
         return heads if rope is None else rotate(heads, rope)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """[1, h d, 1, s] to [h, d, 1, s]."""
+        return x.view(self.heads, self.head_dim, 1, -1)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:

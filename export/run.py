@@ -5,6 +5,8 @@ and vae_next.mlpackage; a VAE's run the last two. Beside them: golden/NAME.npz, 
 PyTorch weights, NAME.safetensors; tokenizer.json; manifest.json, all that an app needs to know; report.html and
 report.json. Every package is then run op by op and compared with JAX, and so is a whole clip drawn by all of them.
 
+--format=diffusers writes a run of LTX-Video's shapes, imported or trained further, as a pipeline's folder instead.
+
 Status 1: a package or the clip is not what JAX computes (see export.verify); the folder is kept.
 """
 
@@ -15,12 +17,17 @@ from absl import flags
 
 from launch import cli
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.stages.export_diffusers import export_diffusers
 from mobile_video_jax.train.progress import say
 
 MODEL = flags.DEFINE_string("model", None, "The run directory of a transformer or a VAE.", required=True)
 OUT = flags.DEFINE_string("out", None, "A new folder for the packages.", required=True)
 VAE = flags.DEFINE_string("vae", None, "A VAE run whose decoder is exported instead, such as a smaller one for phones.")
-TEXT_ENCODER = flags.DEFINE_string("text_encoder", "", "Where the run's text encoder lies: clip:FOLDER or t5:FOLDER.")
+FORMAT = flags.DEFINE_enum("format", "coreml", ["coreml", "diffusers"], "Packages, or the folder of a pipeline.")
+DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16", "float16"], "With --format=diffusers: of weights."
+)
+TEXT_ENCODER = flags.DEFINE_string("text_encoder", "", "Where the run's text encoder lies: KIND:FOLDER.")
 CLIP = flags.DEFINE_multi_string(
     "clip", [], "Frames x height x width of the clips, the run's own if not given; several become functions."
 )
@@ -40,6 +47,8 @@ WRONG = 1
 
 
 def main() -> None:
+    if FORMAT.value == "diffusers":
+        return write_diffusers()
     if not all(text.isdigit() for text in TILES.value):
         raise UserError(f"--tiles={','.join(TILES.value)} is no list of whole numbers: use --tiles=4, or 1 for none")
     try:
@@ -66,6 +75,14 @@ def main() -> None:
     if not report["passed"]:
         say(f"failed: {'; '.join(report['failures'])}")
         sys.exit(WRONG)
+
+
+def write_diffusers() -> None:
+    kind, _, folder = TEXT_ENCODER.value.partition(":")
+    if TEXT_ENCODER.value and kind != "ltx":
+        raise UserError(f"--text_encoder={TEXT_ENCODER.value} is none of a pipeline: use ltx:FOLDER, or leave it out")
+    run, out, text = Path(MODEL.value), Path(OUT.value), Path(folder) if folder else None
+    cli.finish(out, export_diffusers(run, out, dtype=DTYPE.value, text=text))
 
 
 if __name__ == "__main__":

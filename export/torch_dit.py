@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mobile_video_jax.dit.config import BlockShape, DitConfig
+from mobile_video_jax.dit.config import BlockShape, DitConfig, Norms
+from mobile_video_jax.dit.model import grid_rope
 from mobile_video_jax.nn.norm import EPS
-from mobile_video_jax.nn.rope import rope_table
 
 
 class Dit(nn.Module):
@@ -38,11 +38,15 @@ class Dit(nn.Module):
         self.pooled_text = nn.Linear(width, width) if config.pooled_text else None
         self.modulation = nn.Linear(width, 6 * width)
         self.patch_in = nn.Linear(channels, width)
-        self.blocks = nn.ModuleList(DitBlock(width, config.head_dim, shape) for shape in config.block_shapes)
-        self.output = Output(width, channels)
-        rope = rope_table((lt, lh, lw), config.head_dim, config.rope_theta)
-        for name, part in zip(("cos", "sin"), rope, strict=True):
-            self.register_buffer(name, torch.tensor(np.asarray(part)), persistent=False)
+        self.blocks = nn.ModuleList(
+            DitBlock(width, config.head_dim, shape, config.norms, heads)
+            for shape, heads in zip(config.block_shapes, config.block_rope_heads, strict=True)
+        )
+        self.output = Output(width, channels, config.norm_eps, config.final_layer_norm)
+        for name, part in zip(("cos", "sin"), grid_rope(config, (lt, lh, lw)), strict=True):
+            # [n, d/2] or [n, h, d/2] to [1 or h, n, d/2].
+            table = np.asarray(part).reshape(lt * lh * lw, -1, config.head_dim // 2)
+            self.register_buffer(name, torch.tensor(table).transpose(0, 1), persistent=False)
 
     def forward(self, x_t: Tensor, t: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
         dtype = self.patch_in.weight.dtype
@@ -67,11 +71,13 @@ class Dit(nn.Module):
 class DitBlock(nn.Module):
     """dit.block.DitBlock: modulated self-attention, cross-attention to the text, modulated FFN."""
 
-    def __init__(self, width: int, head_dim: int, shape: BlockShape):
+    def __init__(self, width: int, head_dim: int, shape: BlockShape, norms: Norms, rope_heads: tuple[int, ...]):
         super().__init__()
+        self.eps, self.rope_heads = norms.eps, list(rope_heads)
         self.modulation = nn.Parameter(torch.zeros(6, width))
-        self.self_attention = Attention(width, shape.heads, head_dim)
-        self.cross_attention = Attention(width, shape.cross_heads, head_dim)
+        qk_norm = norms.qk_across_heads, norms.qk_eps
+        self.self_attention = Attention(width, shape.heads, head_dim, *qk_norm)
+        self.cross_attention = Attention(width, shape.cross_heads, head_dim, *qk_norm)
         self.ffn = nn.Sequential(
             OrderedDict(up=nn.Linear(width, shape.ffn), gelu=gelu(), down=nn.Linear(shape.ffn, width))
         )
@@ -80,19 +86,25 @@ class DitBlock(nn.Module):
         self, x: Tensor, modulation: Tensor, text: Tensor, text_mask: Tensor, rope: tuple[Tensor, Tensor]
     ) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation_table(self.modulation, modulation)
-        x = x + gate1 * self.self_attention(rms_normalize(x) * (1 + scale1) + shift1, rope=rope)
+        own = self.own(rope[0]), self.own(rope[1])
+        x = x + gate1 * self.self_attention(rms_normalize(x, self.eps) * (1 + scale1) + shift1, rope=own)
         x = x + self.cross_attention(x, text, mask=text_mask[:, None, None, :])
-        return x + gate2 * self.ffn(rms_normalize(x) * (1 + scale2) + shift2)
+        return x + gate2 * self.ffn(rms_normalize(x, self.eps) * (1 + scale2) + shift2)
+
+    def own(self, table: Tensor) -> Tensor:
+        """The part of a table [h, n, d/2] that the block's heads turn by."""
+        return table if self.rope_heads in ([], list(range(len(table)))) else table[self.rope_heads]
 
 
 class Attention(nn.Module):
     """nn.attention.Attention: heads with RMS-normalised queries and keys, of x to `context` (x itself when None)."""
 
-    def __init__(self, width: int, heads: int, head_dim: int):
+    def __init__(self, width: int, heads: int, head_dim: int, norm_across_heads: bool = False, norm_eps: float = EPS):
         super().__init__()
-        self.heads = heads
+        self.heads, self.norm_across_heads, self.norm_eps = heads, norm_across_heads, norm_eps
         self.q, self.k, self.v = (nn.Linear(width, heads * head_dim) for _ in range(3))
-        self.q_norm, self.k_norm = nn.RMSNorm(head_dim, EPS), nn.RMSNorm(head_dim, EPS)
+        size = heads * head_dim if norm_across_heads else head_dim
+        self.q_norm, self.k_norm = nn.RMSNorm(size, norm_eps), nn.RMSNorm(size, norm_eps)
         self.out = nn.Linear(heads * head_dim, width)
 
     def forward(
@@ -103,12 +115,16 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
     ) -> Tensor:
         context = x if context is None else context
-        q, k, v = self._heads(self.q(x)), self._heads(self.k(context)), self._heads(self.v(context))
-        q, k = self.q_norm(q), self.k_norm(k)
+        q, k = self._normalized(self.q(x), self.q_norm), self._normalized(self.k(context), self.k_norm)
+        v = self._heads(self.v(context))
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope)
         out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out(out.transpose(1, 2).flatten(2))
+
+    def _normalized(self, x: Tensor, norm: nn.RMSNorm) -> Tensor:
+        heads: Tensor = self._heads(norm(x)) if self.norm_across_heads else norm(self._heads(x))
+        return heads
 
     def _heads(self, x: Tensor) -> Tensor:
         """[b, n, h d] to [b, h, n, d]."""
@@ -118,14 +134,16 @@ class Attention(nn.Module):
 class Output(nn.Module):
     """The modulated last layer."""
 
-    def __init__(self, width: int, channels: int):
+    def __init__(self, width: int, channels: int, eps: float, layer_norm: bool):
         super().__init__()
+        self.eps, self.layer_norm = eps, layer_norm
         self.modulation = nn.Parameter(torch.zeros(2, width))
         self.velocity = nn.Linear(width, channels)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         shift, scale = modulation_table(self.modulation, torch.stack([embedding, embedding], dim=1))
-        x = rms_normalize(x) * (1 + scale) + shift
+        normalize = layer_normalize if self.layer_norm else rms_normalize
+        x = normalize(x, self.eps) * (1 + scale) + shift
         return self.velocity(x.to(self.velocity.weight.dtype))
 
 
@@ -138,12 +156,16 @@ def modulation_table(table: Tensor, modulation: Tensor) -> tuple[Tensor, ...]:
     return (modulation + table).split(1, dim=1)
 
 
-def rms_normalize(x: Tensor) -> Tensor:
-    return functional.rms_norm(x, x.shape[-1:], eps=EPS)
+def rms_normalize(x: Tensor, eps: float) -> Tensor:
+    return functional.rms_norm(x, x.shape[-1:], eps=eps)
+
+
+def layer_normalize(x: Tensor, eps: float) -> Tensor:
+    return functional.layer_norm(x, x.shape[-1:], eps=eps)
 
 
 def apply_rope(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotates the pairs (x[j], x[j + d/2]) of each head [b, h, n, d] by its token's angles [n, d/2]."""
+    """Rotates the pairs (x[j], x[j + d/2]) of each head [b, h, n, d] by its token's angles, [n, d/2] or [h, n, d/2]."""
     cos, sin = table
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

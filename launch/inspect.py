@@ -49,6 +49,8 @@ def cost_table(costs: dict[str, Any]) -> str:
         numbers = (f"{column[part]:,}" if part in column else "" for column in columns.values())
         lines.append((f"{part:28}" + "".join(f"{number:>22}" for number in numbers)).rstrip())
     lines.append(f"{costs['bytes']:,} bytes of float32 parameters")
+    if trained := costs.get("trainable_parameters"):
+        lines.append(f"{trained:,} of them trained: the factors of an adapter, beside the parameters above")
     if "activation_bytes" in costs:
         lines.append("largest activation: bytes of the largest matrix product of one block, in its compute dtype")
     if per_frame := costs.get("decoder_flops_per_512_frame"):

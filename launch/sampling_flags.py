@@ -29,11 +29,12 @@ def vae() -> Path | None:
     return storage_path(VAE.value) if VAE.value else None
 
 
-def sample_config(trained_shift: float) -> SampleConfig:
-    """How to draw, with the time shift of training where --shift gives none."""
+def sample_config(trained: dict[str, float]) -> SampleConfig:
+    """How to draw, with the times of training but for a --shift."""
     return SampleConfig(
-        *(STEPS.value, GUIDANCE.value, trained_shift if SHIFT.value is None else SHIFT.value, SOLVER.value),
+        *(STEPS.value, GUIDANCE.value, trained["shift"] if SHIFT.value is None else SHIFT.value, SOLVER.value),
         *(CHUNK.value, TILE.value, OVERLAP.value),
+        terminal=trained["terminal"],
         negative_prompt=NEGATIVE.value,
         guidance_low=LOW.value,
         guidance_high=HIGH.value,

@@ -1,5 +1,6 @@
 """The encoded data set: normalised latents and text states, in ArrayRecord shards beside a manifest."""
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,12 +10,13 @@ import grain
 import numpy as np
 import safetensors.numpy
 from array_record.python.array_record_module import ArrayRecordWriter
+from jaxtyping import Float
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing, write_json
 
-MANIFEST = "manifest.json"
+MANIFEST, EMPTY = "manifest.json", "empty_caption.npy"
 Record = dict[str, Any]
 
 
@@ -46,6 +48,18 @@ def read_summary(path: Path) -> dict[str, Any] | None:
     """What write_shard says of a shard, {text_tokens: those of its longest caption}; None where it is not finished."""
     summary = path.with_suffix(".json")
     return json.loads(summary.read_text()) if path.exists() and summary.exists() else None
+
+
+def write_empty_caption(folder: Path, state: Float[np.ndarray, "1 e"]) -> None:
+    """Writes the state of a text without words, for encoders whose models know "no caption" by it."""
+    with replacing(folder / EMPTY) as temporary, temporary.open("wb") as file:
+        np.save(file, state[0], allow_pickle=False)
+
+
+def read_empty_caption(folder: Path) -> Float[np.ndarray, "e"] | None:
+    """The state that write_empty_caption left; None where there is none, and "no caption" is a state of zeros."""
+    path = folder / EMPTY
+    return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) if path.exists() else None
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from mobile_video_jax.core.arrays import Latents, Rng, TextMask, TextStates, Times
 from mobile_video_jax.core.errors import UserError
@@ -14,6 +15,8 @@ from mobile_video_jax.diffusion.samplers import Velocity
 
 # A model with its parameters bound: (x_t, t, text, text_mask) -> velocity.
 Denoiser = Callable[[Latents, Times, TextStates, TextMask], Latents]
+# The one state of a text without words, for models that were trained with the encoder's own.
+EmptyCaption = Float[np.ndarray, "e"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +43,20 @@ class Guidance:
         return (self.low <= t) & (t <= self.high)
 
 
-def null_text(text: TextStates, mask: TextMask) -> tuple[TextStates, TextMask]:
-    """The condition "no caption": zero states, of which only the first takes part."""
-    return jnp.zeros_like(text), jnp.zeros_like(mask).at[:, 0].set(True)
+def null_text(text: TextStates, mask: TextMask, empty: EmptyCaption | None = None) -> tuple[TextStates, TextMask]:
+    """The condition "no caption": the first place alone takes part, with the state `empty`, or zero without it."""
+    states = jnp.zeros_like(text)
+    if empty is not None:
+        states = states.at[:, 0].set(jnp.asarray(empty, states.dtype))
+    return states, jnp.zeros_like(mask).at[:, 0].set(True)
 
 
-def drop_captions(rng: Rng, text: TextStates, mask: TextMask, rate: float) -> tuple[TextStates, TextMask]:
+def drop_captions(
+    rng: Rng, text: TextStates, mask: TextMask, rate: float, empty: EmptyCaption | None = None
+) -> tuple[TextStates, TextMask]:
     """Replaces each clip's caption by the null text with probability `rate`."""
     drop = jax.random.bernoulli(rng, rate, mask.shape[:1])
-    null_states, null_mask = null_text(text, mask)
+    null_states, null_mask = null_text(text, mask, empty)
     return jnp.where(drop[:, None, None], null_states, text), jnp.where(drop[:, None], null_mask, mask)
 
 

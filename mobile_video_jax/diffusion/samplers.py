@@ -73,10 +73,18 @@ def extrapolation_weights(grid: Float[Array, "points"]) -> Float[Array, "points-
 SOLVERS: dict[str, Solver] = {"euler": one_step(euler_step), "heun": one_step(heun_step), "dpmpp_2m": dpmpp_2m}
 
 
-def sample(velocity: Velocity, noise: Latents, *, steps: int, shift: float = 1.0, solver: str = "euler") -> Latents:
-    """Integrates from noise to data on the shifted grid of `steps` steps. Raises UserError for an unknown solver."""
+def sample(
+    velocity: Velocity,
+    noise: Latents,
+    *,
+    steps: int,
+    shift: float = 1.0,
+    solver: str = "euler",
+    terminal: float = 0.0,
+) -> Latents:
+    """Integrates from noise to data on time_grid's times. Raises UserError for an unknown solver."""
     if solver not in SOLVERS:
         raise UserError(f"sampler '{solver}' is unknown; choose one of {', '.join(SOLVERS)}")
     if steps < 1:
         raise UserError(f"steps must be 1 or more, not {steps}")
-    return SOLVERS[solver](velocity, noise, time_grid(steps, shift=shift))
+    return SOLVERS[solver](velocity, noise, time_grid(steps, shift=shift, terminal=terminal))

@@ -37,6 +37,14 @@ def stratified_times(count: int, *, shift: float) -> Times:
     return shift_times(jax.nn.sigmoid(jax.scipy.stats.norm.ppf(quantiles)), shift)
 
 
-def time_grid(steps: int, *, shift: float) -> Float[Array, "n"]:
-    """The steps + 1 times from 1 (noise) to 0 (data) that a sampler visits."""
-    return shift_times(jnp.linspace(1.0, 0.0, steps + 1), shift)
+def time_grid(steps: int, *, shift: float, terminal: float = 0.0) -> Float[Array, "n"]:
+    """The steps + 1 times from 1 (noise) to 0 (data) that a sampler visits.
+
+    With `terminal` above 0 they are stretched so that the last of several steps starts there: 1 - t is scaled
+    (LTX-Video's schedulers/rf.py; shift_terminal of diffusers' FlowMatchEulerDiscreteScheduler).
+    """
+    grid = shift_times(jnp.linspace(1.0, 0.0, steps + 1), shift)
+    if not terminal or steps == 1:
+        return grid
+    done = 1 - grid[:-1]
+    return jnp.append(1 - done * (1 - terminal) / done[-1], 0.0)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from mobile_video_jax.core.arrays import LatentMask, Latents, Rng, Scalar, TextMask, TextStates, Times
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
-from mobile_video_jax.diffusion.guidance import Guidance, guided
+from mobile_video_jax.diffusion.guidance import EmptyCaption, Guidance, guided, null_text
 from mobile_video_jax.diffusion.path import flow_matching_loss, interpolate, predict_x0, velocity_target
 from mobile_video_jax.diffusion.samplers import Velocity
 from mobile_video_jax.diffusion.timesteps import sample_times
@@ -70,12 +70,13 @@ class ObjectiveConfig:
 
 
 class Clips(NamedTuple):
-    """Real clips and their captions; `mask` is False where a clip is padding."""
+    """Real clips and their captions; `mask` is False where a clip is padding; `empty` as in guidance.null_text."""
 
     latents: Latents
     text: TextStates
     text_mask: TextMask
     mask: LatentMask | None = None
+    empty: EmptyCaption | None = None
 
     def velocity(self, dit: Dit, params: Any, guidance: float = 1.0) -> Velocity:
         """The transformer's velocity for these captions."""
@@ -86,7 +87,8 @@ class Clips(NamedTuple):
             velocity: Latents = apply(dit, params, x_t, t, text, text_mask, mask)
             return velocity
 
-        return guided(denoise, self.text, self.text_mask, Guidance(guidance))
+        negative = null_text(self.text, self.text_mask, self.empty)
+        return guided(denoise, self.text, self.text_mask, Guidance(guidance), negative)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +133,7 @@ class Objective:
         cfg, judge, grid = self.config, self.discriminator, made.shape[1:4]
         t = sample_times(named_key(rng, "times"), made.shape[0], shift=cfg.judge_shift)
         noised = lambda x0, name: interpolate(x0, jax.random.normal(named_key(rng, name), x0.shape), t)
-        features = lambda y: judge.features(params["teacher"], y, t, *clips[1:])
+        features = lambda y: judge.features(params["teacher"], y, t, clips.text, clips.text_mask, clips.mask)
         head = params["discriminator"]
         real, seen = noised(clips.latents, "real"), features(noised(made, "fake"))
         wanted = hinge_generator_loss(judge.logits(jax.lax.stop_gradient(head), seen, grid))

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mobile_video_jax.core.arrays import TextMask, TextStates, Tokens
-from mobile_video_jax.dit.config import BlockShape
+from mobile_video_jax.dit.config import BlockShape, Norms
 from mobile_video_jax.dit.masks import ALL, Masks
 from mobile_video_jax.dit.modulation import Modulation, gate, modulate, modulation_table
 from mobile_video_jax.nn.attention import Attention
-from mobile_video_jax.nn.dense import zeros
+from mobile_video_jax.nn.dense import xavier, zeros
 from mobile_video_jax.nn.ffn import FeedForward
 from mobile_video_jax.nn.norm import rms_normalize
-from mobile_video_jax.nn.rope import RopeTable
+from mobile_video_jax.nn.rope import RopeTable, heads_of
 
 
 class DitBlock(nn.Module):
@@ -26,12 +26,14 @@ class DitBlock(nn.Module):
 
     The gates' tables and the cross-attention's last matrix start at zero, so a fresh block is the identity. Tokens
     where `mask` is False, the padding of clips, are attended by none. A block multiplies all that it adds to x by its
-    mask in `keep`.
+    mask in `keep`. Of a RoPE table for many heads its own take the parts of `rope_heads`, or the first ones.
     """
 
     shape: BlockShape
     head_dim: int
     dtype: Any = jnp.float32
+    norms: Norms = Norms()
+    rope_heads: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(
@@ -46,13 +48,17 @@ class DitBlock(nn.Module):
     ) -> Tokens:
         keys = None if mask is None else mask[:, None, :]
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation_table(self, modulation)
-        attention = Attention(self.shape.heads, self.head_dim, dtype=self.dtype, name="self_attention")
-        attended = attention(modulate(rms_normalize(x), shift1, scale1), rope=rope, mask=keys, keep=keep.heads)
+        norms, rope = self.norms, heads_of(rope, self.rope_heads or range(self.shape.heads))
+        qk_norm = norms.qk_across_heads, norms.qk_eps
+        attention = Attention(self.shape.heads, self.head_dim, xavier, self.dtype, *qk_norm, name="self_attention")
+        modulated = modulate(rms_normalize(x, norms.eps), shift1, scale1)
+        attended = attention(modulated, rope=rope, mask=keys, keep=keep.heads)
         x = x + _kept(gate(attended, gate1), keep.block)
-        cross = Attention(self.shape.cross_heads, self.head_dim, zeros, self.dtype, name="cross_attention")
+        cross = Attention(self.shape.cross_heads, self.head_dim, zeros, self.dtype, *qk_norm, name="cross_attention")
         x = x + _kept(cross(x, text, mask=text_mask[:, None, :], keep=keep.cross_heads), keep.block)
         ffn = FeedForward(self.shape.ffn, self.dtype, name="ffn")
-        x = x + _kept(gate(ffn(modulate(rms_normalize(x), shift2, scale2), keep.ffn), gate2), keep.block)
+        modulated = modulate(rms_normalize(x, norms.eps), shift2, scale2)
+        x = x + _kept(gate(ffn(modulated, keep.ffn), gate2), keep.block)
         self.sow("intermediates", "residual", x)
         return x
 

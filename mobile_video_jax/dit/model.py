@@ -8,13 +8,13 @@ from jaxtyping import Array, Bool, Float
 
 from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, TextMask, TextStates, Tokens
 from mobile_video_jax.dit.block import DitBlock
-from mobile_video_jax.dit.config import BlockShape, DitConfig
+from mobile_video_jax.dit.config import BlockShape, DitConfig, Norms
 from mobile_video_jax.dit.masks import ALL, Masks
 from mobile_video_jax.dit.modulation import Modulation, modulate, modulation_table
 from mobile_video_jax.nn.dense import Dense, zeros
 from mobile_video_jax.nn.embed import time_features
-from mobile_video_jax.nn.norm import rms_normalize
-from mobile_video_jax.nn.rope import RopeTable, rope_table
+from mobile_video_jax.nn.norm import layer_normalize, rms_normalize
+from mobile_video_jax.nn.rope import RopeTable, fraction_rope_table, rope_table
 from mobile_video_jax.parallel.remat import checkpointed
 from mobile_video_jax.parallel.rules import on_sequence
 
@@ -33,6 +33,8 @@ class _ScanBlock(nn.Module):
     shape: BlockShape
     head_dim: int
     dtype: Any
+    norms: Norms
+    rope_heads: tuple[int, ...]
 
     @nn.compact
     def __call__(
@@ -45,7 +47,7 @@ class _ScanBlock(nn.Module):
         mask: Bool[Array, "b n"] | None,
         keep: Masks,
     ) -> tuple[Tokens, None]:
-        block = DitBlock(self.shape, self.head_dim, self.dtype, name="block")
+        block = DitBlock(self.shape, self.head_dim, self.dtype, self.norms, self.rope_heads, name="block")
         return block(x, modulation, text, text_mask, rope, mask, keep), None
 
 
@@ -70,7 +72,7 @@ class Dit(nn.Module):
         keep: Masks = ALL,
     ) -> Latents:
         stream = self.stream(x_t, t, text, text_mask, mask, keep)
-        x = _Output(x_t.shape[-1], jnp.dtype(self.config.dtype), name="output")(stream.x, stream.embedding)
+        x = _Output(x_t.shape[-1], self.config, name="output")(stream.x, stream.embedding)
         return x.reshape(x_t.shape)
 
     def stream(
@@ -79,7 +81,7 @@ class Dit(nn.Module):
         """The residual stream after the last block."""
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
         b, lt, lh, lw, channels = x_t.shape
-        rope = rope_table((lt, lh, lw), cfg.head_dim, cfg.rope_theta)
+        rope = grid_rope(cfg, (lt, lh, lw))
         text = _TextProjection(cfg.width, dtype, name="text_projection")(text)
         embedding = self._time_embedding(t.reshape(b, -1), text, text_mask)
         shared = Dense(6 * cfg.width, ("embed", None), zeros, dtype=dtype, name="modulation")(nn.silu(embedding))
@@ -102,7 +104,7 @@ class Dit(nn.Module):
 
     def _blocks(self, x: Tokens, keep: Masks, *conditions: Any) -> Tokens:
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
-        shapes, x = cfg.block_shapes, on_sequence(x)
+        shapes, rope_heads, x = cfg.block_shapes, cfg.block_rope_heads, on_sequence(x)
         if cfg.scan:
             scanned = nn.scan(
                 checkpointed(_ScanBlock, cfg.remat, scanned=True),
@@ -112,11 +114,21 @@ class Dit(nn.Module):
                 length=len(shapes),
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            return scanned(shapes[0], cfg.head_dim, dtype, name="blocks")(x, *conditions, keep)[0]
+            blocks = scanned(shapes[0], cfg.head_dim, dtype, cfg.norms, rope_heads[0], name="blocks")
+            return blocks(x, *conditions, keep)[0]
         block = checkpointed(DitBlock, cfg.remat)
-        for i, shape in enumerate(shapes):
-            x = block(shape, cfg.head_dim, dtype, name=f"block_{i}")(x, *conditions, keep.of_block(i, shape))
+        for i, (shape, heads) in enumerate(zip(shapes, rope_heads, strict=True)):
+            made = block(shape, cfg.head_dim, dtype, cfg.norms, heads, name=f"block_{i}")
+            x = made(x, *conditions, keep.of_block(i, shape))
         return x
+
+
+def grid_rope(config: DitConfig, grid: tuple[int, int, int]) -> RopeTable:
+    """The angles of a grid's places: one table for all heads, or with `rope_scale` one for each head of the width."""
+    if not config.rope_scale:
+        return rope_table(grid, config.head_dim, config.rope_theta)
+    heads = config.width // config.head_dim
+    return fraction_rope_table(grid, config.rope_scale, heads, config.head_dim, config.rope_theta)
 
 
 class _TextProjection(nn.Module):
@@ -135,10 +147,11 @@ class _Output(nn.Module):
     """The modulated last layer, zero at the start; its result is float32."""
 
     channels: int
-    dtype: Any
+    config: DitConfig
 
     @nn.compact
     def __call__(self, x: Tokens, embedding: Float[Array, "b f d"]) -> Float[Array, "b n c"]:
         shift, scale = modulation_table(self, jnp.stack([embedding, embedding], axis=2))
-        x = modulate(rms_normalize(x), shift, scale)
+        normalize = layer_normalize if self.config.final_layer_norm else rms_normalize
+        x = modulate(normalize(x, self.config.norm_eps), shift, scale)
         return Dense(self.channels, ("embed", None), zeros, name="velocity")(x.astype(jnp.float32))

@@ -34,7 +34,9 @@ def first_blocks(config: DitConfig, count: int) -> Trunk:
     depth = len(config.block_shapes)
     if not 1 <= count <= depth:
         raise UserError(f"a transformer of {depth} blocks has no first {count}: use trunk_blocks from 1 to {depth}")
-    return Trunk(dataclasses.replace(config, depth=count, blocks=config.blocks[:count]))
+    return Trunk(
+        dataclasses.replace(config, depth=count, blocks=config.blocks[:count], rope_heads=config.rope_heads[:count])
+    )
 
 
 def trunk_params(trunk: Trunk, params: Any) -> Any:

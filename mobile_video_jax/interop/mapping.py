@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -32,18 +33,26 @@ class Source(NamedTuple):
     turn: Turn = AS_IS
 
 
-# Our path, as "block_0/ffn/up/kernel" -> the published tensor.
-Sources = Mapping[str, Source]
+# Our path, as "block_0/ffn/up/kernel" -> the published tensor, or those that are stacked where blocks are scanned.
+Sources = Mapping[str, Source | tuple[Source, ...]]
+
+
+def stacked(sources: Mapping[str, Source], depth: int) -> Sources:
+    """The sources of a transformer whose blocks are stacked for scan, of those of one with a tree for each block."""
+    first = "block_0/"
+    rest = {path: source for path, source in sources.items() if not path.startswith("block_")}
+    inside = [path.removeprefix(first) for path in sources if path.startswith(first)]
+    return rest | {f"blocks/block/{path}": tuple(sources[f"block_{i}/{path}"] for i in range(depth)) for path in inside}
 
 
 def check_names(tensors: Mapping[str, Any], sources: Sources, where: str) -> None:
     """Raises UserError, naming the tensor, unless each published tensor is the source of one parameter."""
-    wanted = {source.name for source in sources.values()}
-    if len(wanted) < len(sources):
-        raise ValueError("two parameters have one source")
-    for name in sorted(wanted - tensors.keys()):
+    wanted = [source.name for group in sources.values() for source in _all(group)]
+    if repeated := {name for name in wanted if wanted.count(name) > 1}:
+        raise ValueError(f"{min(repeated)} is the source of two parameters")
+    for name in sorted(set(wanted) - tensors.keys()):
         raise UserError(f"{where}: tensor {name} is missing: download the folder again")
-    for name in sorted(tensors.keys() - wanted):
+    for name in sorted(tensors.keys() - set(wanted)):
         raise UserError(f"{where}: tensor {name} has no place in the network: the folder is of another model")
 
 
@@ -62,22 +71,34 @@ def read_params(
     check_names(tensors, sources, where)
     params = {}
     for path, shape in flatten_dict(shapes, sep="/").items():
-        name, turn = sources[path]
-        tensor = np.asarray(tensors[name][...])
-        if not np.issubdtype(tensor.dtype, np.floating) and tensor.dtype.name != "bfloat16":
-            raise UserError(f"{where}: tensor {name} is of {tensor.dtype.name}: use weights of floating point")
-        found = turn.ours(tensor)
-        if found.shape != shape.shape:
-            raise UserError(
-                f"{where}: tensor {name} has shape {tensor.shape}, which is {found.shape} here, not {shape.shape}"
-            )
-        params[path] = place(found.astype(shape.dtype), shape)
+        group = sources[path]
+        own = shape.shape if isinstance(group, Source) else shape.shape[1:]
+        found = [_read(tensors, source, own, where).astype(shape.dtype) for source in _all(group)]
+        params[path] = place(found[0] if isinstance(group, Source) else np.stack(found), shape)
     return unflatten_dict(params, sep="/")
 
 
 def published(params: Any, sources: Sources) -> dict[str, np.ndarray]:
     """The tensors under their published names: the inverse of read_params."""
-    return {
-        sources[path].name: np.ascontiguousarray(sources[path].turn.theirs(np.asarray(x)))
-        for path, x in flatten_dict(params, sep="/").items()
-    }
+    tensors = {}
+    for path, x in flatten_dict(params, sep="/").items():
+        group = sources[path]
+        arrays = [np.asarray(x)] if isinstance(group, Source) else list(np.asarray(x))
+        for source, array in zip(_all(group), arrays, strict=True):
+            tensors[source.name] = np.asarray(source.turn.theirs(array), order="C")
+    return tensors
+
+
+def _all(group: Source | tuple[Source, ...]) -> tuple[Source, ...]:
+    return (group,) if isinstance(group, Source) else group
+
+
+def _read(tensors: Mapping[str, Any], source: Source, shape: tuple[int, ...], where: str) -> np.ndarray:
+    name, turn = source
+    tensor = np.asarray(tensors[name][...])
+    if not jnp.issubdtype(tensor.dtype, jnp.floating):
+        raise UserError(f"{where}: tensor {name} is of {tensor.dtype.name}: use weights of floating point")
+    found = turn.ours(tensor)
+    if found.shape != shape:
+        raise UserError(f"{where}: tensor {name} has shape {tensor.shape}, which is {found.shape} here, not {shape}")
+    return found

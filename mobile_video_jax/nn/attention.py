@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from mobile_video_jax.nn.attention_kernels import kernels
 from mobile_video_jax.nn.dense import Dense, Initializer, xavier
-from mobile_video_jax.nn.norm import RMSNorm
+from mobile_video_jax.nn.norm import EPS, AcrossHeadsRMSNorm, RMSNorm
 from mobile_video_jax.nn.rope import RopeTable, apply_rope
 
 ContextRope = tuple[Float[Array, "m half"], Float[Array, "m half"]]
@@ -55,13 +55,16 @@ class Attention(nn.Module):
     """Attention of `heads` heads from x to `context` (x itself when None), with RMS-normalised queries and keys.
 
     `rope` holds the places of x, and of the context as well unless `context_rope` holds those. Heads are multiplied by
-    `keep`, one vector for all clips or one each.
+    `keep`, one vector for all clips or one each. With `norm_across_heads` queries and keys are normalised over the kept
+    heads together, otherwise each head alone; `norm_eps` is the norms'.
     """
 
     heads: int
     head_dim: int
     out_init: Initializer = xavier
     dtype: Any = jnp.float32
+    norm_across_heads: bool = False
+    norm_eps: float = EPS
 
     @nn.compact
     def __call__(
@@ -78,8 +81,7 @@ class Attention(nn.Module):
         q = self._heads(x, "q")
         k = self._heads(context, "k")
         v = self._heads(context, "v")
-        q = RMSNorm(axis=None, dtype=self.dtype, name="q_norm")(q)
-        k = RMSNorm(axis=None, dtype=self.dtype, name="k_norm")(k)
+        q, k = self._normalized(q, "q_norm", keep), self._normalized(k, "k_norm", keep)
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope if context_rope is None else context_rope)
         out = attend(q, k, v, mask)
@@ -91,3 +93,10 @@ class Attention(nn.Module):
     def _heads(self, x: Float[Array, "b n d"], name: str) -> Float[Array, "b n h k"]:
         projected = Dense(self.heads * self.head_dim, ("embed", "heads"), dtype=self.dtype, name=name)(x)
         return projected.reshape(*x.shape[:-1], self.heads, self.head_dim)
+
+    def _normalized(
+        self, x: Float[Array, "b n h k"], name: str, keep: Float[Array, "*b h"] | None
+    ) -> Float[Array, "b n h k"]:
+        if self.norm_across_heads:
+            return AcrossHeadsRMSNorm(axis="heads", dtype=self.dtype, eps=self.norm_eps, name=name)(x, keep)
+        return RMSNorm(axis=None, dtype=self.dtype, eps=self.norm_eps, name=name)(x)

@@ -1,5 +1,6 @@
 """FLOPs of the matrix products, convolutions and attention kernels of a compiled program's instructions."""
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -12,6 +13,7 @@ from mobile_video_jax.parallel.hlo import Instruction, Program
 KERNEL_PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dkv": 4, "splash_mha_dq": 3}
 # A systolic array is 128 wide or more: smaller heads leave the rest of it idle.
 ARRAY_WIDTH = 128
+FLOATS = ("bf16", "f16", "f32")
 WINDOW_DEFAULTS = {"stride": 1, "pad": 0, "lhs_dilate": 1, "rhs_dilate": 1}
 
 
@@ -57,7 +59,8 @@ def _kernel(instruction: Instruction, computation: Mapping[str, Instruction]) ->
     products = next((count for name, count in KERNEL_PRODUCTS.items() if instruction.name.startswith(name)), 0)
     if not products:
         return 0
-    arrays = [computation[name].shapes[0].extents for name in instruction.operands]
-    q, k = [shape for shape in arrays if len(shape) == 4][:2]
-    batch, heads, queries, channels = q
-    return 2 * products * batch * heads * queries * k[2] * -(-channels // ARRAY_WIDTH) * ARRAY_WIDTH
+    arrays = [computation[name].shapes[0] for name in instruction.operands]
+    # Beside integers, that say which blocks are masked. The axis of a batch of one is left out.
+    q, k = [array.extents for array in arrays if array.dtype in FLOATS and len(array.extents) >= 3][:2]
+    *batch, heads, queries, channels = q
+    return 2 * products * math.prod(batch) * heads * queries * k[-2] * -(-channels // ARRAY_WIDTH) * ARRAY_WIDTH

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from mobile_video_jax.dit.layers import unstack_blocks
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.prune.search import Score
-from mobile_video_jax.prune.units import Unit, Units
+from mobile_video_jax.prune.units import Unit, Units, of_heads
 
 
 def magnitude(params: Any, units: Units) -> Score:
@@ -39,5 +39,5 @@ def _unit_sum(block: Any, unit: Unit, units: Units) -> float:
         into, out = (block["ffn"]["up"],), block["ffn"]["down"]
     else:
         attention = block["self_attention" if unit.kind == "heads" else "cross_attention"]
-        into, out = tuple(attention[name] for name in ("q", "k", "v")), attention["out"]
+        into, out = tuple(attention[name] for name in of_heads(units.config)), attention["out"]
     return float(sum(leaf[..., part].sum() for dense in into for leaf in dense.values()) + out["kernel"][part].sum())

@@ -71,7 +71,8 @@ def counted_costs(config: DitConfig, *inputs: jax.ShapeDtypeStruct) -> dict[str,
     """
 
     def model(blocks: Sizes) -> tuple[Dit, Any]:
-        dit = Dit(dataclasses.replace(config, blocks=blocks, scan=False, remat="none", dtype="bfloat16"))
+        sizes = dataclasses.replace(config, blocks=blocks, rope_heads=())
+        dit = Dit(dataclasses.replace(sizes, scan=False, remat="none", dtype="bfloat16"))
         return dit, jax.eval_shape(lambda *inputs: init(dit, jax.random.key(0), *inputs), *inputs)
 
     def forward(count: Callable[..., int]) -> Callable[[Sizes], int]:

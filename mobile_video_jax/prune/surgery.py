@@ -8,7 +8,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.layers import Params, stack_blocks, unstack_blocks
 from mobile_video_jax.dit.masks import Masks
-from mobile_video_jax.prune.units import WIDTHS, kept_blocks
+from mobile_video_jax.prune.units import WIDTHS, kept_blocks, of_heads
 
 
 def block_map(keep: Masks) -> tuple[int, ...]:
@@ -19,7 +19,8 @@ def block_map(keep: Masks) -> tuple[int, ...]:
 def pruned_config(config: DitConfig, keep: Masks) -> DitConfig:
     """The config of what is left: depth, heads and ffn where one of each describes all blocks, else `blocks`.
 
-    Blocks that differ cannot be scanned. Raises UserError where no block is left, or a block without heads or channels.
+    Heads that turn by angles of their own keep them: `rope_heads` names those that are left. Blocks that differ, in
+    these as well, cannot be scanned. Raises UserError where no block is left, or a block without heads or channels.
     """
     blocks = kept_blocks(keep)
     if not blocks:
@@ -29,47 +30,59 @@ def pruned_config(config: DitConfig, keep: Masks) -> DitConfig:
             if not getattr(shape, kind):
                 raise UserError(f"block {source} would be left without {kind}: remove the whole block, or keep some")
     shapes = tuple(blocks.values())
-    first, alike = shapes[0], len(set(shapes)) == 1
+    first, alike, rope_heads = shapes[0], len(set(shapes)) == 1, _rope_heads(config, keep)
+    config = dataclasses.replace(
+        config, rope_heads=rope_heads, scan=config.scan and alike and len(set(rope_heads)) <= 1
+    )
     if alike and first.heads == first.cross_heads:
         return dataclasses.replace(config, depth=len(shapes), heads=first.heads, ffn=first.ffn, blocks=())
-    sizes = tuple(dataclasses.astuple(shape) for shape in shapes)
-    return dataclasses.replace(config, blocks=sizes, scan=config.scan and alike)
+    return dataclasses.replace(config, blocks=tuple(dataclasses.astuple(shape) for shape in shapes))
+
+
+def _rope_heads(config: DitConfig, keep: Masks) -> tuple[tuple[int, ...], ...]:
+    """What DitConfig.rope_heads is of what is left; () where every block has the first heads."""
+    if not config.rope_scale:
+        return ()
+    own = config.block_rope_heads
+    left = tuple(tuple(own[i][head] for head in np.flatnonzero(keep.heads[i])) for i in kept_blocks(keep))
+    return left if any(heads != tuple(range(len(heads))) for heads in left) else ()
 
 
 def slice_params(params: Params, config: DitConfig, keep: Masks) -> Params:
     """The parameters of pruned_config(config, keep), whose network is the masked one's function.
 
     A head takes with it its columns of q, k and v and its rows of `out`; a channel its column of `up` and its row of
-    `down`. Norms of queries and keys are shared by heads and stay; so does the width between blocks. The layout is that
-    of the config: one tree a block, or all stacked for scan.
+    `down`. Norms of queries and keys are shared by heads and stay; those across heads lose the head's scales, and their
+    mean is of the heads that are left, as under masks. The width between blocks stays. The layout is that of the
+    config: one tree a block, or all stacked for scan.
     """
     pruned = pruned_config(config, keep)
     unrolled = unstack_blocks(params) if config.scan else params
     rest = {name: value for name, value in unrolled.items() if not name.startswith("block_")}
     for i, source in enumerate(block_map(keep)):
-        rest[f"block_{i}"] = _block(unrolled[f"block_{source}"], source, config.head_dim, keep)
+        rest[f"block_{i}"] = _block(unrolled[f"block_{source}"], source, config, keep)
     return stack_blocks(rest) if pruned.scan else rest
 
 
-def _block(block: Params, source: int, head_dim: int, keep: Masks) -> Params:
+def _block(block: Params, source: int, config: DitConfig, keep: Masks) -> Params:
     heads, cross_heads, channels = (np.flatnonzero(getattr(keep, kind)[source]) for kind in WIDTHS)
     ffn = block["ffn"]
     return {
         **block,
-        "self_attention": _attention(block["self_attention"], heads, head_dim),
-        "cross_attention": _attention(block["cross_attention"], cross_heads, head_dim),
+        "self_attention": _attention(block["self_attention"], heads, config),
+        "cross_attention": _attention(block["cross_attention"], cross_heads, config),
         "ffn": {"up": _columns(ffn["up"], channels), "down": _rows(ffn["down"], channels)},
     }
 
 
-def _attention(attention: Params, heads: np.ndarray, head_dim: int) -> Params:
-    channels = (heads[:, None] * head_dim + np.arange(head_dim)).ravel()
-    projections = {name: _columns(attention[name], channels) for name in ("q", "k", "v")}
-    return {**attention, **projections, "out": _rows(attention["out"], channels)}
+def _attention(attention: Params, heads: np.ndarray, config: DitConfig) -> Params:
+    channels = (heads[:, None] * config.head_dim + np.arange(config.head_dim)).ravel()
+    cut = {name: _columns(attention[name], channels) for name in of_heads(config)}
+    return {**attention, **cut, "out": _rows(attention["out"], channels)}
 
 
-def _columns(dense: Params, kept: np.ndarray) -> Params:
-    return {"kernel": dense["kernel"][:, kept], "bias": dense["bias"][kept]}
+def _columns(module: Params, kept: np.ndarray) -> Params:
+    return {name: values[..., kept] for name, values in module.items()}
 
 
 def _rows(dense: Params, kept: np.ndarray) -> Params:

@@ -86,6 +86,11 @@ def kept_shapes(keep: Masks) -> tuple[BlockShape, ...]:
     return tuple(kept_blocks(keep).values())
 
 
+def of_heads(config: DitConfig) -> tuple[str, ...]:
+    """The modules of an attention whose output channels belong to its heads."""
+    return ("q", "k", "v", "q_norm", "k_norm") if config.qk_norm_across_heads else ("q", "k", "v")
+
+
 def channel_group(config: DitConfig) -> int:
     """The usual size of a group: 64 channels, or a sixteenth of the FFN where that is less."""
     return max(1, min(64, min(shape.ffn for shape in config.block_shapes) // 16))

@@ -21,12 +21,13 @@ from mobile_video_jax.distill.objective import OPPONENTS, Clips, Objective, Obje
 from mobile_video_jax.distill.watch import WatchConfig, sample_measures, sign_of_collapse
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.stages.adapter import restore_transformer
 from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.stages.recover import PRUNED
 from mobile_video_jax.stages.sampling import SampleConfig, sample_latents
 from mobile_video_jax.stages.teacher import check_latents, in_its_dtype
 from mobile_video_jax.stages.transformer import read_transformer
-from mobile_video_jax.train.checkpoint import read_json, restore_model
+from mobile_video_jax.train.checkpoint import read_json
 from mobile_video_jax.train.optimizer import PlayersOptimizerConfig
 from mobile_video_jax.train.run import read_run
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
@@ -122,15 +123,17 @@ class DistillStage(DitStage):
         """The generator of `init_from`, its teacher, and the critic, which starts as the teacher (arXiv 2311.18828)."""
         runs = {"generator": self.config.init_from, "teacher": self.config.teacher, "critic": self.config.teacher}
         return {
-            part: restore_model(storage_path(run), target[part]) for part, run in runs.items() if run and part in target
+            part: restore_transformer(storage_path(run), target[part])
+            for part, run in runs.items()
+            if run and part in target
         }
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
         rate = self.config.caption_dropout
-        text = drop_captions(named_key(rng, "captions"), batch["text"], batch["text_mask"], rate)
+        text = drop_captions(named_key(rng, "captions"), batch["text"], batch["text_mask"], rate, self.empty_caption)
         x0 = batch["latents"]
         grid = time_grid(self.config.sampling_steps, shift=self._shift_of(x0))
-        return self.objective(params, Clips(x0, *text, batch.get("latent_mask")), grid, rng)
+        return self.objective(params, Clips(x0, *text, batch.get("latent_mask"), self.empty_caption), grid, rng)
 
     def sampling(self) -> SampleConfig:
         return SampleConfig(self.config.sampling_steps, 1.0, self.time_shift(self.clip.tokens(self.strides)))

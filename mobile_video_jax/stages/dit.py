@@ -28,20 +28,22 @@ from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.data.latent_batches import Mix, latent_batches
-from mobile_video_jax.data.latents import read_manifest
+from mobile_video_jax.data.latents import read_empty_caption, read_manifest
 from mobile_video_jax.diffusion.conditioning import frame_times
-from mobile_video_jax.diffusion.guidance import drop_captions
+from mobile_video_jax.diffusion.guidance import EmptyCaption, drop_captions
 from mobile_video_jax.diffusion.timesteps import sample_times, stratified_times, token_shift
 from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.lora import LoraConfig, init_adapter, merged
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.parts import part_of
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.parallel.mesh import batch_share, make_mesh
+from mobile_video_jax.stages.adapter import check_adapter, record_base, restore_transformer
 from mobile_video_jax.stages.bundle import VaeBundle, copy_bundle
 from mobile_video_jax.stages.noised import Noised, goes_on, noised
 from mobile_video_jax.stages.sampling import SampleConfig
+from mobile_video_jax.stages.teacher import check_latents
 from mobile_video_jax.stages.training_samples import TrainingSamples, first_captions
-from mobile_video_jax.train.checkpoint import restore_model
 from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
 from mobile_video_jax.vae.latent_stats import LatentStats
@@ -57,7 +59,9 @@ class DitTraining(TrainConfig):
     A batch holds clips of one shape, at most `token_budget` tokens (0: those of `batch_size` times `clip`); for
     `image_share` and `pad_durations` see Mix. With probability `image_probability` a clip's first latent frame is
     given, so that the model learns to go on from an image. Times are shifted by `time_shift`, or by the clip's tokens.
-    Every `sample_every` steps (0: never) `sample_clips` clips are drawn into the run, see TrainingSamples.
+    A sampler's last step starts at `time_terminal` (0: where the grid says, see time_grid).
+    Every `sample_every` steps (0: never) `sample_clips` clips are drawn into the run, see TrainingSamples. With
+    `lora.rank` an adapter of the run in `init_from` is trained, and nothing else.
     """
 
     stage: str = "dit"
@@ -73,17 +77,23 @@ class DitTraining(TrainConfig):
     image_probability: float = 0.0
     time_shift: float = 1.0
     shift_follows_tokens: bool = False
+    time_terminal: float = 0.0
     sample_every: int = 0
     sample_clips: int = 4
     model: DitConfig = dataclasses.field(default_factory=DitConfig)
+    lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
 
 
 class DitStage:
-    """Flow matching on normalised latents."""
+    """Flow matching on normalised latents.
+
+    Parameters are the network's; of an adapter {"adapter", "base"}, and a run leaves the adapter.
+    """
 
     def __init__(self, config: DitTraining):
         if config.sample_clips < 1:
             raise UserError(f"sample_clips must be 1 or more, not {config.sample_clips}; sample_every=0 draws none")
+        check_adapter(config.lora.rank, config.stage, config.init_from)
         self.config = config
         self.strides = Compression.parse(config.compression)
         self.clip = ClipShape.parse(config.clip)
@@ -104,25 +114,50 @@ class DitStage:
 
     @property
     def frozen(self) -> frozenset[str]:
-        return frozenset()
+        return frozenset({"base"} if self.config.lora.rank else ())
 
     def model(self, params: Params) -> Params:
-        return params
+        return params | {"base": {}} if self.config.lora.rank else params
 
     def given(self, target: Params) -> Params:
-        return restore_model(storage_path(self.config.init_from), target) if self.config.init_from else {}
+        if not self.config.init_from:
+            return {}
+        run = storage_path(self.config.init_from)
+        if self.config.lora.rank:
+            return {"base": restore_transformer(run, target["base"])}
+        return restore_transformer(run, target)
 
     def init(self, rng: Rng) -> Params:
+        network, lora = self._init_network(rng), self.config.lora
+        if not lora.rank:
+            return network
+        return {"adapter": init_adapter(lora, named_key(rng, "adapter"), network), "base": network}
+
+    def _init_network(self, rng: Rng) -> Params:
         example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.input_shapes(1))
         return self.dit.init(rng, example["latents"], jnp.zeros(1), example["text"], example["text_mask"])["params"]
+
+    def network(self, params: Params) -> Params:
+        """The network's parameters: W + alpha / rank A B where an adapter has factors of W."""
+        lora = self.config.lora
+        return merged(params["base"], params["adapter"], lora.scale) if lora.rank else params
 
     def time_shift(self, tokens: int) -> float:
         """The shift of the times that clips of so many tokens are trained and sampled at."""
         return token_shift(tokens) if self.config.shift_follows_tokens else self.config.time_shift
 
+    def sampled_times(self, tokens: int) -> dict[str, Any]:
+        """What time_grid takes for clips of so many tokens."""
+        return {"shift": self.time_shift(tokens), "terminal": self.config.time_terminal}
+
+    @functools.cached_property
+    def empty_caption(self) -> EmptyCaption | None:
+        """The state of "no caption" in the data's text states, None for zeros."""
+        return read_empty_caption(data_folder(self.config.data.split(",")[0])) if self.config.data else None
+
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
         asked = self.noised(batch, rng)
-        return jnp.mean(asked.errors(apply(self.dit, params, *asked.inputs))), {}
+        return jnp.mean(asked.errors(apply(self.dit, self.network(params), *asked.inputs))), {}
 
     def noised(self, batch: Batch, rng: Rng) -> Noised:
         """A training step's question: random times, now and then an image to start from, now and then no caption."""
@@ -131,16 +166,17 @@ class DitStage:
         if cfg.image_probability:
             given = jax.random.bernoulli(named_key(rng, "images"), cfg.image_probability, t.shape)
             t = frame_times(t, x0.shape[1], given & goes_on(batch))
-        text = drop_captions(named_key(rng, "captions"), batch["text"], batch["text_mask"], cfg.caption_dropout)
+        rate, empty = cfg.caption_dropout, self.empty_caption
+        text = drop_captions(named_key(rng, "captions"), batch["text"], batch["text_mask"], rate, empty)
         return noised(batch, t, *text, named_key(rng, "noise"))
 
     def evaluate_batch(self, params: Params, batch: Batch, rng: Rng) -> Metrics:
         """Held-out velocity error at the quantiles of the training times, with captions, and with images as well."""
-        x0 = batch["latents"]
+        x0, network = batch["latents"], self.network(params)
 
         def error(t: FrameTimes) -> Scalar:
             asked = noised(batch, t, batch["text"], batch["text_mask"], named_key(rng, "noise"))
-            return jnp.mean(asked.errors(apply(self.dit, params, *asked.inputs)))
+            return jnp.mean(asked.errors(apply(self.dit, network, *asked.inputs)))
 
         t = stratified_times(x0.shape[0], shift=self._shift_of(x0))
         losses = {"loss": error(t)}
@@ -207,6 +243,8 @@ class DitStage:
         clips = sorted({clip for manifest in encoded.values() for clip in manifest["clips"]})
         if str(self.clip) not in clips:
             _check_same(folders[0], "clip", " or ".join(clips), str(self.clip))
+        if self.config.lora.rank:
+            check_latents((self.config.init_from,), folders[0])
         return folders
 
     def abstract_batch(self, devices: int | None = None) -> Batch:
@@ -216,24 +254,38 @@ class DitStage:
         return batch
 
     def cost(self, devices: int | None = None) -> Cost:
-        size = self.batch_size(self.clip, devices)
-        params = nn.unbox(jax.eval_shape(self.init, jax.random.key(0)))
-        flops = count_flops(self.loss, params, self.abstract_batch(devices), jax.random.key(0))
+        tokens = self.batch_size(self.clip, devices) * self.clip.tokens(self.strides)
+        if self.config.lora.rank:
+            return Cost(tokens, self._adapter_flops(devices))
+        flops = count_flops(self.loss, self.model_shapes(), self.abstract_batch(devices), jax.random.key(0))
         # The backward pass costs two products for each one of the forward pass.
-        return Cost(size * self.clip.tokens(self.strides), 3 * sum(flops.values()))
+        return Cost(tokens, 3 * sum(flops.values()))
+
+    def _adapter_flops(self, devices: int | None) -> int:
+        """Those of the gradient itself, which needs no product for kernels without factors; remat is left out."""
+        model = dataclasses.replace(self.config.model, remat="none")
+        stage = DitStage(dataclasses.replace(self.config, model=model))
+        params = nn.unbox(jax.eval_shape(stage.init, jax.random.key(0)))
+        loss = lambda adapter, base, *inputs: stage.loss({"adapter": adapter, "base": base}, *inputs)[0]
+        inputs = (self.abstract_batch(devices), jax.random.key(0))
+        return sum(count_flops(jax.grad(loss), params["adapter"], params["base"], *inputs).values())
 
     def description(self) -> dict[str, Any]:
-        return {
+        described = {
             "compression": self.config.compression,
             "clip": str(self.clip),
             "latent_shape": list(self.latent_shape),
             "text_encoder": self.config.text_encoder,
             "parameters": count_parameters(self.model_shapes()),
         }
+        if self.config.lora.rank:
+            adapter = jax.eval_shape(self.init, jax.random.key(0))["adapter"]
+            described["trainable_parameters"] = count_parameters(adapter)
+        return described
 
     def model_shapes(self) -> Params:
-        """The shapes of what a run leaves for use."""
-        return self.model(nn.unbox(jax.eval_shape(self.init, jax.random.key(0))))
+        """The shapes of the network that a run leaves for use."""
+        return nn.unbox(jax.eval_shape(self._init_network, jax.random.key(0)))
 
     def inspect(self) -> dict[str, Any]:
         params = self.model_shapes()
@@ -252,22 +304,25 @@ class DitStage:
         }
 
     def start(self, run: Path) -> None:
-        """Copies the VAE of the latents into the run, which then holds all that sampling needs."""
+        """Copies the VAE of the latents into the run, which then holds or names all that sampling needs."""
         copy_bundle(self._checked_data()[0] / "vae", run / "vae")
+        if self.config.lora.rank:
+            record_base(run, storage_path(self.config.init_from))
 
     def sample(self, params: Params, step: int, run: Path) -> dict[str, float]:
-        return self._samples.write(params, run / "samples" / str(step))
+        return self._samples.write(self.network(params), run / "samples" / str(step))
 
     def sampling(self) -> SampleConfig:
         """How clips are drawn as the network trains."""
-        return SampleConfig(SAMPLE_STEPS, shift=self.time_shift(self.clip.tokens(self.strides)))
+        return SampleConfig(SAMPLE_STEPS, **self.sampled_times(self.clip.tokens(self.strides)))
 
     @functools.cached_property
     def _samples(self) -> TrainingSamples:
         cfg, data = self.config, self._checked_data()[0]
         captions, world = first_captions(data, cfg.sample_clips)
         vae = VaeBundle.load(data / "vae")
-        return TrainingSamples(self.dit, self.sampling(), self.latent_shape, cfg.text_tokens, captions, vae, world)
+        of_clips = (self.latent_shape, cfg.text_tokens, captions, vae, world, self.empty_caption)
+        return TrainingSamples(self.dit, self.sampling(), *of_clips)
 
     def finish(self, run: Path, params: Params, progress: Callable[[str], None]) -> None:
         """A transformer leaves nothing beside its checkpoints."""

@@ -17,7 +17,14 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.data.buckets import assign_buckets, check_buckets
 from mobile_video_jax.data.dataset import read_manifest
-from mobile_video_jax.data.latents import MANIFEST, read_summary, shard_path, write_manifest, write_shard
+from mobile_video_jax.data.latents import (
+    MANIFEST,
+    read_summary,
+    shard_path,
+    write_empty_caption,
+    write_manifest,
+    write_shard,
+)
 from mobile_video_jax.data.latents import read_manifest as read_encoded
 from mobile_video_jax.data.pipeline import captioned_clips, video_shapes
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
@@ -92,6 +99,8 @@ def encode_dataset(
             (out / MANIFEST).unlink(missing_ok=True)
         write_json(out / CLAIM, manifest)
         copy_bundle(vae_run, out / "vae")
+        if encoder.sees_padding:
+            write_empty_caption(out, encoder.empty())
     wait_for_all("the folder is claimed")
     sizes = {shape: _batch_size(shape, shapes[0], batch_size, mesh.shape["data"]) for shape in shapes}
     _encode_shards(bundle, mesh, encoder, data, missing[jax.process_index() :: jax.process_count()], sizes)

@@ -82,8 +82,8 @@ def evaluate_generation(task: GenerationTask) -> dict[str, Any]:
     generator = Generator.load(task.run, task.vae, task.text_encoder, clip=task.clip, fsdp=task.fsdp)
     if task.image and not generator.stage.config.image_probability:
         raise UserError(f"{task.run} was trained with image_probability=0 and starts from no image: leave out --image")
-    shift = generator.time_shift if task.shift is None else task.shift
-    task = dataclasses.replace(task, sampling=dataclasses.replace(task.sampling, shift=shift))
+    times = generator.times | ({} if task.shift is None else {"shift": task.shift})
+    task = dataclasses.replace(task, sampling=dataclasses.replace(task.sampling, **times))
     settings, notes = _settings(task, generator)
     captions = _captions(task, generator, settings["clips"])
     groups = _groups(captions, task.diversity_prompts)

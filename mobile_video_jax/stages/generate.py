@@ -64,9 +64,9 @@ class Generator:
         return cls(stage, params, bundle, own, encoder, shape, mesh)
 
     @property
-    def time_shift(self) -> float:
-        """The shift of the times that clips of this shape are trained at."""
-        return self.stage.time_shift(self.clip.tokens(self.stage.strides))
+    def times(self) -> dict[str, Any]:
+        """What time_grid, and SampleConfig, take for clips of this shape."""
+        return self.stage.sampled_times(self.clip.tokens(self.stage.strides))
 
     def generate(
         self,
@@ -120,9 +120,13 @@ class Generator:
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
         text = self._text([request.prompt for request in requests])
         negative = None
-        if config.negative_prompt:
-            negative = tuple(np.repeat(x, len(requests), axis=0) for x in self._text([config.negative_prompt]))
+        if config.negative_prompt or self.text_encoder.sees_padding:
+            negative = tuple(np.repeat(x, len(requests), axis=0) for x in self._negative(config.negative_prompt))
         return noise, *text, negative, self._images(requests)
+
+    def _negative(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
+        empty = [] if prompt else [self.text_encoder.empty()]
+        return pad(empty or self.text_encoder.encode([prompt]), self.stage.config.text_tokens)
 
     def _text(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         return pad(self.text_encoder.encode(prompts), self.stage.config.text_tokens)
@@ -154,6 +158,8 @@ class Generator:
         """Clips of normalised latents, in one pass or in pieces. Raises UserError for a tile that does not fit."""
         if not (config.chunk or config.tile):
             return self._decode
+        if config.chunk and not self.vae.decodes_in_chunks:
+            raise UserError("this decoder looks ahead and takes a clip in one piece: leave out --chunk, use --tile")
         self.vae.coder(config.tile, config.overlap)
         return lambda latents: self.vae.decode_in_pieces(latents, config.chunk, config.tile, config.overlap)
 

@@ -19,10 +19,11 @@ from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.prune.kd import KdWeights, kd_terms
 from mobile_video_jax.prune.matching import matched_blocks
+from mobile_video_jax.stages.adapter import restore_transformer
 from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.stages.teacher import check_latents, in_its_dtype
 from mobile_video_jax.stages.transformer import read_transformer
-from mobile_video_jax.train.checkpoint import read_json, restore_model
+from mobile_video_jax.train.checkpoint import read_json
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
 
 # What launch.prune leaves beside the smaller model: which model it was cut out of, and from which of its blocks.
@@ -60,7 +61,8 @@ def from_pruned(config: RecoverTraining) -> RecoverTraining:
     teacher = config.teacher or pruned.get("teacher")
     if not teacher:
         raise UserError(f"{run} was not pruned from another run: name one to learn from with --config.teacher=RUN")
-    taken = ("model", "compression", "text_encoder", "text_width", "text_tokens", "time_shift", "shift_follows_tokens")
+    times = ("time_shift", "shift_follows_tokens", "time_terminal")
+    taken = ("model", "compression", "text_encoder", "text_width", "text_tokens", *times)
     return dataclasses.replace(
         config,
         **{key: getattr(student, key) for key in taken},
@@ -101,7 +103,9 @@ class RecoverStage(DitStage):
         cfg = self.config
         runs = {"student": cfg.init_from, "teacher": cfg.teacher}
         return {
-            part: restore_model(storage_path(run), target[part]) for part, run in runs.items() if run and part in target
+            part: restore_transformer(storage_path(run), target[part])
+            for part, run in runs.items()
+            if run and part in target
         }
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:

@@ -17,6 +17,7 @@ from mobile_video_jax.nn.module import apply
 class SampleConfig:
     """How clips are drawn: solver steps, guidance scale, time shift and solver; and how they are decoded.
 
+    `terminal` is where the last step starts, 0 for the grid's own (diffusion.timesteps.time_grid).
     `negative_prompt` takes the place of the empty caption, `guidance_*` are the fields of Guidance.
     `chunk` latent frames are decoded at a time (0: all) and frames in tiles of `tile` pixels (0: whole), so that long
     and large clips fit.
@@ -33,6 +34,7 @@ class SampleConfig:
     guidance_low: float = 0.0
     guidance_high: float = 1.0
     guidance_rescale: float = 0.0
+    terminal: float = 0.0
 
 
 def sample_latents(
@@ -61,4 +63,5 @@ def sample_latents(
         first, given = image
         noise = place_first(noise, first, given)
         velocity = keeping_first(guided(told_of_first(denoiser, given), text, mask, guidance, negative), given)
-    return sample(velocity, noise, steps=config.steps, shift=config.shift, solver=config.solver)
+    grid: dict[str, Any] = {"steps": config.steps, "shift": config.shift, "terminal": config.terminal}
+    return sample(velocity, noise, solver=config.solver, **grid)

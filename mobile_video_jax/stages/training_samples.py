@@ -17,6 +17,7 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.data.latents import Record, read_manifest, records
 from mobile_video_jax.data.shape_world import World
 from mobile_video_jax.data.video_file import write_mp4
+from mobile_video_jax.diffusion.guidance import EmptyCaption, null_text
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
 from mobile_video_jax.stages.bundle import VaeBundle, on_mesh
@@ -29,7 +30,10 @@ from mobile_video_jax.text.encoder import pad
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainingSamples:
-    """Draws latents of one shape for the captions of `records`, the i-th with seed i, and decodes them with `vae`."""
+    """Draws latents of one shape for the captions of `records`, the i-th with seed i, and decodes them with `vae`.
+
+    `empty` as in diffusion.guidance.null_text.
+    """
 
     dit: Dit
     config: SampleConfig
@@ -38,6 +42,7 @@ class TrainingSamples:
     records: Sequence[Record]
     vae: VaeBundle
     world: World | None
+    empty: EmptyCaption | None = None
 
     def write(self, params: Any, out: Path) -> dict[str, float]:
         """Writes what these parameters draw into `out`, and returns the means of its scores."""
@@ -59,7 +64,7 @@ class TrainingSamples:
         def draw(params: Any, text: jax.Array, mask: jax.Array) -> jax.Array:
             keys = jax.vmap(jax.random.key)(jnp.arange(len(self.records)))
             noise = jax.vmap(lambda key: jax.random.normal(key, self.latent_shape))(keys)
-            return sample_latents(self.dit, self.config, params, noise, text, mask)
+            return sample_latents(self.dit, self.config, params, noise, text, mask, null_text(text, mask, self.empty))
 
         return jax.jit(draw)
 

@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.parallel.rules import parameter_shardings
+from mobile_video_jax.stages.adapter import restore_transformer
 from mobile_video_jax.stages.dit import DitStage, DitTraining
-from mobile_video_jax.train.checkpoint import abstract, restore_model
+from mobile_video_jax.train.checkpoint import abstract
 from mobile_video_jax.train.config import OptimizerConfig
 from mobile_video_jax.train.run import read_run
 
@@ -27,7 +28,8 @@ def read_transformer(run: Path) -> DitStage:
     if record["stage"] not in STAGES:
         raise UserError(f"{run} is a run of stage '{record['stage']}', which holds no transformer: name another run")
     values = _known(DitTraining, record["config"])
-    return DitStage(from_mapping(DitTraining, values | {"optimizer": _known(OptimizerConfig, values["optimizer"])}))
+    plain = {"optimizer": _known(OptimizerConfig, values["optimizer"]), "lora": {}}
+    return DitStage(from_mapping(DitTraining, values | plain))
 
 
 def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,6 +38,6 @@ def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def restore_on(mesh: Mesh, run: Path, stage: DitStage) -> Any:
-    """A run's averaged weights, each part on the devices that hold it."""
+    """A run's averaged weights, an adapter's merged into its base's, each part on the devices that hold it."""
     boxed = jax.eval_shape(stage.init, jax.random.key(0))
-    return restore_model(run, jax.tree.map(abstract, nn.unbox(boxed), parameter_shardings(boxed, mesh)))
+    return restore_transformer(run, jax.tree.map(abstract, nn.unbox(boxed), parameter_shardings(boxed, mesh)))

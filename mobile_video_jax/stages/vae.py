@@ -116,8 +116,10 @@ class VaeStage:
         attention = ("attention_blocks", "attention_window", "head_dim", "rope_theta")
         for key in ("compression", "encoder_widths", "encoder_depths", *attention):
             wanted = getattr(config.model, key)
-            if _plain(source[key]) != _plain(wanted):
-                raise UserError(f"{config.init_from} has {key}={source[key]}, this config {wanted}: make them equal")
+            if _plain(source.get(key)) != _plain(wanted):
+                raise UserError(
+                    f"{config.init_from} has {key}={source.get(key)}, this config {wanted}: make them equal"
+                )
         return storage_path(config.init_from)
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:

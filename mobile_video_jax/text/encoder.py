@@ -152,6 +152,13 @@ def load_ltx_text(pipeline: Path) -> TextEncoder:
     return dataclasses.replace(encoder, name=f"ltx-{encoder.name}", sees_padding=True)
 
 
+def name_ltx_text(pipeline: Path) -> tuple[str, int]:
+    """The name and width of load_ltx_text's encoder, without reading it into memory."""
+    folder = pipeline / "text_encoder"
+    model_type, config = t5.read_config(folder)
+    return f"ltx-{model_type}-{weights.fingerprint(folder, _tokenizer_file(pipeline / 'tokenizer'))}", config.width
+
+
 def _t5(folder: Path, tokenizer_folder: Path, max_tokens: int) -> TextEncoder:
     (model_type, config), path = t5.read_config(folder), _tokenizer_file(tokenizer_folder)
     tokenizer = _read_tokenizer(path, max_tokens, config.vocabulary)

@@ -10,6 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from mobile_video_jax.core.errors import UserError
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
+SPACE = "▁"
 EXTRA = 100  # T5's sentinels, counted down after the pieces (arXiv 1910.10683, section 3.1.4)
 
 _Field = descriptor_pb2.FieldDescriptorProto
@@ -37,10 +38,9 @@ def read_spiece(path: Path) -> Tokenizer:
     vocabulary = [(each.piece, each.score) for each in model.pieces] + [(word, 0.0) for word in sentinels]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=model.trainer.unk_id, byte_fallback=False))
     tokenizer.normalizer = _normalizer(model.normalizer.precompiled_charsmap)
-    marks = {"replacement": "▁", "prepend_scheme": "always"}
-    split = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**marks)]
+    split = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
-    tokenizer.decoder = decoders.Metaspace(**marks)
+    tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
     tokenizer.add_special_tokens([PAD, END, UNKNOWN, *sentinels])
     end = tokenizer.token_to_id(END)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, end)])

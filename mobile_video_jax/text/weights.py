@@ -18,7 +18,7 @@ from mobile_video_jax.core.errors import UserError
 
 CONFIG = "config.json"
 TOKENIZERS = ("tokenizer.json", "spiece.model")
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+WEIGHTS = "model.safetensors"
 
 
 def read_config(folder: Path, model_types: tuple[str, ...]) -> dict[str, Any]:
@@ -26,25 +26,38 @@ def read_config(folder: Path, model_types: tuple[str, ...]) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{path} is missing: name the folder of a model in Hugging Face's layout")
-    settings = json.loads(path.read_text())
+    settings = read_settings(path)
     found = settings.get("model_type")
     if found not in model_types:
         raise UserError(f"{path} is of model_type {found}: name a folder of {' or '.join(model_types)}")
     return settings
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """model.safetensors, or else the shards that its index names. Raises UserError when one of them is missing.
+def read_settings(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds. Raises UserError where it is damaged."""
+    try:
+        settings = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): download it again") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} holds no settings: download it again")
+    return settings
+
+
+def weight_files(folder: Path, weights: str = WEIGHTS) -> list[Path]:
+    """The file `weights` of a folder, or else the shards that its index names. Raises UserError when one is missing.
 
     Pickled weights are never read: opening a pickle runs whatever code it holds.
     """
-    files = [folder / WEIGHTS]
-    if not files[0].is_file() and (folder / INDEX).is_file():
-        shards = json.loads((folder / INDEX).read_text())["weight_map"].values()
-        files = [folder / shard for shard in sorted(set(shards))]
+    files, index = [folder / weights], folder / f"{weights}.index.json"
+    if not files[0].is_file() and index.is_file():
+        shards = sorted(set(read_settings(index).get("weight_map", {}).values()))
+        if outside := [shard for shard in shards if Path(shard).name != shard]:
+            raise UserError(f"{index} names {outside[0]}, which is no file beside it: download the folder again")
+        files = [folder / shard for shard in shards]
     for file in files:
         if not file.is_file():
-            pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+            pickled = sorted(path.name for path in folder.glob("*pytorch_model*.bin"))
             hint = f"convert {pickled[0]} to safetensors" if pickled else "download the model's safetensors files"
             raise UserError(f"{file} is missing: {hint}")
     return files
@@ -62,13 +75,13 @@ def fingerprint(folder: Path, tokenizer: Path) -> str:
     return digest.hexdigest()[:8]
 
 
-def open_tensors(path: Path) -> dict[str, Any]:
-    """The tensors of a safetensors file, or of a folder's, by name; each is read when it is sliced.
+def open_tensors(path: Path, weights: str = WEIGHTS) -> dict[str, Any]:
+    """The tensors of a safetensors file, or of a folder's file `weights`, by name; each is read when it is sliced.
 
     Raises UserError for a file that is missing or damaged.
     """
     tensors: dict[str, Any] = {}
-    for file in [path] if path.is_file() else weight_files(path):
+    for file in [path] if path.is_file() else weight_files(path, weights):
         try:
             opened = safe_open(file, framework="numpy")
         except SafetensorError as error:

@@ -28,7 +28,7 @@ from mobile_video_jax.train.progress import Progress, duration, say
 from mobile_video_jax.train.run import check_run, open_run, read_run
 from mobile_video_jax.train.sessions import record_session
 from mobile_video_jax.train.stage import Stage
-from mobile_video_jax.train.state import TrainState, create_state, frozen_parts, state_shardings
+from mobile_video_jax.train.state import TrainState, create_state, frozen_parts, state_shardings, trainable, usable
 from mobile_video_jax.train.step import make_step
 from mobile_video_jax.train.step_profile import StepProfile
 from mobile_video_jax.train.timers import Timers
@@ -59,7 +59,7 @@ def train(stage: Stage, run: Path, executable: Path | None = None) -> dict[str, 
             state, loss = loop.run()
         finally:
             loop.close()
-        stage.finish(run, state.ema, say)
+        stage.finish(run, usable(stage, state), say)
     summary = {"step": int(state.step), "loss": loss, "workdir": str(run)}
     return summary | {"seconds": time.monotonic() - started, "goodput": timers.seconds}
 
@@ -115,7 +115,7 @@ class _Loop:
             self.step = stored.load(shapes, self.step)
         self.evaluate_batch = jax.jit(
             stage.evaluate_batch,
-            in_shardings=(shardings.ema, batch_sharding(mesh), replicated(mesh)),
+            in_shardings=(usable(stage, shardings), batch_sharding(mesh), replicated(mesh)),
             out_shardings=replicated(mesh),
         )
         self.first_step = self.done = int(self.state.step)
@@ -128,9 +128,10 @@ class _Loop:
 
     def _initial_state(self, optimizer: Any, shapes: TrainState, shardings: TrainState) -> TrainState:
         cost = self.stage.cost()
+        total, trained = (count_parameters(part) for part in (shapes.params, trainable(self.stage, shapes.params)))
         say(
-            f"{self.config.stage}: {count_parameters(shapes.params) / 1e6:.2f} M parameters, {cost.tokens} tokens and "
-            f"{cost.flops / 1e9:.1f} GFLOP a step, mesh {dict(self.mesh.shape)}"
+            f"{self.config.stage}: {total:,} parameters, {trained:,} of them trained, "
+            f"{cost.tokens} tokens and {cost.flops / 1e9:.1f} GFLOP a step, mesh {dict(self.mesh.shape)}"
         )
         rng, target = jax.random.key(self.config.seed), jax.tree.map(abstract, shapes.params, shardings.params)
         if self.checkpoints.latest is None:
@@ -221,10 +222,10 @@ class _Loop:
 
     def _evaluate(self, step: int) -> dict[str, float]:
         """Held-out metrics of the averaged weights, with the same batches and noise every time."""
-        started, rows = time.monotonic(), []
+        started, rows, model = time.monotonic(), [], usable(self.stage, self.state)
         for i, batch in enumerate(self.stage.eval_batches()):
             batch.pop("record")
-            rows.append(self.evaluate_batch(self.state.ema, put_batch(batch, self.mesh), jax.random.key(i)))
+            rows.append(self.evaluate_batch(model, put_batch(batch, self.mesh), jax.random.key(i)))
         means = {f"eval_{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
         self._say_beside_training(step, means, started)
         self.evaluated = step, means["eval_loss"]
@@ -232,7 +233,7 @@ class _Loop:
 
     def _sample(self, step: int) -> dict[str, float]:
         started = time.monotonic()
-        metrics = self.stage.sample(self.state.ema, step, self.run_folder)
+        metrics = self.stage.sample(usable(self.stage, self.state), step, self.run_folder)
         self._say_beside_training(step, metrics, started)
         return metrics
 

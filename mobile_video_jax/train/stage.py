@@ -30,13 +30,13 @@ class Stage(Protocol):
 
     `init` returns parameters that carry their logical axis names; their top-level names are the parts of the network.
     Parts in `frozen` are not trained. `model` picks what a run leaves for use: the loop averages it, evaluates it and
-    saves it. `given` reads those parts of a target that are not drawn at random, from other runs or files, with the
-    placement asked for; when a run goes on, frozen parts alone. `loss` and `evaluate_batch` are pure and are compiled
-    by the loop. Every `sample_every` steps (0: never) `sample` leaves in the run what the averaged model makes by then,
-    and returns measures of it for the log. `watch` says what an evaluation's line of the log shows to have gone wrong,
-    which stops the run. Every batch holds "record", the ids of its records, for the report of a failure.
-    `abstract_batch` has the shapes of all else in the global batch, and `cost` is of that batch, on so many devices; on
-    those of this job where none are told.
+    saves it; a frozen part that it leaves empty is evaluated as it is and not saved. `given` reads those parts of a
+    target that are not drawn at random, from other runs or files, with the placement asked for; when a run goes on,
+    frozen parts alone. `loss` and `evaluate_batch` are pure and are compiled by the loop. Every `sample_every` steps
+    (0: never) `sample` leaves in the run what the averaged model makes by then, and returns measures of it for the log.
+    `watch` says what an evaluation's line of the log shows to have gone wrong, which stops the run. Every batch holds
+    "record", the ids of its records, for the report of a failure. `abstract_batch` has the shapes of all else in the
+    global batch, and `cost` is of that batch, on so many devices; on those of this job where none are told.
     """
 
     @property

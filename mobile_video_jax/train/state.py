@@ -59,6 +59,11 @@ def new_state(stage: Stage, params: Tree, optimizer: optax.GradientTransformatio
     return TrainState(jnp.zeros((), jnp.int32), params, average, optimizer.init(trainable(stage, params)))
 
 
+def usable(stage: Stage, state: TrainState) -> Tree:
+    """The averaged model, with its frozen parts as they are: the model may have left them empty."""
+    return state.ema | {part: state.params[part] for part in stage.frozen & state.ema.keys()}
+
+
 def create_state(
     stage: Stage, optimizer: optax.GradientTransformation, rng: Rng, shardings: TrainState, given: Tree
 ) -> TrainState:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Shaped
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.nn.stream import STREAM
+from mobile_video_jax.vae.ltx import LtxVae
 from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.pixels import to_signed
 
@@ -25,12 +26,13 @@ Pair = tuple[int, ...]  # rows and columns
 class ClipCoder:
     """Encodes and decodes clips that come as chunks, with a state of fixed size.
 
-    Chunk by chunk equals the whole clip. With `tile` pixels a side, larger frames are cut into tiles that share
-    `overlap` pixels or a little more, and are blended linearly there: close to the whole frame, not equal to it, since
-    a tile's convolutions and attention end at its border. Raises UserError for a tile that does not fit the stride.
+    Chunk by chunk equals the whole clip; networks that are not causal in time take the clip as one chunk. With `tile`
+    pixels a side, larger frames are cut into tiles that share `overlap` pixels or a little more, and are blended
+    linearly there: close to the whole frame, not equal to it, since a tile's convolutions and attention end at its
+    border. Raises UserError for a tile that does not fit the stride, and at a second chunk for such a network.
     """
 
-    vae: Vae
+    vae: Vae | LtxVae
     params: Any
     tile: int = 0
     overlap: int = 0
@@ -82,13 +84,13 @@ def _checked(chunks: Iterable[Chunk], time: int) -> Iterator[Chunk]:
 
 
 @functools.partial(jax.jit, static_argnames="vae")
-def _encode(vae: Vae, params: Any, state: Any, chunk: Any, _: Any) -> tuple[jax.Array, Any]:
+def _encode(vae: Vae | LtxVae, params: Any, state: Any, chunk: Any, _: Any) -> tuple[jax.Array, Any]:
     posterior, state = vae.apply({"params": params, **state}, to_signed(chunk), method="encode", mutable=[STREAM])
     return posterior.mean, state
 
 
 @functools.partial(jax.jit, static_argnames="vae")
-def _decode(vae: Vae, params: Any, state: Any, chunk: Any, image: Any) -> tuple[jax.Array, Any]:
+def _decode(vae: Vae | LtxVae, params: Any, state: Any, chunk: Any, image: Any) -> tuple[jax.Array, Any]:
     return vae.apply({"params": params, **state}, chunk, image or None, method="decode", mutable=[STREAM])
 
 

@@ -25,13 +25,15 @@ def formulas(stage: DitStage) -> dict[str, dict[str, int]]:
     n, hd, blocks = grid[0] * grid[1] * grid[2], model.head_dim, model.block_shapes
     own, cross = [block.heads * hd for block in blocks], [block.cross_heads * hd for block in blocks]
     hidden = [block.ffn for block in blocks]
-    attention = lambda sizes: sum(4 * d * a + 3 * a + d + 2 * hd for a in sizes)
+    squares = 2 + model.pooled_text  # text_projection/out, time_out and pooled_text
+    scales = lambda a: 2 * a if model.qk_norm_across_heads else 2 * hd
+    attention = lambda sizes: sum(4 * d * a + 3 * a + d + scales(a) for a in sizes)
     parameters = {
         "self_attention_projections": attention(own),
         "cross_attention_projections": attention(cross),
         "ffn": sum(2 * d * h + h + d for h in hidden),
         "modulation": 6 * d * (d + 1) + 6 * d * len(blocks) + 2 * d,
-        "embeddings": (e + 1) * d + (f + 1) * d + 3 * (d + 1) * d + (c + 1) * d + (d + 1) * c,
+        "embeddings": (e + 1) * d + (f + 1) * d + squares * (d + 1) * d + (c + 1) * d + (d + 1) * c,
     }
     flops = {
         "self_attention_projections": sum(8 * n * d * a for a in own),
@@ -40,7 +42,7 @@ def formulas(stage: DitStage) -> dict[str, dict[str, int]]:
         "cross_attention_products": sum(4 * n * s * a for a in cross),
         "ffn": sum(4 * n * d * h for h in hidden),
         "modulation": 12 * d * d,
-        "embeddings": 2 * (s * e * d + s * d * d + f * d + 2 * d * d + 2 * n * c * d),
+        "embeddings": 2 * (s * e * d + s * d * d + f * d + (squares - 1) * d * d + 2 * n * c * d),
     }
     values = {
         "self_attention_projections": n * max(d, *own),
@@ -57,7 +59,7 @@ def formulas(stage: DitStage) -> dict[str, dict[str, int]]:
 
 @pytest.mark.parametrize(
     ("variant", "changes"),
-    [("tiny", {}), ("tiny", {"blocks": PRUNED}), ("server", {}), ("mobile", {"scan": False, "depth": 2})],
+    [("tiny", {}), ("tiny", {"blocks": PRUNED}), ("server", {}), ("mobile", {"scan": False, "depth": 2}), ("ltx", {})],
 )
 def test_each_part_follows_from_the_shapes(variant, changes):
     made = stage(variant, **changes)

@@ -1,6 +1,7 @@
 """What every variant of configs/dit.py shares, at sizes that a test can run."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import numpy as np
@@ -13,9 +14,13 @@ from tests.dit.test_model import inputs
 SMALL = {"width": 24, "depth": 1, "heads": 2, "head_dim": 12, "ffn": 32, "blocks": (), "time_features": 16}
 
 
+@partial(jax.jit, static_argnums=0)
+def fresh_velocity(model: Dit, *x: jax.Array) -> jax.Array:
+    return model.apply(model.init(jax.random.key(0), *x), *x)
+
+
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("variant", MODELS)
 def test_a_fresh_model_predicts_exactly_zero(variant, scan):
     model = Dit(dataclasses.replace(MODELS[variant], **SMALL, scan=scan))
-    velocity = jax.jit(lambda *x: model.apply(model.init(jax.random.key(0), *x), *x))(*inputs())
-    np.testing.assert_array_equal(velocity, np.zeros(inputs()[0].shape))
+    np.testing.assert_array_equal(fresh_velocity(model, *inputs()), np.zeros(inputs()[0].shape))

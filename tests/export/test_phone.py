@@ -6,7 +6,7 @@ import torch
 
 from export.form import FORMS, Form
 from export.phone_dit import PhoneDit
-from export.phone_layers import rms_normalize
+from export.phone_layers import layer_normalize, rms_normalize
 from export.phone_vae import PhoneDecoder
 from export.tiled_ffn import TiledFfn
 from export.torch_dit import Dit, time_features
@@ -16,7 +16,7 @@ from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.nn.norm import EPS
 from mobile_video_jax.vae.config import VaeConfig
 from tests.dit.test_model import inputs
-from tests.export.test_torch_dit import EQUAL, LATENTS, PRUNED, TEXT_WIDTH
+from tests.export.test_torch_dit import ACROSS_HEADS, EQUAL, LATENTS, PRUNED, TEXT_WIDTH
 from tests.export.test_torch_vae import OMNI, PLAIN
 
 torch.manual_seed(0)
@@ -42,7 +42,7 @@ def phone_inputs(dit: Dit, batch: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-@pytest.mark.parametrize("config", [PRUNED, EQUAL], ids=["pruned", "without pooled text"])
+@pytest.mark.parametrize("config", [PRUNED, EQUAL, ACROSS_HEADS], ids=["pruned", "without pooled text", "across heads"])
 def test_the_transformer_whole_and_in_chunks(config: DitConfig, form: Form):
     dit = randomised(Dit(config, LATENTS, TEXT_WIDTH))
     batch = [torch.tensor(np.asarray(array)) for array in inputs()]
@@ -68,12 +68,16 @@ def test_the_decoder_chunk_by_chunk(config: VaeConfig):
     close(past[-1], kept[list(first.kept)[-1]][0].movedim(-1, 1))
 
 
-def test_normalisation_holds_at_the_ends_of_half_precision():
+@pytest.mark.parametrize("epsilon", [EPS, 1e-5, 1e-6])
+def test_normalisation_holds_at_the_ends_of_half_precision(epsilon):
     x = torch.randn(1, 64, 1, 5) * torch.tensor([0.0, 0.01, 1.0, 400.0, 4e3])
-    close(rms_normalize(x), x / torch.sqrt((x * x).mean(1, keepdim=True) + EPS))
-    half = rms_normalize(x.half()).float()
-    assert (half - rms_normalize(x)).abs().max() < 4e-3
-    assert half[..., 0].abs().max() == 0
+    close(rms_normalize(x, epsilon=epsilon), x / torch.sqrt((x * x).mean(1, keepdim=True) + epsilon))
+    centred = torch.nn.functional.layer_norm(x.transpose(1, 3), [64], eps=epsilon).transpose(1, 3)
+    close(layer_normalize(x, epsilon=epsilon), centred)
+    for normalize in (rms_normalize, layer_normalize):
+        half = normalize(x.half(), epsilon=epsilon).float()
+        assert (half - normalize(x, epsilon=epsilon)).abs().max() < 5e-3
+        assert half[..., 0].abs().max() == 0
 
 
 @pytest.mark.parametrize("tiles", [1, 2, 3, 8])

@@ -21,6 +21,21 @@ from tests.dit.test_model import inputs
 # Heads and hidden channels of their own in each block, as pruning leaves them; blocks of one shape can be scanned.
 PRUNED = DitConfig(width=24, head_dim=12, blocks=((2, 1, 32), (1, 2, 20)), time_features=16)
 EQUAL = dataclasses.replace(PRUNED, blocks=((2, 2, 16), (2, 2, 16)), pooled_text=False)
+# As LTX-Video's transformer is, pruned: some of four heads, each with angles of its own.
+ACROSS_HEADS = DitConfig(
+    width=24,
+    head_dim=6,
+    blocks=((2, 1, 32), (3, 2, 20)),
+    time_features=16,
+    pooled_text=False,
+    rope_theta=1e4,
+    rope_scale=(0.32, 32.0, 32.0),
+    rope_heads=((0, 3), (1, 2, 3)),
+    qk_norm_across_heads=True,
+    qk_norm_eps=1e-5,
+    norm_eps=1e-6,
+    final_layer_norm=True,
+)
 LATENTS, TEXT_WIDTH = (3, 2, 4, 6), 10
 
 
@@ -34,7 +49,11 @@ def mirror(config: DitConfig) -> TorchDit:
     return TorchDit(config, LATENTS, TEXT_WIDTH)
 
 
-@pytest.mark.parametrize(("config", "layout"), [(PRUNED, dict), (EQUAL, stack_blocks)], ids=["pruned", "stacked"])
+@pytest.mark.parametrize(
+    ("config", "layout"),
+    [(PRUNED, dict), (EQUAL, stack_blocks), (ACROSS_HEADS, dict)],
+    ids=["pruned", "stacked", "across heads"],
+)
 def test_the_mirror_equals_the_transformer(config: DitConfig, layout: Callable[[dict], dict]):
     params, arguments = random_params(config), inputs()
     expected = np.asarray(jax.jit(Dit(config).apply)({"params": params}, *arguments))

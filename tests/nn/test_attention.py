@@ -9,7 +9,7 @@ import torch
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.nn.attention import Attention, attend
 from mobile_video_jax.nn.norm import rms_normalize
-from mobile_video_jax.nn.rope import apply_rope, rope_table
+from mobile_video_jax.nn.rope import apply_rope, fraction_rope_table, rope_table
 from tests.nets import normal, params_like
 
 
@@ -48,6 +48,11 @@ def test_rope_makes_scores_depend_on_relative_position_alone():
 def test_rope_refuses_heads_that_three_axes_cannot_share():
     with pytest.raises(UserError, match="too small for 3-D RoPE"):
         rope_table((2, 2, 2), 4, 100.0)
+
+
+def test_rope_across_heads_refuses_odd_heads():
+    with pytest.raises(UserError, match="head dimension 5 is odd"):
+        fraction_rope_table((2, 2, 2), (0.32, 32.0, 32.0), 2, 5, 1e4)
 
 
 def test_rms_norm_is_finite_on_zeros_in_half_precision():

@@ -19,9 +19,9 @@ from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.prune.calibration import calibration
 from mobile_video_jax.prune.kd import KdWeights
 from mobile_video_jax.prune.sensitivity import Scorer, rank_correlation
-from mobile_video_jax.prune.units import LEVELS, Unit
+from mobile_video_jax.prune.units import LEVELS, Unit, Units
 from tests.nets import normal
-from tests.prune.tiny import CONFIG, DIT, UNITS, clips, params
+from tests.prune.tiny import ACROSS_HEADS, CONFIG, DIT, UNITS, clips, params
 
 KINDS = [kind for kinds in LEVELS.values() for kind in kinds]
 EVERY = [unit for kind in KINDS for unit in UNITS.kept(UNITS.all(), kind)]
@@ -70,15 +70,26 @@ def test_scanned_blocks_give_the_same_rises(scorer):
     np.testing.assert_allclose(scanned.exact(PRUNED, EVERY[:7]), scorer.exact(PRUNED, EVERY[:7]), rtol=1e-4, atol=1e-6)
 
 
-def test_first_order_rises_are_the_losses_of_a_slight_removal(scorer):
+def assert_first_order_is_of_slight_removals(scorer: Scorer, units: list[Unit]):
     """L(1 - e u) / e^2 goes to |J_u|^2; 2 x 4 rows of 64 probes leave 6 % of noise."""
-    units = [unit for unit in EVERY if unit.kind != "block"]
+    everything = scorer.units.all()
     slight = []
     for unit in units:
-        gone = UNITS.without(UNITS.all(), [unit])
-        slight.append(jax.tree.map(lambda full, less: full - np.float32(0.02) * (full - less), UNITS.all(), gone))
+        gone = scorer.units.without(everything, [unit])
+        slight.append(jax.tree.map(lambda full, less: full - np.float32(0.02) * (full - less), everything, gone))
     measured = scorer.losses(slight) / 0.02**2
-    np.testing.assert_allclose(scorer.taylor(UNITS.all(), units, probes=64), measured, rtol=0.3)
+    np.testing.assert_allclose(scorer.taylor(everything, units, probes=64), measured, rtol=0.3)
+
+
+def test_first_order_rises_are_the_losses_of_a_slight_removal(scorer):
+    assert_first_order_is_of_slight_removals(scorer, [unit for unit in EVERY if unit.kind != "block"])
+
+
+def test_first_order_rises_hold_where_a_head_has_a_share_in_the_norm_of_the_others():
+    config = dataclasses.replace(ACROSS_HEADS, depth=1)
+    across = Scorer(Dit(config), params(config), Units(config, 16), (clips(0), clips(2)), rows=4)
+    heads = [Unit(kind, 0, i) for kind in ("heads", "cross_heads") for i in range(3)]
+    assert_first_order_is_of_slight_removals(across, heads)
 
 
 @pytest.mark.parametrize("keep", [UNITS.all(), PRUNED])

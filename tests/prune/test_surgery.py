@@ -8,11 +8,13 @@ import pytest
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.layers import stack_blocks
+from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.dit.trunk import first_blocks
 from mobile_video_jax.prune.surgery import block_map, pruned_config, slice_params
 from mobile_video_jax.prune.units import Unit
 from tests.nets import params_like, run
-from tests.prune.tiny import CONFIG, UNITS, clips, params
+from tests.prune.tiny import ACROSS_HEADS, CONFIG, UNITS, clips, params
 
 EACH_ITS_OWN = [
     Unit("block", 1),
@@ -26,17 +28,29 @@ ALL_ALIKE = [
 ]
 
 
-@pytest.mark.parametrize(("scan", "removed"), [(False, EACH_ITS_OWN), (True, ALL_ALIKE)])
-def test_zero_masked_equals_sliced(scan, removed):
-    config = dataclasses.replace(CONFIG, scan=scan)
-    keep, full, batch = UNITS.without(UNITS.all(), removed), params(scan), clips()
+SAME_HEADS = [Unit("block", 1), *(Unit(kind, i, 1) for kind in ("heads", "cross_heads") for i in range(3))]
+
+
+@pytest.mark.parametrize(
+    ("base", "scan", "removed"),
+    [
+        (CONFIG, False, EACH_ITS_OWN),
+        (CONFIG, True, ALL_ALIKE),
+        (ACROSS_HEADS, False, EACH_ITS_OWN),
+        (ACROSS_HEADS, True, SAME_HEADS),
+    ],
+)
+def test_zero_masked_equals_sliced(base, scan, removed):
+    """Scanned or not: masked is always the unscanned one, whose program serves both."""
+    config = dataclasses.replace(base, scan=scan)
+    keep, full, batch = UNITS.without(UNITS.all(), removed), params(base), clips()
     student = Dit(pruned_config(config, keep))
-    sliced = slice_params(full, config, keep)
+    sliced = slice_params(stack_blocks(full) if scan else full, config, keep)
     assert jax.tree.map(np.shape, sliced) == jax.tree.map(np.shape, params_like(student, *batch))
     assert student.config.scan == scan
-    masked = run(Dit(config), full, *batch, keep)
+    masked = run(Dit(base), full, *batch, keep)
     np.testing.assert_allclose(run(student, sliced, *batch), masked, atol=1e-5)
-    assert np.abs(run(Dit(config), full, *batch, UNITS.all()) - masked).max() > 0.1
+    assert np.abs(run(Dit(base), full, *batch, UNITS.all()) - masked).max() > 0.1
 
 
 def test_a_scanned_model_of_unequal_blocks_is_cut_into_one_tree_a_block():
@@ -52,6 +66,32 @@ def test_the_config_names_the_sizes_and_the_map_the_sources():
     assert block_map(keep) == (0, 2)
     alike = pruned_config(CONFIG, UNITS.without(UNITS.all(), ALL_ALIKE))
     assert alike == dataclasses.replace(CONFIG, depth=2, heads=2, ffn=12)
+
+
+def test_heads_keep_the_angles_that_they_were_made_with():
+    keep = UNITS.without(UNITS.all(), ALL_ALIKE)
+    scanned = dataclasses.replace(ACROSS_HEADS, scan=True)
+    once = pruned_config(scanned, keep)
+    assert once == dataclasses.replace(ACROSS_HEADS, depth=2, heads=2, ffn=12, rope_heads=((0, 2), (0, 1)))
+    twice = pruned_config(once, Masks(np.ones(2), np.array([[0, 1], [1, 0]]), np.eye(2), np.ones((2, 12))))
+    assert twice.rope_heads == ((2,), (0,))
+    assert first_blocks(once, 1).config.rope_heads == ((0, 2),)
+    firsts = UNITS.without(UNITS.all(), [Unit(kind, i, 2) for kind in ("heads", "cross_heads") for i in range(3)])
+    assert pruned_config(scanned, firsts) == dataclasses.replace(scanned, heads=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rope_heads": ((0, 1, 2),) * 2}, "rope_heads does not fit the blocks"),
+        ({"rope_heads": ((0, 1, 3),) * 3}, "which of the 3 "),
+        ({"heads": 4}, "which of the 3 "),
+        ({"rope_heads": ((0, 1, 2), (2, 1, 0), (0, 1, 2)), "scan": True}, "cannot be scanned"),
+    ],
+)
+def test_angles_for_other_heads_are_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        _ = dataclasses.replace(ACROSS_HEADS, **change).block_rope_heads
 
 
 @pytest.mark.parametrize(

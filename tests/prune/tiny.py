@@ -15,6 +15,10 @@ from mobile_video_jax.prune.units import Units
 from tests.nets import normal, params_like
 
 CONFIG = DitConfig(width=12, depth=3, heads=3, head_dim=6, ffn=16, time_features=8)
+# Norms of queries and keys and RoPE across heads, as LTX-Video's transformer has them.
+ACROSS_HEADS = dataclasses.replace(
+    CONFIG, width=18, rope_scale=(0.32, 32.0, 32.0), rope_theta=1e4, qk_norm_across_heads=True, qk_norm_eps=1e-5
+)
 DIT = Dit(CONFIG)
 UNITS = Units(CONFIG, 4)
 # Parameters of the paper's server by hand: D 2048, heads of 64 channels.
@@ -32,5 +36,5 @@ def clips(seed: int = 0, times: int = 2) -> Calibration:
 
 
 @functools.cache
-def params(scan: bool = False) -> dict:
-    return params_like(Dit(dataclasses.replace(CONFIG, scan=scan)), *clips(), scale=0.4)
+def params(config: DitConfig = CONFIG) -> dict:
+    return params_like(Dit(config), *clips(), scale=0.4)

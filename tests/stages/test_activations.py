@@ -113,9 +113,9 @@ def test_peaks_are_of_what_layers_give_and_functions_take(monkeypatch):
         queries.append((q, k))
         return xla_attend(q, k, v, mask)
 
-    def normalize(x):
+    def normalize(x, eps):
         normed.append(x)
-        return rms_normalize(x)
+        return rms_normalize(x, eps)
 
     def scale_and_shift(*args):
         modulated.append(modulate(*args))

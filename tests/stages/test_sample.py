@@ -107,9 +107,9 @@ def test_a_clip_may_have_another_size(model):
 
 
 def test_the_shift_is_the_one_of_training(model, tmp_path):
-    assert Generator.load(model).time_shift == 1.0
+    assert Generator.load(model).times == {"shift": 1.0, "terminal": 0.0}
     run = renamed(model, tmp_path / "dit", shift_follows_tokens=True)
-    small, large = (Generator.load(run, clip=clip).time_shift for clip in ("9x32x32", "33x64x64"))
+    small, large = (Generator.load(run, clip=clip).times["shift"] for clip in ("9x32x32", "33x64x64"))
     assert 1 < small < large
 
 

@@ -1,0 +1,85 @@
+"""Low-rank adapters of the transformer's linear layers (LoRA, arXiv 2106.09685)."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from mobile_video_jax.core.arrays import Rng
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.rng import named_key
+from mobile_video_jax.dit.parts import ATTENTIONS
+from mobile_video_jax.nn.dense import Initializer, zeros
+from mobile_video_jax.nn.module import partitioned
+
+Params = dict[str, Any]
+
+PROJECTIONS = ("q", "k", "v", "out")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """An adapter of rank `rank` (0: none) for the linear layers in `targets`, those of all blocks that have the name.
+
+    Its update is multiplied by alpha / rank, so that another rank wants no other learning rate (section 4.1). Factors
+    do not decay, and Muon leaves them to Adam.
+    """
+
+    rank: int = 0
+    alpha: float = 16.0
+    targets: tuple[str, ...] = tuple(f"{attention}/{name}" for attention in ATTENTIONS for name in PROJECTIONS)
+
+    @property
+    def scale(self) -> float:
+        """What A B is multiplied by."""
+        return self.alpha / self.rank
+
+
+def init_adapter(config: LoraConfig, rng: Rng, params: Params) -> Params:
+    """Fresh factors {"a": A [in, rank], "b": B [rank, out]} for each target among parameters, at the kernel's path.
+
+    A is normal and B zero, so that a fresh adapter changes nothing. Scanned layers have a leading axis, as their
+    kernels do. A has the kernel's logical name of its inputs, B that of its outputs. Raises UserError for a target that
+    names no linear layer.
+    """
+    layers = {path[:-1]: kernel for path, kernel in flatten_dict(params).items() if path[-1] == "kernel"}
+    _check_targets(config.targets, {layer_name(path) for path in layers})
+    chosen = {path: kernel for path, kernel in layers.items() if layer_name(path) in config.targets}
+    return unflatten_dict(
+        {path: _factors(named_key(rng, "/".join(path)), kernel, config.rank) for path, kernel in chosen.items()}
+    )
+
+
+def layer_name(path: tuple[str, ...]) -> str:
+    """A layer's name within its block, or in the whole network where it is in none."""
+    return "/".join(name for name in path if not name.startswith("block"))
+
+
+def merged(params: Params, adapter: Params, scale: float) -> Params:
+    """Parameters with W + scale A B for every kernel W that the adapter has factors of, all others as they are."""
+    leaves, factors = flatten_dict(params), flatten_dict(adapter)
+    for path in dict.fromkeys(path[:-1] for path in factors):
+        kernel = leaves[*path, "kernel"]
+        update = scale * (factors[*path, "a"] @ factors[*path, "b"])
+        leaves[*path, "kernel"] = (kernel + update).astype(kernel.dtype)
+    return unflatten_dict(leaves)
+
+
+def _check_targets(targets: tuple[str, ...], names: set[str]) -> None:
+    if not targets or set(targets) - names:
+        unknown = ", ".join(sorted(set(targets) - names))
+        raise UserError(f"lora.targets: '{unknown}' names no linear layer; choose from {', '.join(sorted(names))}")
+
+
+def _factors(rng: Rng, kernel: Any, rank: int) -> Params:
+    *layers, inputs, outputs = jax.tree.leaves(kernel)[0].shape
+    names = kernel.names if isinstance(kernel, nn.LogicallyPartitioned) else (None,) * (len(layers) + 2)
+    # x A is as large as x, whose values have a variance of about 1.
+    normal: Initializer = jax.nn.initializers.normal(inputs**-0.5)
+    return {
+        "a": partitioned(normal, (*names[:-1], None))(rng, (*layers, inputs, rank), jnp.float32),
+        "b": partitioned(zeros, (*names[:-2], None, names[-1]))(rng, (*layers, rank, outputs), jnp.float32),
+    }
