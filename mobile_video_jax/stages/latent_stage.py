@@ -1,0 +1,150 @@
+"""A stage that trains on encoded clips: its config, its batches and what they must hold."""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mobile_video_jax.core.clip import ClipShape, Compression
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.data.cache import data_folder
+from mobile_video_jax.data.latent_batches import Mix, latent_batches
+from mobile_video_jax.data.latents import read_empty_caption, read_manifest
+from mobile_video_jax.diffusion.guidance import EmptyCaption
+from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.lora import LoraConfig
+from mobile_video_jax.parallel.mesh import batch_share, make_mesh
+from mobile_video_jax.train.config import TrainConfig
+from mobile_video_jax.train.stage import Batch
+from mobile_video_jax.vae.latent_stats import LatentStats
+
+
+@dataclasses.dataclass(frozen=True)
+class DitTraining(TrainConfig):
+    """Config of a transformer run: what the data must hold, the network and the objective.
+
+    `data` is one encoded data set or several, separated by commas, with clips of any shapes; `clip` is that of samples.
+    A batch holds clips of one shape, at most `token_budget` tokens (0: those of `batch_size` times `clip`); for
+    `image_share` and `pad_durations` see Mix. With probability `image_probability` a clip's first latent frame is
+    given, so that the model learns to go on from an image. Times are shifted by `time_shift`, or by the clip's tokens.
+    A sampler's last step starts at `time_terminal` (0: where the grid says, see time_grid).
+    Every `sample_every` steps (0: never) `sample_clips` clips are drawn into the run, see TrainingSamples. With
+    `lora.rank` an adapter of the run in `init_from` is trained, and nothing else.
+    """
+
+    stage: str = "dit"
+    clip: str = "17x64x64"
+    compression: str = "t4_s8_c16"
+    text_encoder: str = "minilm"
+    text_width: int = 384
+    text_tokens: int = 16
+    token_budget: int = 0
+    image_share: float = -1.0
+    pad_durations: bool = False
+    caption_dropout: float = 0.1
+    image_probability: float = 0.0
+    time_shift: float = 1.0
+    shift_follows_tokens: bool = False
+    time_terminal: float = 0.0
+    sample_every: int = 0
+    sample_clips: int = 4
+    model: DitConfig = dataclasses.field(default_factory=DitConfig)
+    lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
+
+
+class LatentStage:
+    """Batches of normalised latents and text states, whose clips have one shape each."""
+
+    def __init__(self, config: DitTraining):
+        self.config = config
+        self.strides = Compression.parse(config.compression)
+        self.clip = ClipShape.parse(config.clip)
+        self.latent_shape = (*self.clip.latent(self.strides), self.strides.channels)
+
+    def input_shapes(self, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
+        cfg = self.config
+        return {
+            "latents": jax.ShapeDtypeStruct((batch, *self.latent_shape), jnp.float32),
+            "text": jax.ShapeDtypeStruct((batch, cfg.text_tokens, cfg.text_width), jnp.float32),
+            "text_mask": jax.ShapeDtypeStruct((batch, cfg.text_tokens), jnp.bool_),
+        }
+
+    @functools.cached_property
+    def empty_caption(self) -> EmptyCaption | None:
+        """The state of "no caption" in the data's text states, None for zeros."""
+        return read_empty_caption(data_folder(self.config.data.split(",")[0])) if self.config.data else None
+
+    def train_batches(self) -> grain.IterDataset:
+        return self._batches("train", train=True)
+
+    def eval_batches(self) -> Iterable[dict[str, np.ndarray]]:
+        return itertools.islice(self.ordered_batches("validation"), self.config.eval_batches)
+
+    def ordered_batches(self, split: str) -> grain.IterDataset:
+        """The full batches of a split once, in order."""
+        return self._batches(split, train=False)
+
+    def _batches(self, split: str, *, train: bool) -> grain.IterDataset:
+        cfg = self.config
+        index, count = batch_share(make_mesh(cfg.mesh))
+        return latent_batches(
+            self._checked_data(),
+            split,
+            Mix(self.batch_size, cfg.image_share, cfg.pad_durations),
+            text_tokens=cfg.text_tokens,
+            seed=cfg.seed,
+            train=train,
+            threads=cfg.loader_threads,
+            process_index=index,
+            process_count=count,
+        )
+
+    def batch_size(self, clip: ClipShape, devices: int | None = None) -> int:
+        """Clips of one shape in a batch: what the token budget holds, in whole shares for devices and accumulation."""
+        cfg, tokens = self.config, clip.tokens(self.strides)
+        budget = cfg.token_budget or cfg.batch_size * self.clip.tokens(self.strides)
+        data, fsdp, _ = cfg.mesh.sizes(devices or jax.device_count())
+        share = math.lcm(data * fsdp, cfg.optimizer.accumulate)
+        if budget < share * tokens:
+            raise UserError(
+                f"a batch of {budget} tokens holds no {share} clips of {clip}, {tokens} tokens each: "
+                f"set token_budget to {share * tokens} or more"
+            )
+        return budget // (share * tokens) * share
+
+    def _checked_data(self) -> list[Path]:
+        """The data folders. Raises UserError where one was encoded for another VAE, clip or text encoder."""
+        folders = [data_folder(folder) for folder in self.config.data.split(",")]
+        encoded = {folder: read_manifest(folder) for folder in folders}
+        for folder, manifest in encoded.items():
+            for key in ("compression", "text_encoder", "text_width"):
+                _check_same(folder, key, manifest[key], getattr(self.config, key))
+            if manifest["text_tokens"] > self.config.text_tokens:
+                _check_same(folder, "text_tokens", manifest["text_tokens"], self.config.text_tokens)
+            if LatentStats.load(folder / "vae") != LatentStats.load(folders[0] / "vae"):
+                raise UserError(f"{folder} and {folders[0]} were encoded by two VAEs: encode both with one")
+        clips = sorted({clip for manifest in encoded.values() for clip in manifest["clips"]})
+        if str(self.clip) not in clips:
+            _check_same(folders[0], "clip", " or ".join(clips), str(self.clip))
+        return folders
+
+    def abstract_batch(self, devices: int | None = None) -> Batch:
+        batch = self.input_shapes(self.batch_size(self.clip, devices))
+        if self.config.pad_durations:
+            batch["latent_mask"] = jax.ShapeDtypeStruct(batch["latents"].shape[:4], jnp.bool_)
+        return batch
+
+
+def _check_same(folder: Path, key: str, made: object, wanted: object) -> None:
+    if made != wanted:
+        raise UserError(
+            f"data set {folder} was encoded with {key}={made}, the config has {wanted}: "
+            f"set --config.{key}={made} or encode again"
+        )
