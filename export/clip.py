@@ -64,19 +64,23 @@ class App:
         return latents
 
     def _frames(self, latents: np.ndarray) -> np.ndarray:
-        """Frames chunk by chunk: what a call leaves as kept_NAME the next one takes as past_NAME."""
         times, rows, columns, channels = self.clip["latent_shape"]
         mean, std = (np.asarray(self.manifest["latents"][key], np.float32)[:, None, None] for key in ("mean", "std"))
         z = latents.reshape(channels, times, rows, columns).swapaxes(0, 1) * std + mean
-        found = self._call("vae_first", {"latents": z[:1]})
-        video = [found["video"]]
-        for i in range(1, times):
-            past = {name.replace("kept_", "past_", 1): x for name, x in found.items()}
-            found = self._call("vae_next", {**past, "latents": z[i : i + 1]})
-            video.append(found["video"])
+        video = [self._call("vae", {"latents": z})["video"]] if "vae" in self.records else self._streamed(z)
         low, high = self.manifest["pixels"]
         levels = np.round((np.concatenate(video).astype(np.float32) - low) * (255 / (high - low)))
         return np.moveaxis(np.clip(levels, 0, 255).astype(np.uint8), 1, -1)
+
+    def _streamed(self, z: np.ndarray) -> list[np.ndarray]:
+        """Frames chunk by chunk: what a call leaves as kept_NAME the next one takes as past_NAME."""
+        found = self._call("vae_first", {"latents": z[:1]})
+        video = [found["video"]]
+        for i in range(1, len(z)):
+            past = {name.replace("kept_", "past_", 1): x for name, x in found.items()}
+            found = self._call("vae_next", {**past, "latents": z[i : i + 1]})
+            video.append(found["video"])
+        return video
 
     def _call(self, name: str, given: Mapping[str, np.ndarray]) -> Tensors:
         """A package's outputs in float32, for those of the given tensors that it takes."""

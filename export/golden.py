@@ -5,6 +5,7 @@ Tensors have the phone's names and layout, [1, c, 1, s] or [t, c, h, w].
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from mobile_video_jax.nn.stream import STREAM
 from mobile_video_jax.stages.generate import Generator
 from mobile_video_jax.stages.sampling import SampleConfig, sample_latents
 from mobile_video_jax.text.encoder import pad
+from mobile_video_jax.vae.ltx import LtxVae
 from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.pixels import to_bytes
 
@@ -64,8 +66,8 @@ def clip_tensors(generator: Generator, prompt: str, steps: int) -> Tensors:
     """A whole clip without guidance: its noise and latents, and `video`, frames [t, h, w, 3] in bytes."""
     stage, vae = generator.stage, generator.vae
     dit = Dit(dataclasses.replace(stage.dit.config, dtype="float32", remat="none"))
-    bundle = dataclasses.replace(vae, vae=Vae(dataclasses.replace(vae.vae.config, dtype="float32", remat="none")))
-    config = SampleConfig(steps=steps, guidance=1.0, shift=generator.time_shift)
+    bundle = dataclasses.replace(vae, vae=_in_float32(vae.vae))
+    config = SampleConfig(steps=steps, guidance=1.0, **generator.times)
     text, mask = pad(generator.text_encoder.encode([prompt]), stage.config.text_tokens)
     start = noise((*generator.clip.latent(stage.strides), stage.strides.channels))
     draw = jax.jit(functools.partial(sample_latents, dit, config))
@@ -84,24 +86,30 @@ def _residuals(seen: Any, model: Dit) -> Any:
     return [seen[f"block_{i}"]["residual"][0] for i in range(len(model.config.block_shapes))]
 
 
-def decoder_tensors(vae: Vae, params: Any, latents: Latents) -> list[Tensors]:
-    """What the decoder takes and leaves for each latent frame of a clip; kept_NAME of one is past_NAME of the next."""
-    model = Vae(dataclasses.replace(vae.config, dtype="float32", remat="none"))
+def decoder_tensors(vae: Vae | LtxVae, params: Any, latents: Latents) -> Iterator[Tensors]:
+    """What the decoder takes and leaves for each latent frame of a clip; kept_NAME of one is past_NAME of the next.
+
+    LTX-Video's takes all frames at once.
+    """
+    model = _in_float32(vae)
+    length = latents.shape[1] if isinstance(vae, LtxVae) else 1
 
     @jax.jit
     def run(params: Any, state: Any, chunk: Latents) -> Any:
         return model.apply({"params": params, **state}, chunk, method="decode", mutable=[STREAM])
 
     state: Any = {}
-    chunks = []
-    for i in range(latents.shape[1]):
-        chunk = latents[:, i : i + 1]
+    for i in range(0, latents.shape[1], length):
+        chunk = latents[:, i : i + length]
         video, after = _precisely(run, params, state, chunk)
         tensors = {"latents": _frames(chunk), "video": _frames(video)}
         tensors |= {f"past_{name}": x for name, x in _kept(state).items()}
-        chunks.append(tensors | {f"kept_{name}": x for name, x in _kept(after).items()})
+        yield tensors | {f"kept_{name}": x for name, x in _kept(after).items()}
         state = after
-    return chunks
+
+
+def _in_float32(vae: Vae | LtxVae) -> Vae | LtxVae:
+    return vae.clone(config=dataclasses.replace(vae.config, dtype="float32"))
 
 
 def _kept(state: Any) -> Tensors:

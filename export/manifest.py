@@ -56,7 +56,7 @@ def of_transformer(generators: Sequence[Generator], steps: int) -> Described:
     config = first.stage.config
     described = of_vae(first.vae, [generator.clip for generator in generators])
     for clip, generator in zip(described["clips"], generators, strict=True):
-        times = time_grid(steps, shift=generator.time_shift)
+        times = time_grid(steps, **generator.times)
         features = time_features(times[:-1], config.model.time_features)
         clip |= {"times": np.asarray(times).tolist(), "time_features": np.asarray(features).tolist()}
     return {

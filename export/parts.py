@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import nn
 
-from export import golden, torch_dit, torch_text, torch_vae
+from export import golden, phone_ltx_vae, torch_dit, torch_ltx_vae, torch_text, torch_vae
 from export.convert import load_params
 from export.form import Form
 from export.package import Part, Tensors
@@ -22,6 +22,7 @@ from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.stages.bundle import VaeBundle
 from mobile_video_jax.stages.generate import Generator
 from mobile_video_jax.text.encoder import TextEncoder, pad
+from mobile_video_jax.vae.ltx import LtxVae
 
 
 def text_part(encoder: TextEncoder, source: str, prompt: str, tokens: int, out: Path) -> Part:
@@ -35,7 +36,8 @@ def text_part(encoder: TextEncoder, source: str, prompt: str, tokens: int, out: 
     ids = np.zeros((1, tokens), np.int32)
     ids[mask] = encoder.tokenizer.encode(prompt).ids
     inputs = {"ids": ids, "text_mask": mask.astype(np.float32)[:, None, None]}
-    return Part("text", torch_text.PhoneText(mirror), inputs, {"text": states.swapaxes(1, 2)[:, :, None]})
+    module = torch_text.PhoneText(mirror, encoder.max_tokens - tokens if encoder.sees_padding else None)
+    return Part("text", module, inputs, {"text": states.swapaxes(1, 2)[:, :, None]})
 
 
 def dit_parts(
@@ -49,7 +51,7 @@ def dit_parts(
     write_weights(mirror, config.model, out / "dit.safetensors")
     text, mask = pad(generator.text_encoder.encode([prompt]), config.text_tokens)
     noise = golden.noise(shape)
-    t = time_grid(steps, shift=generator.time_shift)[:1]
+    t = time_grid(steps, **generator.times)[:1]
     tensors = golden.dit_tensors(
         stage.dit, generator.params, jnp.asarray(noise), t, jnp.asarray(text), jnp.asarray(mask)
     )
@@ -93,18 +95,27 @@ def _filled(sums: np.ndarray, limit: int) -> list[int]:
 
 
 def vae_parts(bundle: VaeBundle, clip: ClipShape, out: Path) -> Iterator[Part]:
-    """The decoder of a clip's first latent frame, and of every later one."""
-    config = bundle.vae.config
-    mirror = torch_vae.Decoder(config)
-    load_params(mirror, bundle.params["decoder"])
-    write_weights(mirror, config, out / "vae.safetensors")
-    count, *grid = clip.latent(config.strides)
-    shape = (1, min(count, 2), *grid, config.strides.channels)
-    latents = bundle.stats.denormalize(jnp.asarray(np.random.default_rng(1).standard_normal(shape, np.float32)))
-    chunks = golden.decoder_tensors(bundle.vae, bundle.params, latents)
-    for name, starts, tensors in zip(("vae_first", "vae_next"), (True, False), chunks, strict=False):
-        module = PhoneDecoder(mirror, (grid[0], grid[1]), starts=starts)
+    """The decoder of a clip's first latent frame, and of every later one; LTX-Video's, of a whole clip."""
+    vae, shape = bundle.vae, clip.latent(bundle.vae.config.strides)
+    mirror = torch_ltx_vae.Decoder(vae.config) if isinstance(vae, LtxVae) else torch_vae.Decoder(vae.config)
+    # One level down, so that a parameter of the network itself has a name.
+    load_params(nn.ModuleDict({"decoder": mirror}), {"decoder": bundle.params["decoder"]})
+    write_weights(mirror, vae.config, out / "vae.safetensors")
+    noise = np.random.default_rng(1).standard_normal((1, *shape, vae.config.strides.channels), np.float32)
+    latents = bundle.stats.denormalize(jnp.asarray(noise))
+    chunks = golden.decoder_tensors(vae, bundle.params, latents)
+    for (name, module), tensors in zip(_phone_decoders(mirror, shape), chunks, strict=False):
         yield Part(name, module, _of(tensors, module.inputs), _of(tensors, module.outputs))
+
+
+def _phone_decoders(
+    mirror: torch_vae.Decoder | torch_ltx_vae.Decoder, shape: tuple[int, int, int]
+) -> Iterator[tuple[str, PhoneDecoder | phone_ltx_vae.PhoneDecoder]]:
+    if isinstance(mirror, torch_ltx_vae.Decoder):
+        yield "vae", phone_ltx_vae.PhoneDecoder(mirror, shape)
+        return
+    for name, starts in (("vae_first", True), ("vae_next", False)):
+        yield name, PhoneDecoder(mirror, shape[1:], starts=starts)
 
 
 def write_weights(mirror: nn.Module, config: object, path: Path) -> None:

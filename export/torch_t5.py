@@ -11,7 +11,10 @@ from mobile_video_jax.text.t5 import T5Config, relative_buckets
 
 
 class T5Text(nn.Module):
-    """text.t5.T5Encoder: ids [b, s] and their mask [b, s] of ones, and zeros for padding, to states [b, s, width]."""
+    """text.t5.T5Encoder: ids [b, s] and their mask [b, s] of ones, and zeros for padding, to states [b, s, width].
+
+    Without a mask every id is a token.
+    """
 
     buckets: Tensor
 
@@ -29,11 +32,11 @@ class T5Text(nn.Module):
             self.add_module(f"layer_{i}", T5Layer(config))
         self.norm = T5Norm(config)
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         config, places = self.config, torch.arange(ids.shape[1])
         distances = (places - places[:, None]).clamp(-config.max_distance, config.max_distance)
         buckets = self.buckets[distances + config.max_distance]
-        padding = (1 - mask)[:, None, None, :] * MASKED
+        padding = 0 if mask is None else (1 - mask)[:, None, None, :] * MASKED
         x = self.words(ids)
         for i in range(config.layers):
             if i == 0 or config.bias_per_layer:

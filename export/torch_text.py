@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from export.convert import load_params
@@ -13,7 +14,7 @@ from mobile_video_jax.text import clip, minilm, t5, weights
 
 
 def load(name: str) -> Bert | ClipText | T5Text:
-    """The mirror of "minilm", "clip:FOLDER" or "t5:FOLDER", as text.encoder.load_text_encoder takes them.
+    """The mirror of "minilm", "clip:FOLDER", "t5:FOLDER" or "ltx:FOLDER", as text.encoder.load_text_encoder takes them.
 
     Raises UserError for an encoder that has no mirror.
     """
@@ -26,25 +27,32 @@ def load(name: str) -> Bert | ClipText | T5Text:
         text = ClipText(clip.read_config(Path(folder)))
         load_params(text, clip.read_params(Path(folder), text.config))
         return text
-    if kind == "t5" and folder:
-        encoder = T5Text(t5.read_config(Path(folder))[1])
-        load_params(encoder, t5.read_params(Path(folder), encoder.config))
+    if kind in ("t5", "ltx") and folder:
+        weights_folder = Path(folder) / "text_encoder" if kind == "ltx" else Path(folder)
+        encoder = T5Text(t5.read_config(weights_folder)[1])
+        load_params(encoder, t5.read_params(weights_folder, encoder.config))
         return encoder
-    raise UserError(f"text encoder {name} cannot be exported: use a run with minilm, clip:FOLDER or t5:FOLDER")
+    known = "minilm, clip:FOLDER or t5:FOLDER, or with ltx:FOLDER of a pipeline"
+    raise UserError(f"text encoder {name} cannot be exported: use a run with {known}")
 
 
 class PhoneText(nn.Module):
     """An encoder as the transformer's package takes its states: [1, width, 1, s], zero where there is no token.
 
-    Takes ids [1, s] and the mask [1, 1, 1, s] of ones and zeros.
+    Takes ids [1, s] and the mask [1, 1, 1, s] of ones and zeros. With `seen`, nothing is masked inside, and so many
+    zeros follow the ids there: LTX-Video's T5 attends to all padding up to its own length.
     """
 
     inputs, outputs = ("ids", "text_mask"), ("text",)
 
-    def __init__(self, encoder: nn.Module):
+    def __init__(self, encoder: nn.Module, seen: int | None = None):
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.seen = encoder, seen
 
     def forward(self, ids: Tensor, text_mask: Tensor) -> Tensor:
-        states = self.encoder(ids, text_mask[:, 0, 0])
+        if self.seen is None:
+            states = self.encoder(ids, text_mask[:, 0, 0])
+        else:
+            followed = torch.cat([ids, ids.new_zeros(1, self.seen)], dim=1) if self.seen else ids
+            states = self.encoder(followed)[:, : -self.seen or None]
         return states.transpose(1, 2)[:, :, None] * text_mask

@@ -25,6 +25,8 @@ from mobile_video_jax.vae.coding import ClipCoder
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.latent_stats import NAME as STATS_JSON
 from mobile_video_jax.vae.latent_stats import LatentStats
+from mobile_video_jax.vae.ltx import LtxVae
+from mobile_video_jax.vae.ltx_config import LtxVaeConfig
 from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.pixels import to_bytes, to_signed
 
@@ -33,17 +35,22 @@ from mobile_video_jax.vae.pixels import to_bytes, to_signed
 class VaeBundle:
     """A trained VAE, ready to code clips."""
 
-    vae: Vae
+    vae: Vae | LtxVae
     params: Any
     stats: LatentStats
 
     @classmethod
     def load(cls, run: Path) -> "VaeBundle":
         """Reads a VAE run. Raises UserError where it is missing, unfinished or damaged."""
-        vae = Vae(from_mapping(VaeConfig, read_run(run, "vae")["config"]["model"]))
+        vae = _network(read_run(run, "vae")["config"]["model"])
         stats = LatentStats.load(run)
         space = vae.config.strides.space
         return cls(vae, restore_params(run, vae, jnp.zeros((1, 1, space, space, 3))), stats)
+
+    @property
+    def decodes_in_chunks(self) -> bool:
+        """Whether the decoder is causal in time; LTX-Video's published ones are not."""
+        return not isinstance(self.vae, LtxVae) or self.vae.config.decoder_streams
 
     def encode(self, params: Any, video: jax.Array) -> jax.Array:
         """Normalised latents (the posterior's mean) of clips in [-1, 1]."""
@@ -54,7 +61,10 @@ class VaeBundle:
         return ClipCoder(self.vae, self.params, tile, overlap)
 
     def decode_in_pieces(self, latents: jax.Array, chunk: int, tile: int, overlap: int) -> Clips:
-        """uint8 clips of normalised latents, `chunk` latent frames at a time (0: all) and tile by tile (0: whole)."""
+        """uint8 clips of normalised latents, `chunk` latent frames at a time (0: all) and tile by tile (0: whole).
+
+        Raises UserError for more than one chunk where the decoder is not causal in time.
+        """
         cuts = range(chunk, latents.shape[1], chunk) if chunk else ()
         chunks = np.split(np.asarray(self.stats.denormalize(latents)), list(cuts), axis=1)
         decoded = self.coder(tile, overlap).decode(chunks)
@@ -63,6 +73,13 @@ class VaeBundle:
     def decode(self, params: Any, latents: jax.Array) -> jax.Array:
         """Clips in about [-1, 1] of normalised latents."""
         return apply(self.vae, params, self.stats.denormalize(latents), method="decode")
+
+
+def _network(model: dict[str, Any]) -> Vae | LtxVae:
+    """The VAE of a run's config.model; one of LTX-Video's says so by its family."""
+    if model.get("family") == LtxVaeConfig.family:
+        return LtxVae(from_mapping(LtxVaeConfig, model))
+    return Vae(from_mapping(VaeConfig, model))
 
 
 def check_rows(bundle: VaeBundle, clip: ClipShape, rows: int) -> None:
