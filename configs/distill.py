@@ -4,9 +4,10 @@ python -m launch.train --config=configs/distill.py:mobile --workdir=runs/distill
     --config.data=data/latents
 
 `init_from` is a recovered or pruned run, which knows its teacher, or any transformer's with --config.teacher=RUN.
-Variants: tiny (two CPU cores) and mobile (the paper's shapes: a student of 0.9 B parameters, a teacher of 2.0 B).
---config.objective.method=adversarial|dmd|kd and --config.head=dit|conv choose the method. Without `init_from` mobile
-has the paper's shapes, which is what `launch.inspect` and `launch.compile` are asked about before anything is trained.
+Variants: tiny (two CPU cores), mobile (the paper's shapes: a student of 0.9 B parameters, a teacher of 2.0 B) and ltx
+(LTX-Video's transformer and what the paper's shares leave of it).
+--config.objective.method=adversarial|dmd|kd and --config.head=dit|conv choose the method. Without `init_from` the
+last two have these shapes, which is what `launch.inspect` and `launch.compile` are asked about beforehand.
 """
 
 import dataclasses
@@ -22,6 +23,8 @@ from mobile_video_jax.stages.dit import DitTraining
 from mobile_video_jax.train.config import OptimizerConfig
 from mobile_video_jax.train.optimizer import PlayersOptimizerConfig
 
+# Student and teacher.
+LARGE = {"mobile": ("mobile", "server"), "ltx": ("ltx_mobile", "ltx")}
 # beta1 0 and beta2 0.99 are StyleGAN's (arXiv 1812.04948): momentum lets both players overshoot.
 GAN = OptimizerConfig(learning_rate=1e-5, schedule="constant", beta1=0.0, ema_decay=0.995)
 MOBILE = PlayersOptimizerConfig(**dataclasses.asdict(GAN), opponent=dataclasses.replace(GAN, learning_rate=1e-4))
@@ -42,9 +45,9 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     if variant == "tiny":
         objective = ObjectiveConfig(guidance=4.0, teacher_steps=4, target="teacher")
         return to_config_dict(_like("tiny", "tiny", objective, TINY, steps=150, period=50))
-    if variant == "mobile":
-        return to_config_dict(_like("mobile", "server", ObjectiveConfig(), MOBILE, steps=20_000, period=1000))
-    raise UserError(f"variant '{variant}' is unknown: use one of tiny, mobile")
+    if variant in LARGE:
+        return to_config_dict(_like(*LARGE[variant], ObjectiveConfig(), MOBILE, steps=20_000, period=1000))
+    raise UserError(f"variant '{variant}' is unknown: use one of tiny, {', '.join(LARGE)}")
 
 
 def _like(

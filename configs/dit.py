@@ -39,6 +39,8 @@ MODELS = {
     "mobile": dataclasses.replace(LARGE, depth=20, heads=20, ffn=6144),
     "server": dataclasses.replace(LARGE, depth=28, heads=32, ffn=8192),
     "ltx": dataclasses.replace(LARGE, depth=28, heads=32, ffn=8192, **LTX),
+    # ltx pruned by configs/prune.py's shares. A real one has heads of its own in each block, and is not scanned.
+    "ltx_mobile": dataclasses.replace(LARGE, depth=20, heads=20, ffn=6144, **LTX),
 }
 
 

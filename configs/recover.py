@@ -3,9 +3,10 @@
 python -m launch.train --config=configs/recover.py:mobile --workdir=runs/recovered --config.init_from=runs/pruned \
     --config.data=data/latents
 
-`init_from` is what `launch.prune` made; sizes, teacher and block map come from there. Variants: tiny (two CPU cores)
-and mobile (the paper's shapes: a student of 0.9 B parameters, a teacher of 2.0 B). Without `init_from` mobile has the
-paper's shapes, which is what `launch.inspect` and `launch.compile` are asked about before anything is trained.
+`init_from` is what `launch.prune` made; sizes, teacher and block map come from there. Variants: tiny (two CPU cores),
+mobile (the paper's shapes: a student of 0.9 B parameters, a teacher of 2.0 B) and ltx (LTX-Video's transformer and what
+the paper's shares leave of it). Without `init_from` the last two have these shapes, which is what `launch.inspect` and
+`launch.compile` are asked about before anything is trained.
 """
 
 import dataclasses
@@ -19,6 +20,8 @@ from mobile_video_jax.prune.kd import KdWeights
 from mobile_video_jax.stages.dit import DitTraining
 from mobile_video_jax.stages.recover import RecoverTraining
 
+# Student and teacher.
+LARGE = {"mobile": ("mobile", "server"), "ltx": ("ltx_mobile", "ltx")}
 # Recovery takes a tenth of the teacher's steps.
 SHARE = 10
 
@@ -27,9 +30,9 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     """The config of a variant. Raises UserError for an unknown one."""
     if variant == "tiny":
         return to_config_dict(_like("tiny", "tiny", steps=300))
-    if variant == "mobile":
-        return to_config_dict(_like("mobile", "server"))
-    raise UserError(f"variant '{variant}' is unknown: use one of tiny, mobile")
+    if variant in LARGE:
+        return to_config_dict(_like(*LARGE[variant]))
+    raise UserError(f"variant '{variant}' is unknown: use one of tiny, {', '.join(LARGE)}")
 
 
 def _like(student: str, teacher: str, steps: int = 0) -> RecoverTraining:

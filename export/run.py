@@ -3,7 +3,8 @@
 A transformer's run becomes text.mlpackage, dit.mlpackage (or dit_0, dit_1, … where it is large), vae_first.mlpackage
 and vae_next.mlpackage; a VAE's run the last two. LTX-Video's decoder, which looks ahead, is one vae.mlpackage for a
 whole clip. Beside them: golden/NAME.npz, inputs and what JAX makes of them; PyTorch weights, NAME.safetensors;
-tokenizer.json; manifest.json, all that an app needs to know; report.html and report.json. Every package is then run op by op and compared with JAX, and so is a whole clip drawn by all of them.
+tokenizer.json; manifest.json, all that an app needs to know; report.html and report.json. Every package is then run op
+by op and compared with JAX, and so is a whole clip drawn by all of them.
 
 --format=diffusers writes a run of LTX-Video's shapes, imported or trained further, as a pipeline's folder instead.
 
