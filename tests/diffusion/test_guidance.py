@@ -104,3 +104,12 @@ def test_caption_dropout_replaces_the_share_it_is_told():
     gone = np.asarray(dropped_text).sum(axis=(1, 2)) == 0
     assert 0.22 < gone.mean() < 0.28
     np.testing.assert_array_equal(np.asarray(dropped_mask).sum(axis=1), np.where(gone, 1, 3))
+
+
+def test_no_caption_is_the_state_of_an_empty_text_where_there_is_one():
+    empty = np.arange(1.0, 1.0 + TEXT.shape[-1], dtype=np.float32)
+    states, mask = null_text(TEXT, MASK, empty)
+    np.testing.assert_array_equal(states[:, 0], np.broadcast_to(empty, states[:, 0].shape))
+    assert not np.asarray(states[:, 1:]).any() and np.asarray(mask).sum(axis=1).tolist() == [1] * len(mask)
+    dropped, _ = drop_captions(jax.random.key(0), TEXT, MASK, 1.0, empty)
+    np.testing.assert_array_equal(dropped, states)
