@@ -153,8 +153,10 @@ def restore_model(run: Path, target: Any) -> Any:
 
 def save_model(run: Path, step: int, params: Any) -> None:
     """Writes a checkpoint that holds a model alone: what a command other than training leaves."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(run.absolute() / FOLDER / str(step) / "model", params)
+    # Orbax copies what it writes; no more at a time than the largest array, so that a model is not held twice.
+    at_once = math.ceil(max(x.nbytes for x in jax.tree.leaves(params)) / 1e9) + 1
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler(save_concurrent_gb=at_once)) as checkpointer:
+        checkpointer.save(run.absolute() / FOLDER / str(step) / "model", args=ocp.args.StandardSave(params))
 
 
 def copy_model(run: Path, out: Path) -> None:
