@@ -24,7 +24,9 @@ MAY_CHANGE = (
 def check_run(run: Path, config: TrainConfig) -> None:
     """Raises UserError where the folder holds a run of another config, naming the first key, or something else."""
     if (run / NAME).exists():
-        _check_same(run, read_json(run / NAME)["config"], plain(config))
+        # A run of older code lacks the keys that came since, and was trained as their defaults say.
+        old = _flat(plain(type(config)())) | _flat(read_json(run / NAME)["config"])
+        _check_same(run, old, _flat(plain(config)))
     elif run.exists() and any(run.iterdir()):
         raise UserError(f"{run} is not empty and holds no run: name a new folder with --workdir")
 
@@ -60,10 +62,10 @@ def read_run(run: Path, stage: str | None = None) -> dict[str, Any]:
 
 
 def _check_same(run: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    for key, value in _flat(new).items():
-        if key.split(".")[0] not in MAY_CHANGE and _flat(old).get(key) != value:
+    for key, value in new.items():
+        if key.split(".")[0] not in MAY_CHANGE and old.get(key) != value:
             raise UserError(
-                f"{run} was trained with {key}={_flat(old).get(key)!r}, this config has {value!r}: "
+                f"{run} was trained with {key}={old.get(key)!r}, this config has {value!r}: "
                 "use the old value or another --workdir"
             )
 

@@ -1,6 +1,7 @@
 """The transformer's objective and its batches of many shapes."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.noised import noised
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
+from mobile_video_jax.train.run import check_run, open_run
 from mobile_video_jax.train.sessions import read_sessions
 from mobile_video_jax.train.step import make_step
 from mobile_video_jax.vae.latent_stats import LatentStats
@@ -150,3 +152,14 @@ def test_each_phase_of_growth_starts_from_the_one_before(folder, tmp_path):
     train(DitStage(dataclasses.replace(video, init_from=str(tmp_path / "images_run"))), tmp_path / "grown")
     fresh, grown = (read_metrics(tmp_path / run)[0]["loss"] for run in ("fresh", "grown"))
     assert grown < 0.8 * fresh
+
+
+def test_a_run_of_older_code_goes_on_where_it_lacks_keys_that_came_since(tmp_path):
+    config = tiny.dit_config(tmp_path)
+    open_run(tmp_path / "run", config, {})
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    del record["config"]["time_terminal"], record["config"]["lora"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    check_run(tmp_path / "run", config)
+    with pytest.raises(UserError, match="time_terminal=0.0, this config has 0.1"):
+        check_run(tmp_path / "run", dataclasses.replace(config, time_terminal=0.1))
