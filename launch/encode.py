@@ -17,7 +17,7 @@ OUT = flags.DEFINE_string("out", None, "The folder of the encoded data set.", re
 CLIP = flags.DEFINE_multi_string(
     "clip", [], "Frames x height x width of the clips; may be repeated. The VAE's training clip without it."
 )
-TEXT_ENCODER = flags.DEFINE_string("text_encoder", "minilm", "The captions' encoder: minilm, clip:FOLDER or t5:FOLDER.")
+TEXT_ENCODER = flags.DEFINE_string("text_encoder", "minilm", "The captions' encoder: minilm, clip:, t5: or ltx:FOLDER.")
 TEXT_TOKENS = flags.DEFINE_integer("text_tokens", 0, "Cuts longer captions, saying how; 0 cuts at the encoder's limit.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Clips encoded at once.")
 ROWS = flags.DEFINE_integer("rows", 1, "Devices that share each clip, cut by rows: for a few long or large clips.")

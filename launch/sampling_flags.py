@@ -18,7 +18,7 @@ SHIFT = flags.DEFINE_float("shift", None, "Time shift; above 1 spends more steps
 SOLVER = flags.DEFINE_string("solver", "euler", "euler; heun: second order, two passes a step; dpmpp_2m: one.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Clips drawn at once, rounded up to whole devices.", lower_bound=1)
 FSDP = flags.DEFINE_integer("fsdp", 1, "Devices that share one copy of the transformer's weights.", lower_bound=1)
-TEXT_ENCODER = flags.DEFINE_string("text_encoder", "", "Where the run's text encoder lies: clip:FOLDER or t5:FOLDER.")
+TEXT_ENCODER = flags.DEFINE_string("text_encoder", "", "Where the run's text encoder lies: clip:, t5: or ltx:FOLDER.")
 CHUNK = flags.DEFINE_integer("chunk", 0, "Latent frames coded at a time; 0 codes a clip in one pass.", lower_bound=0)
 TILE = flags.DEFINE_integer("tile", 0, "Pixels a side of a coded tile; 0 codes whole frames.", lower_bound=0)
 OVERLAP = flags.DEFINE_integer("overlap", 0, "Pixels that neighbouring tiles share.", lower_bound=0)

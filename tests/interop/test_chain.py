@@ -1,0 +1,48 @@
+"""An imported model down the chain, by the commands that a user types: encode, prune, recover, distil, draw."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mobile_video_jax.stages.transformer import read_transformer
+from tests.commands import run
+from tests.interop.pipeline import make_pipeline
+
+CLIP = "9x64x64"
+TRAINED = {
+    **{"clip": CLIP, "batch_size": 8, "eval_batches": 1, "steps": 4, "eval_every": 4, "checkpoint_every": 4},
+    **{"optimizer.name": "adamw"},
+}
+PRUNED = {"clips": 8, "batch_clips": 8, "times": 1, "group": 8, "ratios.block": 1.0, "ratios.head": 0.5}
+AFTER = {"recover": "recovered", "distill": "distilled"}
+UNWATCHED = {"watch.motion": 0.0, "watch.spread": 0.0, "watch.colour": 0.0, "trunk_blocks": 1}
+
+
+def command(name: str, *flags: str, **config: object) -> dict:
+    done = run(name, *flags, *(f"--config.{key}={value}" for key, value in config.items()), timeout=900)
+    assert done.status == 0, done.err
+    return json.loads(done.out.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_an_imported_model_goes_down_the_chain(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    root = {name: str(tmp_path / name) for name in ("server", "data", "latents", "pruned", "recovered", "distilled")}
+    make_pipeline(tmp_path / "ltx")
+    text = f"--text_encoder=ltx:{tmp_path / 'ltx'}"
+    command("launch.import_weights", f"--source={tmp_path / 'ltx'}", f"--out={root['server']}", f"--clip={CLIP}")
+    sizes = ("--train=32", "--validation=8", "--test=4")
+    command("launch.prepare_data", "--source=moving_shapes", f"--out={root['data']}", f"--clip={CLIP}", *sizes)
+    command("launch.encode", f"--vae={root['server']}/vae", f"--data={root['data']}", f"--out={root['latents']}", text)
+    assert np.load(Path(root["latents"], "empty_caption.npy")).shape == (16,)
+    prune = ("--config=configs/prune.py:tiny", f"--data={root['latents']}", f"--model={root['server']}")
+    command("launch.prune", *prune, f"--out={root['pruned']}", **PRUNED)
+    model = read_transformer(Path(root["pruned"])).config.model
+    assert model.rope_scale and {len(block) for block in model.rope_heads or ((0,),)} == {1}
+    for stage, before, changes in (("recover", "pruned", {}), ("distill", "recovered", UNWATCHED)):
+        flags = (f"--config=configs/{stage}.py:tiny", f"--workdir={root[AFTER[stage]]}")
+        command("launch.train", *flags, **TRAINED, **changes, data=root["latents"], init_from=root[before])
+    drawn = ("--prompt=a red ball", "--steps=4", "--guidance=1", f"--out={tmp_path / 'clips'}", text)
+    assert command("launch.sample", f"--model={root['distilled']}", *drawn)["clips"]
