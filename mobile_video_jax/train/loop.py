@@ -1,7 +1,6 @@
 """The one training loop."""
 
 import dataclasses
-import faulthandler
 import math
 import time
 from pathlib import Path
@@ -32,8 +31,7 @@ from mobile_video_jax.train.state import TrainState, create_state, frozen_parts,
 from mobile_video_jax.train.step import make_step
 from mobile_video_jax.train.step_profile import StepProfile
 from mobile_video_jax.train.timers import Timers
-
-STDERR = 2  # the file descriptor: stacks are written while Python cannot run
+from mobile_video_jax.train.watchdog import Watchdog
 
 
 class TrainingDiverged(Exception):
@@ -123,6 +121,7 @@ class _Loop:
         self.say = say if is_first() else lambda text: None
         self.progress = Progress(f"{self.config.stage}:", self.config.steps, done=self.first_step, write=self.say)
         self.preemption = Preemption()
+        self.watchdog = Watchdog(self.config.hang_seconds)
         self.waited = 0.0  # seconds for data until the last report
         self.evaluated = 0, math.inf  # the step of the last evaluation, and its loss
 
@@ -149,7 +148,7 @@ class _Loop:
 
     def close(self) -> None:
         """Waits until the checkpoints are on disk, and records what the time went into."""
-        faulthandler.cancel_dump_traceback_later()
+        self.watchdog.close()
         self.batches.close()
         self.profile.close()
         self.log.close()
@@ -163,7 +162,7 @@ class _Loop:
         loss = self.log.last.get("loss", math.nan)
         pending: tuple[int, np.ndarray, Any] | None = None
         while step < config.steps and not stop:
-            faulthandler.dump_traceback_later(config.hang_seconds, repeat=True, file=STDERR)
+            self.watchdog.step()
             with self.timers("data"):
                 batch = next(self.batches)
             records = batch.pop("record")
