@@ -13,8 +13,8 @@ from mobile_video_jax.train.progress import say
 class Watchdog:
     """Writes the stacks of all threads when `seconds` have passed since the last step, and again after as long.
 
-    From a thread of its own that holds Python's lock as it reads them: faulthandler, which does not, crashed the process
-    now and then. A device that hangs lets Python run.
+    From a thread of its own that holds Python's lock as it reads them: faulthandler, which does not, crashed the
+    process now and then. A device that hangs lets Python run.
     """
 
     def __init__(self, seconds: int, write: Callable[[str], None] = say):
