@@ -159,3 +159,19 @@ def test_an_unknown_topology_lists_the_known():
     with pytest.raises(UserError, match="use 1 or more"):
         Topology("v5e:2x2", 0)
     assert all(Topology(f"{name}:{shape}").chip is chip for name, chip in CHIPS.items() for shape in chip.shapes)
+
+
+@pytest.mark.parametrize("batch", ["", "3,"])
+def test_attention_kernels_are_counted_also_where_a_batch_of_one_has_no_axis(batch):
+    text = f"""HloModule m
+ENTRY %main (q: bf16[{batch}4,256,64], k: bf16[{batch}4,512,64], mask: s32[4,2,2]) -> bf16[{batch}4,256,64] {{
+  %mask = s32[4,2,2] parameter(2)
+  %q = bf16[{batch}4,256,64] parameter(0)
+  %k = bf16[{batch}4,512,64] parameter(1)
+  ROOT %splash_mha_fwd.1 = bf16[{batch}4,256,64] custom-call(%mask, %q, %k), custom_call_target="tpu_custom_call"
+}}
+"""
+    program = Program(text)
+    main = program.computations[program.entry]
+    # Logits and output; heads of 64 occupy 128.
+    assert device_flops(program, main["splash_mha_fwd.1"], main) == (3 if batch else 1) * 2 * 2 * 4 * 256 * 512 * 128
