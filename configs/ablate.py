@@ -10,8 +10,8 @@ accelerator: `compression_gpu`, 8 cells of mobile VAEs with a fine-tuning phase,
 seeds, 71 such hours, shared by --workers.
 
 `pruning` cuts the demo's transformer to half of its blocks' parameters in six ways, recovers each with distillation and
-without, and trains one of that size from nothing: 24 cells, three seeds, about an hour and a half on two cores
-(an estimate); `pruning_quick`, one seed of the arms that decide; `pruning_gpu`, the small transformer on an
+without, and trains one of that size from nothing: 24 cells, three seeds, under two hours on two cores;
+`pruning_quick`, one seed of the arms that decide; `pruning_gpu`, the small transformer on an
 accelerator.
 
 `distillation` teaches the pruned and recovered transformer to draw in four unguided steps: by distillation alone,

@@ -36,7 +36,7 @@ def text_part(encoder: TextEncoder, source: str, prompt: str, tokens: int, out: 
     ids = np.zeros((1, tokens), np.int32)
     ids[mask] = encoder.tokenizer.encode(prompt).ids
     inputs = {"ids": ids, "text_mask": mask.astype(np.float32)[:, None, None]}
-    module = torch_text.PhoneText(mirror, encoder.max_tokens - tokens if encoder.sees_padding else None)
+    module = torch_text.PhoneText(mirror, encoder.padded_to - tokens if encoder.padded_to else None)
     return Part("text", module, inputs, {"text": states.swapaxes(1, 2)[:, :, None]})
 
 

@@ -77,13 +77,9 @@ def _evaluate(run: Path, data: Path, out: Path) -> dict[str, Any]:
     return evaluate_vae(task)
 
 
-# Stands where the run's own times come, once it is read.
-UNTRAINED: dict[str, float] = {"shift": 1.0, "terminal": 0.0}
-
-
 def _generation_task(run: Path, data: Path, out: Path) -> GenerationTask:
     return GenerationTask(
-        *(run, data, out, sampling_flags.sample_config(UNTRAINED), sampling_flags.SHIFT.value),
+        *(run, data, out, sampling_flags.sample_config(), sampling_flags.SHIFT.value),
         *(SPLIT.value, CLIPS.value, SEED.value),
         *(IMAGE.value, DIVERSITY.value, FVD.value),
         vae=sampling_flags.vae(),

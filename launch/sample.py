@@ -35,7 +35,7 @@ def main() -> None:
     generator = Generator.load(
         run, vae, sampling_flags.TEXT_ENCODER.value, clip=CLIP.value, fsdp=sampling_flags.FSDP.value
     )
-    config = sampling_flags.sample_config(generator.times)
+    config = sampling_flags.sample_config(**generator.times)
     job = Job(run, vae or run / "vae", requests, config, out, FPS.value, SCALE.value)
     cli.finish(out, {"out": str(out), "clips": draw_folder(generator, job, sampling_flags.BATCH_SIZE.value)})
 

@@ -1,6 +1,7 @@
 """The flags of every command that draws clips."""
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -29,14 +30,19 @@ def vae() -> Path | None:
     return storage_path(VAE.value) if VAE.value else None
 
 
-def sample_config(trained: dict[str, float]) -> SampleConfig:
-    """How to draw, with the times of training but for a --shift."""
+def sample_config(**times: Any) -> SampleConfig:
+    """How to draw, with the times of training (Generator.times) but for a --shift."""
+    if SHIFT.value is not None:
+        times["shift"] = SHIFT.value
+    pieces: dict[str, Any] = {"chunk": CHUNK.value, "tile": TILE.value, "overlap": OVERLAP.value}
     return SampleConfig(
-        *(STEPS.value, GUIDANCE.value, trained["shift"] if SHIFT.value is None else SHIFT.value, SOLVER.value),
-        *(CHUNK.value, TILE.value, OVERLAP.value),
-        terminal=trained["terminal"],
+        steps=STEPS.value,
+        guidance=GUIDANCE.value,
+        solver=SOLVER.value,
         negative_prompt=NEGATIVE.value,
         guidance_low=LOW.value,
         guidance_high=HIGH.value,
         guidance_rescale=RESCALE.value,
+        **pieces,
+        **times,
     )

@@ -68,7 +68,7 @@ def _draw(run: Path, out: Path) -> None:
     generator = Generator.load(
         run, vae, sampling_flags.TEXT_ENCODER.value, clip=CLIP.value, fsdp=sampling_flags.FSDP.value
     )
-    config = sampling_flags.sample_config(generator.times)
+    config = sampling_flags.sample_config(**generator.times)
     job = Job(run, vae or run / "vae", requests, config, out / DRAWN, FPS.value)
     videos = draw_videos(generator, job, SAMPLES.value, sampling_flags.BATCH_SIZE.value)
     cli.finish(out / VIDEOS, {"out": str(out), "videos": len(videos), "samples": SAMPLES.value})

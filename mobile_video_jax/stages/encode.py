@@ -77,9 +77,7 @@ def encode_dataset(
     manifest = {
         "clips": [str(shape) for shape in shapes],
         "compression": str(bundle.vae.config.strides),
-        "text_encoder": encoder.name,
-        "text_width": encoder.width,
-        "text_limit": encoder.max_tokens,
+        **_text_facts(encoder),
         "vae": read_run(vae_run),
         "source": read_manifest(data),
         "shard_records": shard_records,
@@ -99,7 +97,7 @@ def encode_dataset(
             (out / MANIFEST).unlink(missing_ok=True)
         write_json(out / CLAIM, manifest)
         copy_bundle(vae_run, out / "vae")
-        if encoder.sees_padding:
+        if encoder.padded_to:
             write_empty_caption(out, encoder.empty())
     wait_for_all("the folder is claimed")
     sizes = {shape: _batch_size(shape, shapes[0], batch_size, mesh.shape["data"]) for shape in shapes}
@@ -109,6 +107,10 @@ def encode_dataset(
         _complete(out, manifest, jobs)
     wait_for_all("the manifest is written")
     return read_encoded(out)
+
+
+def _text_facts(encoder: TextEncoder) -> dict[str, Any]:
+    return {"text_encoder": encoder.name, "text_width": encoder.width, "text_limit": encoder.max_tokens}
 
 
 def _sizes(members: dict[str, dict[ClipShape, list[int]]], shard_records: int) -> dict[str, dict[str, dict[str, int]]]:

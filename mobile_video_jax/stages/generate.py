@@ -120,13 +120,13 @@ class Generator:
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
         text = self._text([request.prompt for request in requests])
         negative = None
-        if config.negative_prompt or self.text_encoder.sees_padding:
+        if config.negative_prompt or self.text_encoder.padded_to:
             negative = tuple(np.repeat(x, len(requests), axis=0) for x in self._negative(config.negative_prompt))
         return noise, *text, negative, self._images(requests)
 
     def _negative(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
-        empty = [] if prompt else [self.text_encoder.empty()]
-        return pad(empty or self.text_encoder.encode([prompt]), self.stage.config.text_tokens)
+        states = self.text_encoder.encode([prompt]) if prompt else [self.text_encoder.empty()]
+        return pad(states, self.stage.config.text_tokens)
 
     def _text(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         return pad(self.text_encoder.encode(prompts), self.stage.config.text_tokens)

@@ -1,7 +1,6 @@
 """Published LTX-Video weights as runs: a transformer's, with the VAE inside it, that every command takes."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +28,6 @@ from mobile_video_jax.train.checkpoint import abstract, save_model
 from mobile_video_jax.train.progress import Progress, say
 from mobile_video_jax.train.run import write_run
 from mobile_video_jax.vae.ltx import LtxVae
-
-Reader = Callable[[Component, Sources, Any, str], Any]
 
 
 class Published(NamedTuple):
@@ -68,7 +65,8 @@ def import_weights(found: Published, out: Path, *, clip: str, frame_rate: float,
     strides = {"time_stride": vae_config.strides.time, "space_stride": vae_config.strides.space}
     model = ltx_transformer.dit_config(found.transformer.settings, frame_rate=frame_rate, **strides)
     encoder, width = name_ltx_text(found.text)
-    channels, text_width = (found.transformer.settings[key] for key in ("in_channels", "caption_channels"))
+    sizes = ltx_transformer.DEFAULTS | found.transformer.settings
+    channels, text_width = sizes["in_channels"], sizes["caption_channels"]
     if (channels, text_width) != (vae_config.channels, width):
         raise UserError(
             f"the transformer takes {channels} channels and text states of {text_width}, the VAE and the text encoder "
@@ -92,9 +90,8 @@ def import_weights(found: Published, out: Path, *, clip: str, frame_rate: float,
         description = stage.description()
         _import_transformer(found.transformer, stage, folder)
         write_run(folder, "dit", plain(stage.config), description)
-    return {"out": str(out), "parameters": description["parameters"], "vae_parameters": vae_parameters} | {
-        "text_encoder": encoder
-    }
+    counts = {"parameters": description["parameters"], "vae_parameters": vae_parameters}
+    return {"out": str(out), **counts, "text_encoder": encoder}
 
 
 def _import_vae(found: Component, vae: LtxVae, clip: str, folder: Path) -> int:
@@ -103,6 +100,8 @@ def _import_vae(found: Component, vae: LtxVae, clip: str, folder: Path) -> int:
     whole = replicated(make_mesh(MeshConfig(data=-1), jax.local_devices()))
     target = jax.tree.map(lambda shape: abstract(shape, whole), nn.unbox(boxed))
     stats = ltx_vae.latent_stats(found.tensors, found.settings)
+    if len(stats.mean) != (channels := vae.config.channels):
+        raise UserError(f"vae: {' and '.join(ltx_vae.STATISTICS)} are not of {channels} channels: download it again")
     network = {name: x for name, x in found.tensors.items() if name not in ltx_vae.STATISTICS}
     save_model(folder, 0, _read(network, ltx_vae.sources(vae.config), target, "vae"))
     stats.save(folder)

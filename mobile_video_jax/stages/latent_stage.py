@@ -21,6 +21,7 @@ from mobile_video_jax.diffusion.guidance import EmptyCaption
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.lora import LoraConfig
 from mobile_video_jax.parallel.mesh import batch_share, make_mesh
+from mobile_video_jax.text.encoder import LTX
 from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.stage import Batch
 from mobile_video_jax.vae.latent_stats import LatentStats
@@ -78,8 +79,17 @@ class LatentStage:
 
     @functools.cached_property
     def empty_caption(self) -> EmptyCaption | None:
-        """The state of "no caption" in the data's text states, None for zeros."""
-        return read_empty_caption(data_folder(self.config.data.split(",")[0])) if self.config.data else None
+        """The state of "no caption" in the data's text states, None for zeros.
+
+        Raises UserError where the data lack it and LTX-Video's encoder made them.
+        """
+        if not self.config.data:
+            return None
+        folder = data_folder(self.config.data.split(",")[0])
+        state = read_empty_caption(folder)
+        if state is None and self.config.text_encoder.startswith(LTX):
+            raise UserError(f"{folder} does not exist or holds no state of an empty caption: encode the data again")
+        return state
 
     def train_batches(self) -> grain.IterDataset:
         return self._batches("train", train=True)

@@ -24,6 +24,7 @@ CaptionStates = Float32[np.ndarray, "_ e"]  # one caption, not padded: its lengt
 
 BATCH = 16
 SHORTEST = 16
+LTX = "ltx-"  # how the names of LTX-Video's encoders begin
 LTX_TOKENS = 128  # max_sequence_length of diffusers' LTXPipeline
 
 
@@ -31,8 +32,8 @@ LTX_TOKENS = 128  # max_sequence_length of diffusers' LTXPipeline
 class TextEncoder:
     """A frozen text encoder: `width` numbers for each token, at most `max_tokens` tokens, special ones included.
 
-    `tokenizer` cuts at `max_tokens` and does not pad; `states` is the compiled forward pass. With `sees_padding` a
-    caption is padded to `max_tokens`, and its tokens attend to the padding: so LTX-Video's pipeline calls its T5.
+    `tokenizer` cuts at `max_tokens` and does not pad; `states` is the compiled forward pass. With
+    `padded_to` a caption is padded to so many tokens and attends to the padding: so LTX-Video's pipeline calls its T5.
     """
 
     name: str
@@ -40,7 +41,7 @@ class TextEncoder:
     max_tokens: int
     tokenizer: Tokenizer
     states: Callable[[TokenIds, TextMask], TextStates]
-    sees_padding: bool = False
+    padded_to: int = 0
 
     def encode(self, captions: Sequence[str]) -> list[CaptionStates]:
         """States [s_i, width] of each caption, s_i its own token count; a longer caption is cut with a warning.
@@ -91,13 +92,13 @@ class TextEncoder:
 
     def _padded_length(self, tokens: int) -> int:
         """The next power of two, so that few shapes are compiled."""
-        if self.sees_padding:
-            return self.max_tokens
+        if self.padded_to:
+            return self.padded_to
         return min(self.max_tokens, max(SHORTEST, 1 << (tokens - 1).bit_length()))
 
     def _forward(self, rows: list[list[int]], length: int) -> list[CaptionStates]:
         ids = np.zeros((BATCH, length), np.int32)
-        mask = np.full((BATCH, length), self.sees_padding)
+        mask = np.full((BATCH, length), bool(self.padded_to))
         for row, tokens in enumerate(rows):
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = True
@@ -149,14 +150,14 @@ def load_t5(folder: Path, max_tokens: int = 256) -> TextEncoder:
 def load_ltx_text(pipeline: Path) -> TextEncoder:
     """The T5 of a diffusers pipeline as LTX-Video calls it: padded to 128 tokens, none of them masked."""
     encoder = _t5(pipeline / "text_encoder", pipeline / "tokenizer", LTX_TOKENS)
-    return dataclasses.replace(encoder, name=f"ltx-{encoder.name}", sees_padding=True)
+    return dataclasses.replace(encoder, name=f"{LTX}{encoder.name}", padded_to=LTX_TOKENS)
 
 
 def name_ltx_text(pipeline: Path) -> tuple[str, int]:
     """The name and width of load_ltx_text's encoder, without reading it into memory."""
     folder = pipeline / "text_encoder"
     model_type, config = t5.read_config(folder)
-    return f"ltx-{model_type}-{weights.fingerprint(folder, _tokenizer_file(pipeline / 'tokenizer'))}", config.width
+    return f"{LTX}{model_type}-{weights.fingerprint(folder, _tokenizer_file(pipeline / 'tokenizer'))}", config.width
 
 
 def _t5(folder: Path, tokenizer_folder: Path, max_tokens: int) -> TextEncoder:

@@ -31,8 +31,8 @@ def read_spiece(path: Path) -> Tokenizer:
         model.ParseFromString(path.read_bytes())
     except DecodeError as error:
         raise UserError(f"{path} is damaged ({error}): download it again") from error
-    # Not written where it is the default, as in T5's own.
-    if not model.pieces or model.trainer.model_type not in (0, UNIGRAM):
+    # The type is not written where it is the default, as in T5's own.
+    if END not in {each.piece for each in model.pieces} or model.trainer.model_type not in (0, UNIGRAM):
         raise UserError(f"{path} holds no unigram model: use the spiece.model of a T5")
     sentinels = [f"<extra_id_{i}>" for i in reversed(range(EXTRA))]
     vocabulary = [(each.piece, each.score) for each in model.pieces] + [(word, 0.0) for word in sentinels]

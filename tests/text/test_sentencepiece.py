@@ -66,3 +66,11 @@ def test_a_pipelines_encoder_sees_its_padding_as_there(tmp_path):
     [states] = encoder.encode(["a red ball"])
     np.testing.assert_allclose(states, expected[0, : len(states)], rtol=0, atol=1e-4)
     np.testing.assert_allclose(encoder.empty(), expected[1, :1], rtol=0, atol=1e-4)
+
+
+def test_a_shorter_limit_changes_no_state_of_a_caption_that_fits(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    randomize(transformers.T5EncoderModel(transformers.T5Config(**SIZES))).save_pretrained(tmp_path / "text_encoder")
+    write_spiece(tmp_path / "tokenizer")
+    encoder = load_text_encoder(f"ltx:{tmp_path}")
+    np.testing.assert_array_equal(encoder.limited_to(16).encode(["a red ball"])[0], encoder.encode(["a red ball"])[0])
