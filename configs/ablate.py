@@ -123,9 +123,11 @@ def _pruning_gpu() -> PruningStudy:
 
 
 def _distillation() -> DistillationStudy:
-    pruning = _pruning()
+    """Those that are not distilled draw with the guidance that the student learns, at the paper's 40 steps."""
+    pruning, distill = _pruning(), _distill("tiny")
     shared: dict[str, Any] = {f.name: getattr(pruning, f.name) for f in dataclasses.fields(ChainStudy)}
-    return DistillationStudy(**shared, prune=pruning.prune, recover=pruning.recover, distill=_distill("tiny"))
+    shared["sampling"] = SampleConfig(steps=40, guidance=distill.objective.guidance)
+    return DistillationStudy(**shared, prune=pruning.prune, recover=pruning.recover, distill=distill)
 
 
 def _distillation_gpu() -> DistillationStudy:
