@@ -115,10 +115,14 @@ def _run_cell(study: DistillationStudy, arm: str, seed: int, out: Path, folder: 
 
 
 class _Judge:
-    """Measures the samples of a model beside held-out real clips, on the features of the seed's teacher."""
+    """Measures the samples of a model beside held-out real clips.
+
+    Distances are on features of the next seed's teacher, which no discriminator of this seed looked through.
+    """
 
     def __init__(self, study: DistillationStudy, out: Path, seed: int):
-        self._study, self._features = study, trunk_features(teacher_run(out, seed))
+        other = study.seeds[(study.seeds.index(seed) + 1) % len(study.seeds)]
+        self._study, self._features = study, trunk_features(teacher_run(out, other))
         clip = ClipShape.parse(study.vae.clip)
         self._real: Clips = np.stack([item["video"] for item in captioned_clips(out / "data", "test", clip)])
 
