@@ -84,8 +84,8 @@ def _page(name: str, study: DistillationStudy, results: Sequence[Row], groups: S
     )
     text = (
         "Mean, and deviation over seeds. Samples are read back by a classical detector; the kernel distance is to "
-        "held-out real clips, on the features of another seed's teacher; motion energy is relative to theirs; diversity is in grey "
-        "levels."
+        "held-out real clips, on the features of another seed's teacher; motion energy is relative to theirs; diversity is "
+        "in grey levels."
     )
     columns = ["model", "steps", "evaluations", *ATTRIBUTES, "all right", "of the teacher's"]
     columns += ["kernel distance", "motion energy", "diversity"]
