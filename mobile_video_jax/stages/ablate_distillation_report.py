@@ -84,7 +84,7 @@ def _page(name: str, study: DistillationStudy, results: Sequence[Row], groups: S
     )
     text = (
         "Mean, and deviation over seeds. Samples are read back by a classical detector; the kernel distance is to "
-        "held-out real clips, on the features of another seed's teacher; motion energy is relative to theirs; diversity is "
+        "held-out real clips, on features of another seed's teacher; motion energy is relative to theirs; diversity is "
         "in grey levels."
     )
     columns = ["model", "steps", "evaluations", *ATTRIBUTES, "all right", "of the teacher's"]
