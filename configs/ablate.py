@@ -127,7 +127,7 @@ def _distillation() -> DistillationStudy:
 
     Models that are not distilled draw with the guidance that the student learns, in the paper's 40 steps.
     """
-    pruning, distill = _pruning(), _distill("tiny")
+    pruning, distill = _pruning(), dataclasses.replace(_distill("tiny"), steps=200)
     shared: dict[str, Any] = {f.name: getattr(pruning, f.name) for f in dataclasses.fields(ChainStudy)}
     shared |= {
         "world": dataclasses.replace(demo.WORLD, shapes=tuple(SHAPES), backgrounds=("dark", "light")),
