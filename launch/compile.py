@@ -17,10 +17,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from launch import cli
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.parallel.topology import Topology
 from mobile_video_jax.stages.compile import check_fits, compile_step
 from mobile_video_jax.stages.compile_search import search
+from mobile_video_jax.text.encoder import LTX
 from mobile_video_jax.train.compiled_step import store_step
 from mobile_video_jax.train.progress import say
 
@@ -75,6 +77,8 @@ def _row(name: str, value: str, said: str = "") -> str:
 
 def main() -> None:
     values, topology = CONFIG.value.to_dict(), Topology(TOPOLOGY.value, SLICES.value)
+    if STORE.value and values.get("text_encoder", "").startswith(LTX) and not values["data"]:
+        raise UserError("the state of an empty caption becomes part of the stored step: name --config.data=LATENTS")
     if SEARCH.value:
         compiled, rows = search(values, topology, say)
         compiled.report["searched"] = rows

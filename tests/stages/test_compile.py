@@ -21,6 +21,7 @@ from mobile_video_jax.stages.compile_search import candidates, meshes
 from mobile_video_jax.stages.dit import DitTraining
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.compiled_step import StoredStep, store_step
+from tests.commands import run
 
 TOPOLOGY = Topology("v5e:2x2")
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install -e '.[tpu]'")
@@ -79,6 +80,17 @@ def test_the_step_is_stored_for_these_chips_and_this_config(compiled, tmp_path):
         StoredStep.read(tmp_path / "step", compiled.stage, make_mesh(MeshConfig(), TOPOLOGY.devices()))
     with pytest.raises(UserError, match=r"config\.seed=0, this run has 1"):
         StoredStep.read(tmp_path / "step", build_stage(values(seed=1, log_every=7)), compiled.mesh)
+
+
+def test_a_step_with_ltx_captions_is_not_stored_without_the_state_of_an_empty_one():
+    arguments = (
+        "--config=configs/dit.py:ltx",
+        "--config.text_encoder=ltx-1a2b3c4d",
+        "--topology=v5e:4x4",
+        "--store=step",
+    )
+    done = run("launch.compile", *arguments)
+    assert done.status == 2 and done.err.strip().splitlines()[-1].endswith("name --config.data=LATENTS")
 
 
 @needs_libtpu
