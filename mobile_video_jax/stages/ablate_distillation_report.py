@@ -98,16 +98,19 @@ def _page(name: str, study: DistillationStudy, results: Sequence[Row], groups: S
 
 
 def _plot(groups: Sequence[Row], path: Path) -> None:
-    """Samples right in all attributes against the network's evaluations for a clip."""
-    figure = Figure(figsize=(8, 4), layout="constrained", dpi=150)
-    axes = figure.add_subplot()
-    for members in grouped(groups, lambda group: group["arm"]):
-        x, y = ([group["evaluations"] for group in members], [group["all"]["mean"] for group in members])
-        axes.errorbar(x, y, [group["all"]["std"] for group in members], marker="o", capsize=3, label=members[0]["arm"])
-    axes.set_xscale("log", base=2)
-    axes.set_xlabel("evaluations of the network for a clip")
-    axes.set_ylabel("samples right in all")
-    axes.grid(alpha=0.3)
+    """Samples right in all attributes, and their distance from real clips, against evaluations for a clip."""
+    figure = Figure(figsize=(11, 4), layout="constrained", dpi=150)
+    panels = zip(figure.subplots(1, 2), (("all", "samples right in all"), ("distance", "kernel distance")), strict=True)
+    for axes, (key, label) in panels:
+        for members in grouped(groups, lambda group: group["arm"]):
+            x = [group["evaluations"] for group in members]
+            y, deviation = ([group[key][part] for group in members] for part in ("mean", "std"))
+            axes.errorbar(x, y, deviation, marker="o", capsize=3, label=members[0]["arm"])
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("evaluations of the network for a clip")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
     axes.legend(frameon=False, ncols=2)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
