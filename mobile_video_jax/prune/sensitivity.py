@@ -134,9 +134,7 @@ def _taylor(
 
 
 def rank_correlation(units: Sequence[Unit], first: Rises, second: Rises) -> dict[str, float]:
-    """Spearman's rank correlation of two scores of the same units, for each kind with two or more units."""
+    """Spearman's rank correlation of two scores of the same units, for each kind where both scores vary."""
     kinds = np.array([unit.kind for unit in units])
-    correlations = {
-        kind: spearmanr(first[kinds == kind], second[kinds == kind]) for kind in dict.fromkeys(kinds.tolist())
-    }
-    return {kind: float(found.statistic) for kind, found in correlations.items()}
+    pairs = {kind: (first[kinds == kind], second[kinds == kind]) for kind in dict.fromkeys(kinds.tolist())}
+    return {kind: float(spearmanr(*pair).statistic) for kind, pair in pairs.items() if all(map(np.ptp, pair))}

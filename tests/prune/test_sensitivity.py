@@ -100,6 +100,11 @@ def test_first_order_ranks_as_exact_does(scorer, keep):
     assert min(found.values()) > 0.7
 
 
+def test_units_whose_scores_do_not_vary_have_no_ranks():
+    units = [Unit(kind, 0, i) for kind in ("heads", "ffn") for i in range(2)]
+    assert rank_correlation(units, np.array([1.0, 1.0, 1.0, 2.0]), np.arange(4.0)) == {"ffn": pytest.approx(1.0)}
+
+
 SHARDED = """
 import dataclasses, jax, numpy as np
 from mobile_video_jax.parallel.mesh import MeshConfig, batch_sharding, make_mesh, replicated

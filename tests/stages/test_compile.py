@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import math
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -21,7 +22,6 @@ from mobile_video_jax.stages.compile_search import candidates, meshes
 from mobile_video_jax.stages.dit import DitTraining
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.compiled_step import StoredStep, store_step
-from tests.commands import run
 
 TOPOLOGY = Topology("v5e:2x2")
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install -e '.[tpu]'")
@@ -82,15 +82,13 @@ def test_the_step_is_stored_for_these_chips_and_this_config(compiled, tmp_path):
         StoredStep.read(tmp_path / "step", build_stage(values(seed=1, log_every=7)), compiled.mesh)
 
 
-def test_a_step_with_ltx_captions_is_not_stored_without_the_state_of_an_empty_one():
-    arguments = (
-        "--config=configs/dit.py:ltx",
-        "--config.text_encoder=ltx-1a2b3c4d",
-        "--topology=v5e:4x4",
-        "--store=step",
-    )
-    done = run("launch.compile", *arguments)
-    assert done.status == 2 and done.err.strip().splitlines()[-1].endswith("name --config.data=LATENTS")
+def test_a_step_with_ltx_captions_is_not_stored_without_the_state_of_an_empty_one(monkeypatch):
+    config = to_config_dict(dataclasses.replace(CONFIG, text_encoder="ltx-1a2b3c4d"))
+    given = {"CONFIG": config, "TOPOLOGY": "v5e:2x2", "SLICES": 1, "STORE": "step"}
+    for name, value in given.items():
+        monkeypatch.setattr(compile, name, SimpleNamespace(value=value))
+    with pytest.raises(UserError, match="name --config.data=LATENTS"):
+        compile.main()
 
 
 @needs_libtpu

@@ -141,6 +141,7 @@ def test_data_sets_train_together_unless_their_latents_are_others(folder, tmp_pa
         both.train_batches()
 
 
+@pytest.mark.slow
 def test_each_phase_of_growth_starts_from_the_one_before(folder, tmp_path):
     """Images, then clips: the second phase starts below a fresh model's loss, which is 1 + the latents' power."""
     images = tiny.latents(tmp_path / "images", clips=["1x32x32"], train=64)

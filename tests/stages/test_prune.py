@@ -253,6 +253,7 @@ def test_a_plan_is_printed_for_a_config():
     assert bad.status == 2 and "names no config" in bad.err
 
 
+@pytest.mark.slow
 def test_a_stopped_recovery_goes_on_to_the_bit_without_a_copy_of_the_teacher_and_on_a_mesh(pruned, data, tmp_path):
     config = recovery(pruned[1], data, steps=4, checkpoint_every=2, eval_every=4)
     train(RecoverStage(config), tmp_path / "whole")

@@ -86,6 +86,7 @@ def test_a_second_phase_starts_from_the_first_ones_weights(videos, base, tmp_pat
     assert "scale_equivariance" in read_metrics(tmp_path / "tuned")[-1]
 
 
+@pytest.mark.slow
 def test_a_run_with_a_discriminator_and_vgg_resumes_exactly(videos, tmp_path):
     loss = VaeLossConfig(perceptual=0.1, adversarial=0.05, latent_consistency=1e-4)
     stage, run = VaeStage(config(videos, loss=loss, steps=4, eval_every=4, checkpoint_every=2)), tmp_path / "run"

@@ -37,6 +37,7 @@ def unbroken(data, tmp_path_factory) -> list[float]:
     return losses(run)
 
 
+@pytest.mark.slow
 def test_a_run_survives_a_kill_and_a_preemption_on_other_process_counts_and_meshes(data, unbroken, tmp_path):
     run = tmp_path / "run"
     job = start(data, run, 2, data=2)
