@@ -11,13 +11,13 @@ seeds, 71 such hours, shared by --workers.
 
 `pruning` cuts the demo's transformer to half of its blocks' parameters in six ways, recovers each with distillation and
 without, and trains one of that size from nothing: 24 cells, three seeds, under two hours on two cores;
-`pruning_quick`, one seed of the arms that decide; `pruning_gpu`, the small transformer on an
-accelerator.
+`pruning_quick`, one seed of the arms that decide; `pruning_gpu`, the small transformer on an accelerator.
 
 `distillation` teaches the pruned and recovered transformer to draw in four unguided steps: by distillation alone,
 against a discriminator with a convolutional head or one of transformer blocks, and by distribution matching. 24 cells,
-three seeds, about an hour and a half on two cores with --workers=2; `distillation_quick`, one seed without distribution
-matching, about 25 minutes by the times of its parts; `distillation_gpu` on an accelerator.
+three seeds: 43 minutes on two cores with --workers=2 once teachers and students are there, about an hour and a half
+with them (the sum of its parts). `distillation_quick`, one seed without distribution matching, has not been timed:
+about 25 minutes by its parts. `distillation_gpu` on an accelerator.
 """
 
 import dataclasses
@@ -29,17 +29,17 @@ import ml_collections
 from configs import demo, distill, dit, prune, recover, vae
 from mobile_video_jax.core.config import from_mapping, to_config_dict
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.data.shape_world import SHAPES, World
-from mobile_video_jax.stages.ablate import StudyConfig
-from mobile_video_jax.stages.ablate_distillation import DistillationStudy
-from mobile_video_jax.stages.ablate_pruning import PruningStudy
+from mobile_video_jax.data.shapes.shape_world import SHAPES, World
+from mobile_video_jax.generate.generator import SampleConfig
+from mobile_video_jax.prune.plan import PruneConfig
 from mobile_video_jax.stages.distill import DistillTraining
 from mobile_video_jax.stages.dit import DitTraining
-from mobile_video_jax.stages.generate import SampleConfig
-from mobile_video_jax.stages.prune_plan import PruneConfig
 from mobile_video_jax.stages.recover import RecoverTraining
-from mobile_video_jax.stages.study_chain import ChainStudy
 from mobile_video_jax.stages.vae import VaeTraining
+from mobile_video_jax.studies.chain import ChainStudy
+from mobile_video_jax.studies.compression import StudyConfig
+from mobile_video_jax.studies.distillation import DistillationStudy
+from mobile_video_jax.studies.pruning import PruningStudy
 
 
 def _vae(variant: str, **changes: Any) -> VaeTraining:

@@ -19,7 +19,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from launch import cli
+from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.vae.family import SIZES
 
@@ -41,7 +41,7 @@ def main() -> None:
     if sum(map(bool, (CONFIG.value, PACKAGE.value, CALIBRATE.value))) != 1:
         raise UserError("give one of --config=configs/dit.py:mobile, --package=FILE.mlpackage and --calibrate")
     try:
-        from export import phone_estimate_report as report
+        from export.estimate import report
     except ImportError as error:
         raise UserError("PyTorch or coremltools is missing: pip install -e '.[export]'") from error
     if CALIBRATE.value:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli
+from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.stages.export_diffusers import export_diffusers
-from mobile_video_jax.train.progress import say
+from mobile_video_jax.core.progress import say
+from mobile_video_jax.interop.export_diffusers import export_diffusers
 
 MODEL = flags.DEFINE_string("model", None, "The run directory of a transformer or a VAE.", required=True)
 OUT = flags.DEFINE_string("out", None, "A new folder for the packages.", required=True)
@@ -53,8 +53,8 @@ def main() -> None:
     if not all(text.isdigit() for text in TILES.value):
         raise UserError(f"--tiles={','.join(TILES.value)} is no list of whole numbers: use --tiles=4, or 1 for none")
     try:
-        from export.compress import Weights
-        from export.folder import Settings, export_run
+        from export.app.folder import Settings, export_run
+        from export.coreml.compress import Weights
     except ImportError as error:
         raise UserError("PyTorch or coremltools is missing: pip install -e '.[export]'") from error
     settings = Settings(

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli
+from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.train.progress import say
+from mobile_video_jax.core.progress import say
 
 PACKAGE = flags.DEFINE_string("package", None, "The .mlpackage folder.", required=True)
 INPUTS = flags.DEFINE_string("inputs", None, "An .npz file of inputs and the outputs expected for them.", required=True)

@@ -20,18 +20,14 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from launch import cli
+from mobile_video_jax import cli
 from mobile_video_jax.core.config import from_mapping
-from mobile_video_jax.stages.ablate import StudyConfig, plan, run_study
-from mobile_video_jax.stages.ablate_distillation import (
-    DistillationStudy,
-    plan_distillation,
-    run_distillation_study,
-)
-from mobile_video_jax.stages.ablate_distillation_report import write_distillation_study
-from mobile_video_jax.stages.ablate_pruning import PruningStudy, plan_pruning, run_pruning_study
-from mobile_video_jax.stages.ablate_pruning_report import write_pruning_study
-from mobile_video_jax.stages.ablate_report import write_study
+from mobile_video_jax.studies.compression import StudyConfig, plan, run_study
+from mobile_video_jax.studies.compression_report import write_study
+from mobile_video_jax.studies.distillation import DistillationStudy, plan_distillation, run_distillation_study
+from mobile_video_jax.studies.distillation_report import write_distillation_study
+from mobile_video_jax.studies.pruning import PruningStudy, plan_pruning, run_pruning_study
+from mobile_video_jax.studies.pruning_report import write_pruning_study
 
 STUDY = flags.DEFINE_string("study", "compression", "The study: a variant of configs/ablate.py.")
 CONFIG = config_flags.DEFINE_config_file("config", None, "The study's config, where --study does not name it.")

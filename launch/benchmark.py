@@ -16,17 +16,18 @@ import jax
 from absl import flags
 
 from configs import dit, vae
-from export.peers import LtxDecoder, dit_peer
-from launch import cli
+from export.peer.ltx_decoder import LtxDecoder, dit_peer
+from mobile_video_jax import cli
+from mobile_video_jax.bench import dit as benchmark_dit
+from mobile_video_jax.bench import vae as benchmark_vae
+from mobile_video_jax.bench.timing import Row
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.progress import say
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.stages import benchmark_dit, benchmark_vae
 from mobile_video_jax.stages.dit import DitStage, DitTraining
-from mobile_video_jax.stages.timing import Row
 from mobile_video_jax.stages.vae import VaeTraining
-from mobile_video_jax.train.progress import say
 from mobile_video_jax.vae.family import family_member
 
 NAMES = ("vae_decode", "vae_memory", "vae_tiles", "vae_losses", "dit_train", "dit_sample")

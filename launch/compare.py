@@ -12,13 +12,13 @@ import sys
 
 from absl import flags
 
-from launch import cli
+from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import local_path, storage_path
 from mobile_video_jax.data.cache import data_folder
-from mobile_video_jax.stages.compare_report import EVALUATIONS, LEFT, difference_table, write_comparison
-from mobile_video_jax.stages.evaluate import PAGE, as_text, check_holds_only
-from mobile_video_jax.stages.evaluate_run import evaluated_runs
+from mobile_video_jax.evaluate.compare_report import EVALUATIONS, LEFT, difference_table, write_comparison
+from mobile_video_jax.evaluate.protocol import PAGE, as_text, check_holds_only
+from mobile_video_jax.evaluate.run import evaluated_runs
 
 RUNS = flags.DEFINE_multi_string("runs", None, "Two folders or more: A B, or A,B.", required=True)
 OUT = flags.DEFINE_string("out", None, "The folder of the report.", required=True)

@@ -16,15 +16,16 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from launch import cli
+from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
-from mobile_video_jax.parallel.topology import Topology
-from mobile_video_jax.stages.compile import check_fits, compile_step
-from mobile_video_jax.stages.compile_search import search
+from mobile_video_jax.core.progress import say
+from mobile_video_jax.cost.tpu.topology import Topology
+from mobile_video_jax.pods.compile import check_fits, compile_step
+from mobile_video_jax.pods.mesh_search import search
+from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.text.encoder import LTX
 from mobile_video_jax.train.compiled_step import store_step
-from mobile_video_jax.train.progress import say
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The stage's config, FILE.py:VARIANT.")
 TOPOLOGY = flags.DEFINE_string("topology", None, "GENERATION:SHAPE, as v5p:4x4x8.", required=True)
@@ -75,10 +76,16 @@ def _row(name: str, value: str, said: str = "") -> str:
     return f"{name:22}{value:>16}  {said}".rstrip()
 
 
+def check_storable(config: Any) -> None:
+    """Raises UserError where the step would hold zeros in place of the state that LTX-Video's "no caption" has."""
+    if getattr(config, "text_encoder", "").startswith(LTX) and not config.data:
+        raise UserError("the state of an empty caption becomes part of the stored step: name --config.data=LATENTS")
+
+
 def main() -> None:
     values, topology = CONFIG.value.to_dict(), Topology(TOPOLOGY.value, SLICES.value)
-    if STORE.value and values.get("text_encoder", "").startswith(LTX) and not values["data"]:
-        raise UserError("the state of an empty caption becomes part of the stored step: name --config.data=LATENTS")
+    if STORE.value:
+        check_storable(build_stage(values).config)
     if SEARCH.value:
         compiled, rows = search(values, topology, say)
         compiled.report["searched"] = rows

@@ -6,10 +6,10 @@ Of several --clip each video takes the one that it is long enough for and that i
 
 from absl import flags
 
-from launch import cli
+from mobile_video_jax import cli
 from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.data.cache import data_folder
-from mobile_video_jax.stages.encode import encode_dataset
+from mobile_video_jax.latents.encode import encode_dataset
 
 VAE = flags.DEFINE_string("vae", None, "The VAE's run directory.", required=True)
 DATA = flags.DEFINE_string("data", None, "A prepared video data set.", required=True)

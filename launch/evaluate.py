@@ -17,15 +17,16 @@ from typing import Any
 
 from absl import flags
 
-from launch import cli, sampling_flags
+from launch import sampling_flags
+from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import local_path, storage_path
 from mobile_video_jax.data.cache import data_folder
-from mobile_video_jax.stages.evaluate import PAGE, as_text, score_table
-from mobile_video_jax.stages.evaluate_generation import GenerationTask, evaluate_generation
-from mobile_video_jax.stages.evaluate_run import is_vae
-from mobile_video_jax.stages.evaluate_vae import VaeTask, evaluate_vae
-from mobile_video_jax.stages.prompts import SEEDS
+from mobile_video_jax.evaluate.generation import GenerationTask, evaluate_generation
+from mobile_video_jax.evaluate.protocol import PAGE, as_text, score_table
+from mobile_video_jax.evaluate.run import is_vae
+from mobile_video_jax.evaluate.vae import VaeTask, evaluate_vae
+from mobile_video_jax.generate.prompts import SEEDS
 
 MODEL = flags.DEFINE_string("model", None, "The run directory of a VAE or a transformer.", required=True)
 DATA = flags.DEFINE_string("data", None, "A prepared video data set.", required=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli
+from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.stages.import_weights import import_weights, open_diffusers, open_original
+from mobile_video_jax.interop.import_weights import import_weights, open_diffusers, open_original
 
 FORMAT = flags.DEFINE_enum("format", "diffusers", ["diffusers", "original"], "The source's layout.")
 SOURCE = flags.DEFINE_string("source", None, "The folder, or the file of an original release.", required=True)

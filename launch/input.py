@@ -15,13 +15,13 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from launch import cli
 from launch.tpu.jobset import hosts
+from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.parallel.topology import Topology
-from mobile_video_jax.stages.input import host_share, measure_loader, plan
-from mobile_video_jax.train.checkpoint import read_json
-from mobile_video_jax.train.progress import say
+from mobile_video_jax.core.files import read_json
+from mobile_video_jax.core.progress import say
+from mobile_video_jax.cost.tpu.topology import Topology
+from mobile_video_jax.pods.loader_rate import host_share, measure_loader, plan
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The stage's config, FILE.py:VARIANT.")
 COMPILED = flags.DEFINE_string("compiled", None, "The report of launch.compile --out.")

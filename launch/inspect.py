@@ -17,11 +17,11 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from launch import cli
+from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.stages.activations import largest_activations
+from mobile_video_jax.core.progress import say
+from mobile_video_jax.evaluate.fp16_headroom import largest_activations
 from mobile_video_jax.stages.registry import build_stage
-from mobile_video_jax.train.progress import say
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The stage's config, FILE.py:VARIANT.")
 # Empty, not missing: a run brings its own config.

@@ -17,16 +17,16 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from launch import cli
+from mobile_video_jax import cli
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import local_path, storage_path
-from mobile_video_jax.parallel.topology import CHIPS
+from mobile_video_jax.cost.tpu.topology import CHIPS
+from mobile_video_jax.models.transformer import read_transformer
+from mobile_video_jax.prune.plan import PruneConfig, costs_of, make_plan, planned_shapes, scoring_flops, sizes_of
+from mobile_video_jax.prune.report import PAGE, write_prune_report
+from mobile_video_jax.prune.run import prune
 from mobile_video_jax.stages.dit import DitStage, DitTraining
-from mobile_video_jax.stages.prune import prune
-from mobile_video_jax.stages.prune_plan import PruneConfig, costs_of, make_plan, planned_shapes, scoring_flops, sizes_of
-from mobile_video_jax.stages.prune_report import PAGE, write_prune_report
-from mobile_video_jax.stages.transformer import read_transformer
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/prune.py", "How to prune.")
 MODEL = flags.DEFINE_string("model", "", "A transformer's run directory; with --plan-only also FILE.py:VARIANT.")

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli, sampling_flags
+from launch import sampling_flags
+from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import storage_path
-from mobile_video_jax.stages.generate import Generator
-from mobile_video_jax.stages.prompts import SEEDS, Request, make_requests, read_requests
-from mobile_video_jax.stages.sample_folder import Job, draw_folder
+from mobile_video_jax.generate.folder import Job, draw_folder
+from mobile_video_jax.generate.generator import Generator
+from mobile_video_jax.generate.prompts import SEEDS, Request, make_requests, read_requests
 
 MODEL = flags.DEFINE_string("model", None, "The transformer's run directory.", required=True)
 PROMPT = flags.DEFINE_multi_string("prompt", [], "What to show.")

@@ -6,7 +6,7 @@ from typing import Any
 from absl import flags
 
 from mobile_video_jax.core.storage import storage_path
-from mobile_video_jax.stages.sampling import SampleConfig
+from mobile_video_jax.generate.sampling import SampleConfig
 
 VAE = flags.DEFINE_string("vae", None, "A VAE run whose decoder is used instead, such as a smaller one for phones.")
 STEPS = flags.DEFINE_integer("steps", 40, "Solver steps.")

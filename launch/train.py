@@ -14,7 +14,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from launch import cli
+from mobile_video_jax import cli
 from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.loop import Preempted, TrainingDiverged, train

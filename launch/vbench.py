@@ -18,13 +18,14 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli, sampling_flags
+from launch import sampling_flags
+from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.stages.evaluate import PAGE
-from mobile_video_jax.stages.generate import Generator
-from mobile_video_jax.stages.prompts import SEEDS
-from mobile_video_jax.stages.sample_folder import Job
-from mobile_video_jax.stages.vbench import DRAWN, VIDEOS, draw_videos, vbench_requests, write_results
+from mobile_video_jax.evaluate.protocol import PAGE
+from mobile_video_jax.evaluate.vbench import DRAWN, VIDEOS, draw_videos, vbench_requests, write_results
+from mobile_video_jax.generate.folder import Job
+from mobile_video_jax.generate.generator import Generator
+from mobile_video_jax.generate.prompts import SEEDS
 
 MODEL = flags.DEFINE_string("model", None, "To draw clips: the transformer's run directory.")
 RESULTS = flags.DEFINE_string("results", None, "To read results: VBench's output folder, or one *_eval_results.json.")

@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[1]
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["launch.cli", *(f"mobile_video_jax.stages.{name}" for name in ("ablate", "activations", "demo", "sample_folder"))]
+    [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in sorted((ROOT / "mobile_video_jax").rglob("*.py"))
+    ]
 )
 
 

@@ -16,16 +16,7 @@ if version("jaxlib").startswith("0.10."):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 
-# Files that take longest for their few tests. They come first, so that two workers end at about the same time.
-LONG = (
-    "test_resume.py",
-    "test_processes.py",
-    "test_compile.py",
-    "test_chain.py",
-    "test_ablate.py",
-    "test_dit_stage.py",
-)
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONG)
+    """Files that take longest for their few tests come first, so that two workers end at about the same time."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mobile_video_jax.core.clip import ClipShape, Compression
-from mobile_video_jax.data.latents import shard_path, write_manifest, write_shard
 from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.latents.store import shard_path, write_manifest, write_shard
 from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.stages.vae import VaeTraining
 from mobile_video_jax.train.checkpoint import save_model

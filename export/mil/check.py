@@ -11,7 +11,7 @@ import numpy as np
 from export.mil.evaluate import evaluate
 from export.mil.golden import Agreement, Golden, agreements, read_golden
 from export.mil.load import Package, load_package
-from export.mil.ops_constexpr import PREFIX
+from export.mil.ops.constexpr import PREFIX
 from export.mil.ranges import Range
 
 # What rounding every value to fp16 costs transformers and decoders that are right: 4e-4 to 1.4e-3 measured.

@@ -15,9 +15,9 @@ from coremltools.converters.mil.mil.types.symbolic import is_symbolic
 from torch import Tensor
 
 from export.mil.liveness import dying
-from export.mil.ops import KERNELS, is_constant, is_packed, refuse_unknown
-from export.mil.ops_constexpr import decompressed
-from export.mil.ops_state import State, is_state, zero_states
+from export.mil.ops.constexpr import decompressed
+from export.mil.ops.state import State, is_state, zero_states
+from export.mil.ops.table import KERNELS, is_constant, is_packed, refuse_unknown
 from export.mil.ranges import SMALLEST_NORMAL, Range, measure
 from mobile_video_jax.core.errors import UserError
 

@@ -12,7 +12,7 @@ import numpy as np
 from coremltools.converters.mil.mil import types
 
 from export.mil.evaluate import fits
-from export.mil.ops_state import is_state
+from export.mil.ops.state import is_state
 from mobile_video_jax.core.errors import UserError
 
 INPUT, OUTPUT = "input:", "output:"

@@ -8,8 +8,8 @@ from typing import Any
 from coremltools.converters.mil.mil import types
 from coremltools.converters.mil.mil.types.symbolic import is_symbolic
 
-from export.mil.ops import is_constant
-from export.mil.ops_state import is_state
+from export.mil.ops.state import is_state
+from export.mil.ops.table import is_constant
 
 PRODUCTS = ("conv", "linear", "matmul")
 
@@ -100,7 +100,7 @@ def _stored(var: Any) -> set[Any]:
 
 
 def _flops(op: Any) -> int:
-    """2 x the products of matrices, convolutions and attention; what works value by value is 0, as in core/flops.py."""
+    """2 x the products of matrices, convolutions and attention; what works value by value is 0, as in cost/flops.py."""
     inputs, result = op.inputs, op.outputs[0]
     if op.op_type == "linear":
         return 2 * _elements(result.shape) * inputs["x"].shape[-1]

@@ -7,7 +7,7 @@ from typing import Any
 from coremltools.converters.mil.frontend.milproto.load import load as read_program
 from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
 
-from export.coreml import ct
+from export.quiet import ct
 from mobile_video_jax.core.errors import UserError
 
 WEIGHTS = Path("Data/com.apple.CoreML/weights")

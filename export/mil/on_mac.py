@@ -12,7 +12,7 @@ from coremltools.models.compute_plan import MLComputePlan
 
 from export.mil.check import Check, as_json, passes
 from export.mil.golden import agreements
-from export.mil.ops_state import is_state
+from export.mil.ops.state import is_state
 
 CALLS = 10
 

@@ -14,13 +14,13 @@ import yaml
 from absl import flags
 from ml_collections import config_flags
 
-from launch import cli
 from launch.tpu.jobset import ACCELERATORS, Job, hosts, jobset
+from mobile_video_jax import cli
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
+from mobile_video_jax.cost.tpu.topology import Topology
 from mobile_video_jax.parallel.mesh import MeshConfig
-from mobile_video_jax.parallel.topology import Topology
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The stage's config, FILE.py:VARIANT.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run directory as the pods see it.", required=True)

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from mobile_video_jax.parallel.topology import Topology
+from mobile_video_jax.cost.tpu.topology import Topology
 
 SHARED = "/shared"
 CHIPS_A_POD = 4

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import ObjectPath, upload
 
 
@@ -57,3 +58,13 @@ def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Parses a JSON file of a run. Raises UserError where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: {path.parent} is no run directory") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error})") from error

@@ -1,55 +1,16 @@
 """A prepared data set: a folder with a TFDS data set in ArrayRecord shards and a manifest that says what it holds."""
 
-import contextlib
-import dataclasses
-import datetime
 import json
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
-from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import replacing, write_json
-from mobile_video_jax.data.beam_folder import WORK, build_in_shards, unfinished
-from mobile_video_jax.data.beam_job import Spread
-from mobile_video_jax.data.folder_scan import Rejection, listing
-from mobile_video_jax.data.sources import Built, FolderSource, Source, TooManyRejected, find_source
-from mobile_video_jax.data.video_folder import SPLITS
 
 MANIFEST = "manifest.json"
-REJECTED = "rejected.jsonl"
 Manifest = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Sharing:
-    """How a folder of videos is prepared by many machines: what spreads the work, and the bytes of a shard at most."""
-
-    spread: Spread
-    shard_bytes: int
-
-
-def prepare(source: str, out: Path, sharing: Sharing | None = None, **options: Any) -> dict[str, Any]:
-    """Makes the data set `out` from a source and returns {accepted, rejected, shards, out}.
-
-    `source` is "moving_shapes", "sample_clips" or a folder of videos with captions.jsonl; the options are the fields
-    of its class in sources.py. `out` appears whole or not at all; one made earlier from the same is left as it is.
-    With `sharing` it fills, shard by shard, and has a manifest when it is finished; stopped, it goes on where it was.
-    Raises UserError for bad options, for an `out` that holds something else, and when too much of a folder is
-    rejected; the reasons are then in `out`.rejected.jsonl.
-    """
-    chosen = find_source(source, options)
-    recipe = _recipe(source, chosen)
-    begun = sharing and (out / WORK).is_dir() and not (out / MANIFEST).exists()
-    if out.exists() and not begun and (not out.is_dir() or any(out.iterdir())):
-        manifest = _same(out, recipe)
-    else:
-        manifest = _build(chosen, recipe, out, sharing)
-    return {**{key: manifest[key] for key in ("accepted", "rejected", "shards")}, "out": str(out)}
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -83,85 +44,3 @@ def open_split(folder: Path, split: str) -> tuple[Sequence[Any], Manifest]:
             raise UserError(f"{path} is damaged: remove {folder} and prepare it again")
     builder = tfds.builder_from_directory(str(folder / manifest["name"] / manifest["version"]))
     return builder.as_data_source(split), manifest
-
-
-def _recipe(name: str, source: Source) -> Manifest:
-    """What the data set depends on, as JSON gives it back."""
-    options = dataclasses.asdict(source)  # type: ignore[call-overload]
-    path = options.pop("folder", None)
-    if "clip" in options:
-        options["clip"] = str(ClipShape(**options["clip"]))
-    recipe = {"source": str(path or name), "options": options, "contents": source.contents()}
-    return json.loads(json.dumps(recipe))
-
-
-def _same(out: Path, recipe: Manifest) -> Manifest:
-    """The manifest of `out` when it was made from the recipe."""
-    if not (out / MANIFEST).is_file():
-        if (out / WORK).is_dir():
-            raise UserError(f"{out} is not finished: go on with the --runner that it was begun with, or remove it")
-        raise UserError(f"{out} exists and is no data set: name another --out")
-    manifest = read_manifest(out)
-    for key, what in (("source", "another source"), ("options", "other options"), ("contents", "older files")):
-        if manifest[key] != recipe[key]:
-            raise UserError(f"{out} was made from {what}: remove it or name another --out")
-    print(f"{out} is prepared already", file=sys.stderr)
-    return manifest
-
-
-def _build(source: Source, recipe: Manifest, out: Path, sharing: Sharing | None) -> Manifest:
-    reasons = out.with_name(f"{out.name}.{REJECTED}")
-    try:
-        with _filled(source, recipe, out, sharing) as (folder, built):
-            _write_rejected(folder / REJECTED, built.rejections)
-            manifest = {**recipe, **_manifest(built, folder), **_of_shapes(recipe["options"])}
-            write_json(folder / MANIFEST, manifest)
-    except TooManyRejected as error:
-        _write_rejected(reasons, error.rejections)
-        raise UserError(f"{error}: read {reasons}, mend the files or raise --max_rejected") from None
-    reasons.unlink(missing_ok=True)  # of an earlier attempt
-    return manifest
-
-
-@contextlib.contextmanager
-def _filled(source: Source, recipe: Manifest, out: Path, sharing: Sharing | None) -> Iterator[tuple[Path, Built]]:
-    """The folder with all but the manifest, which makes it the data set `out`."""
-    if sharing is None:
-        with replacing(out) as temporary:
-            temporary.mkdir()
-            yield temporary, source.build(temporary)
-    elif isinstance(source, FolderSource):
-        options = {name: value for name, value in recipe["options"].items() if name != "max_rejected"}
-        with unfinished(out, {**recipe, "options": options, "shard_bytes": sharing.shard_bytes}):
-            yield out, build_in_shards(source, out, sharing.spread, sharing.shard_bytes)
-    else:
-        raise UserError(f"{recipe['source']} is made by one process: leave out --runner")
-
-
-def _manifest(built: Built, folder: Path) -> Manifest:
-    info = built.builder.info
-    splits = {split: info.splits[split].num_examples if split in info.splits else 0 for split in SPLITS}
-    shards = {name: size for name, (size, _) in sorted(listing(folder).items()) if ".array_record" in name}
-    return {
-        "kind": "video",
-        "name": info.name,
-        "version": str(info.version),
-        "splits": splits,
-        "accepted": sum(splits.values()),
-        "rejected": len(built.rejections),
-        "shards": len(shards),
-        "files": shards,
-        "shortest": built.shortest,
-        "notes": [f"{split} is empty: too few clips" for split, size in splits.items() if not size],
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _of_shapes(options: Manifest) -> Manifest:
-    """The clip and the world of drawn shapes; None for real videos, which fit any clip."""
-    return {key: options.get(key) for key in ("clip", "world")}
-
-
-def _write_rejected(path: Path, rejections: Sequence[Rejection]) -> None:
-    with replacing(path) as temporary, contextlib.closing(temporary.open("w")) as file:
-        file.writelines(json.dumps(dataclasses.asdict(rejection)) + "\n" for rejection in rejections)

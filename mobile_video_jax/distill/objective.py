@@ -14,13 +14,13 @@ from mobile_video_jax.diffusion.guidance import EmptyCaption, Guidance, guided, 
 from mobile_video_jax.diffusion.path import flow_matching_loss, interpolate, predict_x0, velocity_target
 from mobile_video_jax.diffusion.samplers import Velocity
 from mobile_video_jax.diffusion.timesteps import sample_times
-from mobile_video_jax.discriminator.losses import (
+from mobile_video_jax.distill.adversarial import (
     finite_r1_penalty,
     hinge_discriminator_loss,
     hinge_generator_loss,
     r1_penalty,
 )
-from mobile_video_jax.discriminator.model import Discriminator
+from mobile_video_jax.distill.discriminator import Discriminator
 from mobile_video_jax.distill.distances import mean_square, pseudo_huber
 from mobile_video_jax.distill.distribution_matching import matching_direction, matching_loss
 from mobile_video_jax.distill.few_step import mean_velocity, visit

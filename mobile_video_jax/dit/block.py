@@ -10,7 +10,7 @@ from mobile_video_jax.core.arrays import TextMask, TextStates, Tokens
 from mobile_video_jax.dit.config import BlockShape, Norms
 from mobile_video_jax.dit.masks import ALL, Masks
 from mobile_video_jax.dit.modulation import Modulation, gate, modulate, modulation_table
-from mobile_video_jax.nn.attention import Attention
+from mobile_video_jax.nn.attention.layer import Attention
 from mobile_video_jax.nn.dense import xavier, zeros
 from mobile_video_jax.nn.ffn import FeedForward
 from mobile_video_jax.nn.norm import rms_normalize

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
-from mobile_video_jax.text.weights import open_tensors, read_settings
+from mobile_video_jax.weights.huggingface import open_tensors, read_settings
 
 INDEX, CONFIG, WEIGHTS = "model_index.json", "config.json", "diffusion_pytorch_model.safetensors"
 SCHEDULER = "scheduler_config.json"

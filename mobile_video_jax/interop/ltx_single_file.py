@@ -7,7 +7,7 @@ from typing import Any
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.interop.diffusers_folder import Component
-from mobile_video_jax.text.weights import open_tensors
+from mobile_video_jax.weights.huggingface import open_tensors
 
 TRANSFORMER, VAE = "model.diffusion_model.", "vae."
 RENAMED = {"patchify_proj": "proj_in", "adaln_single": "time_embed", "q_norm": "norm_q", "k_norm": "norm_k"}

@@ -14,8 +14,8 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.interop.mapping import AS_IS, CONV, LINEAR, Source, Turn
 from mobile_video_jax.nn.module import init
 from mobile_video_jax.vae.latent_stats import LatentStats
-from mobile_video_jax.vae.ltx import LtxVae
-from mobile_video_jax.vae.ltx_config import PATCH, STEPS, LtxVaeConfig
+from mobile_video_jax.vae.ltx.config import PATCH, STEPS, LtxVaeConfig
+from mobile_video_jax.vae.ltx.model import LtxVae
 
 CLASS = "AutoencoderKLLTXVideo"
 STATISTICS = ("latents_mean", "latents_std")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from mobile_video_jax.nn.attention_kernels import platform_of
+from mobile_video_jax.nn.attention.kernels import platform_of
 
 
 def affine(x: Float[Array, "*m i"], w: Float[Array, "i o"], b: Float[Array, "o"] | None) -> Float[Array, "*m o"]:

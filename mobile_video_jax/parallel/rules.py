@@ -48,7 +48,7 @@ def on_batch(x: jax.Array, name: str | None) -> jax.Array:
 
     Left alone, XLA may cut the output as the kernel is cut, by fsdp, and gather the batch of all devices for it. Tokens
     [b n d] stay cut by sequence as well, where they divide (text need not). The mesh is that of x's type (see
-    nn/attention_kernels.py); without one, or where the batch does not divide, x is as is.
+    nn/attention/kernels.py); without one, or where the batch does not divide, x is as is.
     """
     mesh = jax.typeof(x).sharding.mesh
     shards = 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]

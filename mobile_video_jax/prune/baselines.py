@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Float64
 
-from mobile_video_jax.dit.layers import unstack_blocks
 from mobile_video_jax.dit.masks import Masks
+from mobile_video_jax.dit.stacking import unstack_blocks
 from mobile_video_jax.prune.search import Score
 from mobile_video_jax.prune.units import Unit, Units, of_heads
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from mobile_video_jax.core.flops import count_flops, count_parameters, written_bytes
+from mobile_video_jax.cost.flops import count_flops, count_parameters, written_bytes
 from mobile_video_jax.dit.config import BlockShape, DitConfig
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.nn.module import apply, init

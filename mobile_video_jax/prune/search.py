@@ -26,7 +26,7 @@ def greedy(
     A removal is a block, or the least important heads or channels of one block (of all, where widths are uniform) down
     to the next multiple; its loss is the sum of its units' rises, taken to add up. Saved are fractions of the model's
     costs, summed over those that are still above their limits. Where the last level ends above the budget, its own
-    limits, the finer levels go on before the coarser ones. `stages` come from stage_limits (prune/plan.py). Raises
+    limits, the finer levels go on before the coarser ones. `stages` come from stage_limits (prune/budget.py). Raises
     UserError for a budget out of reach.
     """
     *_, budget = stages.values()

@@ -12,11 +12,11 @@ from jaxtyping import Array, Float, Float64, Int
 from scipy.stats import spearmanr
 
 from mobile_video_jax.core.arrays import Rng
+from mobile_video_jax.distill.kd import KdWeights, Outputs, kd_loss, kd_residual
 from mobile_video_jax.dit.features import velocity_and_features
 from mobile_video_jax.dit.masks import ALL, Masks
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.prune.calibration import Calibration
-from mobile_video_jax.prune.kd import KdWeights, Outputs, kd_loss, kd_residual
 from mobile_video_jax.prune.memo import keep_key
 from mobile_video_jax.prune.units import Unit, Units
 

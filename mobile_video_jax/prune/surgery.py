@@ -6,8 +6,8 @@ import numpy as np
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.dit.layers import Params, stack_blocks, unstack_blocks
 from mobile_video_jax.dit.masks import Masks
+from mobile_video_jax.dit.stacking import Params, stack_blocks, unstack_blocks
 from mobile_video_jax.prune.units import WIDTHS, kept_blocks, of_heads
 
 

@@ -11,23 +11,23 @@ import jax.numpy as jnp
 
 from mobile_video_jax.core.arrays import Rng, Scalar
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.flops import count_flops, count_parameters
+from mobile_video_jax.core.files import read_json
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.core.storage import storage_path
+from mobile_video_jax.cost.flops import count_flops, count_parameters
 from mobile_video_jax.diffusion.guidance import drop_captions
 from mobile_video_jax.diffusion.timesteps import time_grid
-from mobile_video_jax.discriminator.model import make_discriminator
+from mobile_video_jax.distill.discriminator import make_discriminator
 from mobile_video_jax.distill.objective import OPPONENTS, Clips, Objective, ObjectiveConfig
 from mobile_video_jax.distill.watch import WatchConfig, sample_measures, sign_of_collapse
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
-from mobile_video_jax.stages.adapter import restore_transformer
+from mobile_video_jax.generate.sampling import SampleConfig, sample_latents
+from mobile_video_jax.models.adapter import restore_transformer
+from mobile_video_jax.models.transformer import read_transformer
 from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.stages.recover import PRUNED
-from mobile_video_jax.stages.sampling import SampleConfig, sample_latents
 from mobile_video_jax.stages.teacher import check_latents, in_its_dtype
-from mobile_video_jax.stages.transformer import read_transformer
-from mobile_video_jax.train.checkpoint import read_json
 from mobile_video_jax.train.optimizer import PlayersOptimizerConfig
 from mobile_video_jax.train.run import read_run
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params

@@ -13,29 +13,29 @@ import jax.numpy as jnp
 
 from mobile_video_jax.core.arrays import FrameTimes, Rng, Scalar
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.flops import (
+from mobile_video_jax.core.rng import named_key
+from mobile_video_jax.core.storage import storage_path
+from mobile_video_jax.cost.flops import (
     count_flops,
     count_parameters,
     flops_by_part,
     largest_products,
     parameters_by_part,
 )
-from mobile_video_jax.core.rng import named_key
-from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.diffusion.conditioning import frame_times
 from mobile_video_jax.diffusion.guidance import drop_captions
 from mobile_video_jax.diffusion.timesteps import sample_times, stratified_times, token_shift
 from mobile_video_jax.dit.lora import init_adapter, merged
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.parts import part_of
+from mobile_video_jax.generate.sampling import SampleConfig
+from mobile_video_jax.generate.training_samples import TrainingSamples, first_captions
+from mobile_video_jax.models.adapter import check_adapter, record_base, restore_transformer
+from mobile_video_jax.models.vae import VaeBundle, copy_bundle
 from mobile_video_jax.nn.module import apply
-from mobile_video_jax.stages.adapter import check_adapter, record_base, restore_transformer
-from mobile_video_jax.stages.bundle import VaeBundle, copy_bundle
 from mobile_video_jax.stages.latent_stage import DitTraining, LatentStage
 from mobile_video_jax.stages.noised import Noised, goes_on, noised
-from mobile_video_jax.stages.sampling import SampleConfig
 from mobile_video_jax.stages.teacher import check_latents
-from mobile_video_jax.stages.training_samples import TrainingSamples, first_captions
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
 
 SAMPLE_STEPS = 10  # a quarter of what launch.sample takes: enough to see whether a run learns

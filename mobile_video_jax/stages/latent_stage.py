@@ -15,11 +15,11 @@ import numpy as np
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.cache import data_folder
-from mobile_video_jax.data.latent_batches import Mix, latent_batches
-from mobile_video_jax.data.latents import read_empty_caption, read_manifest
 from mobile_video_jax.diffusion.guidance import EmptyCaption
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.lora import LoraConfig
+from mobile_video_jax.latents.batches import Mix, latent_batches
+from mobile_video_jax.latents.store import read_empty_caption, read_manifest
 from mobile_video_jax.parallel.mesh import batch_share, make_mesh
 from mobile_video_jax.text.encoder import LTX
 from mobile_video_jax.train.config import TrainConfig

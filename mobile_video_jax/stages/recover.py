@@ -10,20 +10,20 @@ import jax.numpy as jnp
 
 from mobile_video_jax.core.arrays import Rng, Scalar
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.flops import count_flops, count_parameters
+from mobile_video_jax.core.files import read_json
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.core.storage import storage_path
+from mobile_video_jax.cost.flops import count_flops, count_parameters
+from mobile_video_jax.distill.block_map import matched_blocks
+from mobile_video_jax.distill.kd import KdWeights, kd_terms
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.features import velocity_and_features
 from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.models.adapter import restore_transformer
+from mobile_video_jax.models.transformer import read_transformer
 from mobile_video_jax.nn.module import apply
-from mobile_video_jax.prune.kd import KdWeights, kd_terms
-from mobile_video_jax.prune.matching import matched_blocks
-from mobile_video_jax.stages.adapter import restore_transformer
 from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.stages.teacher import check_latents, in_its_dtype
-from mobile_video_jax.stages.transformer import read_transformer
-from mobile_video_jax.train.checkpoint import read_json
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
 
 # What launch.prune leaves beside the smaller model: which model it was cut out of, and from which of its blocks.
@@ -75,7 +75,7 @@ def from_pruned(config: RecoverTraining) -> RecoverTraining:
 class RecoverStage(DitStage):
     """Flow matching, and the distillation loss against the frozen teacher, on the same noisy clips.
 
-    L = w L_FM + L_KD (prune/kd.py). Parameters are {"student", "teacher"}; a run leaves the student.
+    L = w L_FM + L_KD (distill/kd.py). Parameters are {"student", "teacher"}; a run leaves the student.
     """
 
     config: RecoverTraining

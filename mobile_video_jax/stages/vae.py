@@ -16,9 +16,9 @@ import numpy as np
 from mobile_video_jax.core.arrays import Rng, Scalar, Video
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.flops import count_flops, count_parameters, flops_by_part, parameters_by_part
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.core.storage import storage_path
+from mobile_video_jax.cost.flops import count_flops, count_parameters, flops_by_part, parameters_by_part
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.data.pipeline import clip_batches
 from mobile_video_jax.nn.module import apply, init
@@ -28,14 +28,14 @@ from mobile_video_jax.train.checkpoint import restore_model
 from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.run import read_run
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
-from mobile_video_jax.vae.adversarial import PatchDiscriminator
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.latent_stats import LatentStats
-from mobile_video_jax.vae.losses import VaeLossConfig, reconstruction_terms
+from mobile_video_jax.vae.losses.adversarial import PatchDiscriminator
+from mobile_video_jax.vae.losses.objective import VaeObjective
+from mobile_video_jax.vae.losses.terms import VaeLossConfig, reconstruction_terms
+from mobile_video_jax.vae.losses.vgg import Vgg, load_vgg
 from mobile_video_jax.vae.model import Vae
-from mobile_video_jax.vae.objective import VaeObjective
 from mobile_video_jax.vae.pixels import to_signed
-from mobile_video_jax.vae.vgg import Vgg, load_vgg
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,8 +17,9 @@ from tokenizers import Encoding, Tokenizer
 
 from mobile_video_jax.core.arrays import TextMask, TextStates, TokenIds
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.text import clip, minilm, t5, weights
+from mobile_video_jax.text import clip, minilm, t5
 from mobile_video_jax.text.sentencepiece import read_spiece
+from mobile_video_jax.weights import huggingface as weights
 
 CaptionStates = Float32[np.ndarray, "_ e"]  # one caption, not padded: its length is its own
 

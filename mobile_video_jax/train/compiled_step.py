@@ -16,7 +16,6 @@ from jax.sharding import Mesh
 import mobile_video_jax
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
-from mobile_video_jax.core.restricted_pickle import RestrictedUnpickler
 from mobile_video_jax.parallel.mesh import batch_sharding
 from mobile_video_jax.train.checkpoint import abstract
 from mobile_video_jax.train.optimizer import make_optimizer
@@ -24,6 +23,7 @@ from mobile_video_jax.train.run import MAY_CHANGE
 from mobile_video_jax.train.stage import Batch, Metrics, Stage
 from mobile_video_jax.train.state import TrainState, state_shardings
 from mobile_video_jax.train.step import Step, make_step
+from mobile_video_jax.weights.restricted_pickle import RestrictedUnpickler
 
 # What may differ between compiling and training; the learning rate's schedule has the number of steps in it.
 NOT_COMPILED = frozenset(MAY_CHANGE) - {"steps"}

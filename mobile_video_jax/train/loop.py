@@ -12,8 +12,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.flops import count_parameters
+from mobile_video_jax.core.progress import Progress, duration, say
 from mobile_video_jax.core.storage import storage_path
+from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.data.loader import load
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 from mobile_video_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, put_batch, replicated
@@ -23,7 +24,6 @@ from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.metrics import MetricsLog
 from mobile_video_jax.train.optimizer import make_optimizer
 from mobile_video_jax.train.preemption import Preemption
-from mobile_video_jax.train.progress import Progress, duration, say
 from mobile_video_jax.train.run import check_run, open_run, read_run
 from mobile_video_jax.train.sessions import record_session
 from mobile_video_jax.train.stage import Stage

@@ -6,9 +6,8 @@ from typing import Any
 
 from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import write_json
+from mobile_video_jax.core.files import read_json, write_json
 from mobile_video_jax.core.revision import git_revision, versions
-from mobile_video_jax.train.checkpoint import read_json
 from mobile_video_jax.train.config import TrainConfig
 
 NAME = "run.json"

@@ -9,8 +9,8 @@ import jax
 from jax.sharding import Mesh
 
 from mobile_video_jax.core.files import append
+from mobile_video_jax.core.progress import duration, say
 from mobile_video_jax.core.revision import git_revision, hardware
-from mobile_video_jax.train.progress import duration, say
 
 NAME = "sessions.jsonl"
 

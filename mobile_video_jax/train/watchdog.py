@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from mobile_video_jax.train.progress import say
+from mobile_video_jax.core.progress import say
 
 
 class Watchdog:

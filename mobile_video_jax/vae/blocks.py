@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mobile_video_jax.nn.attention import Attention
+from mobile_video_jax.nn.attention.layer import Attention
 from mobile_video_jax.nn.clip_ops import Clip
 from mobile_video_jax.nn.conv import Conv
 from mobile_video_jax.nn.dense import zeros

@@ -11,8 +11,9 @@ import tensorflow_datasets as tfds
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import copy_folder, upload
-from mobile_video_jax.data import beam_folder
-from mobile_video_jax.data.dataset import Sharing, open_split, prepare, read_manifest
+from mobile_video_jax.data.dataset import open_split, read_manifest
+from mobile_video_jax.data.prepare import beam_folder
+from mobile_video_jax.data.prepare.prepare import Sharing, prepare
 from tests.data.videos import noise, video_folder, write_video
 from tests.object_store import new_folder
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.data.beam_job import BeamJob
-from mobile_video_jax.data.dataset import open_split, prepare, read_manifest
+from mobile_video_jax.data.dataset import open_split, read_manifest
+from mobile_video_jax.data.prepare.beam_job import BeamJob
+from mobile_video_jax.data.prepare.prepare import prepare
 from tests.data.videos import video_folder
 
 ROOT = Path(__file__).parents[2]

@@ -8,9 +8,10 @@ import pytest
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.data import sources
-from mobile_video_jax.data.dataset import open_split, prepare, read_manifest
-from mobile_video_jax.data.shape_world import World
+from mobile_video_jax.data.dataset import open_split, read_manifest
+from mobile_video_jax.data.prepare import sources
+from mobile_video_jax.data.prepare.prepare import prepare
+from mobile_video_jax.data.shapes.shape_world import World
 from tests.data.videos import greys, video_folder, write_captions, write_video
 
 SIZES = {"train": 12, "validation": 4, "test": 0}
@@ -72,7 +73,7 @@ def test_shapes_keep_their_world_and_clip(tmp_path):
 
 
 def test_sample_clips_hold_out_other_times(tmp_path):
-    from mobile_video_jax.data.sample_clips import SHOTS
+    from mobile_video_jax.data.prepare.sample_clips import SHOTS
 
     assert prepare("sample_clips", tmp_path / "out")["accepted"] == len(SHOTS)
     assert read_manifest(tmp_path / "out")["splits"] == {"train": 7, "validation": 4, "test": 4}

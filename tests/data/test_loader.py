@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from absl import flags
 
-from mobile_video_jax.data.latent_batches import Mix, latent_batches
 from mobile_video_jax.data.loader import load
+from mobile_video_jax.latents.batches import Mix, latent_batches
 from tests import tiny
 
 

@@ -8,8 +8,8 @@ import tensorflow_datasets as tfds
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.config import from_mapping
-from mobile_video_jax.data.moving_shapes import MovingShapes
-from mobile_video_jax.data.shape_world import Attributes, World, draw
+from mobile_video_jax.data.shapes.moving_shapes import MovingShapes
+from mobile_video_jax.data.shapes.shape_world import Attributes, World, draw
 
 WORLD = World(counts=(1, 2), shapes=("circle", "cross"))
 CLIP = ClipShape(5, 32, 40)

@@ -6,10 +6,11 @@ import pytest
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.data import sources
-from mobile_video_jax.data.dataset import open_split, prepare
-from mobile_video_jax.data.folder_scan import Clip, VideoInfo
+from mobile_video_jax.data.dataset import open_split
 from mobile_video_jax.data.pipeline import captioned_clips, clip_batches
+from mobile_video_jax.data.prepare import sources
+from mobile_video_jax.data.prepare.folder_scan import Clip, VideoInfo
+from mobile_video_jax.data.prepare.prepare import prepare
 from tests.data.videos import levels, noise, video_folder, write_captions, write_video
 
 CLIP = ClipShape(5, 32, 32)

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.data.shape_world import (
+from mobile_video_jax.data.shapes.shape_world import (
     ATTRIBUTES,
     COLOURS,
     DIRECTIONS,

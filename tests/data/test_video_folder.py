@@ -4,8 +4,8 @@ import os
 import pytest
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.data.folder_scan import scan
-from mobile_video_jax.data.video_folder import split_by_name
+from mobile_video_jax.data.prepare.folder_scan import scan
+from mobile_video_jax.data.prepare.video_folder import split_by_name
 from tests.data.videos import greys, image_bytes, noise, video_folder, write_captions, write_video
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.diffusion.timesteps import time_grid
-from mobile_video_jax.discriminator.model import make_discriminator
+from mobile_video_jax.distill.discriminator import make_discriminator
 from mobile_video_jax.distill.objective import Clips, Objective, ObjectiveConfig
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit

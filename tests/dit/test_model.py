@@ -10,8 +10,8 @@ import pytest
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.dit.layers import stack_blocks, unstack_blocks
 from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.dit.stacking import stack_blocks, unstack_blocks
 from mobile_video_jax.nn.module import apply
 from tests.nets import normal, params_like, run
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from export.convert import load_params
-from export.peers import dit_peer
+from export.peer.ltx_decoder import dit_peer
+from export.pytorch.load import load_params
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.diffusion.guidance import Guidance, guided, null_text
 from mobile_video_jax.diffusion.samplers import euler_step

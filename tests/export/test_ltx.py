@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from export import folder, golden
-from export.convert import load_params
-from export.folder import Settings
+from export.app import folder, golden
+from export.app.folder import Settings
 from export.mil.load import load_package
-from export.phone_ltx_vae import PhoneDecoder
-from export.torch_ltx_vae import Decoder
+from export.phone.ltx_vae import PhoneDecoder
+from export.pytorch.load import load_params
+from export.pytorch.ltx_vae import Decoder
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.interop.import_weights import import_weights, open_diffusers
 from mobile_video_jax.interop.ltx_vae import DOWN
-from mobile_video_jax.stages.import_weights import import_weights, open_diffusers
-from mobile_video_jax.vae.ltx import LtxVae
-from mobile_video_jax.vae.ltx_config import LtxVaeConfig
+from mobile_video_jax.vae.ltx.config import LtxVaeConfig
+from mobile_video_jax.vae.ltx.model import LtxVae
 from tests.interop.pipeline import make_pipeline
 from tests.nets import normal, params_like
 

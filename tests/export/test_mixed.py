@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from export.mixed import Layer, assign
-from export.palette import palette, palettized
+from export.coreml.mixed_bits import Layer, assign
+from export.coreml.palette import palette, palettized
 
 NUMBERS = np.random.default_rng(0).standard_normal((40, 60)).astype(np.float32)
 # A quarter of the error for each bit, as of fine palettes: 2 bits are 1/16.

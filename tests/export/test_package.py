@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from export.compress import Weights, compress
-from export.ffn_memory import ffn_memory
-from export.form import PHONE
+from export.app.ffn_memory import ffn_memory
+from export.coreml.compress import Weights, compress
+from export.coreml.mixed_bits import Ranking, recipe
+from export.coreml.package import Part, convert, size, write_package
 from export.mil.check import check_package
 from export.mil.evaluate import evaluate
 from export.mil.load import load_package
-from export.mixed import Ranking, recipe
-from export.package import Part, convert, size, write_package
-from export.tiled_ffn import TiledFfn
+from export.phone.layout import PHONE
+from export.phone.tiled_ffn import TiledFfn
 from mobile_video_jax.core.errors import UserError
 
 WIDTH, HIDDEN, TILES = 64, 128, 3
@@ -102,7 +102,7 @@ def test_functions_share_their_weights_and_mixed_ones_meet_their_bits(part, writ
 
 
 def test_the_hidden_activation_falls_with_the_tiles(monkeypatch):
-    monkeypatch.setattr("export.ffn_memory.TILES", (1, 4))
+    monkeypatch.setattr("export.app.ffn_memory.TILES", (1, 4))
     whole, tiled = ffn_memory(16, 64, 5, PHONE)
     assert (whole["products"], tiled["products"]) == (2, 20)
     assert whole["tile_bytes"] == 2 * 64 * 5 == 4 * tiled["tile_bytes"]

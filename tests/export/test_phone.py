@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from export.form import FORMS, Form
-from export.phone_dit import PhoneDit
-from export.phone_layers import layer_normalize, rms_normalize
-from export.phone_vae import PhoneDecoder
-from export.tiled_ffn import TiledFfn
-from export.torch_dit import Dit, time_features
-from export.torch_vae import Decoder
+from export.phone.dit import PhoneDit
+from export.phone.layout import FORMS, Form
+from export.phone.tiled_ffn import TiledFfn
+from export.phone.vae import PhoneDecoder
+from export.pytorch.dit import Dit, time_features
+from export.pytorch.safe_norms import layer_normalize, rms_normalize
+from export.pytorch.vae import Decoder
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.nn.norm import EPS

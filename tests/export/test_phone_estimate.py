@@ -10,18 +10,19 @@ import torch
 
 from configs import dit as configs
 from configs import vae as vae_configs
-from export import phone_estimate_report as report
+from export.coreml.package import Part, convert
+from export.estimate import report
+from export.estimate.clip import Plan, clip_estimate, clip_seconds
+from export.estimate.networks import NETWORKS, empty
+from export.estimate.ops import ops_of_module, ops_of_program
 from export.mil.load import load_package
-from export.package import Part, convert
-from export.phone_dit import PhoneDit
-from export.phone_estimate_clip import Plan, clip_estimate, clip_seconds
-from export.phone_estimate_fit import calibrate, estimate, fit
-from export.phone_estimate_networks import NETWORKS, empty
-from export.phone_estimate_ops import Op, Value, ops_of_module, ops_of_program
-from export.phone_estimate_roofline import Assumptions, Device, call_seconds, op_seconds
-from export.phone_estimate_table import ASSUMED, CHIP, CHIPS, FITTED, HELD_OUT
-from export.torch_dit import Dit
+from export.phone.dit import PhoneDit
+from export.pytorch.dit import Dit
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.cost.phone.fit import calibrate, estimate, fit
+from mobile_video_jax.cost.phone.ops import Op, Value
+from mobile_video_jax.cost.phone.roofline import Assumptions, Device, call_seconds, op_seconds
+from mobile_video_jax.cost.phone.table import ASSUMED, CHIP, CHIPS, FITTED, HELD_OUT
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.stages.dit import DitTraining
 from mobile_video_jax.stages.registry import build_stage
@@ -66,7 +67,7 @@ def test_shapes_alone_give_what_the_package_holds(dit, package):
 
 def test_the_roofline_of_an_op():
     """1e9 FLOPs at half of 1e12 a second are 2 ms; 3e6 bytes at a tenth of 1e9 are 30 ms, those on the chip none."""
-    assumed = Assumptions(compute=0.5, memory=0.1, on_chip=1e6, call=1.0)
+    assumed = Assumptions(compute=0.5, memory=0.1, on_chip=1_000_000, call=1.0)
     values = Value(10, 900_000), Value(1_000_000, 1_000_001)
     op = Op("product", 10**9, 2_000_000, values, reduces=False)
     assert op_seconds(op, DEVICE, assumed) == pytest.approx(30e-3)

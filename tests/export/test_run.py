@@ -12,20 +12,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from export import golden, parts, torch_dit, torch_text
-from export import manifest as manifests
-from export.clip import App
-from export.convert import load_params
-from export.folder import Settings, export_run
-from export.form import PHONE
+from export.app import golden, parts
+from export.app import manifest as manifests
+from export.app.folder import Settings, export_run
+from export.app.runtime import App
+from export.app.verification import examine, failures, lost_tiles
+from export.coreml.package import Part, digests
 from export.mil.check import check_package
-from export.package import Part, digests
-from export.phone_vae import PhoneDecoder
-from export.torch_vae import Decoder
-from export.verification import examine, failures, lost_tiles
-from launch import cli
+from export.phone.layout import PHONE
+from export.phone.vae import PhoneDecoder
+from export.pytorch import dit as torch_dit
+from export.pytorch import text as torch_text
+from export.pytorch.load import load_params
+from export.pytorch.vae import Decoder
+from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.stages.generate import Generator
+from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.vae.config import VaeConfig
 from tests import commands, tiny
 
@@ -219,7 +221,8 @@ ROW = {"name": "dit", "relative_error": 3e-3, "psnr": 34.0, "bytes": 5}
 
 def failing(out: str) -> None:
     """The command, where a package fails."""
-    from export import folder, run  # flags of two commands do not go into one process
+    from export import run
+    from export.app import folder
 
     report = {"packages": [ROW], "clips": [], "passed": False, "failures": ["dit: PSNR 34.0 dB is below 35 dB"]}
     folder.export_run = lambda *args: report

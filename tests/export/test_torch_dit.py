@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from export.convert import load_params
-from export.torch_dit import Dit as TorchDit
+from export.pytorch.dit import Dit as TorchDit
+from export.pytorch.load import load_params
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.dit.layers import stack_blocks
 from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.dit.stacking import stack_blocks
 from tests.dit.test_model import inputs
 
 # Heads and hidden channels of their own in each block, as pruning leaves them; blocks of one shape can be scanned.

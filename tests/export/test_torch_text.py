@@ -8,14 +8,14 @@ import pytest
 import torch
 from flax import linen
 
-from export.convert import load_params
+from export.coreml.package import Part, convert
 from export.mil.evaluate import evaluate
 from export.mil.load import load_package
-from export.package import Part, convert
-from export.torch_bert import Bert
-from export.torch_clip import ClipText
-from export.torch_t5 import T5Text
-from export.torch_text import PhoneText
+from export.phone.text import PhoneText
+from export.pytorch.bert import Bert
+from export.pytorch.clip import ClipText
+from export.pytorch.load import load_params
+from export.pytorch.t5 import T5Text
 from mobile_video_jax.text import clip, minilm, t5
 from tests.nets import params_like, run
 

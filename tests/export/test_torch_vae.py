@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from export.convert import load_params
-from export.torch_vae import Decoder
+from export.pytorch.load import load_params
+from export.pytorch.vae import Decoder
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.model import Vae
 from tests.nets import normal, params_like

@@ -13,7 +13,7 @@ from export.mil.golden import EXACT_PSNR, Agreement, Golden, agreement
 from export.mil.load import Package
 from mobile_video_jax.core.errors import UserError
 from tests import commands
-from tests.export.mil_programs import NOISE, function_of, mb, save
+from tests.export.mil.mil_programs import NOISE, function_of, mb, save
 
 pytestmark = pytest.mark.filterwarnings(*NOISE)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobile_video_jax.stages.transformer import read_transformer
+from mobile_video_jax.models.transformer import read_transformer
 from tests.commands import run
 from tests.interop.pipeline import make_pipeline
 

@@ -11,12 +11,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.evals.reconstruction import psnr
-from mobile_video_jax.stages.export_diffusers import export_diffusers
-from mobile_video_jax.stages.generate import Generator
-from mobile_video_jax.stages.import_weights import import_weights, open_diffusers
-from mobile_video_jax.stages.prompts import Request
-from mobile_video_jax.stages.sampling import SampleConfig
+from mobile_video_jax.generate.generator import Generator
+from mobile_video_jax.generate.prompts import Request
+from mobile_video_jax.generate.sampling import SampleConfig
+from mobile_video_jax.interop.export_diffusers import export_diffusers
+from mobile_video_jax.interop.import_weights import import_weights, open_diffusers
+from mobile_video_jax.metrics.reconstruction import psnr
 from mobile_video_jax.train.run import read_run
 from mobile_video_jax.vae.pixels import to_bytes
 from tests.commands import run

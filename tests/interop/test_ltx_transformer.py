@@ -13,7 +13,7 @@ from diffusers import LTXVideoTransformer3DModel
 
 from configs.dit import MODELS
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.flops import count_parameters
+from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.interop.ltx_transformer import dit_config, settings, sources

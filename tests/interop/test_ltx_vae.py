@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKLLTXVideo
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.flops import count_parameters
+from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.interop.ltx_vae import (
     DOWN,
     DOWN_095,
@@ -25,9 +25,9 @@ from mobile_video_jax.interop.ltx_vae import (
 )
 from mobile_video_jax.interop.mapping import check_names, published, read_params
 from mobile_video_jax.nn.module import init
-from mobile_video_jax.vae.ltx import LtxVae
-from mobile_video_jax.vae.ltx_config import LtxVaeConfig
-from mobile_video_jax.vae.ltx_layers import fixed_noise
+from mobile_video_jax.vae.ltx.config import LtxVaeConfig
+from mobile_video_jax.vae.ltx.layers import fixed_noise
+from mobile_video_jax.vae.ltx.model import LtxVae
 from tests.nets import normal, run
 
 PLAIN = {

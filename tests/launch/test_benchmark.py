@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.peers import LtxDecoder
+from export.peer.ltx_decoder import LtxDecoder
+from mobile_video_jax.bench import dit as benchmark_dit
+from mobile_video_jax.bench import timing
+from mobile_video_jax.bench import vae as benchmark_vae
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.stages import benchmark_dit, benchmark_vae, timing
 from mobile_video_jax.stages.dit import DitTraining
 from mobile_video_jax.stages.vae import VaeTraining
 from mobile_video_jax.vae.config import VaeConfig

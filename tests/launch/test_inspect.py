@@ -8,7 +8,7 @@ import pytest
 
 from tests import tiny
 from tests.commands import run
-from tests.stages.test_activations import overflowing, write
+from tests.evaluate.test_activations import overflowing, write
 
 inspect = partial(run, "launch.inspect")
 

@@ -10,7 +10,7 @@ import yaml
 
 from launch.tpu.jobset import Job, hosts, jobset
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.parallel.topology import Topology
+from mobile_video_jax.cost.tpu.topology import Topology
 from tests import tiny
 from tests.commands import run
 from tests.train.jobs import finish_job, start_job

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.nn.attention import Attention, attend
+from mobile_video_jax.nn.attention.layer import Attention, attend
 from mobile_video_jax.nn.norm import rms_normalize
 from mobile_video_jax.nn.rope import apply_rope, fraction_rope_table, rope_table
 from tests.nets import normal, params_like

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
-from mobile_video_jax.nn.attention import attend, xla_attend
-from mobile_video_jax.nn.attention_kernels import CUT, CUT_BATCH, blocks, kernels, splash_attend
+from mobile_video_jax.nn.attention.kernels import CUT, CUT_BATCH, blocks, kernels, splash_attend
+from mobile_video_jax.nn.attention.layer import attend, xla_attend
 from mobile_video_jax.parallel.mesh import AXES, MeshConfig, make_mesh
 from tests.commands import call
 

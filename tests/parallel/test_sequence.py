@@ -12,9 +12,9 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.nn.attention import xla_attend
-from mobile_video_jax.nn.attention_kernels import CUT as WHOLE
-from mobile_video_jax.nn.attention_kernels import CUT_BATCH, CUT_TOKENS
+from mobile_video_jax.nn.attention.kernels import CUT as WHOLE
+from mobile_video_jax.nn.attention.kernels import CUT_BATCH, CUT_TOKENS
+from mobile_video_jax.nn.attention.layer import xla_attend
 from mobile_video_jax.parallel.mesh import AXES, SEQUENCE, MeshConfig, make_mesh, put_batch
 from mobile_video_jax.parallel.rules import on_sequence, parameter_shardings
 from mobile_video_jax.stages.dit import DitStage

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.flops import count_flops, count_parameters, written_bytes
+from mobile_video_jax.cost.flops import count_flops, count_parameters, written_bytes
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.prune.costs import PHONE_BYTES, PHONE_FLOPS, counted_costs

@@ -10,9 +10,9 @@ import pytest
 from configs.dit import MODELS
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import BlockShape, DitConfig
+from mobile_video_jax.prune.budget import fraction_limits, stage_limits, target_limits
 from mobile_video_jax.prune.costs import LinearCost, counted_costs
 from mobile_video_jax.prune.joint import joint
-from mobile_video_jax.prune.plan import fraction_limits, stage_limits, target_limits
 from mobile_video_jax.prune.search import greedy
 from mobile_video_jax.prune.space import SearchSpace
 from mobile_video_jax.prune.surgery import pruned_config

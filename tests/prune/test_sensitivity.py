@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from mobile_video_jax.diffusion.timesteps import stratified_times
+from mobile_video_jax.distill.kd import KdWeights
 from mobile_video_jax.dit.features import velocity_and_features
-from mobile_video_jax.dit.layers import stack_blocks
 from mobile_video_jax.dit.masks import ALL
 from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.dit.stacking import stack_blocks
 from mobile_video_jax.prune.calibration import calibration
-from mobile_video_jax.prune.kd import KdWeights
 from mobile_video_jax.prune.sensitivity import Scorer, rank_correlation
 from mobile_video_jax.prune.units import LEVELS, Unit, Units
 from tests.nets import normal

@@ -14,10 +14,10 @@ from configs import distill
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.distill.objective import ObjectiveConfig
 from mobile_video_jax.distill.watch import WatchConfig
+from mobile_video_jax.models.transformer import read_transformer
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.stages.distill import DistillStage, DistillTraining, from_student
 from mobile_video_jax.stages.registry import build_stage
-from mobile_video_jax.stages.transformer import read_transformer
 from mobile_video_jax.train.checkpoint import restore_model
 from mobile_video_jax.train.config import OptimizerConfig
 from mobile_video_jax.train.loop import TrainingDiverged, train

@@ -25,6 +25,8 @@ from mobile_video_jax.vae.latent_stats import LatentStats
 from tests import tiny
 from tests.nets import normal, randomly
 
+pytestmark = pytest.mark.first
+
 SMALL = dataclasses.replace(tiny.DIT, width=48, heads=2, head_dim=24, ffn=96)
 SHAPES = ("1x32x32", "5x32x64", "9x32x32")
 

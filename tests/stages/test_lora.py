@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -17,15 +14,15 @@ from flax.traverse_util import flatten_dict
 
 from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.flops import count_parameters
+from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.dit.lora import LoraConfig, init_adapter
+from mobile_video_jax.generate.generator import Generator
+from mobile_video_jax.models.adapter import record_base, restore_transformer
+from mobile_video_jax.models.transformer import read_transformer, restore_on
 from mobile_video_jax.parallel.mesh import make_mesh, replicated
-from mobile_video_jax.stages.adapter import record_base, restore_transformer
 from mobile_video_jax.stages.dit import DitStage, DitTraining
-from mobile_video_jax.stages.generate import Generator
 from mobile_video_jax.stages.recover import RecoverStage, RecoverTraining
 from mobile_video_jax.stages.registry import build_stage
-from mobile_video_jax.stages.transformer import read_transformer, restore_on
 from mobile_video_jax.train.checkpoint import abstract, restore_model, save_model
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
@@ -199,53 +196,37 @@ def test_data_of_other_latents_and_unknown_targets_leave_no_run(config, tmp_path
         assert not (tmp_path / "run").exists()
 
 
-MESH = """
-import dataclasses, sys
-from pathlib import Path
-import jax, numpy as np
-from jax.sharding import PartitionSpec as P
-from mobile_video_jax.parallel import rules
-from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
-from mobile_video_jax.parallel.rules import parameter_shardings
-from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.stages.transformer import read_transformer, restore_on
-from mobile_video_jax.train.loop import train
-from mobile_video_jax.train.metrics import read_metrics
-from tests import tiny
-from tests.stages.test_lora import LORA, MODEL
-
-rules.SMALLEST_SHARDED = 1 << 6  # as if all were large
-folder = Path(sys.argv[1])
-targets = ("self_attention/v", "self_attention/out", "ffn/up", "ffn/down")
-lora = dataclasses.replace(LORA, rank=4, targets=targets)
-model = dataclasses.replace(MODEL, depth=2, scan=True)
-data = tiny.latents(folder / "latents")
-base = tiny.dit_run(folder / "base", tiny.dit_config(data, model=model))
-config = tiny.dit_config(data, steps=4, model=model, init_from=str(base), lora=lora)
-losses, devices = {}, jax.devices()
-for size in (1, 2):
-    jax.devices = lambda: devices[: size**2]
-    jax.device_count = lambda: size**2
-    run = folder / str(size)
-    train(DitStage(dataclasses.replace(config, mesh=MeshConfig(data=1, fsdp=size, tensor=size))), run)
-    losses[size] = [(line["loss"], line.get("eval_loss", 0.0)) for line in read_metrics(run)]
-np.testing.assert_allclose(losses[2], losses[1], rtol=1e-5)
-stage = read_transformer(run)
-mesh = make_mesh(stage.config.mesh)
-placed = parameter_shardings(jax.eval_shape(DitStage(config).init, jax.random.key(0)), mesh)["adapter"]
-spec = lambda layer: [placed["blocks"]["block"]["ffn"][layer][name].spec for name in "ab"]
-assert spec("up") == [P(None, "fsdp", None), P(None, None, "tensor")]
-assert spec("down") == [P(None, "tensor", None), P(None, None, "fsdp")]
-kernel = restore_on(mesh, run, stage)["blocks"]["block"]["ffn"]["up"]["kernel"]
-assert kernel.sharding.spec == P(None, "fsdp", "tensor")
-"""
+def check_shared_factors(path: str) -> None:
+    rules.SMALLEST_SHARDED = 1 << 6  # as if all were large
+    folder = Path(path)
+    targets = ("self_attention/v", "self_attention/out", "ffn/up", "ffn/down")
+    lora = dataclasses.replace(LORA, rank=4, targets=targets)
+    model = dataclasses.replace(MODEL, depth=2, scan=True)
+    data = tiny.latents(folder / "latents")
+    base = tiny.dit_run(folder / "base", tiny.dit_config(data, model=model))
+    config = tiny.dit_config(data, steps=4, model=model, init_from=str(base), lora=lora)
+    losses, devices = {}, jax.devices()
+    for size in (1, 2):
+        jax.devices = lambda size=size: devices[: size**2]
+        jax.device_count = lambda size=size: size**2
+        run = folder / str(size)
+        train(DitStage(dataclasses.replace(config, mesh=MeshConfig(data=1, fsdp=size, tensor=size))), run)
+        losses[size] = [(line["loss"], line.get("eval_loss", 0.0)) for line in read_metrics(run)]
+    np.testing.assert_allclose(losses[2], losses[1], rtol=1e-5)
+    stage = read_transformer(run)
+    mesh = make_mesh(stage.config.mesh)
+    placed = parameter_shardings(jax.eval_shape(DitStage(config).init, jax.random.key(0)), mesh)["adapter"]
+    spec = lambda layer: [placed["blocks"]["block"]["ffn"][layer][name].spec for name in "ab"]
+    assert spec("up") == [P(None, "fsdp", None), P(None, None, "tensor")]
+    assert spec("down") == [P(None, "tensor", None), P(None, None, "fsdp")]
+    kernel = restore_on(mesh, run, stage)["blocks"]["block"]["ffn"]["up"]["kernel"]
+    assert kernel.sharding.spec == P(None, "fsdp", "tensor")
 
 
 @pytest.mark.slow
 def test_four_devices_that_share_the_factors_equal_one(tmp_path):
-    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", MESH, str(tmp_path)], env=environment, check=True)
+    finished = call(check_shared_factors, str(tmp_path), devices=4)
+    assert finished.status == 0, finished.err
 
 
 def test_a_student_may_learn_from_a_base_and_its_adapter(run, config):

@@ -10,8 +10,9 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.text import clip, weights
+from mobile_video_jax.text import clip
 from mobile_video_jax.text.encoder import load_text_encoder
+from mobile_video_jax.weights import huggingface as weights
 from tests.text.test_minilm import reference_states
 
 WORDS = ["a", "red", "blue", "ball", "cube", "rolls", "slowly", "over", "the", "white", "floor", "and", "falls"]

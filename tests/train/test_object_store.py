@@ -16,9 +16,9 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import filling, write_json
 from mobile_video_jax.core.storage import copy_folder
 from mobile_video_jax.data.cache import data_folder
-from mobile_video_jax.data.latents import records
+from mobile_video_jax.latents.store import records
+from mobile_video_jax.models.vae import VaeBundle, copy_bundle
 from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh, replicated
-from mobile_video_jax.stages.bundle import VaeBundle, copy_bundle
 from mobile_video_jax.train.checkpoint import Checkpoints, newest_step, restore_model
 from mobile_video_jax.train.metrics import MetricsLog, read_metrics
 from mobile_video_jax.train.run import read_run

@@ -14,6 +14,8 @@ from tests.commands import Started
 from tests.train.jobs import finish_job, start_job
 from tests.train.test_resume import command, losses, wait_for_step
 
+pytestmark = pytest.mark.first
+
 STEPS = 30
 
 

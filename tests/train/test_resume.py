@@ -13,6 +13,8 @@ from mobile_video_jax.train.metrics import read_metrics
 from tests import tiny
 from tests.commands import Started, start
 
+pytestmark = pytest.mark.first
+
 OVERRIDES = {
     **{"clip": tiny.CLIP, "compression": tiny.COMPRESSION, "text_tokens": 12, "batch_size": 8},
     **{"steps": 12, "log_every": 1, "eval_every": 6, "eval_batches": 1, "checkpoint_every": 4},

@@ -9,7 +9,7 @@ import pytest
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.nn.module import apply, init
-from mobile_video_jax.vae.adversarial import PatchDiscriminator, hinge_discriminator_loss, hinge_generator_loss
+from mobile_video_jax.vae.losses.adversarial import PatchDiscriminator, hinge_discriminator_loss, hinge_generator_loss
 
 SMALL = PatchDiscriminator((8, 16))
 

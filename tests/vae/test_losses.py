@@ -7,21 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobile_video_jax.core.flops import count_flops
+from mobile_video_jax.cost.flops import count_flops
 from mobile_video_jax.nn.module import apply
-from mobile_video_jax.vae.adversarial import PatchDiscriminator
 from mobile_video_jax.vae.config import VaeConfig
-from mobile_video_jax.vae.losses import (
+from mobile_video_jax.vae.losses.adversarial import PatchDiscriminator
+from mobile_video_jax.vae.losses.objective import VaeObjective
+from mobile_video_jax.vae.losses.terms import (
     VaeLossConfig,
     down_sample,
     latent_consistency,
     reconstruction_terms,
     scale_equivariance,
 )
+from mobile_video_jax.vae.losses.vgg import Vgg
 from mobile_video_jax.vae.model import Vae
-from mobile_video_jax.vae.objective import VaeObjective
 from mobile_video_jax.vae.posterior import Posterior
-from mobile_video_jax.vae.vgg import Vgg
 from tests.nets import normal, params_like, run
 
 # One step, in time and space: what is tested here does not need more, and it compiles sooner.

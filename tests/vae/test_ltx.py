@@ -9,14 +9,14 @@ import pytest
 
 from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.stages.bundle import VaeBundle
+from mobile_video_jax.models.vae import VaeBundle
 from mobile_video_jax.stages.vae import VaeTraining
 from mobile_video_jax.train.checkpoint import save_model
 from mobile_video_jax.train.run import write_run
-from mobile_video_jax.vae.coding import ClipCoder
+from mobile_video_jax.vae.coder import ClipCoder
 from mobile_video_jax.vae.latent_stats import LatentStats
-from mobile_video_jax.vae.ltx import LtxVae
-from mobile_video_jax.vae.ltx_config import LtxVaeConfig
+from mobile_video_jax.vae.ltx.config import LtxVaeConfig
+from mobile_video_jax.vae.ltx.model import LtxVae
 from mobile_video_jax.vae.pixels import to_signed
 from tests.nets import normal, params_like, run
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from mobile_video_jax.vae.perceptual import perceptual_distance, perceptual_loss
-from mobile_video_jax.vae.vgg import Vgg, load_vgg
+from mobile_video_jax.vae.losses.perceptual import perceptual_distance, perceptual_loss
+from mobile_video_jax.vae.losses.vgg import Vgg, load_vgg
 
 
 @pytest.fixture(scope="module")

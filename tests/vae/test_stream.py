@@ -10,8 +10,8 @@ import pytest
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.nn.module import apply, init
-from mobile_video_jax.vae import coding
-from mobile_video_jax.vae.coding import ClipCoder
+from mobile_video_jax.vae import coder as coding
+from mobile_video_jax.vae.coder import ClipCoder
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.pixels import to_signed

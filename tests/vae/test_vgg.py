@@ -9,8 +9,8 @@ import pytest
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.nn.module import apply
+from mobile_video_jax.vae.losses.vgg import Vgg, find_file, load_vgg
 from mobile_video_jax.vae.pixels import to_signed
-from mobile_video_jax.vae.vgg import Vgg, find_file, load_vgg
 
 
 def arrays_by_layer() -> dict[str, tuple[np.ndarray, np.ndarray]]:

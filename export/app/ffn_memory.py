@@ -1,0 +1,57 @@
+"""How much of a program's memory an FFN's hidden activation takes, for different numbers of tiles."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from export.coreml.package import Part, convert
+from export.mil.liveness import PRODUCTS, arguments, bytes_of, live_bytes, peak_live_bytes
+from export.mil.load import load_package
+from export.phone.layout import Form
+from export.phone.tiled_ffn import TiledFfn
+
+TILES = (1, 2, 4, 8)
+
+
+def ffn_memory(width: int, hidden: int, tokens: int, form: Form) -> list[dict[str, int]]:
+    """An FFN of random weights, converted with each of TILES: its products, and bytes of live activations at the peak.
+
+    `hidden_bytes` counts those between both products alone, `tile_bytes` the largest of them.
+    """
+    torch.manual_seed(0)
+    up, down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+    x = form.turn(torch.randn(1, width, 1, tokens))
+    rows = []
+    for tiles in (tiles for tiles in TILES if tiles <= min(width, hidden)):
+        ffn = TiledFfn(up, down, tiles, form).requires_grad_(False)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "ffn.mlpackage"
+            convert(Part("ffn", ffn, {"x": x.numpy()}, {"y": ffn(x).numpy()}), path)
+            function = load_package(path).function()
+        inside = hidden_values(function)
+        rows.append(
+            {
+                "tiles": tiles,
+                "products": sum(op.op_type in PRODUCTS for op in function.operations),
+                "peak_live_bytes": peak_live_bytes(function),
+                "hidden_bytes": max(live_bytes(function, inside.__contains__)),
+                "tile_bytes": max(map(bytes_of, inside)),
+            }
+        )
+    return rows
+
+
+def hidden_values(function: Any) -> set[Any]:
+    """What GELUs give and are given, and the partial sums that this is made of."""
+    values = [var for op in function.operations if op.op_type == "gelu" for var in (op.outputs[0], op.inputs["x"])]
+    found = set(values)
+    while values:
+        op = values.pop().op
+        if op.op_type == "add":
+            parts = [var for var in arguments(op) if var.op is not None and var.op.op_type != "const"]
+            values += parts
+            found |= set(parts)
+    return found

@@ -1,0 +1,173 @@
+"""The folder that a run is exported to: packages, golden arrays, PyTorch weights, tokenizer, manifest and report."""
+
+import dataclasses
+import itertools
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from export.app import manifest as manifests
+from export.app.ffn_memory import ffn_memory
+from export.app.parts import dit_parts, text_part, vae_parts
+from export.app.report import write_export_report
+from export.app.verification import examine, failures, lost_tiles
+from export.app.whole_clip import DrawnClip, draw_clip
+from export.coreml.compress import Weights
+from export.coreml.package import PLAIN, Part, write_package
+from export.mil.check import LEAST_PSNR
+from export.phone.layout import FORMS
+from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import replacing, write_json
+from mobile_video_jax.dit.config import BlockShape
+from mobile_video_jax.generate.generator import Generator
+from mobile_video_jax.models.vae import VaeBundle
+from mobile_video_jax.train.run import read_run
+
+Progress = Callable[[str], None]
+CHECKS = ("clip", "packages", "one")
+DRAWN = "drawn"  # folder of the clips that the checks drew
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a run is exported: kind of weights, FFN tiles (one number, or one for each block), sampling steps, and the
+    megabytes in fp16 that a part of the transformer may take.
+
+    `vae` is a run whose decoder is taken instead, `clips` other shapes than the run's own, `text_encoder` tells where
+    the run's encoder lies. `form` is the transformer's, a key of form.FORMS; the other networks have one for both.
+    `prompt` is what golden arrays are of. `check`: a whole clip and every package, the packages alone, or one of them.
+    """
+
+    weights: Weights = Weights()
+    tiles: tuple[int, ...] = (4,)
+    steps: int = 4
+    chunk_megabytes: int = 1000
+    vae: Path | None = None
+    clips: tuple[str, ...] = ()
+    text_encoder: str = ""
+    form: str = "phone"
+    prompt: str = "a red circle"
+    check: str = CHECKS[0]
+
+
+def export_run(run: Path, out: Path, settings: Settings, progress: Progress) -> dict[str, Any]:
+    """Writes the folder, whole or not at all, and returns what its report.json holds; `failures` in it may be some.
+
+    Raises UserError for a folder that holds something, for a run that is missing, damaged or without latent statistics,
+    and for settings that do not fit it.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not empty: name a new folder with --out")
+    record = read_run(run)
+    with replacing(out) as folder:
+        folder.mkdir(parents=True)
+        generators: list[Generator] = []
+        if record["stage"] == "vae":
+            bundle = VaeBundle.load(run)
+            clips = _shapes(settings.clips or (record["config"]["clip"],), bundle)
+            groups = _grouped([vae_parts(bundle, clip, folder) for clip in clips], clips)
+            described = manifests.of_vae(bundle, clips)
+        else:
+            _check_blocks(run, record["config"])
+            generators = _generators(run, settings)
+            groups = _groups(generators, settings, folder)
+            described = manifests.of_transformer(generators, settings.steps)
+            described |= {"form": settings.form, "tiles": list(_tiles(generators[0], settings))}
+        packages = [write_package(group, folder, settings.weights, progress) for group in groups]
+        manifest = {**manifests.origin(run, record["stage"]), **described, "packages": packages}
+        write_json(folder / manifests.NAME, manifest)
+        report = _verified(folder, manifest, generators, settings, progress)
+    return report
+
+
+def _verified(
+    folder: Path, manifest: dict[str, Any], generators: Sequence[Generator], settings: Settings, progress: Progress
+) -> dict[str, Any]:
+    """Checks the packages, then writes what was found into manifest.json, report.json and report.html."""
+    rows = []
+    for record in _checked(manifest["packages"], settings):
+        progress(f"{record['name']}: running each op")
+        rows.append(examine(folder, record))
+        record |= {key: rows[-1][key] for key in ("relative_error", "psnr")}
+    wrong = [line for row in rows for line in failures(row, settings.weights.target_psnr or LEAST_PSNR)]
+    wrong += lost_tiles(rows, manifest.get("tiles", ()))
+    clips: list[DrawnClip] = []
+    if settings.check == "clip":
+        clips = [
+            draw_clip(folder, manifest, i, generator, settings.prompt, progress)
+            for i, generator in enumerate(generators)
+        ]
+        for clip in clips:
+            clip.save(folder / DRAWN)
+            wrong += clip.failures
+    shutil.rmtree(folder / PLAIN, ignore_errors=True)
+    manifest["verification"] = {"passed": not wrong, "failures": wrong, "clips": [clip.figures for clip in clips]}
+    write_json(folder / manifests.NAME, manifest)
+    progress("report")
+    return write_export_report(folder, manifest, rows, clips, _ffn(generators, settings))
+
+
+def _checked(records: list[Any], settings: Settings) -> list[Any]:
+    """All packages, or the first that is no text encoder."""
+    return records if settings.check != "one" else [next(each for each in records if each["name"] != "text")]
+
+
+def _ffn(generators: Sequence[Generator], settings: Settings) -> list[dict[str, int]]:
+    """The largest FFN's memory at the largest clip."""
+    if not generators:
+        return []
+    stage = generators[0].stage
+    hidden = max(block.ffn for block in stage.config.model.block_shapes)
+    tokens = max(generator.clip.tokens(stage.strides) for generator in generators)
+    return ffn_memory(stage.config.model.width, hidden, tokens, FORMS[settings.form])
+
+
+def _check_blocks(run: Path, config: dict[str, Any]) -> None:
+    known = [field.name for field in dataclasses.fields(BlockShape)]
+    for i, block in enumerate(config["model"]["blocks"]):
+        if len(block) != len(known):
+            raise UserError(
+                f"{run}: block {i}, {block}, is of an unknown kind: name a run whose have {', '.join(known)}"
+            )
+
+
+def _generators(run: Path, settings: Settings) -> list[Generator]:
+    """The run, for each shape of clips."""
+    names = settings.clips or ("",)
+    first = Generator.load(run, settings.vae, settings.text_encoder, clip=names[0])
+    shapes = [first.clip, *_shapes(names[1:], first.vae)]
+    return [dataclasses.replace(first, clip=clip) for clip in shapes]
+
+
+def _shapes(names: Sequence[str], bundle: VaeBundle) -> list[ClipShape]:
+    return [ClipShape.parse(name).check(bundle.vae.config.strides) for name in names]
+
+
+def _groups(generators: Sequence[Generator], settings: Settings, folder: Path) -> Iterator[list[Part]]:
+    """All packages of a transformer's run, made one after the other, each with its functions."""
+    first = generators[0]
+    config, prompt = first.stage.config, settings.prompt
+    first.text_encoder.tokenizer.save(str(folder / "tokenizer.json"))
+    source = settings.text_encoder or config.text_encoder
+    yield [text_part(first.text_encoder, source, prompt, config.text_tokens, folder)]
+    form, tiles, limit = FORMS[settings.form], _tiles(first, settings), settings.chunk_megabytes * 1_000_000
+    clips = [generator.clip for generator in generators]
+    dits = [dit_parts(generator, form, tiles, prompt, settings.steps, limit, folder) for generator in generators]
+    yield from _grouped(dits, clips)
+    yield from _grouped([vae_parts(first.vae, clip, folder) for clip in clips], clips)
+
+
+def _grouped(parts: Sequence[Iterator[Part]], clips: Sequence[ClipShape]) -> Iterator[list[Part]]:
+    """Parts of the same name for the different clips, as functions of one package. An image has no vae_next."""
+    names = [manifests.function_name(clip, clips) for clip in clips]
+    for group in itertools.zip_longest(*parts):
+        yield [dataclasses.replace(part, function=name) for part, name in zip(group, names, strict=True) if part]
+
+
+def _tiles(generator: Generator, settings: Settings) -> tuple[int, ...]:
+    depth, tiles = len(generator.stage.config.model.block_shapes), settings.tiles
+    if len(tiles) not in (1, depth):
+        raise UserError(f"--tiles names {len(tiles)} numbers: use one, or {depth}, one for each block")
+    return tiles * depth if len(tiles) == 1 else tiles

@@ -1,0 +1,144 @@
+"""What the networks give in JAX, in float32: the inputs and outputs that a saved package is compared with.
+
+Tensors have the phone's names and layout, [1, c, 1, s] or [t, c, h, w].
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from mobile_video_jax.core.arrays import Latents
+from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.generate.generator import Generator
+from mobile_video_jax.generate.sampling import SampleConfig, sample_latents
+from mobile_video_jax.nn.embed import time_features
+from mobile_video_jax.nn.stream import STREAM
+from mobile_video_jax.text.encoder import pad
+from mobile_video_jax.vae.ltx.model import LtxVae
+from mobile_video_jax.vae.model import Vae
+from mobile_video_jax.vae.pixels import to_bytes
+
+Tensors = dict[str, np.ndarray]
+
+# Modules of the transformer whose values pass from one chunk to the next.
+PASSED = ("text_projection", "time_out", "pooled_text", "modulation")
+
+
+def dit_tensors(dit: Dit, params: Any, *inputs: Any) -> Tensors:
+    """Everything that a chunk of the transformer may take or leave, for one clip; `inputs` are those of Dit."""
+    latents, t, text, mask = inputs
+    model = Dit(dataclasses.replace(dit.config, dtype="float32", remat="none"))
+
+    @jax.jit
+    def run(params: Any, *inputs: Any) -> Any:
+        keep = lambda module, _: module.name in PASSED
+        return model.apply({"params": params}, *inputs, mutable=["intermediates"], capture_intermediates=keep)
+
+    velocity, seen = _precisely(run, params, *inputs)
+    seen = seen["intermediates"]
+    passed = {name: np.asarray(seen[name]["__call__"][0]) for name in PASSED if name in seen}
+    embedding = passed["time_out"] + (passed["pooled_text"][:, None] if "pooled_text" in passed else 0)
+    return {
+        "latents": _row(_tokens(latents)),
+        "time_features": _column(time_features(t, model.config.time_features)),
+        "text": _row(text),
+        "text_mask": np.asarray(mask, np.float32)[:, None, None],
+        "projected_text": _row(passed["text_projection"]),
+        "modulation": _column(passed["modulation"]),
+        "embedding": _column(embedding),
+        **{f"hidden_{i + 1}": _row(x) for i, x in enumerate(_residuals(seen, model))},
+        "velocity": _row(_tokens(velocity)),
+    }
+
+
+def noise(shape: tuple[int, ...]) -> Float[np.ndarray, "1 t h w c"]:
+    """What every golden clip of latents of this shape starts from."""
+    return np.random.default_rng(0).standard_normal((1, *shape), np.float32)
+
+
+def clip_tensors(generator: Generator, prompt: str, steps: int) -> Tensors:
+    """A whole clip without guidance: its noise and latents, and `video`, frames [t, h, w, 3] in bytes."""
+    stage, vae = generator.stage, generator.vae
+    dit = Dit(dataclasses.replace(stage.dit.config, dtype="float32", remat="none"))
+    bundle = dataclasses.replace(vae, vae=_in_float32(vae.vae))
+    config = SampleConfig(steps=steps, guidance=1.0, **generator.times)
+    text, mask = pad(generator.text_encoder.encode([prompt]), stage.config.text_tokens)
+    start = noise((*generator.clip.latent(stage.strides), stage.strides.channels))
+    draw = jax.jit(functools.partial(sample_latents, dit, config))
+    latents = _precisely(draw, generator.params, jnp.asarray(start), jnp.asarray(text), jnp.asarray(mask))
+    video = _precisely(jax.jit(bundle.decode), vae.params, jnp.asarray(latents))
+    return {
+        "noise": _row(_tokens(start)),
+        "latents": _row(_tokens(latents)),
+        "video": np.asarray(to_bytes(jnp.asarray(video)))[0],
+    }
+
+
+def _residuals(seen: Any, model: Dit) -> Any:
+    if model.config.scan:
+        return seen["blocks"]["block"]["residual"][0]
+    return [seen[f"block_{i}"]["residual"][0] for i in range(len(model.config.block_shapes))]
+
+
+def decoder_tensors(vae: Vae | LtxVae, params: Any, latents: Latents) -> Iterator[Tensors]:
+    """What the decoder takes and leaves for each latent frame of a clip; kept_NAME of one is past_NAME of the next.
+
+    LTX-Video's takes all frames at once.
+    """
+    model = _in_float32(vae)
+    length = latents.shape[1] if isinstance(vae, LtxVae) else 1
+
+    @jax.jit
+    def run(params: Any, state: Any, chunk: Latents) -> Any:
+        return model.apply({"params": params, **state}, chunk, method="decode", mutable=[STREAM])
+
+    state: Any = {}
+    for i in range(0, latents.shape[1], length):
+        chunk = latents[:, i : i + length]
+        video, after = _precisely(run, params, state, chunk)
+        tensors = {"latents": _frames(chunk), "video": _frames(video)}
+        tensors |= {f"past_{name}": x for name, x in _kept(state).items()}
+        yield tensors | {f"kept_{name}": x for name, x in _kept(after).items()}
+        state = after
+
+
+def _in_float32(vae: Vae | LtxVae) -> Vae | LtxVae:
+    return vae.clone(config=dataclasses.replace(vae.config, dtype="float32"))
+
+
+def _kept(state: Any) -> Tensors:
+    """The frames that causal layers keep, under the phone's names."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    paths = {tuple(entry.key for entry in path): leaf for path, leaf in leaves}
+    return {"_".join(path[2:-1]): _frames(leaf) for path, leaf in paths.items() if path[-1] == "past"}
+
+
+def _precisely(function: Any, *args: Any) -> Any:
+    # Accelerators would round the factors of products.
+    with jax.default_matmul_precision("highest"):
+        return jax.device_get(function(*args))
+
+
+def _tokens(latents: Any) -> np.ndarray:
+    return np.asarray(latents).reshape(latents.shape[0], -1, latents.shape[-1])
+
+
+def _row(x: Any) -> Float[np.ndarray, "1 c 1 s"]:
+    """Tokens [1, s, c] as the phone has them."""
+    return np.asarray(x).swapaxes(1, 2)[:, :, None]
+
+
+def _column(x: Any) -> Float[np.ndarray, "1 c 1 1"]:
+    """One vector, however it is cut."""
+    return np.asarray(x).reshape(1, -1, 1, 1)
+
+
+def _frames(x: Any) -> Float[np.ndarray, "t c h w"]:
+    """Frames of one clip [1, t, h, w, c]."""
+    return np.moveaxis(np.asarray(x)[0], -1, 1)

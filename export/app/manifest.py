@@ -1,0 +1,66 @@
+"""What manifest.json says beside its packages: all constants that an app needs to call them."""
+
+import dataclasses
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.mil.load import FIRST_FUNCTION
+from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.revision import git_revision, versions
+from mobile_video_jax.diffusion.timesteps import time_grid
+from mobile_video_jax.generate.generator import Generator
+from mobile_video_jax.models.vae import VaeBundle
+from mobile_video_jax.nn.embed import time_features
+
+NAME = "manifest.json"
+
+Described = dict[str, Any]
+
+
+def function_name(clip: ClipShape, clips: Sequence[ClipShape]) -> str:
+    """What a package calls its function for clips of a shape, one of several or the only one."""
+    return FIRST_FUNCTION if len(clips) == 1 else f"clip_{clip}"
+
+
+def origin(run: Path, stage: str) -> Described:
+    """Where the folder comes from."""
+    packages = versions() | {name: version(name) for name in ("torch", "coremltools")}
+    return {"model": str(run), "stage": stage, "commit": git_revision(), "versions": packages}
+
+
+def of_vae(bundle: VaeBundle, clips: Sequence[ClipShape]) -> Described:
+    """Of latents and pixels: the decoder takes latents * std + mean; what it gives as low and high is 0 and 255."""
+    strides = bundle.vae.config.strides
+    return {
+        "compression": str(strides),
+        "latents": dataclasses.asdict(bundle.stats),
+        "pixels": [-1.0, 1.0],
+        "clips": [
+            {
+                "clip": str(clip),
+                "function": function_name(clip, clips),
+                "latent_shape": [*clip.latent(strides), strides.channels],
+            }
+            for clip in clips
+        ],
+    }
+
+
+def of_transformer(generators: Sequence[Generator], steps: int) -> Described:
+    """Of text and sampling: from times[i] to times[i + 1] latents move by their difference x velocity."""
+    first = generators[0]
+    config = first.stage.config
+    described = of_vae(first.vae, [generator.clip for generator in generators])
+    for clip, generator in zip(described["clips"], generators, strict=True):
+        times = time_grid(steps, **generator.times)
+        features = time_features(times[:-1], config.model.time_features)
+        clip |= {"times": np.asarray(times).tolist(), "time_features": np.asarray(features).tolist()}
+    return {
+        **described,
+        "text": {"encoder": config.text_encoder, "tokens": config.text_tokens, "width": config.text_width, "pad_id": 0},
+        "sampler": {"solver": "euler", "steps": steps, "noise_scale": 1.0, "guidance": 1.0},
+    }

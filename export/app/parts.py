@@ -1,0 +1,138 @@
+"""The packages that a run becomes: text encoder, transformer (in chunks where it is large) and VAE decoder."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors.torch import save_file
+from torch import nn
+
+from export.app import golden
+from export.coreml.package import Part, Tensors
+from export.phone import ltx_vae as phone_ltx_vae
+from export.phone.dit import PhoneDit
+from export.phone.layout import Form
+from export.phone.text import PhoneText
+from export.phone.vae import PhoneDecoder
+from export.pytorch import dit as torch_dit
+from export.pytorch import ltx_vae as torch_ltx_vae
+from export.pytorch import text as torch_text
+from export.pytorch import vae as torch_vae
+from export.pytorch.load import load_params
+from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.diffusion.timesteps import time_grid
+from mobile_video_jax.generate.generator import Generator
+from mobile_video_jax.models.vae import VaeBundle
+from mobile_video_jax.text.encoder import TextEncoder, pad
+from mobile_video_jax.vae.ltx.model import LtxVae
+
+
+def text_part(encoder: TextEncoder, source: str, prompt: str, tokens: int, out: Path) -> Part:
+    """The text encoder, from where `source` says, for captions of so many tokens.
+
+    Raises UserError for one that has no mirror.
+    """
+    mirror = torch_text.load(source)
+    write_weights(mirror, mirror.config, out / "text.safetensors")
+    states, mask = pad(encoder.encode([prompt]), tokens)
+    ids = np.zeros((1, tokens), np.int32)
+    ids[mask] = encoder.tokenizer.encode(prompt).ids
+    inputs = {"ids": ids, "text_mask": mask.astype(np.float32)[:, None, None]}
+    module = PhoneText(mirror, encoder.padded_to - tokens if encoder.padded_to else None)
+    return Part("text", module, inputs, {"text": states.swapaxes(1, 2)[:, :, None]})
+
+
+def dit_parts(
+    generator: Generator, form: Form, tiles: Sequence[int], prompt: str, steps: int, limit: int, out: Path
+) -> Iterator[Part]:
+    """The transformer at a clip's first step, in chunks of whole blocks of at most `limit` bytes in fp16."""
+    config, stage = generator.stage.config, generator.stage
+    shape = (*generator.clip.latent(stage.strides), stage.strides.channels)
+    mirror = torch_dit.Dit(config.model, shape, config.text_width)
+    load_params(mirror, generator.params)
+    write_weights(mirror, config.model, out / "dit.safetensors")
+    text, mask = pad(generator.text_encoder.encode([prompt]), config.text_tokens)
+    noise = golden.noise(shape)
+    t = time_grid(steps, **generator.times)[:1]
+    tensors = golden.dit_tensors(
+        stage.dit, generator.params, jnp.asarray(noise), t, jnp.asarray(text), jnp.asarray(mask)
+    )
+    cuts = chunk_ends(mirror, limit)
+    for i, (first, last) in enumerate(zip([0, *cuts], cuts, strict=False)):
+        module = PhoneDit(mirror, tiles, first, last, form)
+        name = "dit" if len(cuts) == 1 else f"dit_{i}"
+        yield Part(name, module, _of(tensors, module.inputs), _of(tensors, module.outputs))
+
+
+def chunk_ends(dit: torch_dit.Dit, limit: int) -> list[int]:
+    """Where chunks of at most `limit` bytes in fp16 end: as few as can be, and of those cuts the most even.
+
+    What comes before and after the blocks goes with the first and the last. Raises UserError where one alone is larger.
+    """
+    blocks = [_bytes(block) for block in dit.blocks]
+    after = _bytes(dit.output)
+    before = _bytes(dit) - sum(blocks) - after
+    blocks[0] += before
+    blocks[-1] += after
+    if max(blocks) > limit:
+        raise UserError(
+            f"block {int(np.argmax(blocks))} takes {max(blocks) / 1e6:.1f} MB in fp16: "
+            f"set --chunk_megabytes={-(-max(blocks) // 1_000_000)} or more"
+        )
+    sums = np.cumsum([0, *blocks])
+    ends = _filled(sums, limit)
+    while (limit := max(np.diff(sums[[0, *ends]])) - 1) >= max(blocks) and len(more := _filled(sums, limit)) == len(
+        ends
+    ):
+        ends = more
+    return ends
+
+
+def _filled(sums: np.ndarray, limit: int) -> list[int]:
+    """Ends of chunks, each filled up to the limit; sums[i] is what all before block i take."""
+    ends = [0]
+    while ends[-1] < len(sums) - 1:
+        ends.append(int(np.searchsorted(sums, sums[ends[-1]] + limit, side="right")) - 1)
+    return ends[1:]
+
+
+def vae_parts(bundle: VaeBundle, clip: ClipShape, out: Path) -> Iterator[Part]:
+    """The decoder of a clip's first latent frame, and of every later one; LTX-Video's, of a whole clip."""
+    vae, shape = bundle.vae, clip.latent(bundle.vae.config.strides)
+    mirror = torch_ltx_vae.Decoder(vae.config) if isinstance(vae, LtxVae) else torch_vae.Decoder(vae.config)
+    # One level down, so that a parameter of the network itself has a name.
+    load_params(nn.ModuleDict({"decoder": mirror}), {"decoder": bundle.params["decoder"]})
+    write_weights(mirror, vae.config, out / "vae.safetensors")
+    noise = np.random.default_rng(1).standard_normal((1, *shape, vae.config.strides.channels), np.float32)
+    latents = bundle.stats.denormalize(jnp.asarray(noise))
+    chunks = golden.decoder_tensors(vae, bundle.params, latents)
+    for (name, module), tensors in zip(_phone_decoders(mirror, shape), chunks, strict=False):
+        yield Part(name, module, _of(tensors, module.inputs), _of(tensors, module.outputs))
+
+
+def _phone_decoders(
+    mirror: torch_vae.Decoder | torch_ltx_vae.Decoder, shape: tuple[int, int, int]
+) -> Iterator[tuple[str, PhoneDecoder | phone_ltx_vae.PhoneDecoder]]:
+    if isinstance(mirror, torch_ltx_vae.Decoder):
+        yield "vae", phone_ltx_vae.PhoneDecoder(mirror, shape)
+        return
+    for name, starts in (("vae_first", True), ("vae_next", False)):
+        yield name, PhoneDecoder(mirror, shape[1:], starts=starts)
+
+
+def write_weights(mirror: nn.Module, config: object, path: Path) -> None:
+    """Writes the mirror's state dict as safetensors in float32, with the config as JSON in its metadata."""
+    tensors = {name: x.contiguous() for name, x in mirror.state_dict().items()}
+    save_file(tensors, path, {"config": json.dumps(dataclasses.asdict(config))})  # type: ignore[call-overload]
+
+
+def _of(tensors: Tensors, names: Sequence[str]) -> Tensors:
+    return {name: tensors[name] for name in names}
+
+
+def _bytes(module: nn.Module) -> int:
+    return 2 * sum(x.numel() for x in module.parameters())

@@ -1,0 +1,175 @@
+"""What a clip takes on the phone: the calls of its packages, counted from a config's shapes without their weights."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from export.coreml.compress import DEFAULT_BITS
+from export.estimate.networks import empty
+from export.estimate.ops import HALF, ops_of_module
+from export.phone.dit import PhoneDit
+from export.phone.vae import PhoneDecoder
+from export.pytorch import vae as torch_vae
+from export.pytorch.dit import Dit
+from mobile_video_jax.core.clip import ClipShape, Compression
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.cost.phone.ops import Op
+from mobile_video_jax.cost.phone.roofline import Assumptions, Device, activation_bytes, call_seconds, seconds_by
+from mobile_video_jax.cost.phone.table import ASSUMED, CHIP, CHIPS, HELD_OUT, PHONE, stated
+from mobile_video_jax.stages.dit import DitTraining
+from mobile_video_jax.vae.family import family_member
+
+WEIGHT_BITS = {"fp16": 16.0, "int8": 8.0, "palette8": 8.0, "palette6": 6.0, "palette4": 4.0, "mixed": DEFAULT_BITS}
+# Parts by what the path of a module holds, the first that fits.
+PARTS = {
+    "ffn": "FFN",
+    "self_attention": "self-attention",
+    "cross_attention": "cross-attention",
+    "blocks": "norms, modulation, residuals",
+    "PhoneDecoder": "decoder",
+    "": "before and after the blocks",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Calls:
+    """A package's ops, and how often a clip calls it."""
+
+    times: int
+    ops: list[Op]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A clip to be estimated: a transformer's config, a decoder of vae.family, frames x rows x columns, sampling steps,
+    tiles of each FFN product, kind of weights. Raises UserError for an unknown kind."""
+
+    config: DitTraining
+    decoder: str = "mobile"
+    clip: str = "49x384x512"
+    steps: int = 4
+    tiles: int = 4
+    weights: str = "fp16"
+
+    def __post_init__(self) -> None:
+        if self.weights not in WEIGHT_BITS:
+            raise UserError(f"weights '{self.weights}' are unknown: use one of {', '.join(WEIGHT_BITS)}")
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """The latent grid. Raises UserError for a clip that the config's compression does not fit."""
+        return ClipShape.parse(self.clip).latent(Compression.parse(self.config.compression))
+
+    def calls(self) -> dict[str, Calls]:
+        """The packages by name."""
+        return {"dit": self.transformer(), **self.decoders()}
+
+    def transformer(self) -> Calls:
+        """The transformer, whole: cutting it into chunks adds no work."""
+        config, tokens = self.config, math.prod(self.grid)
+        channels = Compression.parse(config.compression).channels
+        with torch.device("meta"):
+            mirror = Dit(config.model, (*self.grid, channels), config.text_width)
+            module = PhoneDit(mirror, [self.tiles] * len(mirror.blocks)).to("meta")
+        latents, features = empty(1, channels, 1, tokens), empty(1, config.model.time_features, 1, 1)
+        text, mask = empty(1, config.text_width, 1, config.text_tokens), empty(1, 1, 1, config.text_tokens)
+        given = latents, features, text, mask
+        return Calls(self.steps, ops_of_module(module, *given, weight_bits=WEIGHT_BITS[self.weights]))
+
+    def decoders(self) -> dict[str, Calls]:
+        """The decoder of the first latent frame, and of each later one."""
+        config, (frames, *rows) = family_member(self.decoder, self.config.compression), self.grid
+        calls = {}
+        for name, times in (("vae_first", 1), ("vae_next", frames - 1)):
+            with torch.device("meta"):
+                module = PhoneDecoder(torch_vae.Decoder(config), (rows[0], rows[1]), starts=name == "vae_first")
+            past = [] if module.starts else [empty(*shape) for shape in module.kept.values()]
+            given = empty(1, config.strides.channels, *rows), *past
+            calls[name] = Calls(times, ops_of_module(module.to("meta"), *given, weight_bits=WEIGHT_BITS[self.weights]))
+        return calls
+
+
+def clip_estimate(plan: Plan) -> dict[str, Any]:
+    """Seconds and frames a second, by call and by part, and what would change them."""
+    calls, frames = plan.calls(), ClipShape.parse(plan.clip).frames
+    rows = {name: {"times": call.times, **totals(call.ops)} for name, call in calls.items()}
+    seconds = clip_seconds(calls, CHIPS[CHIP], ASSUMED)
+    rate = frames / seconds
+    every = [op for call in calls.values() for op in call.ops * call.times]
+    others = [{"change": name, "frames_a_second": frames / value} for name, value in _changes(plan, calls).items()]
+    return {
+        "phone": PHONE,
+        "method": "roofline of each op, fitted to published times; nothing was measured on a phone",
+        "clip": plan.clip,
+        "steps": plan.steps,
+        "tiles": plan.tiles,
+        "weights": plan.weights,
+        "decoder": plan.decoder,
+        "calls": rows,
+        "seconds_a_step": rows["dit"]["seconds"],
+        "decoder_seconds": seconds - plan.steps * rows["dit"]["seconds"],
+        "seconds": seconds,
+        "frames_a_second": rate,
+        "frames_a_second_range": [rate * ratio for ratio in HELD_OUT],
+        "parts": seconds_by(every, _part, CHIPS[CHIP], ASSUMED),
+        "changes": sorted(others, key=lambda row: -float(row["frames_a_second"])),
+        "assumptions": [dict(zip(("what", "value", "source"), row, strict=True)) for row in stated()],
+    }
+
+
+def totals(ops: Sequence[Op]) -> dict[str, Any]:
+    """What one call takes."""
+    return {
+        "seconds": call_seconds(ops, CHIPS[CHIP], ASSUMED),
+        "flops": sum(op.flops for op in ops),
+        "weight_bytes": sum(op.weight_bytes for op in ops),
+        "activation_bytes": sum(activation_bytes(op, ASSUMED) for op in ops),
+        "ops": len(ops),
+    }
+
+
+def clip_seconds(calls: Mapping[str, Calls], device: Device, assumptions: Assumptions) -> float:
+    """All calls of a clip, one after the other."""
+    return sum(call.times * call_seconds(call.ops, device, assumptions) for call in calls.values())
+
+
+def _part(op: Op) -> str:
+    return next(name for key, name in PARTS.items() if key in op.part)
+
+
+def _changes(plan: Plan, calls: Mapping[str, Calls]) -> dict[str, float]:
+    """Seconds of the clip with one thing changed: an assumption, what the phone does with the ops, or an option."""
+    logits, bits = HALF * math.prod(plan.grid) ** 2, WEIGHT_BITS[plan.weights]
+
+    def assuming(**values: Any) -> float:
+        return clip_seconds(calls, CHIPS[CHIP], dataclasses.replace(ASSUMED, **values))
+
+    def ops(change: Callable[[Op], Op | None]) -> float:
+        kept = {name: Calls(call.times, [*filter(None, map(change, call.ops))]) for name, call in calls.items()}
+        return clip_seconds(kept, CHIPS[CHIP], ASSUMED)
+
+    def packages(changed: Mapping[str, Calls]) -> float:
+        return clip_seconds({**calls, **changed}, CHIPS[CHIP], ASSUMED)
+
+    return {
+        "assumed: a quarter more operations a second": assuming(compute=1.25 * ASSUMED.compute),
+        "assumed: a quarter fewer operations a second": assuming(compute=0.75 * ASSUMED.compute),
+        "assumed: a quarter more memory bytes a second": assuming(memory=1.25 * ASSUMED.memory),
+        "assumed: a quarter fewer memory bytes a second": assuming(memory=0.75 * ASSUMED.memory),
+        "assumed: tensors of up to 4 MB stay on the chip": assuming(on_chip=4_000_000),
+        "assumed: 1 us for each op": assuming(op=1e-6),
+        "element-wise ops merged into their neighbours": ops(lambda op: op if op.flops or op.reduces else None),
+        "logits kept on the chip, by cutting the queries": ops(lambda op: _without(op, logits)),
+        "weights of 4 bits": ops(lambda op: dataclasses.replace(op, weight_bytes=int(4 * op.weight_bytes / bits))),
+        "--steps=2": packages({"dit": Calls(2, calls["dit"].ops)}),
+        **{f"--tiles={n}": packages({"dit": dataclasses.replace(plan, tiles=n).transformer()}) for n in (1, 8)},
+        "--decoder=phone": packages(dataclasses.replace(plan, decoder="phone").decoders()),
+    }
+
+
+def _without(op: Op, whole: int) -> Op:
+    """The op without the tensors of a size."""
+    return dataclasses.replace(op, values=tuple(value for value in op.values if value.whole != whole))

@@ -1,0 +1,112 @@
+"""The ops of a network as the phone estimate takes them, counted in a package or in a module that has no memory."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.module_tracker import ModuleTracker
+
+from export.mil.liveness import arguments, bytes_of, op_costs
+from export.mil.ops.table import is_constant
+from mobile_video_jax.cost.phone.ops import Op, Value
+
+HALF = 2  # bytes of a number in fp16
+# What shows a tensor's numbers in other places. PyTorch's own views are known by their storage.
+VIEWS = {"reshape", "transpose", "expand_dims", "squeeze", "split", "slice_by_index"}
+REDUCTIONS = {"softmax", "amax", "mean", "sum", "group_norm", "layer_norm"}
+
+
+def ops_of_program(function: Any) -> list[Op]:
+    """The ops of a package's function, as export.mil.load reads it."""
+    holders: dict[Any, Any] = {}  # of a view: the value whose numbers it shows
+    ops = []
+    for op, cost in zip((op for op in function.operations if not is_constant(op)), op_costs(function), strict=True):
+        if op.op_type in VIEWS:
+            holders |= dict.fromkeys(op.outputs, holders.get(op.inputs["x"], op.inputs["x"]))
+            continue
+        read = {var for var in arguments(op) if var.op is None or not is_constant(var.op)}
+        values = (Value(bytes_of(var), bytes_of(holders.get(var, var))) for var in (*read, *op.outputs))
+        reduces = op.op_type in REDUCTIONS or op.op_type.startswith("reduce_")
+        ops.append(Op(op.op_type, cost.flops, cost.weight_bytes, tuple(values), reduces))
+    return ops
+
+
+def ops_of_module(module: nn.Module, *inputs: Tensor, weight_bits: float = 16, **named: Any) -> list[Op]:
+    """The ops of a module on PyTorch's meta device, which computes shapes alone. On the phone all numbers are fp16, but
+    for weights of `weight_bits`."""
+    recorder = _Recorder(module, weight_bits)
+    with torch.inference_mode(), recorder.tracker, recorder:
+        module(*inputs, **named)
+    return recorder.ops
+
+
+class _Recorder(TorchDispatchMode):
+    """Records each op before PyTorch breaks it up: under inference mode a convolution, a softmax, an einsum is one."""
+
+    def __init__(self, module: nn.Module, weight_bits: float):
+        super().__init__()
+        self.tracker, self.weight_bits, self.ops = ModuleTracker(), weight_bits, list[Op]()
+        self.weights = {_holder(x) for x in (*module.parameters(), *module.buffers())}
+        self.alive: list[Tensor] = []  # so that no storage takes the place of another, by which it is known
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        made = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        self.alive += made
+        if made and {_holder(x) for x in made}.isdisjoint(map(_holder, given)):
+            self.ops.append(self._op(str(func).split(".")[1], args, given, made))
+        return result
+
+    def _op(self, name: str, args: Sequence[Any], given: list[Tensor], made: list[Tensor]) -> Op:
+        weights = sum(x.numel() for x in given if _holder(x) in self.weights)
+        read = {(_holder(x), x.storage_offset(), x.shape): x for x in given if _holder(x) not in self.weights}
+        return Op(
+            part=max(self.tracker.parents, key=len),
+            flops=FLOPS[name](args, made[0]) if name in FLOPS else 0,
+            weight_bytes=math.ceil(weights * self.weight_bits / 8),
+            values=tuple(_value(x) for x in (*read.values(), *made)),
+            reduces=name in REDUCTIONS,
+        )
+
+
+def _holder(x: Tensor) -> int:
+    return x.untyped_storage()._cdata
+
+
+def _value(x: Tensor) -> Value:
+    return Value(HALF * x.numel(), HALF * x.untyped_storage().nbytes() // x.element_size())
+
+
+def _convolution_flops(args: Sequence[Any], out: Tensor) -> int:
+    return 2 * out.numel() * math.prod(args[1].shape[1:])
+
+
+def _product_flops(args: Sequence[Any], out: Tensor) -> int:
+    return 2 * out.numel() * args[0].shape[-1]
+
+
+def _einsum_flops(args: Sequence[Any], out: Tensor) -> int:
+    terms = args[0].split("->")[0].split(",")
+    sizes = {letter: n for term, x in zip(terms, args[1], strict=True) for letter, n in zip(term, x.shape, strict=True)}
+    return 2 * math.prod(sizes.values())
+
+
+def _attention_flops(args: Sequence[Any], out: Tensor) -> int:
+    query, key = args[:2]
+    return 2 * math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + out.shape[-1])
+
+
+# A multiply-add is 2 FLOPs; what works value by value is 0, as in export/mil/liveness.py.
+FLOPS: dict[str, Callable[[Sequence[Any], Tensor], int]] = {
+    "conv2d": _convolution_flops,
+    "conv3d": _convolution_flops,
+    "linear": _product_flops,
+    "matmul": _product_flops,
+    "einsum": _einsum_flops,
+    "scaled_dot_product_attention": _attention_flops,
+}

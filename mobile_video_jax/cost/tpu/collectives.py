@@ -1,0 +1,97 @@
+"""What the devices send each other in one call of a compiled program."""
+
+import dataclasses
+import math
+import re
+
+from mobile_video_jax.cost.tpu.hlo import Instruction, Program, Shape
+
+KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+# Over n devices in a ring each sends (n - 1) / n of the whole, once or, to reduce and then gather, twice.
+ROUNDS = {"all-reduce": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One collective of the program: its kind, how often it runs, what it gives and what one device sends each time.
+
+    `bytes` goes over the chips' own links (ICI), `dcn_bytes` over the data-centre network between slices.
+    """
+
+    kind: str
+    runs: int
+    result: tuple[Shape, ...]
+    bytes: int
+    dcn_bytes: int
+
+
+def collectives(program: Program, slices: int = 1) -> list[Collective]:
+    """The collectives of a program for so many slices.
+
+    What XLA runs in the background is written several times, as a start, an end and in the fusions that hide it; all
+    copies have the same channel and count once. A fused all-reduce-scatter gives each device its part of a sum. The
+    program of several slices is that of each: collectives stay within it, and what crosses is sent to the host.
+    """
+    found: dict[str, Collective] = {}
+    for name, computation in program.computations.items():
+        for instruction in computation.values():
+            kind = instruction.operation.removesuffix("-start")
+            if not program.runs.get(name) or kind not in (*KINDS, "send"):
+                continue
+            runs, operands = program.runs[name], _operand_bytes(instruction, computation)
+            if kind == "send":
+                each = _between_slices(instruction, runs, operands, slices)
+            else:
+                if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
+                    kind = "reduce-scatter"
+                each = Collective(kind, runs, instruction.shapes, _sent(kind, operands, instruction.text), 0)
+            channel = re.search(r"channel_id=(\d+)", instruction.text)
+            found[channel[1] if channel else instruction.name] = each
+    return list(found.values())
+
+
+def summary(found: list[Collective]) -> dict[str, dict[str, int]]:
+    """Runs and bytes of one device by kind."""
+    kinds: dict[str, dict[str, int]] = {}
+    for each in found:
+        entry = kinds.setdefault(each.kind, {"count": 0, "bytes": 0, "dcn_bytes": 0})
+        entry["count"] += each.runs
+        entry["bytes"] += each.runs * each.bytes
+        entry["dcn_bytes"] += each.runs * each.dcn_bytes
+    return dict(sorted(kinds.items()))
+
+
+def _operand_bytes(instruction: Instruction, computation: dict[str, Instruction]) -> int:
+    shapes = [shape for name in instruction.operands for shape in computation[name].shapes]
+    return sum(shape.bytes for shape in shapes if shape.dtype != "token")
+
+
+def _sent(kind: str, operands: int, text: str) -> int:
+    if kind == "collective-permute":
+        return operands
+    size = group_size(text)
+    whole = operands * size if kind == "all-gather" else operands
+    return ROUNDS.get(kind, 1) * whole * (size - 1) // size
+
+
+def _between_slices(instruction: Instruction, runs: int, operands: int, slices: int) -> Collective:
+    """The hosts of all slices sum or join what a chip sends, which is its own share of what they exchange."""
+    transfer = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.text)
+    kind = transfer[1].lower().replace("_", "-") if transfer else "send"
+    return Collective(kind, runs, instruction.shapes, 0, ROUNDS.get(kind, 1) * operands * (slices - 1) // slices)
+
+
+def group_size(text: str) -> int:
+    """How many devices work together, in any of the forms that XLA writes.
+
+    {{0,1},{2,3}}; [groups,size]<=[…] for reordered ranges; and mesh['a'=2,'b'=4] {'b'} for axes.
+    """
+    text = text.partition("replica_groups=")[2]
+    if listed := re.match(r"\{\{([\d,]+)\}", text):
+        return len(listed[1].split(","))
+    if tiled := re.match(r"\[\d+,(\d+)\]<=", text):
+        return int(tiled[1])
+    axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", text.partition("]")[0])}
+    used = re.search(r" \{([^}]*)\}", text)
+    assert used, text[:200]
+    return math.prod(axes[name] for name in re.findall(r"'(\w+)'", used[1]))

@@ -1,0 +1,70 @@
+"""Bytes that one call of a compiled program reads from and writes to a device's main memory."""
+
+from collections.abc import Mapping
+
+from mobile_video_jax.cost.tpu.hlo import Instruction, Program, Shape
+
+# Names and views of what others compute; -done ends what -start has moved; loops are counted by their bodies.
+MOVES_NOTHING = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "partition-id", "iota"}
+
+
+def memory_traffic(program: Program) -> int:
+    """Operands and results of all that runs one by one, but for what lies in a TPU's own VMEM.
+
+    Fusions keep what happens inside them to themselves. Of an array that is only sliced or only updated in place, as
+    layers are in a scan, the slice counts.
+    """
+    return sum(
+        runs * moved_bytes(program, instruction, computation)
+        for runs, computation in program.scheduled()
+        for instruction in computation.values()
+    )
+
+
+def moved_bytes(program: Program, instruction: Instruction, computation: Mapping[str, Instruction]) -> int:
+    operation = instruction.operation
+    if operation in MOVES_NOTHING or operation.endswith("-done"):
+        return 0
+    shapes = [computation[name].shapes[0] for name in instruction.operands if computation[name].shapes]
+    if operation == "fusion":
+        body = program.computations[instruction.called["calls"]]
+        return _fused(shapes, instruction.shapes, body)
+    if operation == "dynamic-update-slice":
+        return 2 * shapes[1].bytes
+    if "slice" in operation:
+        part = instruction.shapes[1 if operation.endswith("-start") else 0]
+        return part.bytes + _main(part)
+    # A start gives its operands again, then its result.
+    results = instruction.shapes[:1] if operation.endswith("-start") else instruction.shapes
+    return sum(map(_main, shapes)) + sum(map(_main, results))
+
+
+def _main(shape: Shape) -> int:
+    return 0 if shape.in_vmem else shape.bytes
+
+
+def _fused(operands: list[Shape], results: tuple[Shape, ...], body: Mapping[str, Instruction]) -> int:
+    parameters = {int(i.text.partition(")")[0]): i.name for i in body.values() if i.operation == "parameter"}
+    read = sum(_main(shape) and _read(parameters[i], shape, body) for i, shape in enumerate(operands))
+    root = next(i for i in body.values() if i.is_root)
+    roots = [body[name] for name in root.operands] if root.operation == "tuple" else [root]
+    written = sum(_main(shape) and _written(value, body) for value, shape in zip(roots, results, strict=False))
+    return read + written
+
+
+def _read(parameter: str, shape: Shape, body: Mapping[str, Instruction]) -> int:
+    users = [i for i in body.values() if parameter in i.operands]
+    sliced = 0
+    for user in users:
+        if user.operation in ("dynamic-slice", "slice"):
+            sliced += user.shapes[0].bytes
+        elif user.operation != "dynamic-update-slice" or user.operands[0] != parameter:
+            return shape.bytes
+    return min(sliced, shape.bytes)
+
+
+def _written(value: Instruction, body: Mapping[str, Instruction]) -> int:
+    while value.operation == "bitcast":
+        value = body[value.operands[0]]
+    source = body[value.operands[1]] if value.operation == "dynamic-update-slice" else value
+    return sum(shape.bytes for shape in source.shapes)

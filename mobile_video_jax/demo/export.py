@@ -1,0 +1,47 @@
+"""The demo's last stage: the distilled model as Core ML packages, made and checked by export.run."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobile_video_jax.core.arrays import Frames
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import read_json
+
+NEEDED = ("torch", "coremltools")
+
+
+def check_export() -> None:
+    """Raises UserError where what export.run needs is not installed."""
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise UserError(f"{' and '.join(missing)} missing, which the demo ends with: pip install -e '.[export]'")
+
+
+def export_packages(run: Path, out: Path, prompt: str) -> dict[str, Any]:
+    """Exports a run to `out`, unless that is done already, and returns what its report.json holds.
+
+    In a process of its own, on the CPU: only export/ knows PyTorch. Raises UserError where a package or the clip drawn
+    by all of them is not what JAX computes.
+    """
+    report = out / "report.json"
+    if not report.is_file():
+        command = [sys.executable, "-m", "export.run", f"--model={run}", f"--out={out}", f"--prompt={prompt}"]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+        subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False)
+        if not report.is_file():
+            raise UserError(f"{run} was not exported: see the line above, then start again")
+    found: dict[str, Any] = read_json(report)
+    if not found["passed"]:
+        raise UserError(f"the packages are not what JAX computes, see {out / 'report.html'}: {found['failures'][0]}")
+    return found
+
+
+def drawn_clip(out: Path, clip: str) -> tuple[Frames, Frames]:
+    """The export's clip as JAX draws it, and as the packages do."""
+    with np.load(out / "drawn" / f"{clip}.npz", allow_pickle=False) as arrays:
+        return arrays["jax"], arrays["packages"]

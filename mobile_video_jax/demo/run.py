@@ -1,0 +1,162 @@
+"""The whole chain on the embedded data: videos, VAE, latents, transformer, a smaller, faster one, samples, packages."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.progress import duration, say
+from mobile_video_jax.data.pipeline import captioned_clips
+from mobile_video_jax.data.prepare.prepare import prepare
+from mobile_video_jax.data.shapes.shape_world import Attributes, World
+from mobile_video_jax.data.video_file import write_mp4
+from mobile_video_jax.demo.export import check_export, export_packages
+from mobile_video_jax.evaluate.alignment import Samples, draw_samples
+from mobile_video_jax.evaluate.reconstruction import Judgement, judge
+from mobile_video_jax.generate.generator import SampleConfig
+from mobile_video_jax.latents.encode import encode_dataset
+from mobile_video_jax.metrics.shape_detector import Detected, detect
+from mobile_video_jax.models.vae import VaeBundle
+from mobile_video_jax.prune.plan import PruneConfig
+from mobile_video_jax.prune.report import write_prune_report
+from mobile_video_jax.prune.run import Pruned, prune
+from mobile_video_jax.stages.distill import DistillStage, DistillTraining, from_student
+from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.stages.recover import RecoverStage, RecoverTraining, from_pruned
+from mobile_video_jax.stages.vae import VaeStage, VaeTraining
+from mobile_video_jax.train.loop import train
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A run that clips are drawn with, what the report calls it, and whether it draws in few unguided steps."""
+
+    run: str
+    shown: str
+    few: bool = False
+
+
+MODELS = {
+    "dit": Model("dit", "transformer"),
+    "recovered": Model("recovered", "pruned and recovered"),
+    "before": Model("recovered", "in few steps, before", few=True),
+    "distilled": Model("distilled", "in few steps, distilled", few=True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoConfig:
+    """Sizes of the demo's world, its training runs, its pruning and its evaluation."""
+
+    world: World
+    vae: VaeTraining
+    dit: DitTraining
+    prune: PruneConfig
+    recover: RecoverTraining
+    distill: DistillTraining
+    sampling: SampleConfig
+    few: SampleConfig
+    train_clips: int = 3000
+    validation_clips: int = 128
+    test_clips: int = 120
+    samples: int = 120
+    fps: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoResult:
+    """All that the report shows; samples are those of each of MODELS, for the same prompts and seeds."""
+
+    config: DemoConfig
+    out: Path
+    stages: dict[str, dict[str, Any]]
+    judgements: dict[str, Judgement]
+    samples: dict[str, Samples]
+    pruned: Pruned
+    exported: dict[str, Any]
+    real_seen: list[tuple[Attributes, Detected]]
+
+
+def run_demo(config: DemoConfig, out: Path) -> DemoResult:
+    """Runs every stage in its own folder of `out`; a stage that is finished there already is not run again."""
+    check_export()
+    stages: dict[str, dict[str, Any]] = {}
+
+    def timed(name: str, run: Callable[[], dict[str, Any]]) -> None:
+        say(f"── {name}")
+        started = time.monotonic()
+        metrics = run()
+        seconds = time.monotonic() - started
+        stages[name] = {"seconds": seconds, "loss": metrics.pop("loss", None), "metrics": metrics}
+        say(f"── {name} took {duration(seconds)}")
+
+    clip = ClipShape.parse(config.vae.clip)
+    shapes, real = out / "data" / "moving_shapes", out / "data" / "sample_clips"
+    vae = dataclasses.replace(config.vae, data=str(shapes), mix_data=str(real))
+    dit = dataclasses.replace(config.dit, data=str(out / "latents"))
+    timed("prepare", lambda: _prepare(config, clip, shapes, real))
+    timed("vae", lambda: train(VaeStage(vae), out / "vae"))
+    timed("encode", lambda: _encode(out, shapes, clip))
+    timed("dit", lambda: train(DitStage(dit), out / "dit"))
+    pruned: list[Pruned] = []
+    timed("prune", lambda: _prune(config, out, pruned))
+    recover = dataclasses.replace(config.recover, init_from=str(out / "pruned"), data=str(out / "latents"))
+    timed("recover", lambda: train(RecoverStage(from_pruned(recover)), out / "recovered"))
+    distill = dataclasses.replace(config.distill, init_from=str(out / "recovered"), data=str(out / "latents"))
+    timed("distill", lambda: train(DistillStage(from_student(distill)), out / "distilled"))
+    bundle = VaeBundle.load(out / "vae")
+    judgements = {
+        "moving_shapes": judge(bundle, shapes, "test", clip, count=64),
+        "sample_clips": judge(bundle, real, "test", clip, count=64),
+    }
+    samples: dict[str, Samples] = {}
+    timed("sample", lambda: _sample(config, out, samples))
+    exported: dict[str, Any] = {}
+    prompt = samples["distilled"].prompts[0]
+    timed("export", lambda: _export(out, prompt, exported))
+    real_seen = [
+        (Attributes(**item["attributes"]), detect(item["video"], config.world))
+        for item in captioned_clips(shapes, "test", clip)
+    ]
+    return DemoResult(config, out, stages, judgements, samples, pruned[0], exported, real_seen)
+
+
+def _prepare(config: DemoConfig, clip: ClipShape, shapes: Path, real: Path) -> dict[str, Any]:
+    sizes = {"train": config.train_clips, "validation": config.validation_clips, "test": config.test_clips}
+    made = prepare("moving_shapes", shapes, world=config.world, clip=clip, sizes=sizes)
+    return {"moving_shapes": made["accepted"], "sample_clips": prepare("sample_clips", real)["accepted"]}
+
+
+def _encode(out: Path, data: Path, clip: ClipShape) -> dict[str, Any]:
+    manifest = encode_dataset(
+        out / "vae", data, out / "latents", clips=[str(clip)], text_encoder="minilm", batch_size=32, shard_records=4096
+    )
+    return {split: parts[str(clip)]["records"] for split, parts in manifest["splits"].items()}
+
+
+def _prune(config: DemoConfig, out: Path, result: list[Pruned]) -> dict[str, Any]:
+    started = time.monotonic()
+    pruned = prune(config.prune, out / "dit", str(out / "latents"), out / "pruned")
+    numbers = write_prune_report(pruned, out / "pruned", time.monotonic() - started)
+    result.append(pruned)
+    return {**numbers["models"][pruned.chosen], "kd_loss": pruned.losses[pruned.chosen]}
+
+
+def _export(out: Path, prompt: str, result: dict[str, Any]) -> dict[str, Any]:
+    result |= export_packages(out / "distilled", out / "export", prompt)
+    return {"packages": len(result["packages"]), "bytes": sum(package["bytes"] for package in result["packages"])}
+
+
+def _sample(config: DemoConfig, out: Path, result: dict[str, Samples]) -> dict[str, Any]:
+    """Draws clips for prompts of held-out combinations, writes them as mp4 and reads their attributes back."""
+    for name, model in MODELS.items():
+        sampling = config.few if model.few else config.sampling
+        samples = draw_samples(out / model.run, config.world, config.samples, sampling)
+        for i, (text, frames) in enumerate(zip(samples.prompts, samples.clips, strict=True)):
+            file = f"{i:03}-{text.replace(' ', '-')}-{name}.mp4"
+            write_mp4(out / "videos" / file, frames, config.fps, scale=4)
+        result[name] = samples
+    seconds = {name: samples.seconds_per_clip for name, samples in result.items()}
+    return {"clips": config.samples, "seconds_per_clip": seconds, **config.sampling.__dict__}

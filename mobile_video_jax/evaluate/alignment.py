@@ -1,0 +1,38 @@
+"""Samples of the shape world for held-out prompts, read back by the detector."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+from mobile_video_jax.core.arrays import Clips
+from mobile_video_jax.core.progress import Progress
+from mobile_video_jax.data.shapes.shape_world import Attributes, World, prompts
+from mobile_video_jax.generate.generator import Generator, SampleConfig
+from mobile_video_jax.metrics.accuracy import Pairs
+from mobile_video_jax.metrics.shape_detector import Detected, detect
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Sampled clips with their prompts, what was asked for and what the detector sees."""
+
+    clips: Clips
+    prompts: list[str]
+    asked: list[Attributes]
+    seen: list[Detected]
+    seconds_per_clip: float
+
+    @property
+    def pairs(self) -> Pairs:
+        """What was asked for and what is seen, clip by clip."""
+        return list(zip(self.asked, self.seen, strict=True))
+
+
+def draw_samples(run: Path, world: World, count: int, config: SampleConfig, text_encoder: str = "") -> Samples:
+    """Draws `count` clips for prompts of held-out combinations, with the seeds 0 to count - 1."""
+    texts, asked = zip(*prompts(world, seed=1, n=count, split="test"), strict=True)
+    generator, progress = Generator.load(run, text_encoder=text_encoder), Progress("sample:", count)
+    started = time.monotonic()
+    clips = generator.generate(texts, range(count), config, progress=progress.report)
+    seconds = (time.monotonic() - started) / count
+    return Samples(clips, list(texts), list(asked), [detect(frames, world) for frames in clips], seconds)

@@ -1,0 +1,169 @@
+"""From prompts to clips: text encoder, transformer, sampler and VAE of one run, over this process's devices."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from mobile_video_jax.core.arrays import Clips
+from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.generate.prompts import Request, picture
+from mobile_video_jax.generate.sampling import SampleConfig, sample_latents
+from mobile_video_jax.models.transformer import read_transformer, restore_on
+from mobile_video_jax.models.vae import VaeBundle, on_mesh
+from mobile_video_jax.parallel.mesh import MeshConfig, batch_sharding, make_mesh
+from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.text.encoder import TextEncoder, load_text_encoder, pad
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as the compiled programs it holds need
+class Generator:
+    """A text-to-video model ready to sample clips of one shape, a batch cut over the devices of `mesh`.
+
+    `vae` decodes; `image_vae`, the run's own, encodes the images that clips start from.
+    """
+
+    stage: DitStage
+    params: Any
+    vae: VaeBundle
+    image_vae: VaeBundle
+    text_encoder: TextEncoder
+    clip: ClipShape
+    mesh: Mesh
+
+    @classmethod
+    def load(
+        cls, run: Path, vae: Path | None = None, text_encoder: str = "", *, clip: str = "", fsdp: int = 1
+    ) -> "Generator":
+        """Reads a transformer run and the VAE inside it, or another VAE of the same latents.
+
+        `text_encoder` tells where the encoder lies that the run was trained with, as "t5:FOLDER"; an embedded one is
+        found by itself. Clips have the run's shape or that of `clip`; `fsdp` devices share one copy of the weights.
+        Raises UserError where a run is missing or damaged, for other latents or text states, for a clip that the VAE
+        cannot code and for devices that do not divide.
+        """
+        stage = read_transformer(run)
+        config = stage.config
+        shape = ClipShape.parse(clip or config.clip).check(stage.strides)
+        mesh = make_mesh(MeshConfig(data=-1, fsdp=fsdp), jax.local_devices())
+        params = restore_on(mesh, run, stage)
+        encoder = load_text_encoder(text_encoder or config.text_encoder)
+        if encoder.name != config.text_encoder:
+            raise UserError(f"{run} was trained with text encoder {config.text_encoder}, not {encoder.name}")
+        own = VaeBundle.load(run / "vae")
+        bundle = VaeBundle.load(vae) if vae else own
+        if bundle.stats != own.stats:
+            raise UserError(f"{vae} has other latents than those {run} was trained on: name a decoder trained for them")
+        return cls(stage, params, bundle, own, encoder, shape, mesh)
+
+    @property
+    def times(self) -> dict[str, Any]:
+        """What time_grid, and SampleConfig, take for clips of this shape."""
+        return self.stage.sampled_times(self.clip.tokens(self.stage.strides))
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        config: SampleConfig,
+        *,
+        batch_size: int = 16,
+        progress: Callable[[int], object] = lambda done: None,
+    ) -> Clips:
+        """One clip a prompt. A clip depends on its prompt and seed alone, not on what else is drawn with it."""
+        requests = [Request(*pair) for pair in zip(prompts, seeds, strict=True)]
+        clips: list[np.ndarray] = []
+        for drawn in self.draw(requests, config, batch_size):
+            clips.extend(drawn)
+            progress(len(clips))
+        return np.stack(clips)
+
+    def draw(self, requests: Sequence[Request], config: SampleConfig, batch_size: int = 16) -> Iterator[Clips]:
+        """The requests' clips in batches of `batch_size`, or the next larger number that the devices share evenly."""
+        decode, size = self._decoder(config), self._whole(min(batch_size, len(requests)) or 1)
+        for start in range(0, len(requests), size):
+            group = requests[start : start + size]
+            yield decode(self.latents(_filled(group, size), config))[: len(group)]
+
+    def latents(self, requests: Sequence[Request], config: SampleConfig) -> jax.Array:
+        """Normalised latents [b lt lh lw c] of one batch, which the devices share evenly."""
+        inputs = jax.device_put(self._inputs(requests, config), batch_sharding(self.mesh))
+        return self._compiled(config, self.params, *inputs)
+
+    def check(self, requests: Sequence[Request], config: SampleConfig) -> None:
+        """Raises UserError for settings that do not work and prompts that are too long, before anything is drawn."""
+        trained = self.stage.config
+        if any(request.image for request in requests) and not trained.image_probability:
+            raise UserError("this model cannot start from an image: train one with --config.image_probability=0.3")
+        self._decoder(config)
+        # The prompts of the most and of the fewest tokens show whatever may be wrong with one.
+        lengths = list(map(len, self.text_encoder.tokenizer.encode_batch([request.prompt for request in requests])))
+        extremes = [requests[int(np.argmax(lengths))], requests[int(np.argmin(lengths))]]
+        inputs = self._inputs(_filled(extremes, self._whole(2)), config)
+        jax.eval_shape(functools.partial(sample_latents, self.stage.dit, config), self.params, *inputs)
+
+    def _whole(self, count: int) -> int:
+        """The size of the smallest batch of `count` clips or more that the devices share evenly."""
+        return -(-count // self.mesh.size) * self.mesh.size
+
+    def _inputs(self, requests: Sequence[Request], config: SampleConfig) -> tuple[Any, ...]:
+        """What sample_latents takes after the parameters."""
+        keys = jnp.stack([jax.random.key(request.seed) for request in requests])
+        shape = (*self.clip.latent(self.stage.strides), self.stage.strides.channels)
+        noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        text = self._text([request.prompt for request in requests])
+        negative = None
+        if config.negative_prompt or self.text_encoder.padded_to:
+            negative = tuple(np.repeat(x, len(requests), axis=0) for x in self._negative(config.negative_prompt))
+        return noise, *text, negative, self._images(requests)
+
+    def _negative(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
+        states = self.text_encoder.encode([prompt]) if prompt else [self.text_encoder.empty()]
+        return pad(states, self.stage.config.text_tokens)
+
+    def _text(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        return pad(self.text_encoder.encode(prompts), self.stage.config.text_tokens)
+
+    def _images(self, requests: Sequence[Request]) -> tuple[np.ndarray, np.ndarray] | None:
+        """First latent frames [b 1 lh lw c] and whose they are [b]; None where no request has an image."""
+        given = np.array([request.image is not None for request in requests])
+        if not given.any():
+            return None
+        blank = np.zeros((1, self.clip.height, self.clip.width, 3), np.uint8)
+        pictures = [picture(request.image, self.clip) if request.image else blank for request in requests]
+        # The VAE codes a clip's first frame alone, so a clip of one frame has the same latent.
+        return self._encode(np.stack(pictures)), given
+
+    @functools.cached_property
+    def _compiled(self) -> Callable[..., jax.Array]:
+        draw = functools.partial(sample_latents, self.stage.dit)
+        return jax.jit(draw, static_argnums=0, out_shardings=batch_sharding(self.mesh))
+
+    @functools.cached_property
+    def _encode(self) -> Callable[[Clips], np.ndarray]:
+        return on_mesh(self.image_vae, self.mesh)[0]
+
+    @functools.cached_property
+    def _decode(self) -> Callable[[Any], Clips]:
+        return on_mesh(self.vae, self.mesh)[1]
+
+    def _decoder(self, config: SampleConfig) -> Callable[[jax.Array], Clips]:
+        """Clips of normalised latents, in one pass or in pieces. Raises UserError for a tile that does not fit."""
+        if not (config.chunk or config.tile):
+            return self._decode
+        if config.chunk and not self.vae.decodes_in_chunks:
+            raise UserError("this decoder looks ahead and takes a clip in one piece: leave out --chunk, use --tile")
+        self.vae.coder(config.tile, config.overlap)
+        return lambda latents: self.vae.decode_in_pieces(latents, config.chunk, config.tile, config.overlap)
+
+
+def _filled(requests: Sequence[Request], size: int) -> list[Request]:
+    """The requests and copies of the last, `size` in all, so that one program serves all batches."""
+    return [*requests, *[requests[-1]] * (size - len(requests))]

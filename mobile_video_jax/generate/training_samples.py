@@ -1,0 +1,79 @@
+"""Clips drawn while a transformer trains: what the averaged weights make of held-out captions, at little cost."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from mobile_video_jax.core.arrays import Clips
+from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.data.shapes.shape_world import World
+from mobile_video_jax.data.video_file import write_mp4
+from mobile_video_jax.diffusion.guidance import EmptyCaption, null_text
+from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.generate.folder import FPS
+from mobile_video_jax.generate.prompts import Request, file_names
+from mobile_video_jax.generate.sampling import SampleConfig, sample_latents
+from mobile_video_jax.latents.store import Record, read_manifest, records
+from mobile_video_jax.metrics.clip_scorer import Caption, Scorer
+from mobile_video_jax.models.vae import VaeBundle, on_mesh
+from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
+from mobile_video_jax.text.encoder import pad
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingSamples:
+    """Draws latents of one shape for the captions of `records`, the i-th with seed i, and decodes them with `vae`.
+
+    `empty` as in diffusion.guidance.null_text.
+    """
+
+    dit: Dit
+    config: SampleConfig
+    latent_shape: tuple[int, ...]
+    text_tokens: int
+    records: Sequence[Record]
+    vae: VaeBundle
+    world: World | None
+    empty: EmptyCaption | None = None
+
+    def write(self, params: Any, out: Path) -> dict[str, float]:
+        """Writes what these parameters draw into `out`, and returns the means of its scores."""
+        clips = self._draw(params)
+        captions = [Caption(record["id"], record["caption"], record["attributes"]) for record in self.records]
+        if jax.process_index() == 0:
+            names = file_names([Request(caption.text, i) for i, caption in enumerate(captions)])
+            for name, frames in zip(names, clips, strict=True):
+                write_mp4(out / f"{name}.mp4", frames, FPS)
+        scores = Scorer(self.world, None)(clips, captions).per_clip
+        return {f"sample_{name}": float(np.mean(values)) for name, values in scores.items()}
+
+    def _draw(self, params: Any) -> Clips:
+        text = pad([record["text_states"] for record in self.records], self.text_tokens)
+        return self._decode(multihost_utils.process_allgather(self._latents(params, *text), tiled=True))
+
+    @functools.cached_property
+    def _latents(self) -> Callable[..., jax.Array]:
+        def draw(params: Any, text: jax.Array, mask: jax.Array) -> jax.Array:
+            keys = jax.vmap(jax.random.key)(jnp.arange(len(self.records)))
+            noise = jax.vmap(lambda key: jax.random.normal(key, self.latent_shape))(keys)
+            return sample_latents(self.dit, self.config, params, noise, text, mask, null_text(text, mask, self.empty))
+
+        return jax.jit(draw)
+
+    @functools.cached_property
+    def _decode(self) -> Callable[[np.ndarray], Clips]:
+        return on_mesh(self.vae, make_mesh(MeshConfig(), jax.local_devices()[:1]))[1]
+
+
+def first_captions(data: Path, count: int) -> tuple[list[Record], World | None]:
+    """The first records of an encoded data set's validation split, and its world if it has one."""
+    world = read_manifest(data).get("source", {}).get("world")
+    return list(itertools.islice(records(data, "validation"), count)), world and from_mapping(World, world)

@@ -1,0 +1,75 @@
+"""A run of LTX-Video's shapes as the folder of a diffusers pipeline: the inverse of import_weights."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import replacing, write_json
+from mobile_video_jax.interop import ltx_schedule, ltx_transformer, ltx_vae
+from mobile_video_jax.interop.diffusers_folder import SCHEDULER, write_index, write_network
+from mobile_video_jax.interop.ltx_schedule import Schedule
+from mobile_video_jax.interop.mapping import published, stacked
+from mobile_video_jax.models.transformer import read_transformer, restore_on
+from mobile_video_jax.models.vae import VaeBundle
+from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
+from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.text.encoder import name_ltx_text
+from mobile_video_jax.vae.ltx.model import LtxVae
+
+DTYPES = {"float32": np.float32, "bfloat16": jnp.bfloat16, "float16": np.float16}
+TEXT: dict[str, tuple[str | None, str | None]] = {
+    "text_encoder": ("transformers", "T5EncoderModel"),
+    "tokenizer": ("transformers", "T5Tokenizer"),
+}
+
+
+def export_diffusers(run: Path, out: Path, *, dtype: str = "float32", text: Path | None = None) -> dict[str, Any]:
+    """Writes `out` and returns what a program wants; adapters are merged.
+
+    `text` is the folder whose text_encoder/ and tokenizer/ are copied; without one the pipeline's user brings them.
+    Raises UserError where diffusers has no class for the run, as for one that lost heads, and where `out` holds
+    something.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not empty: name a new folder with --out")
+    stage = read_transformer(run)
+    config, bundle = stage.config, VaeBundle.load(run / "vae")
+    if not isinstance(bundle.vae, LtxVae):
+        raise UserError(f"{run / 'vae'} is none of LTX-Video's: only an imported run becomes a diffusers folder")
+    settings = ltx_transformer.settings(config.model, bundle.vae.config.channels, config.text_width)
+    if text and (found := name_ltx_text(text)[0]) != config.text_encoder:
+        raise UserError(f"{run} was trained with text encoder {config.text_encoder}, {text} holds {found}")
+    times = Schedule(config.time_shift, config.shift_follows_tokens, config.time_terminal)
+    with replacing(out) as folder:
+        write_network(folder / "transformer", settings, _cast(_transformer(run, stage), dtype))
+        # The statistics stay in float32, as they are published.
+        network = _cast(published(bundle.params, ltx_vae.sources(bundle.vae.config)), dtype)
+        tensors = network | ltx_vae.published_stats(bundle.stats)
+        write_network(folder / "vae", ltx_vae.settings(bundle.vae.config), tensors)
+        (folder / "scheduler").mkdir()
+        write_json(folder / "scheduler" / SCHEDULER, ltx_schedule.settings(times))
+        for name in TEXT if text else ():
+            shutil.copytree(Path(text or "", name), folder / name)
+        absent: dict[str, tuple[str | None, str | None]] = dict.fromkeys(TEXT, (None, None))
+        components: dict[str, tuple[str | None, str | None]] = {
+            "scheduler": ("diffusers", ltx_schedule.KIND),
+            "transformer": ("diffusers", ltx_transformer.CLASS),
+            "vae": ("diffusers", ltx_vae.CLASS),
+        }
+        write_index(folder, components | (TEXT if text else absent))
+    return {"out": str(out), "dtype": dtype, "text_encoder": bool(text)}
+
+
+def _transformer(run: Path, stage: DitStage) -> dict[str, np.ndarray]:
+    params = restore_on(make_mesh(MeshConfig(), jax.local_devices()[:1]), run, stage)
+    model, sources = stage.config.model, ltx_transformer.sources(stage.config.model)
+    return published(params, stacked(sources, model.depth) if model.scan else sources)
+
+
+def _cast(tensors: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+    return {name: x.astype(DTYPES[dtype]) for name, x in tensors.items()}

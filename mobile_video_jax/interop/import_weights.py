@@ -1,0 +1,137 @@
+"""Published LTX-Video weights as runs: a transformer's, with the VAE inside it, that every command takes."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.config import plain
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import replacing
+from mobile_video_jax.core.progress import Progress, say
+from mobile_video_jax.cost.flops import count_parameters
+from mobile_video_jax.interop import ltx_schedule, ltx_transformer, ltx_vae
+from mobile_video_jax.interop.diffusers_folder import Component, check_pipeline, open_network, read_scheduler
+from mobile_video_jax.interop.ltx_schedule import Schedule
+from mobile_video_jax.interop.ltx_single_file import open_single_file
+from mobile_video_jax.interop.mapping import Sources, read_params, stacked
+from mobile_video_jax.nn.module import init
+from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh, replicated
+from mobile_video_jax.parallel.rules import parameter_shardings
+from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.text.encoder import LTX_TOKENS, name_ltx_text
+from mobile_video_jax.train.checkpoint import abstract, save_model
+from mobile_video_jax.train.run import write_run
+from mobile_video_jax.vae.ltx.model import LtxVae
+
+
+class Published(NamedTuple):
+    """What a release holds: its networks, how it is sampled, and where the text encoder and tokenizer lie."""
+
+    transformer: Component
+    vae: Component
+    schedule: Schedule
+    text: Path
+
+
+def open_diffusers(folder: Path) -> Published:
+    """A pipeline's folder in diffusers' layout. Raises UserError where it is of another family, or not whole."""
+    check_pipeline(folder)
+    schedule = ltx_schedule.schedule(read_scheduler(folder / "scheduler", ltx_schedule.KIND))
+    transformer = open_network(folder / "transformer", ltx_transformer.CLASS)
+    return Published(transformer, open_network(folder / "vae", ltx_vae.CLASS), schedule, folder)
+
+
+def open_original(file: Path, text: Path) -> Published:
+    """A release's one file, beside a folder with text_encoder/ and tokenizer/. Raises UserError as open_diffusers."""
+    return Published(*open_single_file(file), Schedule(), text)
+
+
+def import_weights(found: Published, out: Path, *, clip: str, frame_rate: float, scan: bool) -> dict[str, Any]:
+    """Writes the run `out`, for clips of one shape and `frame_rate` frames a second, and returns what a program wants.
+
+    Tensors are read one by one into the layout of a mesh of this process's devices, so no more than one is held beside
+    the weights. `scan` stacks the blocks, as configs/dit.py:ltx does. Raises UserError naming a setting or tensor that
+    has no place in our networks, and where `out` holds something.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not empty: name a new folder with --out")
+    vae_config = ltx_vae.vae_config(found.vae.settings)
+    strides = {"time_stride": vae_config.strides.time, "space_stride": vae_config.strides.space}
+    model = ltx_transformer.dit_config(found.transformer.settings, frame_rate=frame_rate, **strides)
+    encoder, width = name_ltx_text(found.text)
+    sizes = ltx_transformer.DEFAULTS | found.transformer.settings
+    channels, text_width = sizes["in_channels"], sizes["caption_channels"]
+    if (channels, text_width) != (vae_config.channels, width):
+        raise UserError(
+            f"the transformer takes {channels} channels and text states of {text_width}, the VAE and the text encoder "
+            f"give {vae_config.channels} and {width}: name parts of one release"
+        )
+    stage = DitStage(
+        DitTraining(
+            clip=str(ClipShape.parse(clip).check(vae_config.strides)),
+            compression=str(vae_config.strides),
+            text_encoder=encoder,
+            text_width=width,
+            text_tokens=LTX_TOKENS,
+            time_shift=found.schedule.shift,
+            shift_follows_tokens=found.schedule.follows_tokens,
+            time_terminal=found.schedule.terminal,
+            model=dataclasses.replace(model, scan=scan),
+        )
+    )
+    with replacing(out) as folder:
+        vae_parameters = _import_vae(found.vae, LtxVae(vae_config), clip, folder / "vae")
+        description = stage.description()
+        _import_transformer(found.transformer, stage, folder)
+        write_run(folder, "dit", plain(stage.config), description)
+    counts = {"parameters": description["parameters"], "vae_parameters": vae_parameters}
+    return {"out": str(out), **counts, "text_encoder": encoder}
+
+
+def _import_vae(found: Component, vae: LtxVae, clip: str, folder: Path) -> int:
+    space = vae.config.strides.space
+    boxed = jax.eval_shape(lambda: init(vae, jax.random.key(0), jnp.zeros((1, 1, space, space, 3))))
+    whole = replicated(make_mesh(MeshConfig(data=-1), jax.local_devices()))
+    target = jax.tree.map(lambda shape: abstract(shape, whole), nn.unbox(boxed))
+    stats = ltx_vae.latent_stats(found.tensors, found.settings)
+    if len(stats.mean) != (channels := vae.config.channels):
+        raise UserError(f"vae: {' and '.join(ltx_vae.STATISTICS)} are not of {channels} channels: download it again")
+    network = {name: x for name, x in found.tensors.items() if name not in ltx_vae.STATISTICS}
+    save_model(folder, 0, _read(network, ltx_vae.sources(vae.config), target, "vae"))
+    stats.save(folder)
+    parameters = count_parameters(target)
+    description = {"clip": clip, "compression": str(vae.config.strides), "parameters": parameters}
+    write_run(folder, "vae", {"stage": "vae", "clip": clip, "model": dataclasses.asdict(vae.config)}, description)
+    return parameters
+
+
+def _import_transformer(found: Component, stage: DitStage, folder: Path) -> None:
+    boxed = jax.eval_shape(stage.init, jax.random.key(0))
+    mesh = make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices())
+    target = jax.tree.map(abstract, nn.unbox(boxed), parameter_shardings(boxed, mesh))
+    model, sources = stage.config.model, ltx_transformer.sources(stage.config.model)
+    layout = stacked(sources, model.depth) if model.scan else sources
+    save_model(folder, 0, _read(found.tensors, layout, target, "transformer"))
+
+
+def _read(tensors: Any, sources: Sources, target: Any, name: str) -> Any:
+    """The parameters, each placed on its devices as it is read."""
+    count = len(jax.tree.leaves(target))
+    progress, done = Progress(f"{name}: tensors", count), 0
+
+    def place(x: np.ndarray, shape: Any) -> jax.Array:
+        nonlocal done
+        done += 1
+        if done % max(1, count // 10) == 0:
+            progress.report(done)
+        return jax.device_put(x, shape.sharding)
+
+    params = read_params(tensors, sources, target, name, place)
+    say(f"{name}: writing")
+    return params

@@ -1,0 +1,95 @@
+"""Fréchet and kernel video distance (arXiv 1812.01717) between sets of clips, on I3D features that are kept on disk."""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from mobile_video_jax.core.arrays import Frames
+from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import replacing
+from mobile_video_jax.metrics.frechet import frechet_distance
+from mobile_video_jax.metrics.i3d import PACKAGE, activations, find_file, load_i3d
+from mobile_video_jax.metrics.interval import Score
+from mobile_video_jax.metrics.kernel_distance import kernel_distance
+
+Features = Float[np.ndarray, "_ d"]
+
+FRAMES = 16  # the shorter of the two usual lengths (arXiv 2112.14683); I3D itself takes 9
+FEWEST = 4  # clips: two in each half
+RESAMPLES = 200
+SETTINGS = {
+    "features": f"I3D trained on Kinetics-400 ({PACKAGE}), the 1,024 means of its last map, frames at 224x224",
+    "kvd": "each half of the clips against the other half of the real ones, where a clip has a real one of its own",
+    "intervals": f"{RESAMPLES} bootstrap resamples over clips, moved so that their mean is the value",
+}
+
+
+class FeatureCache:
+    """I3D's features of clips, each computed once and kept in `folder` under the digest of its frames."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def __call__(self, frames: Frames) -> Float32[np.ndarray, "1024"]:
+        """The mean of I3D's last map for one clip."""
+        key = hashlib.sha256(f"{PACKAGE} {frames.shape}".encode() + frames.tobytes()).hexdigest()
+        path = self._folder / f"{key[:32]}.float32"
+        if not path.exists():
+            with replacing(path) as temporary:
+                temporary.write_bytes(activations(self._params, frames[None]).pooled[0].tobytes())
+        return np.frombuffer(path.read_bytes(), np.float32)
+
+    @functools.cached_property
+    def _params(self) -> dict[str, Any]:
+        return load_i3d()
+
+
+def obstacle(clip: ClipShape, count: int) -> str:
+    """Why there is no distance between sets of so many such clips; empty where there is one."""
+    if clip.frames < FRAMES:
+        return f"video distances need clips of at least {FRAMES} frames; these have {clip.frames}"
+    if count < FEWEST:
+        return f"video distances need at least {FEWEST} clips; there are {count}"
+    try:
+        find_file()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def video_distances(x: Features, y: Features, *, paired: bool) -> dict[str, Score]:
+    """Fréchet and kernel video distance of features x and y of equally many clips, with 95 % intervals.
+
+    `paired`: clip i of x was made from clip i of y or from its caption. Fréchet distance is biased upward by few clips:
+    compare values of equal n alone.
+    """
+    kernel = _kernel_distance_across if paired else kernel_distance
+    return {"fvd": _scored(frechet_distance, x, y, paired), "kvd": _scored(kernel, x, y, paired)}
+
+
+def _kernel_distance_across(x: Features, y: Features) -> float:
+    """Kernel distance with each half of x against the other half of y, averaged.
+
+    What a pair has in common would pull the whole sets' distance below zero.
+    """
+    return (kernel_distance(x[::2], y[1::2]) + kernel_distance(x[1::2], y[::2])) / 2
+
+
+def _scored(distance: Callable[[Features, Features], float], x: Features, y: Features, paired: bool) -> Score:
+    """The distance with the ends of its 95 % bootstrap interval.
+
+    Clips drawn twice make two sets look farther apart than fresh sets would, so that the resamples' spread is taken
+    around their own mean.
+    """
+    rng, value, drawn = np.random.default_rng(0), distance(x, y), []
+    for _ in range(RESAMPLES):
+        rows = rng.integers(len(x), size=len(x))
+        drawn.append(distance(x[rows], y[rows if paired else rng.integers(len(y), size=len(y))]))
+    low, high = value + np.quantile(drawn, [0.025, 0.975]) - np.mean(drawn)
+    return Score(value, float(low), float(high), len(x))

@@ -1,0 +1,120 @@
+"""Compiling the train step of any stage ahead of time, for TPUs that are not there."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.cost.flops import count_parameters
+from mobile_video_jax.cost.tpu.collectives import collectives, summary
+from mobile_video_jax.cost.tpu.hlo import Program
+from mobile_video_jax.cost.tpu.roofline import ASSUMPTIONS, mfu, roofline
+from mobile_video_jax.cost.tpu.topology import Topology
+from mobile_video_jax.parallel.mesh import check_batch, make_mesh
+from mobile_video_jax.stages.registry import build_stage
+from mobile_video_jax.train.compiled_step import lower_step
+from mobile_video_jax.train.stage import Stage
+
+# How XLA says that a program does not fit: "Ran out of memory on HBM, the total memory required for HLO temporaries
+# (482.49G) exceeds available HBM (15.75G)", or "Used 482.49G of 15.75G hbm". Arguments are counted as well.
+OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED.*(?:HLO temporaries \(|Used )([\d.]+)([KMGT])", re.DOTALL)
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """What was compiled, for which mesh, the numbers of the report and, where the step fits, the executable."""
+
+    stage: Stage
+    mesh: Mesh
+    report: dict[str, Any]
+    executable: jax.stages.Compiled | None
+
+
+def compile_step(values: Mapping[str, Any], topology: Topology) -> CompiledStep:
+    """Compiles the train step that launch.train runs for a config, and reports what it takes (see step_report).
+
+    Of a step that does not fit `peak_bytes` is what XLA says it would take, to 1 %, and what is read from the compiled
+    program is None. Raises UserError for a mesh that does not divide the topology's devices and a batch that does not
+    divide the mesh.
+    """
+    devices = topology.devices()
+    stage = build_stage(values)
+    mesh = make_mesh(stage.config.mesh, devices)
+    check_batch(stage.config.batch_size, mesh)
+    started = time.monotonic()
+    lowered, shapes = lower_step(stage, mesh)
+    flops = stage.cost(len(devices)).flops
+    report: dict[str, Any] = {
+        "topology": topology.name,
+        "slices": topology.slices,
+        "devices": len(devices),
+        "mesh": dict(mesh.shape),
+        "batch_size": stage.config.batch_size,
+        "limit_bytes": topology.chip.hbm_bytes,
+        "parameters": count_parameters(shapes.params),
+        "flops_per_step": flops,
+    }
+    executable = None
+    try:
+        executable = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        report |= does_not_fit(error)
+    else:
+        report |= step_report(executable, topology, flops, len(devices))
+    return CompiledStep(stage, mesh, report | {"compile_seconds": time.monotonic() - started}, executable)
+
+
+def does_not_fit(error: jax.errors.JaxRuntimeError) -> dict[str, Any]:
+    """The report of a step that XLA refuses to compile for want of memory; raises any other error again."""
+    found = OUT_OF_MEMORY.search(str(error))
+    if not found:
+        raise error
+    peak = int(float(found[1]) * UNITS[found[2]])
+    missing = dict.fromkeys(("collectives", "step_seconds", "mfu"))
+    return {"fits": False, "peak_bytes": peak, "message": str(error).splitlines()[0], **missing}
+
+
+def step_report(executable: Any, topology: Topology, flops: int, devices: int) -> dict[str, Any]:
+    """Bytes on each device, bytes that it sends by kind of collective, and the roofline of a step.
+
+    `peak_bytes` are arguments, temporaries, results that reuse no argument, and the program itself. `step_seconds` and
+    `mfu` are max(compute, HBM) + collectives; `overlapped` hides everything behind the slowest, and `serial` lets
+    nothing overlap but an operation's own traffic and computing. All under `assumptions`.
+    """
+    memory = executable.memory_analysis()
+    program = Program(executable.as_text())
+    found = collectives(program, topology.slices)
+    line = roofline(program, topology, found)
+    seconds = {"step": line.step, "overlapped": line.overlapped, "serial": line.serial}
+    kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + kept + memory.generated_code_size_in_bytes
+    return {
+        "fits": peak <= topology.chip.hbm_bytes,
+        "peak_bytes": peak,
+        "argument_bytes": memory.argument_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "collectives": summary(found),
+        "step_seconds": line.step,
+        "mfu": mfu(flops, devices, topology, line.step),
+        "roofline": dataclasses.asdict(line)
+        | {f"{name}_seconds": value for name, value in seconds.items()}
+        | {f"{name}_mfu": mfu(flops, devices, topology, value) for name, value in seconds.items()},
+        "assumptions": list(ASSUMPTIONS),
+    }
+
+
+def check_fits(report: Mapping[str, Any]) -> None:
+    """Raises UserError where the step needs more memory than a chip has, by how much."""
+    if report["fits"]:
+        return
+    peak, limit = report["peak_bytes"], report["limit_bytes"]
+    raise UserError(
+        f"the step needs {peak:,} bytes a chip, {peak - limit:,} more than its {limit:,}: "
+        "use more fsdp, a smaller batch_size or model.remat=full, or --search"
+    )

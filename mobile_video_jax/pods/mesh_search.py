@@ -1,0 +1,126 @@
+"""Looking for the mesh, rematerialisation and batch of a topology: many estimates, few compilations."""
+
+import copy
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.cost.flops import count_parameters
+from mobile_video_jax.cost.tpu.roofline import RING_LINKS
+from mobile_video_jax.cost.tpu.topology import Topology
+from mobile_video_jax.parallel.mesh import MeshConfig
+from mobile_video_jax.parallel.remat import POLICIES
+from mobile_video_jax.pods.compile import CompiledStep, compile_step
+from mobile_video_jax.stages.registry import build_stage
+
+BATCHES_PER_DEVICE = (1, 2, 4, 8, 16)
+# How far the batch may grow over the config's: a step of more clips is quicker a clip, but learns less from each.
+MOST_GROWTH = 4
+MOST_COMPILED = 4
+# Bytes of the state for each parameter: float32 weights, their average and two moments.
+STATE_BYTES = 16
+# What a step executes over its model's FLOPs, and what a block keeps over its input: measured in compiled steps of the
+# server transformer (dots keeps the results of ten matrix products, one of them four times as wide, and attention's).
+RECOMPUTED = {"none": 1.0, "dots": 1.05, "full": 4 / 3}
+KEPT = {"none": 40, "dots": 15, "full": 1}
+# A candidate is not compiled where the estimate leaves less than this share of the memory free.
+RESERVE = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A way to train, and what the estimate says of it; seconds are those of one clip."""
+
+    mesh: MeshConfig
+    remat: str
+    batch_size: int
+    bytes: float
+    seconds: float
+
+    def apply(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The config with this mesh, policy and batch."""
+        changed = copy.deepcopy(dict(values))
+        changed["mesh"] = dataclasses.asdict(self.mesh)
+        changed["model"]["remat"] = self.remat
+        return changed | {"batch_size": self.batch_size}
+
+
+def search(
+    values: Mapping[str, Any], topology: Topology, progress: Callable[[str], None]
+) -> tuple[CompiledStep, list[dict[str, Any]]]:
+    """Compiles the candidates that the estimate likes best until one fits.
+
+    Returns it with a row for each one tried. Raises UserError where none of them fits.
+    """
+    rows: list[dict[str, Any]] = []
+    for candidate in itertools.islice(candidates(values, topology), MOST_COMPILED):
+        progress(f"compiling {describe(candidate)}, estimated at {candidate.bytes / 1e9:.1f} GB a chip")
+        compiled = compile_step(candidate.apply(values), topology)
+        report = compiled.report
+        rows.append(
+            {
+                "mesh": report["mesh"],
+                "remat": candidate.remat,
+                "batch_size": candidate.batch_size,
+                "estimated_bytes": int(candidate.bytes),
+                **{key: report.get(key) for key in ("fits", "peak_bytes", "step_seconds", "mfu", "compile_seconds")},
+            }
+        )
+        if report["fits"]:
+            return compiled, rows
+    tried = "; ".join(f"mesh {row['mesh']} {row['remat']} batch {row['batch_size']}" for row in rows)
+    raise UserError(f"nothing fits {topology.name}, tried {tried or 'nothing'}: use a larger topology")
+
+
+def candidates(values: Mapping[str, Any], topology: Topology) -> Iterator[Candidate]:
+    """The ways to train that the estimate lets fit, the least seconds a clip first.
+
+    Computing at the chip's peak, plus what goes over both links of one axis: the bf16 weights of the rest of fsdp,
+    gathered twice and their gradients scattered once; the sum of a chip's own gradients over data; and with tensor
+    four sums of activations a block. Between slices the gradients go over the hosts' network.
+    """
+    devices = len(topology.devices())  # before JAX looks for TPUs on this host, which libtpu tells at length
+    one_clip = build_stage({**values, "batch_size": 1, "mesh": dataclasses.asdict(MeshConfig())})
+    parameters = count_parameters(jax.eval_shape(one_clip.init, jax.random.key(0)))
+    cost = one_clip.cost(1)
+    model, chip = values["model"], topology.chip
+    found = []
+    for mesh, remat, each in itertools.product(meshes(devices, topology.slices, model), POLICIES, BATCHES_PER_DEVICE):
+        shards = mesh.data * mesh.fsdp
+        # Activations of a block: tokens by width in bf16, cut by tensor where they are wide.
+        block = 2 * cost.tokens * each * model.get("width", 0)
+        kept = block * model.get("depth", 0) * (1 if remat == "full" else KEPT[remat] / mesh.tensor)
+        held = STATE_BYTES * parameters / (mesh.fsdp * mesh.tensor) + kept + KEPT["none"] * block / mesh.tensor
+        compute = RECOMPUTED[remat] * cost.flops * each / (mesh.tensor * chip.flops)
+        weights = 3 * 2 * parameters / mesh.tensor * (mesh.fsdp - 1) / mesh.fsdp
+        gradients = 2 * 2 * parameters / (mesh.fsdp * mesh.tensor)
+        sums = 4 * 2 * block * model.get("depth", 0) * (mesh.tensor - 1) / mesh.tensor
+        over_data = gradients * (mesh.data - 1) / mesh.data
+        between = gradients * (topology.slices - 1) / topology.slices / (chip.dcn / chip.host)
+        seconds = (compute + (weights + over_data + sums) / (RING_LINKS * chip.link) + between) / (shards * each)
+        grown = each > 1 and shards * each > MOST_GROWTH * values["batch_size"]
+        if not grown and held < (1 - RESERVE) * chip.hbm_bytes:
+            found.append(Candidate(mesh, remat, shards * each, held, seconds))
+    yield from sorted(found, key=lambda candidate: (candidate.seconds, candidate.bytes))
+
+
+def meshes(devices: int, slices: int, model: Mapping[str, Any]) -> Iterator[MeshConfig]:
+    """The meshes of so many devices, slices along data, whose other axes divide the model's width and heads."""
+    sizes = [2**i for i in range(devices.bit_length()) if devices % 2**i == 0]
+    for fsdp, tensor in itertools.product(sizes, sizes):
+        data = devices // (fsdp * tensor)
+        if data < 1 or data % slices or tensor > 8:
+            continue
+        if model.get("width", 1) % fsdp or model.get("heads", 1) % tensor:
+            continue
+        yield MeshConfig(data, fsdp, tensor)
+
+
+def describe(candidate: Candidate) -> str:
+    """A candidate in a few words."""
+    mesh = "x".join(map(str, dataclasses.astuple(candidate.mesh)))
+    return f"mesh {mesh} (data x fsdp x tensor), remat {candidate.remat}, batch {candidate.batch_size}"

@@ -1,0 +1,67 @@
+"""How a budget is divided between the three levels, and the paper's plan."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from mobile_video_jax.dit.config import BlockShape
+from mobile_video_jax.prune.costs import Number
+from mobile_video_jax.prune.space import Limits, SearchSpace
+from mobile_video_jax.prune.units import LEVEL_OF
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratios:
+    """What is kept of each level; the defaults are arXiv 2507.13343's, from 28 blocks, 32 heads and an FFN of 8192
+    channels to 20, 20 and 6144."""
+
+    block: float = 20 / 28
+    head: float = 20 / 32
+    channel: float = 6144 / 8192
+
+
+PAPER = Ratios()
+
+
+def target_shapes(space: SearchSpace, levels: Sequence[str], ratios: Ratios = PAPER) -> tuple[BlockShape, ...]:
+    """The model that keeps these shares of some levels and all of the others, to the nearest allowed sizes."""
+
+    def width(block: int, kind: str) -> int:
+        counts = space.counts(block, kind)
+        ratio = getattr(ratios, LEVEL_OF[kind]) if LEVEL_OF[kind] in levels else 1.0
+        return space.units.step(kind) * min(counts, key=lambda count: abs(count - ratio * counts[-1]))
+
+    shapes = [BlockShape(**{kind: width(i, kind) for kind in LEVEL_OF}) for i in range(len(space.units.shapes))]
+    depth = round(len(shapes) * ratios.block) if "block" in levels else len(shapes)
+    return tuple(shapes[: max(1, depth)])
+
+
+def target_limits(space: SearchSpace, ratios: Ratios = PAPER) -> dict[str, Number]:
+    """The costs of the model that keeps these shares of all levels of the space, as a budget."""
+    shapes = target_shapes(space, space.levels, ratios)
+    return {name: cost.of(shapes) for name, cost in space.costs.items()}
+
+
+def fraction_limits(space: SearchSpace, fractions: Limits) -> dict[str, Number]:
+    """Fractions of the unpruned model's costs as a budget. Raises UserError for one that a search cannot meet."""
+    limits = {
+        name: fraction * (space.costs[name].of(space.units.shapes) if name in space.costs else 1.0)
+        for name, fraction in fractions.items()
+    }
+    space.check(limits)
+    return limits
+
+
+def stage_limits(space: SearchSpace, limits: Limits, ratios: Ratios = PAPER) -> dict[str, dict[str, Number]]:
+    """The limits that hold after each level, coarse to fine: those after the last are `limits`.
+
+    Each level removes the share of what is to go that it has in a model which keeps `ratios`: by parameters of the
+    paper's blocks 56 % blocks, 26 % heads, 18 % channels.
+    """
+    stages: dict[str, dict[str, Number]] = {level: {} for level in space.levels}
+    for name, limit in limits.items():
+        cost = space.costs[name]
+        chain = [cost.of(target_shapes(space, space.levels[:i], ratios)) for i in range(len(space.levels) + 1)]
+        removed = [chain[0] - value for value in chain[1:]]
+        for level, part in zip(space.levels, removed, strict=True):
+            stages[level][name] = chain[0] - part * (chain[0] - limit) / (removed[-1] or 1)
+    return stages

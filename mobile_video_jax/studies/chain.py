@@ -1,0 +1,105 @@
+"""What studies of the transformer start from: clips, a VAE, latents, and a trained transformer for each seed."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import write_json
+from mobile_video_jax.core.revision import git_revision, hardware
+from mobile_video_jax.data.prepare.prepare import prepare
+from mobile_video_jax.data.shapes.shape_world import World
+from mobile_video_jax.generate.sampling import SampleConfig
+from mobile_video_jax.latents.encode import encode_dataset
+from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.stages.vae import VaeStage, VaeTraining
+from mobile_video_jax.studies.cells import run_cells, share
+from mobile_video_jax.train.loop import train
+
+TEACHER = "teacher"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChainStudy:
+    """The VAE is trained once, the transformer `dit` once a seed; `samples` clips judge each model of a cell."""
+
+    vae: VaeTraining
+    dit: DitTraining
+    world: World
+    seeds: tuple[int, ...] = (0,)
+    train_clips: int = 3000
+    validation_clips: int = 128
+    test_clips: int = 120
+    sampling: SampleConfig = dataclasses.field(default_factory=SampleConfig)
+    samples: int = 120
+
+
+Cells = dict[str, tuple[str, int]]  # the arm and the seed of each cell, by its name
+
+
+def cells_of(study: ChainStudy, first: Iterable[str], arms: Sequence[str], known: Iterable[str]) -> Cells:
+    """The cells, seed after seed: those of `first`, then the arms. Raises UserError for an arm that is not known."""
+    if unknown := [arm for arm in arms if arm not in set(known)]:
+        raise UserError(f"arm '{unknown[0]}' is unknown: choose from {', '.join(known)}")
+    return {f"{arm}-seed{seed}": (arm, seed) for seed, arm in itertools.product(study.seeds, (*first, *arms))}
+
+
+def run_chain_study(
+    study: ChainStudy,
+    grid: Cells,
+    out: Path,
+    run: Callable[[str, int, Path], dict[str, Any]],
+    *,
+    also: Callable[[int], object] = lambda seed: None,
+    worker: int = 0,
+    workers: int = 1,
+) -> list[dict[str, Any]]:
+    """Runs this worker's share of the cells that are not finished; returns the results of all that are.
+
+    Worker 0 makes what all cells share, then calls `also` for each seed. `run` fills the folder of an arm and a seed.
+    """
+
+    def shared() -> None:
+        make_chain(study, out)
+        for seed in study.seeds:
+            also(seed)
+        write_json(out / "shared.json", {"commit": git_revision(), "hardware": hardware()})
+
+    share(shared, (out / "shared.json").exists, worker=worker, workers=workers)
+
+    def cell(name: str, folder: Path) -> dict[str, Any]:
+        arm, seed = grid[name]
+        made = {"arm": arm, "seed": seed, "commit": git_revision(), "hardware": hardware()}
+        return made | run(arm, seed, folder)
+
+    return run_cells(list(grid), out, cell, worker=worker, workers=workers)
+
+
+def make_chain(study: ChainStudy, out: Path) -> None:
+    """Draws the clips, trains the VAE, encodes, and trains the transformers; what is there already is kept."""
+    clip, splits = ClipShape.parse(study.vae.clip), ("train", "validation", "test")
+    counts = dict(zip(splits, (study.train_clips, study.validation_clips, study.test_clips), strict=True))
+    prepare("moving_shapes", out / "data", world=study.world, clip=clip, sizes=counts)
+    train(VaeStage(dataclasses.replace(study.vae, data=str(out / "data"))), out / "vae")
+    encode_dataset(
+        *(out / "vae", out / "data", out / "latents"),
+        clips=[study.vae.clip],
+        text_encoder=study.dit.text_encoder,
+        batch_size=32,
+        shard_records=4096,
+    )
+    for seed in study.seeds:
+        train(DitStage(teacher_config(study, out, seed)), teacher_run(out, seed))
+
+
+def teacher_config(study: ChainStudy, out: Path, seed: int) -> DitTraining:
+    """The config of a seed's transformer."""
+    return dataclasses.replace(study.dit, data=str(out / "latents"), seed=seed)
+
+
+def teacher_run(out: Path, seed: int) -> Path:
+    """The run of a seed's transformer."""
+    return out / "teachers" / f"seed{seed}"

@@ -1,0 +1,194 @@
+"""A study: a grid of VAEs, each trained, judged and used for a small transformer of fixed size and budget."""
+
+import dataclasses
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+from mobile_video_jax.core.clip import ClipShape, Compression
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.revision import git_revision, hardware
+from mobile_video_jax.data.prepare.prepare import prepare
+from mobile_video_jax.data.shapes.shape_world import World
+from mobile_video_jax.evaluate.alignment import draw_samples
+from mobile_video_jax.evaluate.reconstruction import judge
+from mobile_video_jax.generate.generator import SampleConfig
+from mobile_video_jax.latents.encode import encode_dataset
+from mobile_video_jax.metrics.accuracy import accuracies
+from mobile_video_jax.models.vae import VaeBundle
+from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.stages.vae import VaeStage, VaeTraining, decoder_flops_per_frame
+from mobile_video_jax.studies.cells import run_cells, share
+from mobile_video_jax.train.loop import train
+from mobile_video_jax.train.metrics import read_metrics
+from mobile_video_jax.vae.family import family_member
+from mobile_video_jax.vae.losses.terms import CONSISTENT, EQUIVARIANT
+
+OBJECTIVES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
+    "plain": ({}, {}),
+    "consistency": (CONSISTENT, CONSISTENT),
+    "equivariance": ({}, EQUIVARIANT),
+    "both": (CONSISTENT, CONSISTENT | EQUIVARIANT),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig:
+    """The grid and what every cell shares.
+
+    A cell trains a VAE of `size` for `vae.steps` steps, the last `finetune_steps` of them as a phase of its own, then
+    the transformer `dit` on its latents. Without `data` the embedded `world` is drawn; with it, a prepared data set
+    is used and no samples are read back. `server` and `mobile` are the transformers whose cost is quoted.
+    """
+
+    compressions: tuple[str, ...]
+    vae: VaeTraining
+    dit: DitTraining
+    server: DitTraining
+    mobile: DitTraining
+    world: World
+    kind: str = "vae"
+    objectives: tuple[str, ...] = ("plain",)
+    seeds: tuple[int, ...] = (0,)
+    size: str = "tiny"
+    data: str = ""
+    train_clips: int = 2000
+    validation_clips: int = 64
+    test_clips: int = 64
+    finetune_steps: int = 0
+    sampling: SampleConfig = dataclasses.field(default_factory=SampleConfig)
+    samples: int = 120
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One point of the grid."""
+
+    compression: str
+    objective: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of the cell's folder."""
+        return f"{self.compression}-{self.objective}-seed{self.seed}"
+
+
+def cells(study: StudyConfig) -> list[Cell]:
+    """The grid's cells. Raises UserError for an unknown objective or a compression that does not fit the clip."""
+    if study.finetune_steps >= study.vae.steps:
+        raise UserError(
+            f"finetune_steps {study.finetune_steps} leave none of {study.vae.steps} steps before: lower them"
+        )
+    for objective in study.objectives:
+        if objective not in OBJECTIVES:
+            raise UserError(f"objective '{objective}' is unknown: choose from {', '.join(OBJECTIVES)}")
+    for compression in study.compressions:
+        family_member(study.size, compression)
+        ClipShape.parse(study.vae.clip).check(Compression.parse(compression))
+    return [Cell(*point) for point in itertools.product(study.compressions, study.objectives, study.seeds)]
+
+
+def run_study(study: StudyConfig, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:
+    """Runs this worker's share of the cells that are not finished; returns the results of all that are.
+
+    Worker 0 also draws the clips. A cell is a folder of `out`/cells, and every stage in it resumes.
+    """
+    grid = {cell.name: cell for cell in cells(study)}
+    data = Path(study.data) if study.data else out / "data"
+    share(lambda: _draw_clips(study, data), data.exists, worker=worker, workers=workers)
+    run = lambda name, folder: run_cell(study, grid[name], data, folder)
+    return run_cells(list(grid), out, run, worker=worker, workers=workers)
+
+
+def _draw_clips(study: StudyConfig, data: Path) -> None:
+    if not study.data:
+        sizes = {"train": study.train_clips, "validation": study.validation_clips, "test": study.test_clips}
+        prepare("moving_shapes", data, world=study.world, clip=ClipShape.parse(study.vae.clip), sizes=sizes)
+
+
+def run_cell(study: StudyConfig, cell: Cell, data: Path, out: Path) -> dict[str, Any]:
+    """Trains, judges and costs one cell."""
+    started = time.monotonic()
+    run = _train_vae(study, cell, data, out)
+    trained = time.monotonic()
+    judgement = judge(VaeBundle.load(run), data, "test", ClipShape.parse(study.vae.clip), study.test_clips)
+    return {
+        **dataclasses.asdict(cell),
+        "name": cell.name,
+        "ratio": Compression.parse(cell.compression).ratio,
+        **_costs(study, cell),
+        **judgement.numbers(),
+        "diffusability": _diffuse(study, cell, data, run, out),
+        "seconds": {"vae": trained - started, "all": time.monotonic() - started},
+        "commit": git_revision(),
+        "hardware": hardware(),
+    }
+
+
+def plan(study: StudyConfig) -> list[dict[str, Any]]:
+    """What every cell will cost: training FLOPs of its VAE and of its transformer, counted without running anything."""
+    return [
+        {
+            "name": cell.name,
+            "vae_flops": sum(VaeStage(phase).cost().flops * phase.steps for phase in _vae_phases(study, cell)),
+            "dit_flops": DitStage(_dit(study, cell)).cost().flops * study.dit.steps,
+        }
+        for cell in cells(study)
+    ]
+
+
+def _vae_phases(study: StudyConfig, cell: Cell) -> list[VaeTraining]:
+    """The configs of the cell's one or two phases."""
+    model = family_member(study.size, cell.compression)
+    first, second = (dataclasses.replace(study.vae.loss, **changes) for changes in OBJECTIVES[cell.objective])
+    config = dataclasses.replace(study.vae, model=model, seed=cell.seed)
+    long = dataclasses.replace(config, loss=first, steps=study.vae.steps - study.finetune_steps)
+    short = dataclasses.replace(config, loss=second, steps=study.finetune_steps)
+    return [long, short] if study.finetune_steps else [long]
+
+
+def _train_vae(study: StudyConfig, cell: Cell, data: Path, out: Path) -> Path:
+    """Trains the cell's VAE; returns the last phase's run."""
+    run = ""
+    for name, phase in zip(("vae", "vae_finetuned"), _vae_phases(study, cell), strict=False):
+        train(VaeStage(dataclasses.replace(phase, data=str(data), init_from=run)), out / name)
+        run = str(out / name)
+    return Path(run)
+
+
+def _dit(study: StudyConfig, cell: Cell) -> DitTraining:
+    return dataclasses.replace(study.dit, clip=study.vae.clip, compression=cell.compression, seed=cell.seed)
+
+
+def _diffuse(study: StudyConfig, cell: Cell, data: Path, vae: Path, out: Path) -> dict[str, Any]:
+    """Trains the study's transformer on the VAE's latents and reads its samples back."""
+    latents = out / "latents"
+    manifest = encode_dataset(
+        *(vae, data, latents),
+        clips=[study.vae.clip],
+        text_encoder=study.dit.text_encoder,
+        batch_size=32,
+        shard_records=4096,
+    )
+    text = {key: manifest[key] for key in ("text_encoder", "text_width")}
+    train(DitStage(dataclasses.replace(_dit(study, cell), data=str(latents), **text)), out / "dit")
+    held_out = [line["eval_loss"] for line in read_metrics(out / "dit") if "eval_loss" in line]
+    result: dict[str, Any] = {"eval_loss": held_out[-1]}
+    if not study.data:
+        samples = draw_samples(out / "dit", study.world, study.samples, study.sampling, study.dit.text_encoder)
+        scores = accuracies(study.world, samples.pairs)
+        result["accuracy"] = {name: dataclasses.asdict(score) for name, score in scores.items()}
+    return result
+
+
+def _costs(study: StudyConfig, cell: Cell) -> dict[str, Any]:
+    """What the paper's clip costs at this compression: tokens, and FLOPs of one training step a clip."""
+    clip = ClipShape.parse(study.server.clip)
+    costs: dict[str, Any] = {"tokens": clip.tokens(Compression.parse(cell.compression))}
+    for name, reference in (("server", study.server), ("mobile", study.mobile)):
+        config = dataclasses.replace(reference, compression=cell.compression, batch_size=1)
+        costs[f"{name}_step_flops"] = DitStage(config).cost().flops
+    costs["decoder_flops_per_frame"] = decoder_flops_per_frame(family_member(study.size, cell.compression), clip)
+    return costs

@@ -1,0 +1,73 @@
+"""The VAE's training objective: one pass through the network and the weighted sum of the terms that are on."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mobile_video_jax.core.arrays import Rng, Scalar, Video
+from mobile_video_jax.core.rng import named_key
+from mobile_video_jax.nn.module import apply
+from mobile_video_jax.vae.losses.adversarial import PatchDiscriminator, hinge_discriminator_loss, hinge_generator_loss
+from mobile_video_jax.vae.losses.perceptual import perceptual_distance
+from mobile_video_jax.vae.losses.terms import (
+    VaeLossConfig,
+    latent_consistency,
+    reconstruction_terms,
+    scale_equivariance,
+)
+from mobile_video_jax.vae.losses.vgg import Vgg
+from mobile_video_jax.vae.model import ImageFeatures, Vae
+
+
+@dataclasses.dataclass(frozen=True)
+class VaeObjective:
+    """(params, clips, key) -> (loss, terms). Parameters beside the VAE's: "vgg" and "discriminator" where used.
+
+    `image_probability` is the share of clips whose decoder is given the first frame, in an omni network; `scales` are
+    those of scale equivariance.
+    """
+
+    vae: Vae
+    weights: VaeLossConfig
+    image_probability: float
+    scales: tuple[int, ...]
+    vgg: Vgg
+    discriminator: PatchDiscriminator
+
+    def __call__(self, params: Any, video: Video, rng: Rng) -> tuple[Scalar, dict[str, Scalar]]:
+        weights = self.weights
+        posterior, image = apply(self.vae, params, video, method="encode_with_image")
+        latents = posterior.sample(named_key(rng, "posterior"))
+        decoded = apply(self.vae, params, latents, self._some(image, named_key(rng, "image")), method="decode")
+        terms = reconstruction_terms(video, decoded, posterior)
+        if weights.latent_consistency:
+            again = apply(self.vae, jax.lax.stop_gradient(params), decoded, method="encode")
+            terms["latent_consistency"] = latent_consistency(again, posterior)
+        if weights.scale_equivariance:
+            decode = lambda z: apply(self.vae, params, z, method="decode")
+            terms["scale_equivariance"] = scale_equivariance(decode, latents, video, self.scales)
+        if weights.perceptual:
+            terms["perceptual"] = perceptual_distance(self.vgg, params["vgg"], video, decoded)
+        if weights.adversarial:
+            judge = jax.lax.stop_gradient(params["discriminator"])
+            terms["adversarial"] = hinge_generator_loss(apply(self.discriminator, judge, decoded))
+        loss = sum((getattr(weights, name) * value for name, value in terms.items()), jnp.zeros(()))
+        if weights.adversarial:
+            # Both sides learn in one step: what each sees of the other is a constant.
+            terms["discriminator"] = self._discriminator_loss(params["discriminator"], video, decoded)
+            loss = loss + terms["discriminator"]
+        return loss, terms
+
+    def _some(self, image: ImageFeatures, rng: Rng) -> ImageFeatures | None:
+        """The features of some clips' first frames, zeros for the others; None where the decoder takes none."""
+        if not self.vae.config.omni:
+            return None
+        given = jax.random.bernoulli(rng, self.image_probability, (image[0].shape[0], 1, 1, 1, 1))
+        return tuple(level * given for level in image)
+
+    def _discriminator_loss(self, params: Any, video: Video, decoded: Video) -> Scalar:
+        real = apply(self.discriminator, params, video)
+        fake = apply(self.discriminator, params, jax.lax.stop_gradient(decoded))
+        return hinge_discriminator_loss(real, fake)

@@ -1,0 +1,85 @@
+"""The discriminator: a teacher's frozen first blocks, and heads on their features."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.cost.flops import count_parameters
+from mobile_video_jax.distill.discriminator import make_discriminator
+from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.features import velocity_and_features
+from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.dit.trunk import trunk_params
+from tests.nets import normal, params_like, randomly
+
+# A pruned teacher: blocks differ.
+TEACHER = DitConfig(width=24, head_dim=12, time_features=16, blocks=((2, 1, 32), (1, 2, 16), (2, 2, 16)))
+GRID = (3, 2, 4)
+
+
+def inputs() -> tuple:
+    mask = jnp.asarray(np.arange(5) < np.array([[3], [5]]))
+    places = jnp.asarray(np.broadcast_to(np.array([[1, 1, 0], [1, 1, 1]], bool)[:, :, None, None], (2, *GRID)))
+    return normal(0, 2, *GRID, 6), jnp.array([0.3, 0.8]), normal(2, 2, 5, 10), mask, places
+
+
+@pytest.fixture(scope="module")
+def teacher() -> dict:
+    return params_like(Dit(TEACHER), *inputs())
+
+
+def test_the_trunk_is_the_teachers_own_first_blocks(teacher):
+    judge = make_discriminator(TEACHER, 2, "dit", 1)
+    assert trunk_params(judge.trunk, teacher) is teacher
+    config = dataclasses.replace(TEACHER, blocks=(), depth=3, heads=2, ffn=16, scan=True)
+    params, judge = params_like(Dit(config), *inputs()), make_discriminator(config, 2, "dit", 1)
+    features = jax.jit(lambda *x: judge.features(params, *x).x)(*inputs())
+    _, wanted = jax.jit(lambda *x: velocity_and_features(Dit(config), params, *x))(*inputs())
+    np.testing.assert_allclose(features, wanted[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["dit", "conv"])
+def test_a_head_gives_one_logit_a_clip_and_sees_no_padding(teacher, head):
+    judge = make_discriminator(TEACHER, 2, head, 2)
+    seen = jax.eval_shape(judge.features, teacher, *inputs())
+    shapes = jax.eval_shape(lambda x: judge.head.init(jax.random.key(0), x, GRID)["params"], seen)
+
+    @jax.jit
+    def logits(params: dict, x: jax.Array) -> jax.Array:
+        return judge.logits(params, judge.features(teacher, x, *inputs()[1:]), GRID)
+
+    params, x, places = randomly(shapes, 0.3), inputs()[0], inputs()[4]
+    out = logits(params, x)
+    assert out.shape == (2,) and abs(out[0] - out[1]) > 1e-3
+    padded = jnp.where(places[..., None], x, 1e2)
+    np.testing.assert_allclose(logits(params, padded), out, atol=1e-4)
+
+
+def test_heads_have_about_as_many_parameters():
+    config = DitConfig(width=48, depth=2, heads=4, head_dim=12, ffn=192, time_features=16)
+    teacher = params_like(Dit(config), *inputs())
+    counts = []
+    for head in ("dit", "conv"):
+        judge = make_discriminator(config, 1, head, 1)
+        seen = jax.eval_shape(judge.features, teacher, *inputs())
+        counts.append(
+            count_parameters(jax.eval_shape(lambda x, j=judge: j.head.init(jax.random.key(0), x, GRID), seen))
+        )
+    assert abs(counts[1] / counts[0] - 1) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((4, "dit", 1), "a transformer of 3 blocks has no first 4: use trunk_blocks from 1 to 3"),
+        ((2, "mlp", 1), "head 'mlp' is unknown: use dit or conv"),
+        ((2, "dit", 0), "head_blocks must be 1 or more, not 0"),
+    ],
+)
+def test_what_a_teacher_cannot_give_is_told(arguments, message):
+    with pytest.raises(UserError, match=message):
+        make_discriminator(TEACHER, *arguments)

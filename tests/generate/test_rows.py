@@ -1,0 +1,45 @@
+"""One clip over several devices, cut by rows: the result of one device."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.evaluate.reconstruction import over_devices
+from mobile_video_jax.models.vae import VaeBundle, on_mesh
+from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
+from tests import tiny
+from tests.commands import call
+
+
+def print_differences(run: Path) -> None:
+    """What meshes of eight devices make of a clip beside what one device does."""
+    bundle = VaeBundle.load(run)
+    video = np.random.default_rng(0).integers(0, 256, (2, 9, 64, 32, 3), np.uint8)
+    results = []
+    for sizes in ((1, 1, 1), (2, 1, 4), (1, 1, 8)):
+        devices = jax.devices()[: int(np.prod(sizes))]
+        encode, decode = on_mesh(bundle, make_mesh(MeshConfig(*sizes), devices))
+        latents = encode(video)
+        results.append((latents, decode(latents).astype(int)))
+    errors = {"latents": [], "pixels": []}
+    for latents, pixels in results[1:]:
+        errors["latents"].append(float(np.abs(latents - results[0][0]).max()))
+        errors["pixels"].append(int(np.abs(pixels - results[0][1]).max()))
+    for rows in (3, 16):
+        try:
+            over_devices(bundle, ClipShape(9, 128, 32), rows)
+        except UserError as error:
+            errors.setdefault("refused", []).append(str(error))
+    print(json.dumps(errors))
+
+
+def test_a_clip_cut_by_rows_codes_as_on_one_device(tmp_path):
+    done = call(print_differences, tiny.vae_run(tmp_path / "vae"), devices=8)
+    assert done.status == 0, done.err
+    errors = json.loads(done.out.splitlines()[-1])
+    assert max(errors["latents"]) < 1e-5 and max(errors["pixels"]) <= 1
+    assert "cannot share the 16 rows" in errors["refused"][0] and "there are 8 devices" in errors["refused"][1]

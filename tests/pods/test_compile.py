@@ -1,0 +1,163 @@
+"""The real train step, compiled for a TPU that is not there."""
+
+import dataclasses
+import importlib.util
+import json
+import math
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from launch import compile
+from mobile_video_jax.core.config import to_config_dict
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.cost.tpu.collectives import collectives
+from mobile_video_jax.cost.tpu.hlo import Program
+from mobile_video_jax.cost.tpu.topology import GIB, Topology
+from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
+from mobile_video_jax.pods.compile import check_fits, compile_step, does_not_fit
+from mobile_video_jax.pods.mesh_search import candidates, meshes
+from mobile_video_jax.stages.dit import DitTraining
+from mobile_video_jax.stages.registry import build_stage
+from mobile_video_jax.train.compiled_step import StoredStep, store_step
+
+pytestmark = pytest.mark.first
+
+TOPOLOGY = Topology("v5e:2x2")
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install -e '.[tpu]'")
+
+# 128 tokens and heads of 64, so that attention takes the kernel; more activations a chip than weights of any matrix.
+MODEL = DitConfig(width=256, depth=2, heads=4, head_dim=64, ffn=256, scan=True, remat="dots", dtype="bfloat16")
+CONFIG = DitTraining(clip="5x64x64", compression="t4_s8_c16", model=MODEL, batch_size=64, mesh=MeshConfig(2, 2, 1))
+
+
+def values(**changes):
+    return to_config_dict(dataclasses.replace(CONFIG, **changes)).to_dict()
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    return compile_step(values(), TOPOLOGY)
+
+
+@needs_libtpu
+def test_the_report_has_what_a_plan_needs(compiled):
+    report = json.loads(json.dumps(compiled.report))
+    assert report["fits"] and report["argument_bytes"] < report["peak_bytes"] < report["limit_bytes"]
+    assert report["devices"] == 4 and report["mesh"] == {"data": 2, "fsdp": 2, "tensor": 1}
+    assert 0 < report["roofline"]["serial_mfu"] < report["mfu"] < report["roofline"]["overlapped_mfu"] < 1
+    assert report["step_seconds"] > 0 and report["compile_seconds"] > 0 and report["assumptions"]
+    # Weights, average and both moments in float32, all but the small ones over fsdp=2.
+    assert 16 * report["parameters"] / 2 < report["argument_bytes"] < 16 * report["parameters"]
+
+
+@needs_libtpu
+def test_the_step_gathers_weights_and_no_activations(compiled):
+    found = collectives(Program(compiled.executable.as_text()))
+    moved = [each for each in found if each.kind in ("all-gather", "all-to-all", "collective-permute")]
+    largest = max(math.prod(shape.extents) for each in moved for shape in each.result)
+    per_chip = CONFIG.batch_size // 4 * 128 * MODEL.width
+    assert 0 < largest <= 6 * MODEL.width * MODEL.width < per_chip
+    # Each block's matrices are gathered in the forward loop and in the backward one.
+    assert sum(each.runs for each in found if each.kind == "all-gather") >= 2 * MODEL.depth
+    assert any(each.kind == "reduce-scatter" for each in found)
+
+
+@needs_libtpu
+def test_attention_is_the_kernel_and_its_result_is_kept(compiled):
+    """Of self- and cross-attention one forward kernel each: the backward loop runs none of them again."""
+    program = Program(compiled.executable.as_text())
+    names = [name for computation in program.computations.values() for name in computation]
+    assert sum(name.startswith("splash_mha_fwd") for name in names) == 2
+
+
+@needs_libtpu
+def test_the_step_is_stored_for_these_chips_and_this_config(compiled, tmp_path):
+    store_step(compiled.executable, compiled.stage, compiled.mesh, tmp_path / "step")
+    stored = StoredStep.read(tmp_path / "step", compiled.stage, compiled.mesh)
+    assert len(stored.payload) > 1000 and {"loss", "grad_norm"} <= set(stored.metrics)
+    with pytest.raises(UserError, match=r"compiled for mesh\.data=2, this run has 4: compile it again"):
+        StoredStep.read(tmp_path / "step", compiled.stage, make_mesh(MeshConfig(), TOPOLOGY.devices()))
+    with pytest.raises(UserError, match=r"config\.seed=0, this run has 1"):
+        StoredStep.read(tmp_path / "step", build_stage(values(seed=1, log_every=7)), compiled.mesh)
+
+
+def test_a_step_with_ltx_captions_is_not_stored_without_the_state_of_an_empty_one(monkeypatch):
+    config = to_config_dict(dataclasses.replace(CONFIG, text_encoder="ltx-1a2b3c4d"))
+    given = {"CONFIG": config, "TOPOLOGY": "v5e:2x2", "SLICES": 1, "STORE": "step"}
+    for name, value in given.items():
+        monkeypatch.setattr(compile, name, SimpleNamespace(value=value))
+    with pytest.raises(UserError, match="name --config.data=LATENTS"):
+        compile.main()
+
+
+@needs_libtpu
+def test_the_table_names_the_estimate(compiled):
+    text = compile.report_table(compiled.report)
+    assert "v5e:2x2, 4 chips, mesh data=2 fsdp=2 tensor=1, batch 64" in text
+    assert f"MFU {compiled.report['mfu']:.1%}" in text and "reduce-scatter" in text
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mesh": MeshConfig(3, 1, 1)}, "does not divide 4 device"),
+        ({"batch_size": 6}, r"batch_size 6 does not divide over 4 data shards: use 4"),
+        ({"batch_size": 2}, r"batch_size 2 does not divide over 4 data shards: use 4"),
+    ],
+)
+def test_a_mesh_or_batch_that_does_not_divide_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        compile_step(values(**changes), TOPOLOGY)
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_step_that_does_not_fit_is_reported_with_what_xla_says():
+    plain = dataclasses.replace(MODEL, heads=8, head_dim=32, remat="none")  # without the kernel, quick to compile
+    report = compile_step(values(batch_size=1 << 15, model=plain), TOPOLOGY).report
+    assert not report["fits"] and report["peak_bytes"] > report["limit_bytes"] and report["parameters"] > 0
+    assert report["collectives"] is report["step_seconds"] is report["mfu"] is None
+    assert "v5e:2x2, 4 chips" in compile.report_table(report) and json.dumps(report)
+    with pytest.raises(UserError, match=f"{report['peak_bytes'] - report['limit_bytes']:,} more than its"):
+        check_fits(report)
+
+
+@pytest.mark.parametrize(
+    ("message", "peak"),
+    [
+        ("RESOURCE_EXHAUSTED: … memory required for HLO temporaries (39.55G) exceeds available HBM (15.75G).", 39.55),
+        ("RESOURCE_EXHAUSTED: …\nRan out of memory in memory space hbm. Used 482.49G of 15.75G hbm.", 482.49),
+    ],
+)
+def test_the_bytes_are_read_from_either_message(message, peak):
+    assert does_not_fit(jax.errors.JaxRuntimeError(message))["peak_bytes"] == int(peak * GIB)
+
+
+def test_other_failures_of_the_compiler_stay_as_they_are():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        does_not_fit(jax.errors.JaxRuntimeError("INTERNAL: Used 1.00G"))
+
+
+def test_without_libtpu_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install -e '\.\[tpu\]'"):
+        compile_step(values(), TOPOLOGY)
+
+
+@needs_libtpu
+def test_candidates_fit_by_estimate_and_the_fastest_comes_first():
+    found = list(candidates(values(), TOPOLOGY))
+    assert found and all(each.bytes < 0.9 * TOPOLOGY.chip.hbm_bytes for each in found)
+    assert [each.seconds for each in found] == sorted(each.seconds for each in found)
+    assert found[0].apply(values())["batch_size"] == found[0].batch_size
+
+
+def test_meshes_divide_the_model_and_keep_slices_along_data():
+    found = list(meshes(32, 2, {"width": 256, "heads": 4}))
+    assert MeshConfig(4, 4, 2) in found and MeshConfig(1, 32, 1) not in found
+    assert all(mesh.data * mesh.fsdp * mesh.tensor == 32 and mesh.data % 2 == 0 and mesh.tensor <= 4 for mesh in found)
+    assert list(meshes(8, 1, {})) == [MeshConfig(8, 1, 1)]

@@ -1,0 +1,122 @@
+"""The study: its grid, one real cell at the smallest size, and what is written about it."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from configs import ablate as studies
+from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.data.shapes.shape_world import World
+from mobile_video_jax.studies import cells, distillation, pruning
+from mobile_video_jax.studies import compression as ablate
+from mobile_video_jax.studies.cells import RESULT
+from mobile_video_jax.studies.compression import Cell, StudyConfig
+from mobile_video_jax.studies.compression_report import summary, write_study
+from mobile_video_jax.studies.distillation import DistillationStudy
+from mobile_video_jax.studies.pruning import PruningStudy
+from tests import tiny
+
+pytestmark = pytest.mark.first
+
+
+def study(**changes) -> StudyConfig:
+    config = from_mapping(StudyConfig, studies.get_config("compression").to_dict())
+    vae = tiny.vae_config(Path(), clip=config.vae.clip, loss=config.vae.loss, steps=3, eval_every=3, checkpoint_every=3)
+    small = StudyConfig(
+        compressions=("t4_s16_c4", "t8_s16_c4"),
+        size="micro",
+        vae=vae,
+        objectives=("both",),
+        dit=tiny.dit_config(Path(), steps=2, eval_every=2, checkpoint_every=2, text_tokens=16),
+        server=config.server,
+        mobile=config.mobile,
+        world=World(counts=(1,)),
+        train_clips=16,
+        validation_clips=8,
+        test_clips=4,
+        samples=3,
+        sampling=dataclasses.replace(config.sampling, steps=1),
+    )
+    return dataclasses.replace(small, **changes)
+
+
+def test_a_grid_is_every_combination_and_refuses_what_cannot_be():
+    grid = ablate.cells(study(seeds=(0, 1), objectives=("plain", "both")))
+    assert len(grid) == len({cell.name for cell in grid}) == 8
+    assert Cell("t8_s16_c4", "both", 1) in grid
+    with pytest.raises(UserError, match="objective 'best' is unknown"):
+        ablate.cells(study(objectives=("best",)))
+    with pytest.raises(UserError, match="beyond this family"):
+        ablate.cells(study(compressions=("t8_s64_c4",)))
+    with pytest.raises(UserError, match="does not divide by the spatial stride"):
+        ablate.cells(study(vae=dataclasses.replace(study().vae, clip="9x24x24"), compressions=("t4_s16_c4",)))
+    with pytest.raises(UserError, match="finetune_steps 3 leave none of 3 steps"):
+        ablate.cells(study(finetune_steps=3))
+    with pytest.raises(UserError, match="worker 2 of 2"):
+        ablate.run_study(study(), Path("nowhere"), worker=2, workers=2)
+
+
+CELLS = {
+    "vae": (StudyConfig, ablate.cells),
+    "pruning": (PruningStudy, pruning.cells),
+    "distillation": (DistillationStudy, distillation.cells),
+}
+
+
+def test_every_study_of_the_config_file_is_legal_and_can_be_planned():
+    for name in studies.STUDIES:
+        values = studies.get_config(name).to_dict()
+        config, cells = CELLS[values["kind"]]
+        assert cells(from_mapping(config, values))
+    rows = ablate.plan(study())
+    assert len(rows) == 2 and all(row["vae_flops"] > 0 and row["dit_flops"] > 0 for row in rows)
+    with pytest.raises(UserError, match="study 'everything' is unknown"):
+        studies.get_config("everything")
+
+
+def test_two_workers_share_a_study_that_resumes_and_reports_what_is_there(tmp_path):
+    config = study()
+    first = ablate.run_study(config, tmp_path, worker=0, workers=2)
+    assert [row["name"] for row in first] == ["t4_s16_c4-both-seed0"]
+    written = tmp_path / "cells" / "t4_s16_c4-both-seed0" / RESULT
+    stamp = written.stat().st_mtime_ns
+    assert ablate.run_study(config, tmp_path, worker=0, workers=2) == first and written.stat().st_mtime_ns == stamp
+    assert first[0]["tokens"] == 13 * 24 * 32 and first[0]["ratio"] == 768.0
+    assert set(first[0]["diffusability"]["accuracy"]) == {"colour", "shape", "motion", "all"}
+    assert write_study("test", config, first, tmp_path) == {
+        **{"out": str(tmp_path), "cells": 2, "finished": 1, "best": "t4_s16_c4-both"}
+    }
+    rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
+    assert rows[0]["name"] == first[0]["name"] and float(rows[0]["psnr"]) == first[0]["metrics"]["psnr"]["value"]
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert table["rows"][0]["server_step_flops"] > table["rows"][0]["mobile_step_flops"]
+    for name in ("quality_vs_ratio.png", "quality_vs_tokens.png", "spectrum.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    assert "t4_s16_c4" in (tmp_path / "report.html").read_text()
+
+
+def test_workers_wait_for_worker_0_to_prepare(tmp_path, monkeypatch):
+    data, waited = tmp_path / "data", []
+
+    def meanwhile(seconds: float) -> None:
+        waited.append(seconds)
+        cells.share(data.mkdir, data.exists, worker=0, workers=2)
+
+    monkeypatch.setattr(cells.time, "sleep", meanwhile)
+    cells.share(lambda: pytest.fail("worker 1 prepares"), data.exists, worker=1, workers=2)
+    assert len(waited) == 1
+
+
+def test_the_summary_is_the_mean_and_spread_over_seeds():
+    fixed = dict.fromkeys(("ratio", "tokens", "server_step_flops", "mobile_step_flops", "decoder_flops_per_frame"), 1)
+    qualities = dict.fromkeys(("ssim", "flicker", "high_frequency", "lattice", "samples_right"), 0.0)
+    rows = [
+        {"compression": "t4_s8_c4", "objective": "plain", "seed": seed, "psnr": psnr, **fixed, **qualities}
+        for seed, psnr in enumerate((20.0, 22.0, 24.0))
+    ]
+    (group,) = summary(rows)
+    assert group["seeds"] == 3 and group["psnr"] == {"mean": 22.0, "std": 2.0}

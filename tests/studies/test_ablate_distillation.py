@@ -1,0 +1,64 @@
+"""The study of step distillation: its cells, its measures, its table."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import ablate as studies
+from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.evaluate.trunk_features import trunk_features
+from mobile_video_jax.metrics.kernel_distance import kernel_distance
+from mobile_video_jax.studies.distillation import DistillationStudy, cells
+from mobile_video_jax.studies.distillation_report import table_rows, write_distillation_study
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def study() -> DistillationStudy:
+    return from_mapping(DistillationStudy, studies.get_config("distillation").to_dict())
+
+
+def judged(right: float, steps: int, *, guided: bool = False) -> dict:
+    accuracy = {"colour": 1.0, "shape": right, "motion": 1.0, "all": right}
+    measures = {"distance": 1 - right, "motion": 0.9, "diversity": 20.0, "seconds_per_clip": 0.1 * steps}
+    return {"evaluations": steps * (1 + guided), "accuracy": accuracy, **measures}
+
+
+def test_cells_are_baselines_and_arms_of_every_seed(study):
+    names = list(cells(study))
+    assert len(names) == 3 * (4 + 4) and names[0] == "teacher-seed0" and names[-1] == "dmd-seed2"
+    with pytest.raises(UserError, match="arm 'gan' is unknown"):
+        cells(dataclasses.replace(study, arms=("gan",)))
+
+
+def test_the_table_has_a_row_for_each_number_of_steps_and_shares_of_the_seeds_teacher(study, tmp_path):
+    results = []
+    for seed, right in enumerate((1.0, 0.8)):
+        results.append({"arm": "teacher", "seed": seed, "steps": {"20": judged(right, 20, guided=True)}})
+        for arm, loss in (("dit", 0.0), ("conv", 0.1)):
+            steps = {str(n): judged(right - loss - (n < 4) * 0.2, n) for n in (1, 4)}
+            results.append({"arm": arm, "seed": seed, "steps": steps})
+    assert len(table_rows(results[1])) == 2
+    assert write_distillation_study("distillation", study, results, tmp_path)["best"] == "dit"
+    groups = json.loads((tmp_path / "table.json").read_text())["summary"]
+    at_four = {group["arm"]: group for group in groups if group["steps"] != 1}
+    assert at_four["dit"]["share"]["mean"] == 1 and at_four["teacher"]["evaluations"] == 40
+    assert at_four["conv"]["share"]["mean"] == pytest.approx((0.9 / 1.0 + 0.7 / 0.8) / 2)
+    assert "adversarial, transformer head" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_features_are_of_each_clip_alone_and_tell_sets_apart(tmp_path):
+    run = tiny.dit_run(tmp_path / "dit", tiny.dit_config(Path("nowhere")))
+    rng = np.random.default_rng(0)
+    clips = rng.integers(0, 256, (6, 9, 32, 32, 3), np.uint8)
+    features = trunk_features(run, batch_size=4)
+    found = features(clips)
+    assert found.shape == (6, 192)
+    np.testing.assert_allclose(features(clips[4:5]), found[4:5], rtol=1e-4, atol=1e-5)
+    dark = features(clips // 4)
+    assert kernel_distance(found, dark) > 10 * abs(kernel_distance(found[:3], found[3:]))

@@ -1,0 +1,56 @@
+"""The studies of pruning and of step distillation from nothing to their tables, two steps a stage."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import pytest
+
+from configs import ablate as studies
+from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.studies.cells import RESULT
+from mobile_video_jax.studies.distillation import DistillationStudy, run_distillation_study
+from mobile_video_jax.studies.distillation_report import write_distillation_study
+from mobile_video_jax.studies.pruning import PruningStudy, run_pruning_study
+from mobile_video_jax.studies.pruning_report import write_pruning_study
+
+SHORT = {"steps": 2, "eval_every": 2, "checkpoint_every": 2}
+
+
+def shortened(config: Any, *parts: str) -> Any:
+    """The study with two steps of 8 clips a stage, one seed, and 4 samples of 2 steps a model."""
+    changes = {part: dataclasses.replace(getattr(config, part), **SHORT, batch_size=8) for part in parts}
+    sampling = dataclasses.replace(config.sampling, steps=2)
+    prune = dataclasses.replace(config.prune, clips=8, batch_clips=8, times=1)
+    counts = {"train_clips": 32, "validation_clips": 16, "test_clips": 8, "samples": 4, "seeds": (0,)}
+    return dataclasses.replace(config, **changes, **counts, sampling=sampling, prune=prune)
+
+
+@pytest.mark.slow
+def test_distillation_judges_baselines_and_arms_at_each_number_of_steps(tmp_path):
+    study = from_mapping(DistillationStudy, studies.get_config("distillation").to_dict())
+    study = dataclasses.replace(shortened(study, "vae", "dit", "recover", "distill"), arms=("dit",))
+    results = run_distillation_study(study, tmp_path)
+    assert len(results) == 4 + 1
+    by_arm = {result["arm"]: result["steps"] for result in results}
+    assert set(by_arm["dit"]) == {"1", "2", "4", "8"} and set(by_arm["teacher"]) == {"2"}
+    assert by_arm["teacher"]["2"]["evaluations"] == 4 and by_arm["student-4"]["4"]["evaluations"] == 4
+    judged = [values for steps in by_arm.values() for values in steps.values()]
+    assert all(math.isfinite(values[key]) for values in judged for key in ("distance", "motion", "diversity"))
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob(f"cells/*/{RESULT}")}
+    assert run_distillation_study(study, tmp_path) == results
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert write_distillation_study("distillation", study, results, tmp_path)["finished"] == 5
+    assert len(json.loads((tmp_path / "table.json").read_text())["summary"]) == 4 + 4
+
+
+@pytest.mark.slow
+def test_pruning_judges_each_way_with_distillation_and_without(tmp_path):
+    study = from_mapping(PruningStudy, studies.get_config("pruning").to_dict())
+    study = dataclasses.replace(shortened(study, "vae", "dit", "recover"), arms=("random", "scratch"))
+    results = run_pruning_study(study, tmp_path)
+    trained = {result["arm"]: result["trained"] for result in results}
+    assert set(trained["random"]) == {"kd", "plain"} and set(trained["scratch"]) == {"plain"}
+    assert trained["random"]["kd"]["parameters"] < 0.7 * trained["teacher"]["plain"]["parameters"]
+    assert write_pruning_study("pruning", study, results, tmp_path)["finished"] == 3
