@@ -26,7 +26,8 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.progress import say
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.stages.dit import DitTraining
 from mobile_video_jax.stages.vae import VaeTraining
 from mobile_video_jax.vae.family import family_member
 
@@ -79,7 +80,7 @@ def dit_training(suite: str, batch_size: int) -> DitTraining:
 
 def torch_dit(config: DitTraining, device: str) -> benchmark_dit.PeerDit:
     """The config's transformer in PyTorch."""
-    return dit_peer(config.model, DitStage(config).latent_shape, config.text_width, device)
+    return dit_peer(config.model, Denoiser(config).latent_shape, config.text_width, device)
 
 
 def table(rows: list[Row]) -> str:

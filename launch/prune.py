@@ -22,11 +22,11 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import local_path, storage_path
 from mobile_video_jax.cost.tpu.topology import CHIPS
-from mobile_video_jax.models.transformer import read_transformer
+from mobile_video_jax.models.denoiser import Denoiser, read_denoiser
 from mobile_video_jax.prune.plan import PruneConfig, costs_of, make_plan, planned_shapes, scoring_flops, sizes_of
 from mobile_video_jax.prune.report import PAGE, write_prune_report
 from mobile_video_jax.prune.run import prune
-from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.stages.dit import DitTraining
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/prune.py", "How to prune.")
 MODEL = flags.DEFINE_string("model", "", "A transformer's run directory; with --plan-only also FILE.py:VARIANT.")
@@ -56,7 +56,7 @@ def print_plan(config: PruneConfig) -> None:
     if not MODEL.value:
         raise UserError("say what to plan for with --model=RUN or --model=configs/dit.py:VARIANT")
     is_config = Path(MODEL.value.partition(":")[0]).suffix == ".py"
-    plan = make_plan(config, _stage_of(MODEL.value) if is_config else read_transformer(storage_path(MODEL.value)))
+    plan = make_plan(config, _denoiser_of(MODEL.value) if is_config else read_denoiser(storage_path(MODEL.value)))
     models = {"before": plan.space.units.shapes, "after": planned_shapes(plan)}
     found = {name: sizes_of(shapes) | costs_of(plan, shapes) for name, shapes in models.items()}
     flops = scoring_flops(config, plan)
@@ -67,14 +67,14 @@ def print_plan(config: PruneConfig) -> None:
     print(json.dumps({**found, "limits": dict(plan.limits), "scoring_flops": flops, "chip_hours": hours}))
 
 
-def _stage_of(config: str) -> DitStage:
+def _denoiser_of(config: str) -> Denoiser:
     """The transformer of a config file's variant."""
     path, _, variant = config.partition(":")
     try:
         values = runpy.run_path(path)["get_config"](*[variant] * bool(variant)).to_dict()
     except (OSError, KeyError, TypeError) as error:
         raise UserError(f"--model={config} names no config ({error}): use --model=configs/dit.py:VARIANT") from None
-    return DitStage(from_mapping(DitTraining, values))
+    return Denoiser(from_mapping(DitTraining, values))
 
 
 def _table(models: dict[str, dict[str, Any]]) -> str:

@@ -118,10 +118,10 @@ def _ffn(generators: Sequence[Generator], settings: Settings) -> list[dict[str, 
     """The largest FFN's memory at the largest clip."""
     if not generators:
         return []
-    stage = generators[0].stage
-    hidden = max(block.ffn for block in stage.config.model.block_shapes)
-    tokens = max(generator.clip.tokens(stage.strides) for generator in generators)
-    return ffn_memory(stage.config.model.width, hidden, tokens, FORMS[settings.form])
+    denoiser = generators[0].denoiser
+    hidden = max(block.ffn for block in denoiser.config.model.block_shapes)
+    tokens = max(generator.clip.tokens(denoiser.strides) for generator in generators)
+    return ffn_memory(denoiser.config.model.width, hidden, tokens, FORMS[settings.form])
 
 
 def _check_blocks(run: Path, config: dict[str, Any]) -> None:
@@ -148,7 +148,7 @@ def _shapes(names: Sequence[str], bundle: VaeBundle) -> list[ClipShape]:
 def _groups(generators: Sequence[Generator], settings: Settings, folder: Path) -> Iterator[list[Part]]:
     """All packages of a transformer's run, made one after the other, each with its functions."""
     first = generators[0]
-    config, prompt = first.stage.config, settings.prompt
+    config, prompt = first.denoiser.config, settings.prompt
     first.text_encoder.tokenizer.save(str(folder / "tokenizer.json"))
     source = settings.text_encoder or config.text_encoder
     yield [text_part(first.text_encoder, source, prompt, config.text_tokens, folder)]
@@ -167,7 +167,7 @@ def _grouped(parts: Sequence[Iterator[Part]], clips: Sequence[ClipShape]) -> Ite
 
 
 def _tiles(generator: Generator, settings: Settings) -> tuple[int, ...]:
-    depth, tiles = len(generator.stage.config.model.block_shapes), settings.tiles
+    depth, tiles = len(generator.denoiser.config.model.block_shapes), settings.tiles
     if len(tiles) not in (1, depth):
         raise UserError(f"--tiles names {len(tiles)} numbers: use one, or {depth}, one for each block")
     return tiles * depth if len(tiles) == 1 else tiles

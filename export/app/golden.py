@@ -64,12 +64,12 @@ def noise(shape: tuple[int, ...]) -> Float[np.ndarray, "1 t h w c"]:
 
 def clip_tensors(generator: Generator, prompt: str, steps: int) -> Tensors:
     """A whole clip without guidance: its noise and latents, and `video`, frames [t, h, w, 3] in bytes."""
-    stage, vae = generator.stage, generator.vae
-    dit = Dit(dataclasses.replace(stage.dit.config, dtype="float32", remat="none"))
+    denoiser, vae = generator.denoiser, generator.vae
+    dit = Dit(dataclasses.replace(denoiser.network.config, dtype="float32", remat="none"))
     bundle = dataclasses.replace(vae, vae=_in_float32(vae.vae))
     config = SampleConfig(steps=steps, guidance=1.0, **generator.times)
-    text, mask = pad(generator.text_encoder.encode([prompt]), stage.config.text_tokens)
-    start = noise((*generator.clip.latent(stage.strides), stage.strides.channels))
+    text, mask = pad(generator.text_encoder.encode([prompt]), denoiser.config.text_tokens)
+    start = noise(denoiser.latent_shape_of(generator.clip))
     draw = jax.jit(functools.partial(sample_latents, dit, config))
     latents = _precisely(draw, generator.params, jnp.asarray(start), jnp.asarray(text), jnp.asarray(mask))
     video = _precisely(jax.jit(bundle.decode), vae.params, jnp.asarray(latents))

@@ -53,7 +53,7 @@ def of_vae(bundle: VaeBundle, clips: Sequence[ClipShape]) -> Described:
 def of_transformer(generators: Sequence[Generator], steps: int) -> Described:
     """Of text and sampling: from times[i] to times[i + 1] latents move by their difference x velocity."""
     first = generators[0]
-    config = first.stage.config
+    config = first.denoiser.config
     described = of_vae(first.vae, [generator.clip for generator in generators])
     for clip, generator in zip(described["clips"], generators, strict=True):
         times = time_grid(steps, **generator.times)

@@ -50,8 +50,8 @@ def dit_parts(
     generator: Generator, form: Form, tiles: Sequence[int], prompt: str, steps: int, limit: int, out: Path
 ) -> Iterator[Part]:
     """The transformer at a clip's first step, in chunks of whole blocks of at most `limit` bytes in fp16."""
-    config, stage = generator.stage.config, generator.stage
-    shape = (*generator.clip.latent(stage.strides), stage.strides.channels)
+    config, denoiser = generator.denoiser.config, generator.denoiser
+    shape = denoiser.latent_shape_of(generator.clip)
     mirror = torch_dit.Dit(config.model, shape, config.text_width)
     load_params(mirror, generator.params)
     write_weights(mirror, config.model, out / "dit.safetensors")
@@ -59,7 +59,7 @@ def dit_parts(
     noise = golden.noise(shape)
     t = time_grid(steps, **generator.times)[:1]
     tensors = golden.dit_tensors(
-        stage.dit, generator.params, jnp.asarray(noise), t, jnp.asarray(text), jnp.asarray(mask)
+        denoiser.network, generator.params, jnp.asarray(noise), t, jnp.asarray(text), jnp.asarray(mask)
     )
     cuts = chunk_ends(mirror, limit)
     for i, (first, last) in enumerate(zip([0, *cuts], cuts, strict=False)):

@@ -71,14 +71,14 @@ def random_batch(stage: DitStage) -> dict[str, np.ndarray]:
     cfg, rng = stage.config, np.random.default_rng(0)
     lengths = np.where(np.arange(cfg.batch_size) % 2, cfg.text_tokens // 2, cfg.text_tokens)
     return {
-        "latents": rng.standard_normal((cfg.batch_size, *stage.latent_shape), np.float32),
+        "latents": rng.standard_normal((cfg.batch_size, *stage.denoiser.latent_shape), np.float32),
         "text": rng.standard_normal((cfg.batch_size, cfg.text_tokens, cfg.text_width), np.float32),
         "text_mask": np.arange(cfg.text_tokens) < lengths[:, None],
     }
 
 
 def _guided_step(stage: DitStage, params: Any, x: Any, text: Any, mask: Any) -> jax.Array:
-    denoiser = lambda *inputs: apply(stage.dit, params, *inputs)
+    denoiser = lambda *inputs: apply(stage.denoiser.network, params, *inputs)
     return euler_step(guided(denoiser, text, mask, Guidance(GUIDANCE)), x, *map(jnp.float32, TIMES))
 
 
@@ -96,7 +96,7 @@ def _row(name: str, steps: Steps, ours: Run, peers: Mapping[str, Run], peer: str
         (ours_seconds, seconds[way]),
         peer=f"{peer}, {way}",
         dtype=dtype,
-        shape=[steps.config.batch_size, *stage.latent_shape],
+        shape=[steps.config.batch_size, *stage.denoiser.latent_shape],
         parameters=count_parameters(nn.unbox(jax.eval_shape(stage.init, jax.random.key(0)))),
         flops=flops,
         ceiling_flops_per_second=ceiling,

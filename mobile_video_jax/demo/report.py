@@ -12,7 +12,7 @@ from mobile_video_jax.demo.run import MODELS, DemoResult
 from mobile_video_jax.evaluate.reconstruction_report import judgement_blocks, judgement_numbers
 from mobile_video_jax.metrics.accuracy import accuracies
 from mobile_video_jax.metrics.shape_detector import chance
-from mobile_video_jax.models.transformer import read_transformer
+from mobile_video_jax.models.denoiser import read_denoiser
 from mobile_video_jax.prune.plan import sizes_of
 from mobile_video_jax.prune.units import kept_shapes
 from mobile_video_jax.report.page import ClipView, Curves, Gallery, GalleryRow, Report, Section, Table, write_report
@@ -48,7 +48,7 @@ def demo_numbers(result: DemoResult) -> dict[str, Any]:
             "cost": VaeStage(result.config.vae).inspect(),
         },
         "dit": {"cost": DitStage(result.config.dit).inspect()},
-        "recovered": {"cost": read_transformer(result.out / "recovered").inspect()},
+        "recovered": {"cost": read_denoiser(result.out / "recovered").inspect()},
         "export": {key: result.exported[key] for key in ("packages", "clips", "passed")},
         "commit": git_revision(),
         "hardware": hardware(),
@@ -59,7 +59,7 @@ def demo_numbers(result: DemoResult) -> dict[str, Any]:
 def _size(result: DemoResult, name: str) -> dict[str, float]:
     sampling = result.config.few if MODELS[name].few else result.config.sampling
     return {
-        "parameters": read_transformer(result.out / MODELS[name].run).description()["parameters"],
+        "parameters": read_denoiser(result.out / MODELS[name].run).describe()["parameters"],
         "evaluations": sampling.steps * (2 if sampling.guidance != 1 else 1),
         "seconds_per_clip": result.samples[name].seconds_per_clip,
     }

@@ -19,7 +19,6 @@ from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.dit.block import DitBlock
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import unstack_blocks
-from mobile_video_jax.models.transformer import read_transformer
 from mobile_video_jax.models.vae import restore_params
 from mobile_video_jax.nn.attention.layer import Attention
 from mobile_video_jax.nn.dense import Dense
@@ -49,7 +48,7 @@ def largest_activations(
     and, where a norm squares the values, `squares_headroom` = 65,504 / value^2. Raises UserError for a run or data set
     that is missing or does not fit, and for values that are not finite.
     """
-    config = read_transformer(run).config
+    config = DitStage.of_run(run).config
     # One device measures, whatever mesh the run was trained on.
     config = dataclasses.replace(
         config, data=data or config.data, eval_batches=batches or config.eval_batches, mesh=MeshConfig()
@@ -124,7 +123,9 @@ def _unrolled(run: Path, stage: DitStage) -> tuple[Dit, Any]:
     """The run's network in float32 with a module a block, and its weights."""
     config = stage.config
     text = jnp.zeros((1, config.text_tokens, config.text_width)), jnp.ones((1, config.text_tokens), bool)
-    params = restore_params(run, stage.dit, jnp.zeros((1, *stage.latent_shape)), jnp.zeros(1), *text)
+    params = restore_params(
+        run, stage.denoiser.network, jnp.zeros((1, *stage.denoiser.latent_shape)), jnp.zeros(1), *text
+    )
     dit = Dit(dataclasses.replace(config.model, scan=False, remat="none", dtype="float32"))
     return dit, unstack_blocks(params) if config.model.scan else params
 
@@ -132,7 +133,7 @@ def _unrolled(run: Path, stage: DitStage) -> tuple[Dit, Any]:
 def _noisy_clips(stage: DitStage, batch: Mapping[str, Any], rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     """(x_t, t, text, text_mask) of every clip of a batch, at times spread from 1 to 0 and without its padding."""
     count, *grid = batch["latents"].shape[:4]
-    times = time_grid(count - 1, shift=stage.time_shift(int(np.prod(grid))))
+    times = time_grid(count - 1, shift=stage.denoiser.time_shift(int(np.prod(grid))))
     for i in range(count):
         x0 = batch["latents"][i : i + 1]
         if "latent_mask" in batch:

@@ -78,7 +78,7 @@ def evaluate_generation(task: GenerationTask) -> dict[str, Any]:
     """
     check_held_out(task.split)
     generator = Generator.load(task.run, task.vae, task.text_encoder, clip=task.clip, fsdp=task.fsdp)
-    if task.image and not generator.stage.config.image_probability:
+    if task.image and not generator.denoiser.config.image_probability:
         raise UserError(f"{task.run} was trained with image_probability=0 and starts from no image: leave out --image")
     times = generator.times | ({} if task.shift is None else {"shift": task.shift})
     task = dataclasses.replace(task, sampling=dataclasses.replace(task.sampling, **times))

@@ -16,10 +16,9 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.generate.prompts import Request, picture
 from mobile_video_jax.generate.sampling import SampleConfig, sample_latents
-from mobile_video_jax.models.transformer import read_transformer, restore_on
+from mobile_video_jax.models.denoiser import Denoiser, read_denoiser, restore_on
 from mobile_video_jax.models.vae import VaeBundle, on_mesh
 from mobile_video_jax.parallel.mesh import MeshConfig, batch_sharding, make_mesh
-from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.text.encoder import TextEncoder, load_text_encoder, pad
 
 
@@ -30,7 +29,7 @@ class Generator:
     `vae` decodes; `image_vae`, the run's own, encodes the images that clips start from.
     """
 
-    stage: DitStage
+    denoiser: Denoiser
     params: Any
     vae: VaeBundle
     image_vae: VaeBundle
@@ -49,11 +48,11 @@ class Generator:
         Raises UserError where a run is missing or damaged, for other latents or text states, for a clip that the VAE
         cannot code and for devices that do not divide.
         """
-        stage = read_transformer(run)
-        config = stage.config
-        shape = ClipShape.parse(clip or config.clip).check(stage.strides)
+        denoiser = read_denoiser(run)
+        config = denoiser.config
+        shape = ClipShape.parse(clip or config.clip).check(denoiser.strides)
         mesh = make_mesh(MeshConfig(data=-1, fsdp=fsdp), jax.local_devices())
-        params = restore_on(mesh, run, stage)
+        params = restore_on(mesh, run, denoiser)
         encoder = load_text_encoder(text_encoder or config.text_encoder)
         if encoder.name != config.text_encoder:
             raise UserError(f"{run} was trained with text encoder {config.text_encoder}, not {encoder.name}")
@@ -61,12 +60,12 @@ class Generator:
         bundle = VaeBundle.load(vae) if vae else own
         if bundle.stats != own.stats:
             raise UserError(f"{vae} has other latents than those {run} was trained on: name a decoder trained for them")
-        return cls(stage, params, bundle, own, encoder, shape, mesh)
+        return cls(denoiser, params, bundle, own, encoder, shape, mesh)
 
     @property
     def times(self) -> dict[str, Any]:
         """What time_grid, and SampleConfig, take for clips of this shape."""
-        return self.stage.sampled_times(self.clip.tokens(self.stage.strides))
+        return self.denoiser.sampled_times(self.clip.tokens(self.denoiser.strides))
 
     def generate(
         self,
@@ -99,7 +98,7 @@ class Generator:
 
     def check(self, requests: Sequence[Request], config: SampleConfig) -> None:
         """Raises UserError for settings that do not work and prompts that are too long, before anything is drawn."""
-        trained = self.stage.config
+        trained = self.denoiser.config
         if any(request.image for request in requests) and not trained.image_probability:
             raise UserError("this model cannot start from an image: train one with --config.image_probability=0.3")
         self._decoder(config)
@@ -107,7 +106,7 @@ class Generator:
         lengths = list(map(len, self.text_encoder.tokenizer.encode_batch([request.prompt for request in requests])))
         extremes = [requests[int(np.argmax(lengths))], requests[int(np.argmin(lengths))]]
         inputs = self._inputs(_filled(extremes, self._whole(2)), config)
-        jax.eval_shape(functools.partial(sample_latents, self.stage.dit, config), self.params, *inputs)
+        jax.eval_shape(functools.partial(sample_latents, self.denoiser.network, config), self.params, *inputs)
 
     def _whole(self, count: int) -> int:
         """The size of the smallest batch of `count` clips or more that the devices share evenly."""
@@ -116,7 +115,7 @@ class Generator:
     def _inputs(self, requests: Sequence[Request], config: SampleConfig) -> tuple[Any, ...]:
         """What sample_latents takes after the parameters."""
         keys = jnp.stack([jax.random.key(request.seed) for request in requests])
-        shape = (*self.clip.latent(self.stage.strides), self.stage.strides.channels)
+        shape = self.denoiser.latent_shape_of(self.clip)
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
         text = self._text([request.prompt for request in requests])
         negative = None
@@ -126,10 +125,10 @@ class Generator:
 
     def _negative(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
         states = self.text_encoder.encode([prompt]) if prompt else [self.text_encoder.empty()]
-        return pad(states, self.stage.config.text_tokens)
+        return pad(states, self.denoiser.config.text_tokens)
 
     def _text(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        return pad(self.text_encoder.encode(prompts), self.stage.config.text_tokens)
+        return pad(self.text_encoder.encode(prompts), self.denoiser.config.text_tokens)
 
     def _images(self, requests: Sequence[Request]) -> tuple[np.ndarray, np.ndarray] | None:
         """First latent frames [b 1 lh lw c] and whose they are [b]; None where no request has an image."""
@@ -143,7 +142,7 @@ class Generator:
 
     @functools.cached_property
     def _compiled(self) -> Callable[..., jax.Array]:
-        draw = functools.partial(sample_latents, self.stage.dit)
+        draw = functools.partial(sample_latents, self.denoiser.network)
         return jax.jit(draw, static_argnums=0, out_shardings=batch_sharding(self.mesh))
 
     @functools.cached_property

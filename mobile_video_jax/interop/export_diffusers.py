@@ -14,10 +14,9 @@ from mobile_video_jax.interop import ltx_schedule, ltx_transformer, ltx_vae
 from mobile_video_jax.interop.diffusers_folder import SCHEDULER, write_index, write_network
 from mobile_video_jax.interop.ltx_schedule import Schedule
 from mobile_video_jax.interop.mapping import published, stacked
-from mobile_video_jax.models.transformer import read_transformer, restore_on
+from mobile_video_jax.models.denoiser import Denoiser, read_denoiser, restore_on
 from mobile_video_jax.models.vae import VaeBundle
 from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
-from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.text.encoder import name_ltx_text
 from mobile_video_jax.vae.ltx.model import LtxVae
 
@@ -37,8 +36,8 @@ def export_diffusers(run: Path, out: Path, *, dtype: str = "float32", text: Path
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty: name a new folder with --out")
-    stage = read_transformer(run)
-    config, bundle = stage.config, VaeBundle.load(run / "vae")
+    denoiser = read_denoiser(run)
+    config, bundle = denoiser.config, VaeBundle.load(run / "vae")
     if not isinstance(bundle.vae, LtxVae):
         raise UserError(f"{run / 'vae'} is none of LTX-Video's: only an imported run becomes a diffusers folder")
     settings = ltx_transformer.settings(config.model, bundle.vae.config.channels, config.text_width)
@@ -46,7 +45,7 @@ def export_diffusers(run: Path, out: Path, *, dtype: str = "float32", text: Path
         raise UserError(f"{run} was trained with text encoder {config.text_encoder}, {text} holds {found}")
     times = Schedule(config.time_shift, config.shift_follows_tokens, config.time_terminal)
     with replacing(out) as folder:
-        write_network(folder / "transformer", settings, _cast(_transformer(run, stage), dtype))
+        write_network(folder / "transformer", settings, _cast(_transformer(run, denoiser), dtype))
         # The statistics stay in float32, as they are published.
         network = _cast(published(bundle.params, ltx_vae.sources(bundle.vae.config)), dtype)
         tensors = network | ltx_vae.published_stats(bundle.stats)
@@ -65,9 +64,9 @@ def export_diffusers(run: Path, out: Path, *, dtype: str = "float32", text: Path
     return {"out": str(out), "dtype": dtype, "text_encoder": bool(text)}
 
 
-def _transformer(run: Path, stage: DitStage) -> dict[str, np.ndarray]:
-    params = restore_on(make_mesh(MeshConfig(), jax.local_devices()[:1]), run, stage)
-    model, sources = stage.config.model, ltx_transformer.sources(stage.config.model)
+def _transformer(run: Path, denoiser: Denoiser) -> dict[str, np.ndarray]:
+    params = restore_on(make_mesh(MeshConfig(), jax.local_devices()[:1]), run, denoiser)
+    model, sources = denoiser.config.model, ltx_transformer.sources(denoiser.config.model)
     return published(params, stacked(sources, model.depth) if model.scan else sources)
 
 

@@ -20,6 +20,7 @@ from mobile_video_jax.interop.diffusers_folder import Component, check_pipeline,
 from mobile_video_jax.interop.ltx_schedule import Schedule
 from mobile_video_jax.interop.ltx_single_file import open_single_file
 from mobile_video_jax.interop.mapping import Sources, read_params, stacked
+from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.nn.module import init
 from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh, replicated
 from mobile_video_jax.parallel.rules import parameter_shardings
@@ -88,7 +89,7 @@ def import_weights(found: Published, out: Path, *, clip: str, frame_rate: float,
     with replacing(out) as folder:
         vae_parameters = _import_vae(found.vae, LtxVae(vae_config), clip, folder / "vae")
         description = stage.description()
-        _import_transformer(found.transformer, stage, folder)
+        _import_transformer(found.transformer, stage.denoiser, folder)
         write_run(folder, "dit", plain(stage.config), description)
     counts = {"parameters": description["parameters"], "vae_parameters": vae_parameters}
     return {"out": str(out), **counts, "text_encoder": encoder}
@@ -111,11 +112,11 @@ def _import_vae(found: Component, vae: LtxVae, clip: str, folder: Path) -> int:
     return parameters
 
 
-def _import_transformer(found: Component, stage: DitStage, folder: Path) -> None:
-    boxed = jax.eval_shape(stage.init, jax.random.key(0))
+def _import_transformer(found: Component, denoiser: Denoiser, folder: Path) -> None:
+    boxed = jax.eval_shape(denoiser.init, jax.random.key(0))
     mesh = make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices())
     target = jax.tree.map(abstract, nn.unbox(boxed), parameter_shardings(boxed, mesh))
-    model, sources = stage.config.model, ltx_transformer.sources(stage.config.model)
+    model, sources = denoiser.config.model, ltx_transformer.sources(denoiser.config.model)
     layout = stacked(sources, model.depth) if model.scan else sources
     save_model(folder, 0, _read(found.tensors, layout, target, "transformer"))
 

@@ -11,12 +11,12 @@ import numpy as np
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.distill.kd import KdWeights
 from mobile_video_jax.dit.config import BlockShape
+from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.prune.budget import Ratios, fraction_limits, stage_limits, target_limits
 from mobile_video_jax.prune.costs import Number, counted_costs
 from mobile_video_jax.prune.search import greedy
 from mobile_video_jax.prune.space import SearchSpace
 from mobile_video_jax.prune.units import LEVELS, WIDTHS, Units, channel_group, kept_shapes
-from mobile_video_jax.stages.dit import DitStage
 
 SEARCHES = ("greedy", "joint")
 SCORES = ("kd", "magnitude", "random")
@@ -86,10 +86,10 @@ class Plan:
     stages: Mapping[str, Mapping[str, Number]]
 
 
-def make_plan(config: PruneConfig, stage: DitStage) -> Plan:
-    """The plan for a stage's transformer. Raises UserError for a budget out of reach."""
-    model = stage.config.model
-    inputs = stage.input_shapes(1)
+def make_plan(config: PruneConfig, denoiser: Denoiser) -> Plan:
+    """The plan for a transformer. Raises UserError for a budget out of reach."""
+    model = denoiser.config.model
+    inputs = denoiser.input_shapes(1)
     latents, text, mask = inputs["latents"], inputs["text"], inputs["text_mask"]
     costs = counted_costs(model, latents, jax.ShapeDtypeStruct((1,), jnp.float32), text, mask)
     units = Units(model, config.group or channel_group(model))

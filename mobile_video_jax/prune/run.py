@@ -17,7 +17,7 @@ from mobile_video_jax.core.revision import digest
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.latents.store import read_manifest
-from mobile_video_jax.models.transformer import read_transformer, restore_on
+from mobile_video_jax.models.denoiser import restore_on
 from mobile_video_jax.models.vae import copy_bundle
 from mobile_video_jax.parallel.mesh import MeshConfig, batch_sharding, check_batch, make_mesh, put_batch
 from mobile_video_jax.prune.baselines import chance, magnitude
@@ -65,15 +65,15 @@ def prune(config: PruneConfig, run: Path, data: str, out: Path, *, fsdp: int = 1
     masked models that it has. Raises UserError for a budget out of reach, latents of another VAE, and a folder of
     another model.
     """
-    stage = _calibrating(read_transformer(run), config, data)
-    plan = make_plan(config, stage)
+    stage = _calibrating(DitStage.of_run(run), config, data)
+    plan = make_plan(config, stage.denoiser)
     _check_out(out, config, run)
     mesh = make_mesh(MeshConfig(data=-1, fsdp=fsdp), jax.local_devices())
     check_batch(config.batch_clips * config.times, mesh)
     batches = [jax.device_put(batch, batch_sharding(mesh)) for batch in _calibration_batches(config, stage, run)]
-    params = restore_on(mesh, run, stage)
+    params = restore_on(mesh, run, stage.denoiser)
     memo = LossFile(out / LOSSES, _losses_are_of(config, stage, run))
-    scorer = Scorer(stage.dit, params, plan.space.units, batches, config.kd, config.rows, _Told(), memo)
+    scorer = Scorer(stage.denoiser.network, params, plan.space.units, batches, config.kd, config.rows, _Told(), memo)
     found = _search(config, plan, scorer)
     model = slice_params(params, stage.config.model, found.keep)
     found = dataclasses.replace(found, held_out=_held_out(stage, params, model, found.keep))
@@ -96,7 +96,7 @@ def _calibration_batches(config: PruneConfig, stage: DitStage, run: Path) -> lis
         raise UserError(f"{folder} holds latents of another VAE than {run} was trained on: encode them with its own")
     if (clips := len(found) * config.batch_clips) < config.clips:
         raise UserError(f"{folder} holds {clips} of the {config.clips} clips for calibration: lower --config.clips")
-    shift = stage.time_shift(stage.clip.tokens(stage.strides))
+    shift = stage.denoiser.time_shift(stage.denoiser.tokens)
     keys = jax.random.split(jax.random.key(config.seed), len(found))
     names = ("latents", "text", "text_mask")
     return [
@@ -189,7 +189,7 @@ def _check_out(out: Path, config: PruneConfig, run: Path) -> None:
 
 def _leave(config: PruneConfig, run: Path, out: Path, stage: DitStage, params: Any, found: Pruned) -> None:
     """Writes what makes the folder a run: PRUNED first, by which a stopped command knows its own, run.json last."""
-    shapes, training = kept_shapes(found.keep), read_transformer(run).config
+    shapes, training = kept_shapes(found.keep), DitStage.of_run(run).config
     record = {
         "teacher": str(run.absolute()),
         "config": plain(config),

@@ -24,7 +24,7 @@ from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.generate.sampling import SampleConfig, sample_latents
 from mobile_video_jax.models.adapter import restore_transformer
-from mobile_video_jax.models.transformer import read_transformer
+from mobile_video_jax.models.denoiser import read_denoiser
 from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.stages.recover import PRUNED
 from mobile_video_jax.stages.teacher import check_latents, in_its_dtype
@@ -66,12 +66,12 @@ def from_student(config: DistillTraining) -> DistillTraining:
     if not config.init_from:
         return config
     run = storage_path(config.init_from)
-    student, known = read_transformer(run).config, read_run(run)["config"].get("teacher")
+    student, known = read_denoiser(run).config, read_run(run)["config"].get("teacher")
     pruned: dict[str, Any] = read_json(run / PRUNED) if (run / PRUNED).exists() else {}
     name = config.teacher or known or pruned.get("teacher")
     if not name:
         raise UserError(f"{run} learnt from no other run: name one to learn from with --config.teacher=RUN")
-    teacher = read_transformer(storage_path(name)).config
+    teacher = read_denoiser(storage_path(name)).config
     for key in SHARED:
         if getattr(teacher, key) != getattr(student, key):
             raise UserError(
@@ -95,14 +95,14 @@ class DistillStage(DitStage):
         super().__init__(config)
         teacher = config.teacher_model
         discriminator = make_discriminator(teacher, config.trunk_blocks, config.head, config.head_blocks)
-        self.objective = Objective(self.dit, Dit(teacher), discriminator, config.objective)
+        self.objective = Objective(self.denoiser.network, Dit(teacher), discriminator, config.objective)
 
     @property
     def frozen(self) -> frozenset[str]:
         return frozenset({"teacher"})
 
     def init(self, rng: Rng) -> Params:
-        example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.input_shapes(1))
+        example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.denoiser.input_shapes(1))
         inputs = (example["latents"], jnp.zeros(1), example["text"], example["text_mask"])
         teacher = self.objective.teacher.init(named_key(rng, "teacher"), *inputs)["params"]
         params = {"generator": super().init(rng), "teacher": in_its_dtype(teacher, self.config.teacher_model.dtype)}
@@ -112,7 +112,7 @@ class DistillStage(DitStage):
             case "discriminator":
                 judge = self.objective.discriminator
                 seen = judge.features(nn.unbox(teacher), *inputs)
-                head = judge.head.init(named_key(rng, "discriminator"), seen, self.latent_shape[:3])
+                head = judge.head.init(named_key(rng, "discriminator"), seen, self.denoiser.latent_shape[:3])
                 params["discriminator"] = head["params"]
         return params
 
@@ -136,7 +136,7 @@ class DistillStage(DitStage):
         return self.objective(params, Clips(x0, *text, batch.get("latent_mask"), self.empty_caption), grid, rng)
 
     def sampling(self) -> SampleConfig:
-        return SampleConfig(self.config.sampling_steps, 1.0, self.time_shift(self.clip.tokens(self.strides)))
+        return SampleConfig(self.config.sampling_steps, 1.0, self.denoiser.time_shift(self.clip.tokens(self.strides)))
 
     def evaluate_batch(self, params: Params, batch: Batch, rng: Rng) -> Metrics:
         """Samples for held-out captions, from the same noise every time, beside real clips.
@@ -147,7 +147,7 @@ class DistillStage(DitStage):
         x0 = batch["latents"]
         config = dataclasses.replace(self.sampling(), shift=self._shift_of(x0))
         noise = jax.random.normal(named_key(rng, "noise"), x0.shape)
-        samples = sample_latents(self.dit, config, params, noise, batch["text"], batch["text_mask"])
+        samples = sample_latents(self.denoiser.network, config, params, noise, batch["text"], batch["text_mask"])
         measures = sample_measures(samples, x0, batch.get("latent_mask"))
         off = jnp.abs(jnp.log(measures["motion"])) + jnp.abs(jnp.log(measures["spread"]))
         return {"loss": measures["colour"] + off, **measures}
@@ -164,7 +164,7 @@ class DistillStage(DitStage):
     def cost(self, devices: int | None = None) -> Cost:
         """The FLOPs of the gradient itself, as parts of it need no backward pass; what remat repeats does not count."""
         model, teacher_model = (
-            dataclasses.replace(dit.config, remat="none") for dit in (self.dit, self.objective.teacher)
+            dataclasses.replace(dit.config, remat="none") for dit in (self.denoiser.network, self.objective.teacher)
         )
         stage = DistillStage(dataclasses.replace(self.config, model=model, teacher_model=teacher_model))
         params = nn.unbox(jax.eval_shape(stage.init, jax.random.key(0)))

@@ -12,30 +12,28 @@ import jax
 import jax.numpy as jnp
 
 from mobile_video_jax.core.arrays import FrameTimes, Rng, Scalar
+from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.cost.flops import (
     count_flops,
     count_parameters,
-    flops_by_part,
-    largest_products,
-    parameters_by_part,
 )
 from mobile_video_jax.diffusion.conditioning import frame_times
 from mobile_video_jax.diffusion.guidance import drop_captions
-from mobile_video_jax.diffusion.timesteps import sample_times, stratified_times, token_shift
+from mobile_video_jax.diffusion.timesteps import sample_times, stratified_times
 from mobile_video_jax.dit.lora import init_adapter, merged
-from mobile_video_jax.dit.model import Dit
-from mobile_video_jax.dit.parts import part_of
 from mobile_video_jax.generate.sampling import SampleConfig
 from mobile_video_jax.generate.training_samples import TrainingSamples, first_captions
 from mobile_video_jax.models.adapter import check_adapter, record_base, restore_transformer
+from mobile_video_jax.models.denoiser import known, trained_config
 from mobile_video_jax.models.vae import VaeBundle, copy_bundle
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.stages.latent_stage import DitTraining, LatentStage
 from mobile_video_jax.stages.noised import Noised, goes_on, noised
 from mobile_video_jax.stages.teacher import check_latents
+from mobile_video_jax.train.config import OptimizerConfig
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
 
 SAMPLE_STEPS = 10  # a quarter of what launch.sample takes: enough to see whether a run learns
@@ -52,7 +50,13 @@ class DitStage(LatentStage):
             raise UserError(f"sample_clips must be 1 or more, not {config.sample_clips}; sample_every=0 draws none")
         check_adapter(config.lora.rank, config.stage, config.init_from)
         super().__init__(config)
-        self.dit = Dit(config.model)
+
+    @classmethod
+    def of_run(cls, run: Path) -> "DitStage":
+        """A run's denoiser as a stage that trains it plainly, whatever stage the run is of."""
+        values = known(DitTraining, trained_config(run))
+        plain = {"optimizer": known(OptimizerConfig, values["optimizer"]), "lora": {}}
+        return cls(from_mapping(DitTraining, values | plain))
 
     @property
     def sample_every(self) -> int:
@@ -74,31 +78,19 @@ class DitStage(LatentStage):
         return restore_transformer(run, target)
 
     def init(self, rng: Rng) -> Params:
-        network, lora = self._init_network(rng), self.config.lora
+        network, lora = self.denoiser.init(rng), self.config.lora
         if not lora.rank:
             return network
         return {"adapter": init_adapter(lora, named_key(rng, "adapter"), network), "base": network}
-
-    def _init_network(self, rng: Rng) -> Params:
-        example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.input_shapes(1))
-        return self.dit.init(rng, example["latents"], jnp.zeros(1), example["text"], example["text_mask"])["params"]
 
     def network(self, params: Params) -> Params:
         """The network's parameters: W + alpha / rank A B where an adapter has factors of W."""
         lora = self.config.lora
         return merged(params["base"], params["adapter"], lora.scale) if lora.rank else params
 
-    def time_shift(self, tokens: int) -> float:
-        """The shift of the times that clips of so many tokens are trained and sampled at."""
-        return token_shift(tokens) if self.config.shift_follows_tokens else self.config.time_shift
-
-    def sampled_times(self, tokens: int) -> dict[str, Any]:
-        """What time_grid takes for clips of so many tokens."""
-        return {"shift": self.time_shift(tokens), "terminal": self.config.time_terminal}
-
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
         asked = self.noised(batch, rng)
-        return jnp.mean(asked.errors(apply(self.dit, self.network(params), *asked.inputs))), {}
+        return jnp.mean(asked.errors(apply(self.denoiser.network, self.network(params), *asked.inputs))), {}
 
     def noised(self, batch: Batch, rng: Rng) -> Noised:
         """A training step's question: random times, now and then an image to start from, now and then no caption."""
@@ -117,7 +109,7 @@ class DitStage(LatentStage):
 
         def error(t: FrameTimes) -> Scalar:
             asked = noised(batch, t, batch["text"], batch["text_mask"], named_key(rng, "noise"))
-            return jnp.mean(asked.errors(apply(self.dit, network, *asked.inputs)))
+            return jnp.mean(asked.errors(apply(self.denoiser.network, network, *asked.inputs)))
 
         t = stratified_times(x0.shape[0], shift=self._shift_of(x0))
         losses = {"loss": error(t)}
@@ -133,7 +125,7 @@ class DitStage(LatentStage):
         return folders
 
     def _shift_of(self, latents: jax.Array) -> float:
-        return self.time_shift(math.prod(latents.shape[1:4]))
+        return self.denoiser.time_shift(math.prod(latents.shape[1:4]))
 
     def watch(self, metrics: Mapping[str, float]) -> str | None:
         """Flow matching does not collapse."""
@@ -143,7 +135,9 @@ class DitStage(LatentStage):
         tokens = self.batch_size(self.clip, devices) * self.clip.tokens(self.strides)
         if self.config.lora.rank:
             return Cost(tokens, self._adapter_flops(devices))
-        flops = count_flops(self.loss, self.model_shapes(), self.abstract_batch(devices), jax.random.key(0))
+        flops = count_flops(
+            self.loss, self.denoiser.parameter_shapes(), self.abstract_batch(devices), jax.random.key(0)
+        )
         # The backward pass costs two products for each one of the forward pass.
         return Cost(tokens, 3 * sum(flops.values()))
 
@@ -157,37 +151,14 @@ class DitStage(LatentStage):
         return sum(count_flops(jax.grad(loss), params["adapter"], params["base"], *inputs).values())
 
     def description(self) -> dict[str, Any]:
-        described = {
-            "compression": self.config.compression,
-            "clip": str(self.clip),
-            "latent_shape": list(self.latent_shape),
-            "text_encoder": self.config.text_encoder,
-            "parameters": count_parameters(self.model_shapes()),
-        }
+        described = self.denoiser.describe()
         if self.config.lora.rank:
             adapter = jax.eval_shape(self.init, jax.random.key(0))["adapter"]
             described["trainable_parameters"] = count_parameters(adapter)
         return described
 
-    def model_shapes(self) -> Params:
-        """The shapes of the network that a run leaves for use."""
-        return nn.unbox(jax.eval_shape(self._init_network, jax.random.key(0)))
-
     def inspect(self) -> dict[str, Any]:
-        params = self.model_shapes()
-        latents, text, mask = self.input_shapes(1).values()
-        arguments = (params, latents, jax.ShapeDtypeStruct((1,), jnp.float32), text, mask)
-        forward = lambda p, *inputs: apply(self.dit, p, *inputs)
-        counts = parameters_by_part(params, part_of)
-        return {
-            **self.description(),
-            "tokens": self.clip.tokens(self.strides),
-            "parameters": counts,
-            "flops": flops_by_part(forward, *arguments, part_of=part_of),
-            "bytes": 4 * counts["total"],
-            "bytes_by_part": {part: 4 * count for part, count in counts.items()},
-            "activation_bytes": largest_products(forward, *arguments, part_of=part_of),
-        }
+        return self.description() | self.denoiser.inspect()
 
     def start(self, run: Path) -> None:
         """Copies the VAE of the latents into the run, which then holds or names all that sampling needs."""
@@ -200,15 +171,15 @@ class DitStage(LatentStage):
 
     def sampling(self) -> SampleConfig:
         """How clips are drawn as the network trains."""
-        return SampleConfig(SAMPLE_STEPS, **self.sampled_times(self.clip.tokens(self.strides)))
+        return SampleConfig(SAMPLE_STEPS, **self.denoiser.sampled_times(self.denoiser.tokens))
 
     @functools.cached_property
     def _samples(self) -> TrainingSamples:
         cfg, data = self.config, self._checked_data()[0]
         captions, world = first_captions(data, cfg.sample_clips)
         vae = VaeBundle.load(data / "vae")
-        of_clips = (self.latent_shape, cfg.text_tokens, captions, vae, world, self.empty_caption)
-        return TrainingSamples(self.dit, self.sampling(), *of_clips)
+        of_clips = (self.denoiser.latent_shape, cfg.text_tokens, captions, vae, world, self.empty_caption)
+        return TrainingSamples(self.denoiser.network, self.sampling(), *of_clips)
 
     def finish(self, run: Path, params: Params, progress: Callable[[str], None]) -> None:
         """A transformer leaves nothing beside its checkpoints."""

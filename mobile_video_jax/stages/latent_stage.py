@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobile_video_jax.core.clip import ClipShape, Compression
+from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.diffusion.guidance import EmptyCaption
-from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.lora import LoraConfig
 from mobile_video_jax.latents.batches import Mix, latent_batches
 from mobile_video_jax.latents.store import read_empty_caption, read_manifest
+from mobile_video_jax.models.denoiser import Denoiser, DenoiserConfig
 from mobile_video_jax.parallel.mesh import batch_share, make_mesh
 from mobile_video_jax.text.encoder import LTX
 from mobile_video_jax.train.config import TrainConfig
@@ -28,7 +28,7 @@ from mobile_video_jax.vae.latent_stats import LatentStats
 
 
 @dataclasses.dataclass(frozen=True)
-class DitTraining(TrainConfig):
+class DitTraining(TrainConfig, DenoiserConfig):
     """Config of a transformer run: what the data must hold, the network and the objective.
 
     `data` is one encoded data set or several, separated by commas, with clips of any shapes; `clip` is that of samples.
@@ -41,22 +41,12 @@ class DitTraining(TrainConfig):
     """
 
     stage: str = "dit"
-    clip: str = "17x64x64"
-    compression: str = "t4_s8_c16"
-    text_encoder: str = "minilm"
-    text_width: int = 384
-    text_tokens: int = 16
     token_budget: int = 0
     image_share: float = -1.0
     pad_durations: bool = False
     caption_dropout: float = 0.1
-    image_probability: float = 0.0
-    time_shift: float = 1.0
-    shift_follows_tokens: bool = False
-    time_terminal: float = 0.0
     sample_every: int = 0
     sample_clips: int = 4
-    model: DitConfig = dataclasses.field(default_factory=DitConfig)
     lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
 
 
@@ -65,17 +55,8 @@ class LatentStage:
 
     def __init__(self, config: DitTraining):
         self.config = config
-        self.strides = Compression.parse(config.compression)
-        self.clip = ClipShape.parse(config.clip)
-        self.latent_shape = (*self.clip.latent(self.strides), self.strides.channels)
-
-    def input_shapes(self, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
-        cfg = self.config
-        return {
-            "latents": jax.ShapeDtypeStruct((batch, *self.latent_shape), jnp.float32),
-            "text": jax.ShapeDtypeStruct((batch, cfg.text_tokens, cfg.text_width), jnp.float32),
-            "text_mask": jax.ShapeDtypeStruct((batch, cfg.text_tokens), jnp.bool_),
-        }
+        self.denoiser = Denoiser(config)
+        self.strides, self.clip = self.denoiser.strides, self.denoiser.clip
 
     @functools.cached_property
     def empty_caption(self) -> EmptyCaption | None:
@@ -146,7 +127,7 @@ class LatentStage:
         return folders
 
     def abstract_batch(self, devices: int | None = None) -> Batch:
-        batch = self.input_shapes(self.batch_size(self.clip, devices))
+        batch = self.denoiser.input_shapes(self.batch_size(self.clip, devices))
         if self.config.pad_durations:
             batch["latent_mask"] = jax.ShapeDtypeStruct(batch["latents"].shape[:4], jnp.bool_)
         return batch

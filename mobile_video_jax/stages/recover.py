@@ -20,7 +20,7 @@ from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.features import velocity_and_features
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.models.adapter import restore_transformer
-from mobile_video_jax.models.transformer import read_transformer
+from mobile_video_jax.models.denoiser import read_denoiser
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.stages.teacher import check_latents, in_its_dtype
@@ -56,7 +56,7 @@ def from_pruned(config: RecoverTraining) -> RecoverTraining:
     """
     if not config.init_from:
         return config
-    student, run = read_transformer(storage_path(config.init_from)).config, storage_path(config.init_from)
+    student, run = read_denoiser(storage_path(config.init_from)).config, storage_path(config.init_from)
     pruned: dict[str, Any] = read_json(run / PRUNED) if (run / PRUNED).exists() else {}
     teacher = config.teacher or pruned.get("teacher")
     if not teacher:
@@ -67,7 +67,7 @@ def from_pruned(config: RecoverTraining) -> RecoverTraining:
         config,
         **{key: getattr(student, key) for key in taken},
         teacher=teacher,
-        teacher_model=read_transformer(storage_path(teacher)).config.model,
+        teacher_model=read_denoiser(storage_path(teacher)).config.model,
         block_map=config.block_map or tuple(pruned.get("block_map", ())),
     )
 
@@ -90,7 +90,7 @@ class RecoverStage(DitStage):
         return frozenset({"teacher"})
 
     def init(self, rng: Rng) -> Params:
-        example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.input_shapes(1))
+        example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.denoiser.input_shapes(1))
         inputs = (example["latents"], jnp.zeros(1), example["text"], example["text_mask"])
         teacher = self.teacher.init(named_key(rng, "teacher"), *inputs)["params"]
         return {"student": super().init(rng), "teacher": in_its_dtype(teacher, self.config.teacher_model.dtype)}
@@ -111,9 +111,9 @@ class RecoverStage(DitStage):
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
         cfg, asked = self.config, self.noised(batch, rng)
         if not cfg.kd.any:
-            velocity = apply(self.dit, params["student"], *asked.inputs)
+            velocity = apply(self.denoiser.network, params["student"], *asked.inputs)
             return cfg.flow_weight * jnp.mean(asked.errors(velocity)), {}
-        outputs = velocity_and_features(self.dit, params["student"], *asked.inputs)
+        outputs = velocity_and_features(self.denoiser.network, params["student"], *asked.inputs)
         velocity, features = jax.lax.stop_gradient(
             velocity_and_features(self.teacher, params["teacher"], *asked.inputs)
         )

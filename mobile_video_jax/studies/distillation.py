@@ -17,7 +17,7 @@ from mobile_video_jax.metrics.accuracy import accuracies
 from mobile_video_jax.metrics.diversity import pixel_diversity
 from mobile_video_jax.metrics.kernel_distance import kernel_distance
 from mobile_video_jax.metrics.motion import motion_energy
-from mobile_video_jax.models.transformer import read_transformer
+from mobile_video_jax.models.denoiser import read_denoiser
 from mobile_video_jax.prune.plan import PruneConfig
 from mobile_video_jax.prune.run import prune
 from mobile_video_jax.stages.distill import DistillStage, DistillTraining, from_student
@@ -128,8 +128,8 @@ class _Judge:
         self._real: Clips = np.stack([item["video"] for item in captioned_clips(out / "data", "test", clip)])
 
     def __call__(self, run: Path, steps: int, guidance: float) -> dict[str, Any]:
-        study, trained = self._study, read_transformer(run)
-        shift = trained.time_shift(trained.clip.tokens(trained.strides))
+        study, trained = self._study, read_denoiser(run)
+        shift = trained.time_shift(trained.tokens)
         config = dataclasses.replace(study.sampling, steps=steps, guidance=guidance, shift=shift)
         samples = draw_samples(run, study.world, study.samples, config)
         scores = accuracies(study.world, samples.pairs)

@@ -7,7 +7,7 @@ from typing import Any
 from mobile_video_jax.distill.kd import KdWeights
 from mobile_video_jax.evaluate.alignment import draw_samples
 from mobile_video_jax.metrics.accuracy import accuracies
-from mobile_video_jax.models.transformer import read_transformer
+from mobile_video_jax.models.denoiser import Denoiser, read_denoiser
 from mobile_video_jax.prune.plan import Budget, PruneConfig, make_plan, planned_shapes, scoring_flops, sizes_of
 from mobile_video_jax.prune.run import prune
 from mobile_video_jax.stages.dit import DitStage, DitTraining
@@ -64,7 +64,7 @@ def run_pruning_study(study: PruningStudy, out: Path, *, worker: int = 0, worker
 
 def plan_pruning(study: PruningStudy) -> list[dict[str, Any]]:
     """What every cell will cost in FLOPs of training and of scoring, counted without running anything."""
-    teacher = DitStage(study.dit)
+    teacher = Denoiser(study.dit)
     rows = []
     for name, (arm, _) in cells(study).items():
         if arm in (TEACHER, "scratch"):
@@ -89,7 +89,7 @@ def _run_cell(study: PruningStudy, arm: str, seed: int, out: Path, folder: Path)
     if arm == "scratch":
         train(DitStage(_small(study, out, seed)), folder / "scratch")
         return {"trained": {"plain": _judged(study, folder / "scratch")}}
-    config = _arm_config(study, arm, read_transformer(teacher), seed)
+    config = _arm_config(study, arm, read_denoiser(teacher), seed)
     pruned = prune(config, teacher, str(out / "latents"), folder / "pruned")
     trained = {}
     for name, kd in (("kd", study.recover.kd), ("plain", NO_KD)):
@@ -99,7 +99,7 @@ def _run_cell(study: PruningStudy, arm: str, seed: int, out: Path, folder: Path)
     return {"kd_loss": pruned.losses[pruned.chosen], "before": pruned.held_out["after"], "trained": trained}
 
 
-def _arm_config(study: PruningStudy, arm: str, teacher: DitStage, seed: int) -> PruneConfig:
+def _arm_config(study: PruningStudy, arm: str, teacher: Denoiser, seed: int) -> PruneConfig:
     """The arm's way to the study's budget, or to the smallest model that it can reach."""
     plan = make_plan(study.prune, teacher)
     config = dataclasses.replace(study.prune, seed=seed, **(ARMS[arm] or {}))
@@ -112,7 +112,7 @@ def _arm_config(study: PruningStudy, arm: str, teacher: DitStage, seed: int) -> 
 def _small(study: PruningStudy, out: Path, seed: int) -> DitTraining:
     """The tri-level plan's model, trained from nothing for as many steps as the others recover."""
     teacher = teacher_config(study, out, seed)
-    sizes = sizes_of(planned_shapes(make_plan(study.prune, DitStage(teacher))))
+    sizes = sizes_of(planned_shapes(make_plan(study.prune, Denoiser(teacher))))
     model = dataclasses.replace(teacher.model, depth=sizes["blocks"], heads=sizes["heads"], ffn=sizes["ffn"])
     steps = study.recover.steps
     return dataclasses.replace(teacher, model=model, steps=steps, eval_every=steps, checkpoint_every=steps)
@@ -120,13 +120,13 @@ def _small(study: PruningStudy, out: Path, seed: int) -> DitTraining:
 
 def _judged(study: PruningStudy, run: Path) -> dict[str, Any]:
     """Size, held-out velocity loss, and what the detector reads in samples for held-out prompts."""
-    stage = read_transformer(run)
+    denoiser = read_denoiser(run)
     held_out = [line["eval_loss"] for line in read_metrics(run) if "eval_loss" in line]
     samples = draw_samples(run, study.world, study.samples, study.sampling)
     scores = accuracies(study.world, samples.pairs)
     return {
-        "parameters": stage.description()["parameters"],
-        "sizes": sizes_of(stage.config.model.block_shapes),
+        "parameters": denoiser.describe()["parameters"],
+        "sizes": sizes_of(denoiser.config.model.block_shapes),
         "eval_loss": held_out[-1],
         "accuracy": {name: score.value for name, score in scores.items()},
     }

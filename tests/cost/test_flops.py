@@ -70,8 +70,8 @@ def test_flops_agree_with_xla_on_an_unscanned_model():
     model = DitConfig(width=512, depth=2, heads=8, head_dim=64, ffn=2048)
     tiny = DitStage(dataclasses.replace(stage("tiny").config, model=model))
     params = nn.unbox(jax.eval_shape(tiny.init, jax.random.key(0)))
-    inputs = tiny.input_shapes(4)
+    inputs = tiny.denoiser.input_shapes(4)
     args = (params, inputs["latents"], jax.ShapeDtypeStruct((4,), jnp.float32), inputs["text"], inputs["text_mask"])
-    forward = lambda p, *x: tiny.dit.apply({"params": p}, *x)
+    forward = lambda p, *x: tiny.denoiser.network.apply({"params": p}, *x)
     xla = jax.jit(forward).lower(*args).compile().cost_analysis()["flops"]
     assert flops_by_part(forward, *args)["total"] == pytest.approx(xla, rel=0.02)

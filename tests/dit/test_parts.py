@@ -21,7 +21,7 @@ def formulas(stage: DitStage) -> dict[str, dict[str, int]]:
     """D the width, A the channels of a block's heads, H those of its FFN; n tokens, s of text, c latent channels."""
     cfg, model = stage.config, stage.config.model
     d, s, e, f = model.width, cfg.text_tokens, cfg.text_width, model.time_features
-    *grid, c = stage.latent_shape
+    *grid, c = stage.denoiser.latent_shape
     n, hd, blocks = grid[0] * grid[1] * grid[2], model.head_dim, model.block_shapes
     own, cross = [block.heads * hd for block in blocks], [block.cross_heads * hd for block in blocks]
     hidden = [block.ffn for block in blocks]

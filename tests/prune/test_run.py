@@ -15,7 +15,7 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.distill.kd import KdWeights, kd_loss
 from mobile_video_jax.dit.features import velocity_and_features
-from mobile_video_jax.models.transformer import read_transformer
+from mobile_video_jax.models.denoiser import read_denoiser
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.parallel.mesh import MeshConfig
 from mobile_video_jax.prune import run as pruning
@@ -76,20 +76,22 @@ def recovery(pruned: Path, data: Path, **changes) -> RecoverTraining:
 
 def test_what_is_left_is_a_run_that_fits_the_budget_and_is_the_masked_model(pruned, teacher):
     found, out = pruned
-    before, after = read_transformer(teacher), read_transformer(out)
+    before, after = read_denoiser(teacher), read_denoiser(out)
     [shape] = set(after.config.model.block_shapes)
     assert (len(after.config.model.block_shapes), *dataclasses.astuple(shape)) == (2, 1, 1, 32)
     count = after.description()["parameters"]
     assert count == found.plan.limits["parameters"] < before.description()["parameters"]
     whole, small = (restore_model(path, _target(stage)) for path, stage in ((teacher, before), (out, after)))
     inputs = (normal(0, 2, 3, 4, 4, 6), jnp.array([0.2, 0.7]), normal(1, 2, 12, 384), jnp.ones((2, 12), bool))
-    masked = apply(before.dit, whole, *inputs, None, jax.tree.map(jnp.asarray, found.keep))
-    np.testing.assert_allclose(apply(after.dit, small, *inputs), masked, atol=1e-5)
+    masked = apply(before.network, whole, *inputs, None, jax.tree.map(jnp.asarray, found.keep))
+    np.testing.assert_allclose(apply(after.network, small, *inputs), masked, atol=1e-5)
 
 
-def _target(stage) -> dict:
+def _target(denoiser) -> dict:
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), stage.model_shapes())
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), stage.denoiser.parameter_shapes()
+    )
 
 
 def test_the_report_holds_the_plans_the_scores_and_the_curves(pruned):
@@ -186,7 +188,7 @@ def test_the_loss_is_flow_matching_and_the_distillation_loss(stage, data):
     asked = stage.noised(batch, rng)
     outputs, hidden = (
         jax.jit(lambda p, dit=dit: velocity_and_features(dit, p, *asked.inputs))(params[part])
-        for dit, part in ((stage.dit, "student"), (stage.teacher, "teacher"))
+        for dit, part in ((stage.denoiser.network, "student"), (stage.teacher, "teacher"))
     )
     picked = (hidden[0], hidden[1][jnp.array(stage.block_map)])
     wanted = asked.errors(outputs[0]) + kd_loss(outputs, picked, jnp.ones(2), stage.config.kd)
@@ -204,8 +206,8 @@ def test_timestep_aware_distillation_weighs_as_much_as_flow_matching():
 
 def test_recovery_trains_the_student_alone_and_leaves_it_for_every_command(pruned, data, tmp_path):
     train(RecoverStage(recovery(pruned[1], data)), tmp_path / "run")
-    after = read_transformer(tmp_path / "run")
-    assert after.config.model == read_transformer(pruned[1]).config.model
+    after = read_denoiser(tmp_path / "run")
+    assert after.config.model == read_denoiser(pruned[1]).config.model
     weights, first = (restore_model(path, _target(after)) for path in (tmp_path / "run", pruned[1]))
     changed = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), weights, first)
     assert all(change > 0 for change in jax.tree.leaves(changed["block_0"]["ffn"]))

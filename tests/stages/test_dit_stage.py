@@ -59,7 +59,7 @@ def velocity_errors(stage: DitStage, params: dict, batch: dict, times: jax.Array
     @jax.jit
     def errors(params: dict, batch: dict, times: jax.Array) -> jax.Array:
         asked = noised(batch, times, batch["text"], batch["text_mask"], jax.random.key(1))
-        return asked.errors(apply(stage.dit, params, *asked.inputs))
+        return asked.errors(apply(stage.denoiser.network, params, *asked.inputs))
 
     return np.asarray(errors(params, batch, times))
 
@@ -129,9 +129,9 @@ def test_images_are_never_given_to_themselves(given, params):
 
 
 def test_the_shift_may_follow_the_tokens(folder):
-    assert DitStage(tiny.dit_config(folder, time_shift=3.0)).time_shift(1344) == 3.0
+    assert DitStage(tiny.dit_config(folder, time_shift=3.0)).denoiser.time_shift(1344) == 3.0
     following = DitStage(tiny.dit_config(folder, shift_follows_tokens=True))
-    assert following.time_shift(1344) == token_shift(1344) > following.time_shift(48)
+    assert following.denoiser.time_shift(1344) == token_shift(1344) > following.denoiser.time_shift(48)
 
 
 def test_data_sets_train_together_unless_their_latents_are_others(folder, tmp_path):

@@ -18,8 +18,8 @@ from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.dit.lora import LoraConfig, init_adapter
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.adapter import record_base, restore_transformer
-from mobile_video_jax.models.transformer import read_transformer, restore_on
-from mobile_video_jax.parallel.mesh import make_mesh, replicated
+from mobile_video_jax.models.denoiser import read_denoiser, restore_on
+from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh, replicated
 from mobile_video_jax.stages.dit import DitStage, DitTraining
 from mobile_video_jax.stages.recover import RecoverStage, RecoverTraining
 from mobile_video_jax.stages.registry import build_stage
@@ -67,8 +67,8 @@ def run(folder, config) -> Path:
 
 
 def weights(run: Path) -> dict:
-    stage = read_transformer(run)
-    return flatten_dict(restore_on(make_mesh(stage.config.mesh), run, stage), sep="/")
+    denoiser = read_denoiser(run)
+    return flatten_dict(restore_on(make_mesh(MeshConfig()), run, denoiser), sep="/")
 
 
 def shapes_of(config: DitTraining) -> dict:
@@ -138,7 +138,7 @@ def test_a_run_goes_on_exactly(config, run, tmp_path, capsys):
 def test_what_is_trained_and_what_there_is_are_counted(config, run, base):
     for described in (DitStage(config).inspect(), json.loads((run / "run.json").read_text())["description"]):
         assert described["trainable_parameters"] == TRAINED
-    assert DitStage(config).description()["parameters"] == read_transformer(base).description()["parameters"]
+    assert DitStage(config).description()["parameters"] == read_denoiser(base).describe()["parameters"]
     whole = dataclasses.replace(config, lora=LoraConfig())
     assert DitStage(config).cost().flops < 0.8 * DitStage(whole).cost().flops
 
@@ -213,13 +213,13 @@ def check_shared_factors(path: str) -> None:
         train(DitStage(dataclasses.replace(config, mesh=MeshConfig(data=1, fsdp=size, tensor=size))), run)
         losses[size] = [(line["loss"], line.get("eval_loss", 0.0)) for line in read_metrics(run)]
     np.testing.assert_allclose(losses[2], losses[1], rtol=1e-5)
-    stage = read_transformer(run)
-    mesh = make_mesh(stage.config.mesh)
+    denoiser = read_denoiser(run)
+    mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=2))
     placed = parameter_shardings(jax.eval_shape(DitStage(config).init, jax.random.key(0)), mesh)["adapter"]
     spec = lambda layer: [placed["blocks"]["block"]["ffn"][layer][name].spec for name in "ab"]
     assert spec("up") == [P(None, "fsdp", None), P(None, None, "tensor")]
     assert spec("down") == [P(None, "tensor", None), P(None, None, "fsdp")]
-    kernel = restore_on(mesh, run, stage)["blocks"]["block"]["ffn"]["up"]["kernel"]
+    kernel = restore_on(mesh, run, denoiser)["blocks"]["block"]["ffn"]["up"]["kernel"]
     assert kernel.sharding.spec == P(None, "fsdp", "tensor")
 
 
