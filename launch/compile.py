@@ -24,7 +24,7 @@ from mobile_video_jax.cost.tpu.topology import Topology
 from mobile_video_jax.pods.compile import check_fits, compile_step
 from mobile_video_jax.pods.mesh_search import search
 from mobile_video_jax.stages.registry import build_stage
-from mobile_video_jax.text.encoder import LTX
+from mobile_video_jax.text.encoder import LTX_PREFIX
 from mobile_video_jax.train.compiled_step import store_step
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The stage's config, FILE.py:VARIANT.")
@@ -78,7 +78,7 @@ def _row(name: str, value: str, said: str = "") -> str:
 
 def check_storable(config: Any) -> None:
     """Raises UserError where the step would hold zeros in place of the state that LTX-Video's "no caption" has."""
-    if getattr(config, "text_encoder", "").startswith(LTX) and not config.data:
+    if getattr(config, "text_encoder", "").startswith(LTX_PREFIX) and not config.data:
         raise UserError("the state of an empty caption becomes part of the stored step: name --config.data=LATENTS")
 
 

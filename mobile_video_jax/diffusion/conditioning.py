@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mobile_video_jax.core.arrays import Latents, TextMask, TextStates, Times
-from mobile_video_jax.diffusion.guidance import Denoiser
+from mobile_video_jax.diffusion.guidance import ConditionalVelocity
 from mobile_video_jax.diffusion.samplers import Velocity
 
 Given = Bool[Array, "b"]
@@ -20,12 +20,12 @@ def frame_times(t: Times, latent_frames: int, given: Given) -> Float[Array, "b l
     return times.at[:, 0].set(jnp.where(given, 0.0, t))
 
 
-def place_first(noise: Latents, first: Float[Array, "b 1 lh lw c"], given: Given) -> Latents:
+def insert_first_frame(noise: Latents, first: Float[Array, "b 1 lh lw c"], given: Given) -> Latents:
     """The noise with each given frame in its place."""
     return jnp.where(_places(given, noise), first, noise)
 
 
-def told_of_first(denoiser: Denoiser, given: Given) -> Denoiser:
+def condition_on_first_frame(denoiser: ConditionalVelocity, given: Given) -> ConditionalVelocity:
     """The denoiser of x_t that holds given frames: it sees their time, 0, and lets them stand.
 
     With velocity 0 their x0 prediction is the frame itself, in both passes of guidance, which rescales by its spread.
@@ -39,7 +39,7 @@ def told_of_first(denoiser: Denoiser, given: Given) -> Denoiser:
     return velocity
 
 
-def keeping_first(velocity: Velocity, given: Given) -> Velocity:
+def freeze_first_frame(velocity: Velocity, given: Given) -> Velocity:
     """The velocity that never moves a given frame; a rescaled guidance alone would."""
     return lambda x_t, t: jnp.where(_places(given, x_t), 0.0, velocity(x_t, t))
 

@@ -14,7 +14,7 @@ from mobile_video_jax.diffusion.path import predict_x0
 from mobile_video_jax.diffusion.samplers import Velocity
 
 # A model with its parameters bound: (x_t, t, text, text_mask) -> velocity.
-Denoiser = Callable[[Latents, Times, TextStates, TextMask], Latents]
+ConditionalVelocity = Callable[[Latents, Times, TextStates, TextMask], Latents]
 # The one state of a text without words, for models that were trained with the encoder's own.
 EmptyCaption = Float[np.ndarray, "e"]
 
@@ -61,7 +61,7 @@ def drop_captions(
 
 
 def guided(
-    denoiser: Denoiser,
+    denoiser: ConditionalVelocity,
     text: TextStates,
     mask: TextMask,
     guidance: Guidance,

@@ -6,9 +6,9 @@ from typing import Any
 from mobile_video_jax.core.arrays import LatentMask, Latents, TextMask, TextStates, Times
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.distill.discriminator_heads import ConvHead, DitHead, Grid, Logits
+from mobile_video_jax.dit.backbone import Backbone, backbone_params, first_blocks
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.dit.model import Stream
-from mobile_video_jax.dit.trunk import Trunk, first_blocks, trunk_params
+from mobile_video_jax.dit.model import BackboneOutput
 from mobile_video_jax.nn.module import apply
 
 HEADS = ("dit", "conv")
@@ -21,7 +21,7 @@ class Discriminator:
     The trunk's parameters are those of the teacher, wherever they lie; only the head has its own.
     """
 
-    trunk: Trunk
+    trunk: Backbone
     head: DitHead | ConvHead
 
     def features(
@@ -32,12 +32,12 @@ class Discriminator:
         text: TextStates,
         text_mask: TextMask,
         mask: LatentMask | None = None,
-    ) -> Stream:
+    ) -> BackboneOutput:
         """The trunk's features of noisy clips, at the parameters of the whole teacher."""
-        stream: Stream = apply(self.trunk, trunk_params(self.trunk, teacher), x_t, t, text, text_mask, mask)
+        stream: BackboneOutput = apply(self.trunk, backbone_params(self.trunk, teacher), x_t, t, text, text_mask, mask)
         return stream
 
-    def logits(self, params: Any, stream: Stream, grid: Grid) -> Logits:
+    def logits(self, params: Any, stream: BackboneOutput, grid: Grid) -> Logits:
         """One logit a clip, positive for real ones, from the trunk's features."""
         logits: Logits = apply(self.head, params, stream, grid)
         return logits

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 from mobile_video_jax.core.arrays import Tokens
 from mobile_video_jax.dit.block import DitBlock
 from mobile_video_jax.dit.config import BlockShape
-from mobile_video_jax.dit.model import Stream
+from mobile_video_jax.dit.model import BackboneOutput
 from mobile_video_jax.nn.conv import Conv
 from mobile_video_jax.nn.dense import Dense, zeros
 from mobile_video_jax.nn.norm import RMSNorm, rms_normalize
@@ -29,7 +29,7 @@ class DitHead(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, stream: Stream, grid: Grid) -> Logits:
+    def __call__(self, stream: BackboneOutput, grid: Grid) -> Logits:
         x, places = stream.x, stream.conditions[-1]
         for i, shape in enumerate(self.blocks):
             x = DitBlock(shape, self.head_dim, self.dtype, name=f"block_{i}")(x, *stream.conditions)
@@ -46,7 +46,7 @@ class ConvHead(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, stream: Stream, grid: Grid) -> Logits:
+    def __call__(self, stream: BackboneOutput, grid: Grid) -> Logits:
         b, n, d = stream.x.shape
         places = stream.conditions[-1]
         x = Dense(d // 2, ("embed", None), dtype=self.dtype, name="in")(rms_normalize(stream.x))

@@ -12,7 +12,7 @@ from mobile_video_jax.diffusion.path import interpolate
 from mobile_video_jax.diffusion.samplers import Velocity
 
 
-class Visit(NamedTuple):
+class FewStepStates(NamedTuple):
     """Noisy clips at the times of their steps, and the times that the steps lead to."""
 
     x_t: Latents
@@ -20,7 +20,9 @@ class Visit(NamedTuple):
     t_next: Times
 
 
-def visit(velocity: Velocity, x0: Latents, grid: Float[Array, "points"], rng: Rng, own_states: float) -> Visit:
+def few_step_states(
+    velocity: Velocity, x0: Latents, grid: Float[Array, "points"], rng: Rng, own_states: float
+) -> FewStepStates:
     """Clips at the starts of the steps of `grid` (falling from 1 to 0), as many at each as at any other.
 
     x_t is noised data or, with probability `own_states`, where the student's own Euler step leads from noised data at
@@ -35,7 +37,7 @@ def visit(velocity: Velocity, x0: Latents, grid: Float[Array, "points"], rng: Rn
         own = euler(velocity, interpolate(x0, noise, before), before, t)
         taken = jax.random.bernoulli(named_key(rng, "own"), own_states, (count,)) & (step > 0)
         x_t = jax.lax.stop_gradient(jnp.where(taken[:, None, None, None, None], own, x_t))
-    return Visit(x_t, t, grid[step + 1])
+    return FewStepStates(x_t, t, grid[step + 1])
 
 
 def euler(velocity: Velocity, x_t: Latents, t: Times, t_next: Times) -> Latents:
@@ -43,7 +45,7 @@ def euler(velocity: Velocity, x_t: Latents, t: Times, t_next: Times) -> Latents:
     return x_t + (t_next - t)[:, None, None, None, None] * velocity(x_t, t)
 
 
-def mean_velocity(velocity: Velocity, start: Visit, steps: int) -> Latents:
+def mean_velocity(velocity: Velocity, start: FewStepStates, steps: int) -> Latents:
     """(x_t - x_next) / (t - t_next), x_next where `steps` equal Euler steps lead: what one step must do to get there.
 
     The target of progressive distillation (arXiv 2202.00512) on the straight path; with one step the velocity itself.

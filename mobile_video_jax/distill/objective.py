@@ -23,12 +23,12 @@ from mobile_video_jax.distill.adversarial import (
 from mobile_video_jax.distill.discriminator import Discriminator
 from mobile_video_jax.distill.distances import mean_square, pseudo_huber
 from mobile_video_jax.distill.distribution_matching import matching_direction, matching_loss
-from mobile_video_jax.distill.few_step import mean_velocity, visit
+from mobile_video_jax.distill.few_step import few_step_states, mean_velocity
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.nn.module import apply
 
 # The player that each method trains beside the generator, by the name of its parameters.
-OPPONENTS = {"adversarial": "discriminator", "dmd": "critic", "kd": ""}
+CRITICS = {"adversarial": "discriminator", "dmd": "critic", "kd": ""}
 Terms = dict[str, Scalar]
 
 
@@ -59,7 +59,7 @@ class ObjectiveConfig:
     r1_sigma: float = 0.05
 
     def __post_init__(self) -> None:
-        allowed = {"method": OPPONENTS, "target": ("data", "teacher"), "r1_form": ("finite", "exact")}
+        allowed = {"method": CRITICS, "target": ("data", "teacher"), "r1_form": ("finite", "exact")}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise UserError(f"objective.{name} '{getattr(self, name)}' is unknown: use {' or '.join(values)}")
@@ -69,7 +69,7 @@ class ObjectiveConfig:
             raise UserError(f"objective.own_states is a probability from 0 to 1, not {self.own_states}")
 
 
-class Clips(NamedTuple):
+class CaptionedLatents(NamedTuple):
     """Real clips and their captions; `mask` is False where a clip is padding; `empty` as in guidance.null_text."""
 
     latents: Latents
@@ -103,11 +103,13 @@ class Objective:
     discriminator: Discriminator
     config: ObjectiveConfig
 
-    def __call__(self, params: Any, clips: Clips, grid: Float[Array, "points"], rng: Rng) -> tuple[Scalar, Terms]:
+    def __call__(
+        self, params: Any, clips: CaptionedLatents, grid: Float[Array, "points"], rng: Rng
+    ) -> tuple[Scalar, Terms]:
         cfg = self.config
         params = params | {"teacher": jax.lax.stop_gradient(params["teacher"])}
         own = clips.velocity(self.student, jax.lax.stop_gradient(params["generator"]))
-        start = visit(own, clips.latents, grid, named_key(rng, "visit"), cfg.own_states)
+        start = few_step_states(own, clips.latents, grid, named_key(rng, "visit"), cfg.own_states)
         velocity = clips.velocity(self.student, params["generator"])(start.x_t, start.t)
         made, real = predict_x0(start.x_t, velocity, start.t), clips.latents
         terms: Terms = {}
@@ -128,7 +130,9 @@ class Objective:
         loss = sum((weights[name] * value for name, value in terms.items()), jnp.zeros(()))
         return loss + opponent, terms | told
 
-    def _adversarial(self, params: Any, clips: Clips, made: Latents, rng: Rng) -> tuple[Scalar, Scalar, Terms]:
+    def _adversarial(
+        self, params: Any, clips: CaptionedLatents, made: Latents, rng: Rng
+    ) -> tuple[Scalar, Scalar, Terms]:
         """The generator's hinge loss, the discriminator's with its penalty, and how it does."""
         cfg, judge, grid = self.config, self.discriminator, made.shape[1:4]
         t = sample_times(named_key(rng, "times"), made.shape[0], shift=cfg.judge_shift)
@@ -155,7 +159,7 @@ class Objective:
             loss = loss + cfg.r1 * told["r1"]
         return wanted, loss, told
 
-    def _matching(self, params: Any, clips: Clips, made: Latents, rng: Rng) -> tuple[Scalar, Scalar]:
+    def _matching(self, params: Any, clips: CaptionedLatents, made: Latents, rng: Rng) -> tuple[Scalar, Scalar]:
         """The student's matching loss, and the critic's flow matching on the student's clips."""
         constant = jax.lax.stop_gradient(made)
         t = sample_times(named_key(rng, "times"), made.shape[0], shift=self.config.judge_shift)

@@ -14,7 +14,7 @@ from mobile_video_jax.nn.attention.layer import Attention
 from mobile_video_jax.nn.dense import xavier, zeros
 from mobile_video_jax.nn.ffn import FeedForward
 from mobile_video_jax.nn.norm import rms_normalize
-from mobile_video_jax.nn.rope import RopeTable, heads_of
+from mobile_video_jax.nn.rope import RopeTable, select_heads
 
 
 class DitBlock(nn.Module):
@@ -48,7 +48,7 @@ class DitBlock(nn.Module):
     ) -> Tokens:
         keys = None if mask is None else mask[:, None, :]
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation_table(self, modulation)
-        norms, rope = self.norms, heads_of(rope, self.rope_heads or range(self.shape.heads))
+        norms, rope = self.norms, select_heads(rope, self.rope_heads or range(self.shape.heads))
         qk_norm = norms.qk_across_heads, norms.qk_eps
         attention = Attention(self.shape.heads, self.head_dim, xavier, self.dtype, *qk_norm, name="self_attention")
         modulated = modulate(rms_normalize(x, norms.eps), shift1, scale1)

@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from mobile_video_jax.core.arrays import Rng
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
-from mobile_video_jax.dit.parts import ATTENTIONS
+from mobile_video_jax.dit.cost_groups import ATTENTIONS
 from mobile_video_jax.nn.dense import Initializer, zeros
 from mobile_video_jax.nn.module import partitioned
 

@@ -16,10 +16,10 @@ from mobile_video_jax.nn.embed import time_features
 from mobile_video_jax.nn.norm import layer_normalize, rms_normalize
 from mobile_video_jax.nn.rope import RopeTable, fraction_rope_table, rope_table
 from mobile_video_jax.parallel.remat import checkpointed
-from mobile_video_jax.parallel.rules import on_sequence
+from mobile_video_jax.parallel.rules import constrain_to_sequence
 
 
-class Stream(NamedTuple):
+class BackboneOutput(NamedTuple):
     """The residual stream after some block, what every block takes beside it, and the embedding of time and text."""
 
     x: Tokens
@@ -77,7 +77,7 @@ class Dit(nn.Module):
 
     def stream(
         self, x_t: Latents, t: FrameTimes, text: TextStates, text_mask: TextMask, mask: LatentMask | None, keep: Masks
-    ) -> Stream:
+    ) -> BackboneOutput:
         """The residual stream after the last block."""
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
         b, lt, lh, lw, channels = x_t.shape
@@ -88,7 +88,7 @@ class Dit(nn.Module):
         x = Dense(cfg.width, (None, "embed"), dtype=dtype, name="patch_in")(x_t.reshape(b, -1, channels))
         places = None if mask is None else mask.reshape(b, -1)
         conditions = (shared.reshape(b, -1, 6, cfg.width), text, text_mask, rope, places)
-        return Stream(self._blocks(x, keep, *conditions), conditions, embedding)
+        return BackboneOutput(self._blocks(x, keep, *conditions), conditions, embedding)
 
     def _time_embedding(self, t: Float[Array, "b f"], text: TextStates, mask: TextMask) -> Float[Array, "b f d"]:
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
@@ -104,7 +104,7 @@ class Dit(nn.Module):
 
     def _blocks(self, x: Tokens, keep: Masks, *conditions: Any) -> Tokens:
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
-        shapes, rope_heads, x = cfg.block_shapes, cfg.block_rope_heads, on_sequence(x)
+        shapes, rope_heads, x = cfg.block_shapes, cfg.block_rope_heads, constrain_to_sequence(x)
         if cfg.scan:
             scanned = nn.scan(
                 checkpointed(_ScanBlock, cfg.remat, scanned=True),

@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Array, Bool, Float
 
 from mobile_video_jax.core.arrays import Latents, TextMask, TextStates
-from mobile_video_jax.diffusion.conditioning import keeping_first, place_first, told_of_first
+from mobile_video_jax.diffusion.conditioning import condition_on_first_frame, freeze_first_frame, insert_first_frame
 from mobile_video_jax.diffusion.guidance import Guidance, guided
 from mobile_video_jax.diffusion.samplers import sample
 from mobile_video_jax.dit.model import Dit
@@ -61,7 +61,9 @@ def sample_latents(
         velocity = guided(denoiser, text, mask, guidance, negative)
     else:
         first, given = image
-        noise = place_first(noise, first, given)
-        velocity = keeping_first(guided(told_of_first(denoiser, given), text, mask, guidance, negative), given)
+        noise = insert_first_frame(noise, first, given)
+        velocity = freeze_first_frame(
+            guided(condition_on_first_frame(denoiser, given), text, mask, guidance, negative), given
+        )
     grid: dict[str, Any] = {"steps": config.steps, "shift": config.shift, "terminal": config.terminal}
     return sample(velocity, noise, solver=config.solver, **grid)

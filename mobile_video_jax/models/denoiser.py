@@ -17,8 +17,8 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.flops import count_parameters, flops_by_part, largest_products, parameters_by_part
 from mobile_video_jax.diffusion.timesteps import token_shift
 from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.cost_groups import cost_group
 from mobile_video_jax.dit.model import Dit
-from mobile_video_jax.dit.parts import part_of
 from mobile_video_jax.models.adapter import restore_transformer
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.parallel.rules import parameter_shardings
@@ -116,15 +116,15 @@ class Denoiser:
             inputs["text_mask"],
         )
         forward = lambda p, *inputs: apply(self.network, p, *inputs)
-        counts = parameters_by_part(params, part_of)
+        counts = parameters_by_part(params, cost_group)
         return {
             **self.describe(),
             "tokens": self.tokens,
             "parameters": counts,
-            "flops": flops_by_part(forward, *arguments, part_of=part_of),
+            "flops": flops_by_part(forward, *arguments, part_of=cost_group),
             "bytes": 4 * counts["total"],
             "bytes_by_part": {part: 4 * count for part, count in counts.items()},
-            "activation_bytes": largest_products(forward, *arguments, part_of=part_of),
+            "activation_bytes": largest_products(forward, *arguments, part_of=cost_group),
         }
 
     def time_shift(self, tokens: int) -> float:

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from mobile_video_jax.nn.affine import affine
 from mobile_video_jax.nn.module import partitioned
-from mobile_video_jax.parallel.rules import has_sequence, on_batch
+from mobile_video_jax.parallel.rules import constrain_to_batch, has_sequence
 
 Initializer = nn.initializers.Initializer
 zeros = nn.initializers.zeros_init()
@@ -37,4 +37,4 @@ class Dense(nn.Module):
         # has no layout, and gathers them.
         rows = x if has_sequence(x) else x.reshape(-1, x.shape[-1])
         y = affine(rows.astype(self.dtype), jnp.asarray(kernel, self.dtype), bias)
-        return on_batch(y.reshape(*x.shape[:-1], self.features), self.axes[1])
+        return constrain_to_batch(y.reshape(*x.shape[:-1], self.features), self.axes[1])

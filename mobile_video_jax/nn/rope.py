@@ -56,7 +56,7 @@ def fraction_rope_table(
     return jnp.asarray(np.cos(angle), jnp.float32), jnp.asarray(np.sin(angle), jnp.float32)
 
 
-def heads_of(table: RopeTable, heads: Sequence[int]) -> OwnRope:
+def select_heads(table: RopeTable, heads: Sequence[int]) -> OwnRope:
     """The part of a table that these heads turn by: all of it where it is one for all heads."""
     cos, sin = table
     if cos.ndim == 2 or list(heads) == list(range(cos.shape[1])):

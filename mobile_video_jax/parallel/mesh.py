@@ -95,7 +95,7 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh) -> None:
         )
 
 
-def batch_share(mesh: Mesh) -> tuple[int, int]:
+def batch_shard(mesh: Mesh) -> tuple[int, int]:
     """Which share of every batch this process reads, and of how many. Those that hold the same rows read the same."""
     rows = mesh.devices.reshape(mesh.shape["data"] * mesh.shape["fsdp"], -1)
     held: dict[int, list[int]] = {}

@@ -43,7 +43,7 @@ def partition_spec(names: tuple[str | None, ...], shape: tuple[int, ...], mesh: 
     return PartitionSpec(*axes)
 
 
-def on_batch(x: jax.Array, name: str | None) -> jax.Array:
+def constrain_to_batch(x: jax.Array, name: str | None) -> jax.Array:
     """Keeps a layer's output where its input is: cut along the batch, and its last axis by tensor where it is named so.
 
     Left alone, XLA may cut the output as the kernel is cut, by fsdp, and gather the batch of all devices for it. Tokens
@@ -67,11 +67,11 @@ def has_sequence(x: jax.Array) -> bool:
     return SEQUENCE in jax.typeof(x).sharding.mesh.shape
 
 
-def on_sequence(x: jax.Array) -> jax.Array:
-    """Cuts a clip's tokens [b n d] along the mesh's sequence axis, where it has one.
+def constrain_to_sequence(x: jax.Array) -> jax.Array:
+    """Constrains a clip's tokens [b n d] to be sharded over the mesh's sequence axis, where it has one.
 
-    Layers then keep them so (on_batch), and attention gathers keys and values. Raises UserError where the tokens do not
-    divide. As in on_batch, x is as is where the batch does not.
+    Layers keep that sharding (constrain_to_batch), and attention gathers keys and values. Returns x unchanged where the
+    batch does not divide. Raises UserError where the tokens do not.
     """
     mesh = jax.typeof(x).sharding.mesh
     size = mesh.shape.get(SEQUENCE, 1)

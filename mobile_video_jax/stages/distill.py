@@ -17,9 +17,9 @@ from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.cost.flops import count_flops, count_parameters
 from mobile_video_jax.diffusion.guidance import drop_captions
 from mobile_video_jax.diffusion.timesteps import time_grid
+from mobile_video_jax.distill.collapse import CollapseConfig, collapse_metrics, collapse_reason
 from mobile_video_jax.distill.discriminator import make_discriminator
-from mobile_video_jax.distill.objective import OPPONENTS, Clips, Objective, ObjectiveConfig
-from mobile_video_jax.distill.watch import WatchConfig, sample_measures, sign_of_collapse
+from mobile_video_jax.distill.objective import CRITICS, CaptionedLatents, Objective, ObjectiveConfig
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.generate.sampling import SampleConfig, sample_latents
@@ -54,7 +54,7 @@ class DistillTraining(DitTraining):
     head_blocks: int = 1
     trunk_blocks: int = 0
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
-    watch: WatchConfig = dataclasses.field(default_factory=WatchConfig)
+    watch: CollapseConfig = dataclasses.field(default_factory=CollapseConfig)
     optimizer: PlayersOptimizerConfig = dataclasses.field(default_factory=PlayersOptimizerConfig)
 
 
@@ -106,7 +106,7 @@ class DistillStage(DitStage):
         inputs = (example["latents"], jnp.zeros(1), example["text"], example["text_mask"])
         teacher = self.objective.teacher.init(named_key(rng, "teacher"), *inputs)["params"]
         params = {"generator": super().init(rng), "teacher": in_its_dtype(teacher, self.config.teacher_model.dtype)}
-        match OPPONENTS[self.config.objective.method]:
+        match CRITICS[self.config.objective.method]:
             case "critic":
                 params["critic"] = teacher
             case "discriminator":
@@ -133,7 +133,9 @@ class DistillStage(DitStage):
         text = drop_captions(named_key(rng, "captions"), batch["text"], batch["text_mask"], rate, self.empty_caption)
         x0 = batch["latents"]
         grid = time_grid(self.config.sampling_steps, shift=self._shift_of(x0))
-        return self.objective(params, Clips(x0, *text, batch.get("latent_mask"), self.empty_caption), grid, rng)
+        return self.objective(
+            params, CaptionedLatents(x0, *text, batch.get("latent_mask"), self.empty_caption), grid, rng
+        )
 
     def sampling(self) -> SampleConfig:
         return SampleConfig(self.config.sampling_steps, 1.0, self.denoiser.time_shift(self.clip.tokens(self.strides)))
@@ -148,12 +150,12 @@ class DistillStage(DitStage):
         config = dataclasses.replace(self.sampling(), shift=self._shift_of(x0))
         noise = jax.random.normal(named_key(rng, "noise"), x0.shape)
         samples = sample_latents(self.denoiser.network, config, params, noise, batch["text"], batch["text_mask"])
-        measures = sample_measures(samples, x0, batch.get("latent_mask"))
+        measures = collapse_metrics(samples, x0, batch.get("latent_mask"))
         off = jnp.abs(jnp.log(measures["motion"])) + jnp.abs(jnp.log(measures["spread"]))
         return {"loss": measures["colour"] + off, **measures}
 
     def watch(self, metrics: Mapping[str, float]) -> str | None:
-        return sign_of_collapse(metrics, self.config.watch)
+        return collapse_reason(metrics, self.config.watch)
 
     def _checked_data(self) -> list[Path]:
         """The data folders. Also raises UserError where student or teacher were trained on other latents."""

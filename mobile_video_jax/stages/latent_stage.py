@@ -20,8 +20,8 @@ from mobile_video_jax.dit.lora import LoraConfig
 from mobile_video_jax.latents.batches import Mix, latent_batches
 from mobile_video_jax.latents.store import read_empty_caption, read_manifest
 from mobile_video_jax.models.denoiser import Denoiser, DenoiserConfig
-from mobile_video_jax.parallel.mesh import batch_share, make_mesh
-from mobile_video_jax.text.encoder import LTX
+from mobile_video_jax.parallel.mesh import batch_shard, make_mesh
+from mobile_video_jax.text.encoder import LTX_PREFIX
 from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.stage import Batch
 from mobile_video_jax.vae.latent_stats import LatentStats
@@ -68,7 +68,7 @@ class LatentStage:
             return None
         folder = data_folder(self.config.data.split(",")[0])
         state = read_empty_caption(folder)
-        if state is None and self.config.text_encoder.startswith(LTX):
+        if state is None and self.config.text_encoder.startswith(LTX_PREFIX):
             raise UserError(f"{folder} does not exist or holds no state of an empty caption: encode the data again")
         return state
 
@@ -84,7 +84,7 @@ class LatentStage:
 
     def _batches(self, split: str, *, train: bool) -> grain.IterDataset:
         cfg = self.config
-        index, count = batch_share(make_mesh(cfg.mesh))
+        index, count = batch_shard(make_mesh(cfg.mesh))
         return latent_batches(
             self._checked_data(),
             split,

@@ -23,7 +23,7 @@ from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.data.pipeline import clip_batches
 from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
-from mobile_video_jax.parallel.mesh import batch_share, make_mesh, put_batch, replicated
+from mobile_video_jax.parallel.mesh import batch_shard, make_mesh, put_batch, replicated
 from mobile_video_jax.train.checkpoint import restore_model
 from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.run import read_run
@@ -163,7 +163,7 @@ class VaeStage:
         return itertools.islice(batches, self.config.eval_batches)
 
     def _batches(self, data: str, split: str, batch_size: int, *, train: bool) -> grain.IterDataset:
-        index, count = batch_share(make_mesh(self.config.mesh))
+        index, count = batch_shard(make_mesh(self.config.mesh))
         return clip_batches(
             data_folder(data),
             split,

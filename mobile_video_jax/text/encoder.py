@@ -25,7 +25,7 @@ CaptionStates = Float32[np.ndarray, "_ e"]  # one caption, not padded: its lengt
 
 BATCH = 16
 SHORTEST = 16
-LTX = "ltx-"  # how the names of LTX-Video's encoders begin
+LTX_PREFIX = "ltx-"  # how the names of LTX-Video's encoders begin
 LTX_TOKENS = 128  # max_sequence_length of diffusers' LTXPipeline
 
 
@@ -151,14 +151,17 @@ def load_t5(folder: Path, max_tokens: int = 256) -> TextEncoder:
 def load_ltx_text(pipeline: Path) -> TextEncoder:
     """The T5 of a diffusers pipeline as LTX-Video calls it: padded to 128 tokens, none of them masked."""
     encoder = _t5(pipeline / "text_encoder", pipeline / "tokenizer", LTX_TOKENS)
-    return dataclasses.replace(encoder, name=f"{LTX}{encoder.name}", padded_to=LTX_TOKENS)
+    return dataclasses.replace(encoder, name=f"{LTX_PREFIX}{encoder.name}", padded_to=LTX_TOKENS)
 
 
 def name_ltx_text(pipeline: Path) -> tuple[str, int]:
     """The name and width of load_ltx_text's encoder, without reading it into memory."""
     folder = pipeline / "text_encoder"
     model_type, config = t5.read_config(folder)
-    return f"{LTX}{model_type}-{weights.fingerprint(folder, _tokenizer_file(pipeline / 'tokenizer'))}", config.width
+    return (
+        f"{LTX_PREFIX}{model_type}-{weights.fingerprint(folder, _tokenizer_file(pipeline / 'tokenizer'))}",
+        config.width,
+    )
 
 
 def _t5(folder: Path, tokenizer_folder: Path, max_tokens: int) -> TextEncoder:

@@ -5,7 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobile_video_jax.diffusion.conditioning import frame_times, keeping_first, place_first, told_of_first
+from mobile_video_jax.diffusion.conditioning import (
+    condition_on_first_frame,
+    frame_times,
+    freeze_first_frame,
+    insert_first_frame,
+)
 from mobile_video_jax.diffusion.guidance import Guidance, guided
 from mobile_video_jax.diffusion.samplers import SOLVERS, sample
 
@@ -26,8 +31,8 @@ def denoiser(x_t, t, text, mask):
 def draw(guidance, solver, first=None, given=GIVEN):
     if first is None:
         return sample(guided(denoiser, TEXT, MASK, guidance), NOISE, steps=4, shift=2.0, solver=solver)
-    velocity = keeping_first(guided(told_of_first(denoiser, given), TEXT, MASK, guidance), given)
-    return sample(velocity, place_first(NOISE, first, given), steps=4, shift=2.0, solver=solver)
+    velocity = freeze_first_frame(guided(condition_on_first_frame(denoiser, given), TEXT, MASK, guidance), given)
+    return sample(velocity, insert_first_frame(NOISE, first, given), steps=4, shift=2.0, solver=solver)
 
 
 def test_given_frames_are_at_time_0_and_the_others_at_their_clips():
@@ -60,8 +65,8 @@ def test_both_passes_of_guidance_see_the_frame_and_its_time():
         seen.append((x_t[:, 0], t[:, 0]))
         return denoiser(x_t, t, text, mask)
 
-    velocity = guided(told_of_first(watching, GIVEN), TEXT, MASK, Guidance(4.0))
-    velocity(place_first(NOISE, FIRST, GIVEN), jnp.full(2, 0.5))
+    velocity = guided(condition_on_first_frame(watching, GIVEN), TEXT, MASK, Guidance(4.0))
+    velocity(insert_first_frame(NOISE, FIRST, GIVEN), jnp.full(2, 0.5))
     frames, times = seen[0]
     np.testing.assert_array_equal(times, [0, 0.5, 0, 0.5])
     np.testing.assert_array_equal(frames, [FIRST[0, 0], NOISE[1, 0]] * 2)
@@ -71,7 +76,7 @@ def test_rescaled_guidance_compares_clips_whose_first_frame_is_the_given_one():
     # Were the model's velocity there counted, that of a frame at time 0, which nothing trains, would change the rest.
     wild = lambda x_t, t, text, mask: denoiser(x_t, t, text, mask).at[:, 0].mul(100.0)
     results = [
-        guided(told_of_first(model, GIVEN), TEXT, MASK, Guidance(4.0, rescale=1.0))(NOISE, jnp.full(2, 0.5))
+        guided(condition_on_first_frame(model, GIVEN), TEXT, MASK, Guidance(4.0, rescale=1.0))(NOISE, jnp.full(2, 0.5))
         for model in (denoiser, wild)
     ]
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5)

@@ -10,7 +10,7 @@ from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.diffusion.path import interpolate
 from mobile_video_jax.diffusion.samplers import sample
 from mobile_video_jax.diffusion.timesteps import time_grid
-from mobile_video_jax.distill.few_step import Visit, mean_velocity, visit
+from mobile_video_jax.distill.few_step import FewStepStates, few_step_states, mean_velocity
 from tests.nets import normal
 
 GRID = time_grid(4, shift=3.0)
@@ -19,7 +19,7 @@ RNG = jax.random.key(0)
 
 def test_every_step_is_visited_equally_from_noised_data():
     x0 = normal(0, 8, 2, 1, 1, 2)
-    start = visit(lambda x, t: x, x0, GRID, RNG, 0.0)
+    start = few_step_states(lambda x, t: x, x0, GRID, RNG, 0.0)
     assert sorted(np.asarray(start.t).tolist()) == sorted(2 * GRID[:-1].tolist())
     after = {float(t): float(t_next) for t, t_next in itertools.pairwise(GRID)}
     np.testing.assert_allclose(start.t_next, [after[float(t)] for t in start.t])
@@ -29,7 +29,7 @@ def test_every_step_is_visited_equally_from_noised_data():
 
 def test_own_states_are_where_the_students_step_leads_and_constants():
     x0, factor = normal(0, 8, 2, 1, 1, 2), jnp.float32(0.3)
-    visited = lambda f: visit(lambda x, t: f * x, x0, GRID, RNG, 1.0)
+    visited = lambda f: few_step_states(lambda x, t: f * x, x0, GRID, RNG, 1.0)
     start = visited(factor)
     noise = jax.random.normal(named_key(RNG, "noise"), x0.shape)
     for i in range(8):
@@ -43,7 +43,7 @@ def test_own_states_are_where_the_students_step_leads_and_constants():
 def test_the_mean_velocity_leads_in_one_step_where_the_teachers_steps_lead():
     velocity = lambda x, t: x * t[:, None, None, None, None]
     noise = normal(1, 2, 2, 1, 1, 2)
-    start = Visit(noise, jnp.ones(2), jnp.zeros(2))
+    start = FewStepStates(noise, jnp.ones(2), jnp.zeros(2))
     many = mean_velocity(velocity, start, 5)
     np.testing.assert_allclose(noise - many, sample(velocity, noise, steps=5), atol=1e-6)
     np.testing.assert_allclose(mean_velocity(velocity, start, 1), velocity(noise, start.t))

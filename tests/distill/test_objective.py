@@ -11,7 +11,7 @@ import pytest
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.distill.discriminator import make_discriminator
-from mobile_video_jax.distill.objective import Clips, Objective, ObjectiveConfig
+from mobile_video_jax.distill.objective import CaptionedLatents, Objective, ObjectiveConfig
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.nn.module import apply
@@ -27,16 +27,16 @@ METHODS = {
 TAUGHT = {"adversarial": ("discriminator", "adversarial"), "dmd": ("critic", "matching")}
 
 
-def clips(count: int = 4) -> Clips:
+def clips(count: int = 4) -> CaptionedLatents:
     mask = jnp.asarray(np.arange(3) < np.arange(count)[:, None] % 3 + 1)
-    return Clips(normal(0, count, 2, 1, 2, 4), normal(1, count, 3, 5), mask)
+    return CaptionedLatents(normal(0, count, 2, 1, 2, 4), normal(1, count, 3, 5), mask)
 
 
 def objective(config: ObjectiveConfig) -> Objective:
     return Objective(Dit(SIZES), Dit(SIZES), make_discriminator(SIZES, 1, "dit", 1), config)
 
 
-def parameters(game: Objective, given: Clips, scale: float = 0.2) -> dict:
+def parameters(game: Objective, given: CaptionedLatents, scale: float = 0.2) -> dict:
     inputs = (given.latents, jnp.zeros(len(given.latents)), *given[1:3])
     parts = {
         part: params_like(game.teacher, *inputs, scale=scale, seed=i) for i, part in enumerate(("generator", "teacher"))
@@ -116,7 +116,7 @@ def test_a_student_learns_two_points_in_one_step(method):
     )
     game = objective(config)
     shape, count = (1, 1, 1, 2), 64
-    empty = Clips(jnp.zeros((count, *shape)), jnp.zeros((count, 1, 3)), jnp.ones((count, 1), bool))
+    empty = CaptionedLatents(jnp.zeros((count, *shape)), jnp.zeros((count, 1, 3)), jnp.ones((count, 1), bool))
     params = parameters(game, empty)
     draw = lambda key: jnp.where(jax.random.bernoulli(key, 0.5, (count, 1, 1, 1, 1)), 1.0, -1.0) * jnp.ones((1, *shape))
     params["teacher"] = _trained(game.teacher, params["teacher"], empty, draw)
@@ -145,7 +145,7 @@ def test_a_student_learns_two_points_in_one_step(method):
     assert np.mean(np.sign(made[..., 0]) == np.sign(made[..., 1])) > 0.9
 
 
-def _trained(dit: Dit, params: dict, given: Clips, draw) -> dict:
+def _trained(dit: Dit, params: dict, given: CaptionedLatents, draw) -> dict:
     """A teacher of the same world, by flow matching."""
     optimizer = optax.adam(3e-3)
 

@@ -16,7 +16,7 @@ from mobile_video_jax.nn.attention.kernels import CUT as WHOLE
 from mobile_video_jax.nn.attention.kernels import CUT_BATCH, CUT_TOKENS
 from mobile_video_jax.nn.attention.layer import xla_attend
 from mobile_video_jax.parallel.mesh import AXES, SEQUENCE, MeshConfig, make_mesh, put_batch
-from mobile_video_jax.parallel.rules import on_sequence, parameter_shardings
+from mobile_video_jax.parallel.rules import constrain_to_sequence, parameter_shardings
 from mobile_video_jax.stages.dit import DitStage
 from tests import tiny
 from tests.commands import call
@@ -92,4 +92,4 @@ def test_tokens_that_do_not_divide_are_refused():
     mesh = AbstractMesh((1, 1, 1, 5), (*AXES, SEQUENCE), (AxisType.Auto,) * 4)
     tokens = jax.ShapeDtypeStruct((2, 48, 8), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
     with pytest.raises(UserError, match=r"clips of 48 tokens do not divide over mesh\.sequence=5: use a divisor"):
-        jax.eval_shape(on_sequence, tokens)
+        jax.eval_shape(constrain_to_sequence, tokens)

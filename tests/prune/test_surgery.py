@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.dit.backbone import first_blocks
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import stack_blocks
-from mobile_video_jax.dit.trunk import first_blocks
 from mobile_video_jax.prune.surgery import block_map, pruned_config, slice_params
 from mobile_video_jax.prune.units import Unit
 from tests.nets import params_like, run

@@ -12,8 +12,8 @@ from jax.sharding import PartitionSpec
 
 from configs import distill
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.distill.collapse import CollapseConfig
 from mobile_video_jax.distill.objective import ObjectiveConfig
-from mobile_video_jax.distill.watch import WatchConfig
 from mobile_video_jax.models.denoiser import read_denoiser
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.stages.distill import DistillStage, DistillTraining, from_student
@@ -33,7 +33,7 @@ OPTIMIZER = PlayersOptimizerConfig(
     **dataclasses.asdict(tiny.OPTIMIZER), opponent=OptimizerConfig(learning_rate=1e-3), generator_every=2
 )
 UP = ["generator", "block_0", "ffn", "up", "kernel"]
-ALL_OFF = WatchConfig(0.0, 0.0, 0.0, 0.0)
+ALL_OFF = CollapseConfig(0.0, 0.0, 0.0, 0.0)
 
 
 @pytest.fixture(scope="module")

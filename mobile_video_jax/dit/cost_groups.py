@@ -8,7 +8,7 @@ MODULES = {
 }
 
 
-def part_of(path: str) -> str:
+def cost_group(path: str) -> str:
     """The one part that a parameter's path or a scope of Dit belongs to.
 
     Both attentions have `projections`, with the norms of queries and keys, and `products`, q k^T and weights times v.
@@ -23,4 +23,4 @@ def part_of(path: str) -> str:
     for name in names:
         if name in MODULES:
             return MODULES[name]
-    raise KeyError(f"{path} is of no part of the transformer: name one for it in dit/parts.py")
+    raise KeyError(f"{path} is of no part of the transformer: name one for it in dit/cost_groups.py")

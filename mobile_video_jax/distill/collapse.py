@@ -12,7 +12,7 @@ SMALLEST = 1e-6  # of images, which do not move, the ratio is then 1
 
 
 @dataclasses.dataclass(frozen=True)
-class WatchConfig:
+class CollapseConfig:
     """Where a run is stopped; 0 switches a limit off, and all may be changed when a run goes on.
 
     `motion` and `spread` are factors: more than so many times, or less than one in so many, of real clips. `colour` is
@@ -26,7 +26,7 @@ class WatchConfig:
     margin: float = 20.0
 
 
-def sample_measures(samples: Latents, real: Latents, places: LatentMask | None = None) -> dict[str, Scalar]:
+def collapse_metrics(samples: Latents, real: Latents, places: LatentMask | None = None) -> dict[str, Scalar]:
     """Samples against real clips of the same captions.
 
     `motion` is the ratio of their mean |x[t+1] - x[t]|, `spread` that of their standard deviations about the channels'
@@ -54,7 +54,7 @@ def _channels(x: Latents, places: LatentMask) -> tuple[Float[Array, "c"], Float[
     return jnp.mean(x, axis=(0, 1, 2, 3), where=where), jnp.std(x, axis=(0, 1, 2, 3), where=where)
 
 
-def sign_of_collapse(measures: Mapping[str, float], limits: WatchConfig) -> str | None:
+def collapse_reason(measures: Mapping[str, float], limits: CollapseConfig) -> str | None:
     """What is wrong with the measures of one log line, eval_motion, real_logit and so on; None if nothing is."""
     for name in ("motion", "spread"):
         ratio, factor = measures[f"eval_{name}"], getattr(limits, name)

@@ -6,24 +6,24 @@ import re
 import jax.numpy as jnp
 import pytest
 
-from mobile_video_jax.distill.watch import WatchConfig, sample_measures, sign_of_collapse
+from mobile_video_jax.distill.collapse import CollapseConfig, collapse_metrics, collapse_reason
 from tests.nets import normal
 
 REAL = normal(0, 4, 3, 2, 2, 5)
-OFF = WatchConfig(0.0, 0.0, 0.0, 0.0)
+OFF = CollapseConfig(0.0, 0.0, 0.0, 0.0)
 
 
-def told(samples: jnp.ndarray, limits: WatchConfig, **logits: float) -> str | None:
-    measured = {f"eval_{name}": float(value) for name, value in sample_measures(samples, REAL).items()}
-    return sign_of_collapse(measured | logits, limits)
+def told(samples: jnp.ndarray, limits: CollapseConfig, **logits: float) -> str | None:
+    measured = {f"eval_{name}": float(value) for name, value in collapse_metrics(samples, REAL).items()}
+    return collapse_reason(measured | logits, limits)
 
 
 def test_clips_like_the_real_ones_are_well():
-    assert told(REAL, WatchConfig(), real_logit=1.0, fake_logit=-1.0) is None
-    measures = sample_measures(REAL, REAL)
+    assert told(REAL, CollapseConfig(), real_logit=1.0, fake_logit=-1.0) is None
+    measures = collapse_metrics(REAL, REAL)
     assert [round(float(measures[name]), 5) for name in ("motion", "spread", "colour")] == [1.0, 1.0, 0.0]
     image = REAL[:, :1]
-    assert float(sample_measures(image, image)["motion"]) == 1.0
+    assert float(collapse_metrics(image, image)["motion"]) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -36,19 +36,19 @@ def test_clips_like_the_real_ones_are_well():
     ],
 )
 def test_each_sign_is_named(limit, samples, message):
-    only = dataclasses.replace(OFF, **{limit: getattr(WatchConfig(), limit)})
+    only = dataclasses.replace(OFF, **{limit: getattr(CollapseConfig(), limit)})
     sign = told(samples, only)
     assert sign is not None and re.search(message, sign)
     assert told(samples, OFF) is None
 
 
 def test_a_discriminator_that_has_won_is_a_sign():
-    assert "by a margin of 25" in (told(REAL, WatchConfig(), real_logit=15.0, fake_logit=-10.0) or "")
+    assert "by a margin of 25" in (told(REAL, CollapseConfig(), real_logit=15.0, fake_logit=-10.0) or "")
 
 
 def test_padding_does_not_count():
     places = jnp.ones(REAL.shape[:4], bool).at[:, 2].set(False)
     garbage = REAL.at[:, 2].set(50.0)
-    for name, value in sample_measures(garbage, garbage, places).items():
+    for name, value in collapse_metrics(garbage, garbage, places).items():
         assert float(value) == pytest.approx(0.0 if name == "colour" else 1.0, abs=1e-5)
-    assert float(sample_measures(garbage, REAL, places)["motion"]) == pytest.approx(1.0)
+    assert float(collapse_metrics(garbage, REAL, places)["motion"]) == pytest.approx(1.0)

@@ -6,7 +6,7 @@ import pytest
 
 from configs import dit
 from mobile_video_jax.core.config import from_mapping
-from mobile_video_jax.dit.parts import part_of
+from mobile_video_jax.dit.cost_groups import cost_group
 from mobile_video_jax.stages.dit import DitStage, DitTraining
 
 PRUNED = ((4, 2, 512), (3, 4, 384), (1, 1, 64))
@@ -72,7 +72,7 @@ def test_each_part_follows_from_the_shapes(variant, changes):
 
 
 def test_a_module_of_no_part_is_told_of():
-    assert part_of("Dit/Dit._blocks/block_1/self_attention/bnhd,bmhd->bhnm") == "self_attention_products"
-    assert part_of("text_projection/out/kernel") == "embeddings"
+    assert cost_group("Dit/Dit._blocks/block_1/self_attention/bnhd,bmhd->bhnm") == "self_attention_products"
+    assert cost_group("text_projection/out/kernel") == "embeddings"
     with pytest.raises(KeyError, match="new_layer"):
-        part_of("Dit/new_layer")
+        cost_group("Dit/new_layer")
