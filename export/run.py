@@ -20,6 +20,7 @@ from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.progress import say
 from mobile_video_jax.interop.export_diffusers import export_diffusers
+from mobile_video_jax.text.encoder_name import EncoderName
 
 MODEL = flags.DEFINE_string("model", None, "The run directory of a transformer or a VAE.", required=True)
 OUT = flags.DEFINE_string("out", None, "A new folder for the packages.", required=True)
@@ -79,10 +80,10 @@ def main() -> None:
 
 
 def write_diffusers() -> None:
-    kind, _, folder = TEXT_ENCODER.value.partition(":")
-    if TEXT_ENCODER.value and kind != "ltx":
+    encoder = EncoderName.parse(TEXT_ENCODER.value) if TEXT_ENCODER.value else None
+    if encoder and encoder.kind != "ltx":
         raise UserError(f"--text_encoder={TEXT_ENCODER.value} is none of a pipeline: use ltx:FOLDER, or leave it out")
-    run, out, text = Path(MODEL.value), Path(OUT.value), Path(folder) if folder else None
+    run, out, text = Path(MODEL.value), Path(OUT.value), encoder.folder if encoder else None
     cli.finish(out, export_diffusers(run, out, dtype=DTYPE.value, text=text))
 
 

@@ -23,6 +23,7 @@ from mobile_video_jax.core.files import replacing, write_json
 from mobile_video_jax.dit.config import BlockShape
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.vae import VaeBundle
+from mobile_video_jax.text.encoder_name import EncoderName
 from mobile_video_jax.train.run import read_run
 
 Progress = Callable[[str], None]
@@ -150,7 +151,7 @@ def _groups(generators: Sequence[Generator], settings: Settings, folder: Path) -
     first = generators[0]
     config, prompt = first.denoiser.config, settings.prompt
     first.text_encoder.tokenizer.save(str(folder / "tokenizer.json"))
-    source = settings.text_encoder or config.text_encoder
+    source = EncoderName.parse(settings.text_encoder or config.text_encoder)
     yield [text_part(first.text_encoder, source, prompt, config.text_tokens, folder)]
     form, tiles, limit = FORMS[settings.form], _tiles(first, settings), settings.chunk_megabytes * 1_000_000
     clips = [generator.clip for generator in generators]

@@ -28,14 +28,12 @@ from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.vae import VaeBundle
 from mobile_video_jax.text.encoder import TextEncoder, pad
+from mobile_video_jax.text.encoder_name import EncoderName
 from mobile_video_jax.vae.ltx.model import LtxVae
 
 
-def text_part(encoder: TextEncoder, source: str, prompt: str, tokens: int, out: Path) -> Part:
-    """The text encoder, from where `source` says, for captions of so many tokens.
-
-    Raises UserError for one that has no mirror.
-    """
+def text_part(encoder: TextEncoder, source: EncoderName, prompt: str, tokens: int, out: Path) -> Part:
+    """The text encoder, whose weights are read from `source`, for captions of at most `tokens` tokens."""
     mirror = torch_text.load(source)
     write_weights(mirror, mirror.config, out / "text.safetensors")
     states, mask = pad(encoder.encode([prompt]), tokens)

@@ -18,6 +18,7 @@ from tokenizers import Encoding, Tokenizer
 from mobile_video_jax.core.arrays import TextMask, TextStates, TokenIds
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.text import clip, minilm, t5
+from mobile_video_jax.text.encoder_name import MINILM, EncoderName
 from mobile_video_jax.text.sentencepiece import read_spiece
 from mobile_video_jax.weights import huggingface as weights
 
@@ -117,13 +118,8 @@ def load_text_encoder(name: str) -> TextEncoder:
     the T5 of a diffusers pipeline, in its folders text_encoder and tokenizer, called as LTX-Video does. Raises
     UserError for an unknown name, and for files that are missing or do not fit together.
     """
-    kind, _, folder = name.partition(":")
-    if name == "minilm":
-        return load_minilm()
-    if kind in LOADERS and folder:
-        return LOADERS[kind](Path(folder))
-    known = ", ".join(["minilm", *(f"{kind}:FOLDER" for kind in LOADERS)])
-    raise UserError(f"there is no text encoder '{name}': known are {known}")
+    encoder = EncoderName.parse(name)
+    return load_minilm() if encoder.kind == MINILM else LOADERS[encoder.kind](encoder.folder)
 
 
 def load_minilm() -> TextEncoder:
