@@ -30,18 +30,18 @@ MISSING = "PyTorch or coremltools is missing: pip install -e '.[export]'"
 
 def main() -> None:
     try:
-        from export.mil.check import as_text, check_package
+        from export.mil.verify import as_text, verify_package
     except ImportError as error:
         raise UserError(MISSING) from error
     say(f"{PACKAGE.value}: running each op")
-    check = check_package(Path(PACKAGE.value), Path(INPUTS.value), FUNCTION.value, FLUSH_TO_ZERO.value)
-    for warning in check.warnings:
+    verification = verify_package(Path(PACKAGE.value), Path(INPUTS.value), FUNCTION.value, FLUSH_TO_ZERO.value)
+    for warning in verification.warnings:
         say(f"warning: {warning}")
-    summary = check.summary()
+    summary = verification.summary()
     if sys.platform == "darwin":
         from export.mil.on_mac import add_core_ml
 
-        summary = add_core_ml(check, summary)
+        summary = add_core_ml(verification, summary)
     if JSON.value:
         print(json.dumps(summary))
     else:

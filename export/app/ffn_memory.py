@@ -10,13 +10,13 @@ from torch import nn
 from export.coreml.package import Part, convert
 from export.mil.liveness import PRODUCTS, arguments, bytes_of, live_bytes, peak_live_bytes
 from export.mil.load import load_package
-from export.phone.layout import Form
+from export.phone.layout import Layout
 from export.phone.tiled_ffn import TiledFfn
 
 TILES = (1, 2, 4, 8)
 
 
-def ffn_memory(width: int, hidden: int, tokens: int, form: Form) -> list[dict[str, int]]:
+def ffn_memory(width: int, hidden: int, tokens: int, form: Layout) -> list[dict[str, int]]:
     """An FFN of random weights, converted with each of TILES: its products, and bytes of live activations at the peak.
 
     `hidden_bytes` counts those between both products alone, `tile_bytes` the largest of them.

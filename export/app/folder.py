@@ -11,12 +11,12 @@ from export.app import manifest as manifests
 from export.app.ffn_memory import ffn_memory
 from export.app.parts import dit_parts, text_part, vae_parts
 from export.app.report import write_export_report
-from export.app.verification import examine, failures, lost_tiles
-from export.app.whole_clip import DrawnClip, draw_clip
+from export.app.verify import failures, lost_tiles, verify_record
+from export.app.whole_clip import GeneratedClip, generate_clip
 from export.coreml.compress import Weights
 from export.coreml.package import PLAIN, Part, write_package
-from export.mil.check import LEAST_PSNR
-from export.phone.layout import FORMS
+from export.mil.verify import LEAST_PSNR
+from export.phone.layout import LAYOUTS
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing, write_json
@@ -37,7 +37,7 @@ class Settings:
     megabytes in fp16 that a part of the transformer may take.
 
     `vae` is a run whose decoder is taken instead, `clips` other shapes than the run's own, `text_encoder` tells where
-    the run's encoder lies. `form` is the transformer's, a key of form.FORMS; the other networks have one for both.
+    the run's encoder lies. `form` is the transformer's, a key of form.LAYOUTS; the other networks have one for both.
     `prompt` is what golden arrays are of. `check`: a whole clip and every package, the packages alone, or one of them.
     """
 
@@ -90,14 +90,14 @@ def _verified(
     rows = []
     for record in _checked(manifest["packages"], settings):
         progress(f"{record['name']}: running each op")
-        rows.append(examine(folder, record))
+        rows.append(verify_record(folder, record))
         record |= {key: rows[-1][key] for key in ("relative_error", "psnr")}
     wrong = [line for row in rows for line in failures(row, settings.weights.target_psnr or LEAST_PSNR)]
     wrong += lost_tiles(rows, manifest.get("tiles", ()))
-    clips: list[DrawnClip] = []
+    clips: list[GeneratedClip] = []
     if settings.check == "clip":
         clips = [
-            draw_clip(folder, manifest, i, generator, settings.prompt, progress)
+            generate_clip(folder, manifest, i, generator, settings.prompt, progress)
             for i, generator in enumerate(generators)
         ]
         for clip in clips:
@@ -122,7 +122,7 @@ def _ffn(generators: Sequence[Generator], settings: Settings) -> list[dict[str, 
     denoiser = generators[0].denoiser
     hidden = max(block.ffn for block in denoiser.config.model.block_shapes)
     tokens = max(generator.clip.tokens(denoiser.strides) for generator in generators)
-    return ffn_memory(denoiser.config.model.width, hidden, tokens, FORMS[settings.form])
+    return ffn_memory(denoiser.config.model.width, hidden, tokens, LAYOUTS[settings.form])
 
 
 def _check_blocks(run: Path, config: dict[str, Any]) -> None:
@@ -153,7 +153,7 @@ def _groups(generators: Sequence[Generator], settings: Settings, folder: Path) -
     first.text_encoder.tokenizer.save(str(folder / "tokenizer.json"))
     source = EncoderName.parse(settings.text_encoder or config.text_encoder)
     yield [text_part(first.text_encoder, source, prompt, config.text_tokens, folder)]
-    form, tiles, limit = FORMS[settings.form], _tiles(first, settings), settings.chunk_megabytes * 1_000_000
+    form, tiles, limit = LAYOUTS[settings.form], _tiles(first, settings), settings.chunk_megabytes * 1_000_000
     clips = [generator.clip for generator in generators]
     dits = [dit_parts(generator, form, tiles, prompt, settings.steps, limit, folder) for generator in generators]
     yield from _grouped(dits, clips)

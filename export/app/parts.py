@@ -14,7 +14,7 @@ from export.app import golden
 from export.coreml.package import Part, Tensors
 from export.phone import ltx_vae as phone_ltx_vae
 from export.phone.dit import PhoneDit
-from export.phone.layout import Form
+from export.phone.layout import Layout
 from export.phone.text import PhoneText
 from export.phone.vae import PhoneDecoder
 from export.pytorch import dit as torch_dit
@@ -45,7 +45,7 @@ def text_part(encoder: TextEncoder, source: EncoderName, prompt: str, tokens: in
 
 
 def dit_parts(
-    generator: Generator, form: Form, tiles: Sequence[int], prompt: str, steps: int, limit: int, out: Path
+    generator: Generator, form: Layout, tiles: Sequence[int], prompt: str, steps: int, limit: int, out: Path
 ) -> Iterator[Part]:
     """The transformer at a clip's first step, in chunks of whole blocks of at most `limit` bytes in fp16."""
     config, denoiser = generator.denoiser.config, generator.denoiser

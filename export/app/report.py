@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from export.app.verification import Figures
-from export.app.whole_clip import DrawnClip
+from export.app.verify import Figures
+from export.app.whole_clip import GeneratedClip
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.report.page import Cell, ClipView, Gallery, GalleryRow, Report, Section, Table, write_report
 
@@ -26,7 +26,7 @@ def write_export_report(
     folder: Path,
     manifest: dict[str, Any],
     rows: Sequence[Figures],
-    clips: Sequence[DrawnClip],
+    clips: Sequence[GeneratedClip],
     ffn: list[dict[str, int]],
 ) -> dict[str, Any]:
     """Writes report.html and report.json, and returns what the latter holds."""
@@ -123,7 +123,7 @@ def _ffn(rows: list[dict[str, int]]) -> Table:
     return Table(columns, cells)
 
 
-def _gallery(clips: Sequence[DrawnClip]) -> Gallery:
+def _gallery(clips: Sequence[GeneratedClip]) -> Gallery:
     rows = []
     for clip in clips:
         figures = clip.figures

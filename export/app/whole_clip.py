@@ -10,14 +10,14 @@ import numpy as np
 from export.app import golden
 from export.app.runtime import App
 from export.coreml.package import PLAIN, write_golden
-from export.mil.check import LEAST_PSNR
 from export.mil.golden import EXACT_PSNR
+from export.mil.verify import LEAST_PSNR
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.metrics.reconstruction import psnr
 
 
 @dataclasses.dataclass(frozen=True)
-class DrawnClip:
+class GeneratedClip:
     """Frames [t, h, w, 3] in bytes: JAX's, the packages', and those of the packages before their compression."""
 
     clip: str
@@ -47,14 +47,14 @@ class DrawnClip:
         return min(float(psnr(self.jax, frames)), EXACT_PSNR)
 
 
-def draw_clip(
+def generate_clip(
     folder: Path,
     manifest: dict[str, Any],
     place: int,
     generator: Generator,
     prompt: str,
     progress: Callable[[str], None],
-) -> DrawnClip:
+) -> GeneratedClip:
     """Draws the clip of manifest["clips"][place] in both ways, and writes its golden arrays."""
     clip = manifest["clips"][place]
     progress(f"clip {clip['clip']}: JAX")
@@ -65,4 +65,4 @@ def draw_clip(
     before = None
     if (folder / PLAIN).is_dir():
         before = App(folder, clip["function"], folder / PLAIN).draw(prompt, noise, progress)["video"]
-    return DrawnClip(clip["clip"], prompt, expected["video"], app.draw(prompt, noise, progress)["video"], before)
+    return GeneratedClip(clip["clip"], prompt, expected["video"], app.draw(prompt, noise, progress)["video"], before)

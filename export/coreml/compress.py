@@ -5,8 +5,10 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import coremltools as ct
+
 from export.coreml.palette import palette
-from export.quiet import ct, quietly
+from export.coreml.quiet import quietly
 from mobile_video_jax.core.errors import UserError
 
 optimize = ct.optimize.coreml

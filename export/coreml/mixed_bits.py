@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from export.coreml.compress import DEFAULT_BITS, SMALLEST, Weights, optimize
 from export.coreml.palette import palettized
-from export.quiet import quietly
+from export.coreml.quiet import quietly
 
 BITS = (4, 6, 8, 16)
 STEP = 0.1  # dB by which the sum's target rises, at least, while the network itself falls short

@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import coremltools as ct
 import numpy as np
 import torch
 from torch import nn
 
 from export.coreml.compress import Weights, compress
 from export.coreml.mixed_bits import Recipe, recipe
+from export.coreml.quiet import quietly
 from export.mil.golden import INPUT, OUTPUT
 from export.mil.load import FIRST_FUNCTION
-from export.quiet import ct, quietly
 from mobile_video_jax.core.errors import UserError
 
 Tensors = dict[str, np.ndarray]

@@ -1,4 +1,4 @@
-"""Inputs of a package and the outputs that it should give, in an .npz file, and how near a run comes to them."""
+"""Reference inputs and outputs of a package in an .npz file, and the error of a run against them."""
 
 import math
 import zipfile
@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 from coremltools.converters.mil.mil import types
+from jaxtyping import Shaped
 
 from export.mil.evaluate import fits
 from export.mil.ops.state import is_state
 from mobile_video_jax.core.errors import UserError
 
 INPUT, OUTPUT = "input:", "output:"
-# The limit of equal outputs, so that the figure stays a number.
+# The PSNR in dB of equal outputs, so that the figure stays a number.
 EXACT_PSNR = 200.0
 
 
 @dataclass(frozen=True)
 class Golden:
-    """Arrays by feature name."""
+    """Reference arrays by feature name."""
 
     inputs: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]
@@ -30,7 +31,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Agreement:
-    """||found - reference|| / ||reference||, and the peak signal-to-noise ratio in dB.
+    """||output - reference|| / ||reference||, and the peak signal-to-noise ratio in dB.
 
     The peak is the reference's largest magnitude, as in Apple's ml-stable-diffusion (torch2coreml.py, compute_psnr).
     """
@@ -53,10 +54,11 @@ def read_golden(path: Path, function: Any) -> Golden:
     expected |= {OUTPUT + var.name: var for var in function.outputs}
     if golden.keys() != expected.keys():
         missing, unknown = sorted(expected.keys() - golden.keys()), sorted(golden.keys() - expected.keys())
-        told = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
-        raise UserError(f"{path} {' and '.join(told)}: its keys are to be {', '.join(expected)}")
+        faults = [f"lacks {', '.join(missing)}"] * bool(missing)
+        faults += [f"has unknown {', '.join(unknown)}"] * bool(unknown)
+        raise UserError(f"{path} {' and '.join(faults)}: its keys are to be {', '.join(expected)}")
     for key, var in expected.items():
-        _check(f"{path}: {key}", golden[key], var)
+        _require_fit(f"{path}: {key}", golden[key], var)
     parts = {
         kind: {key.removeprefix(kind): array for key, array in golden.items() if key.startswith(kind)}
         for kind in (INPUT, OUTPUT)
@@ -64,25 +66,26 @@ def read_golden(path: Path, function: Any) -> Golden:
     return Golden(parts[INPUT], parts[OUTPUT])
 
 
-def agreement(reference: np.ndarray, found: np.ndarray) -> Agreement:
-    """How near `found` comes; not-a-number in either gives not-a-number."""
-    wanted = reference.astype(np.float64)
-    error = found.astype(np.float64) - wanted
-    size, distance = float(np.linalg.norm(wanted)), float(np.linalg.norm(error))
+def agreement(reference: Shaped[np.ndarray, "*s"], output: Shaped[np.ndarray, "*s"]) -> Agreement:
+    """The error of an output; not-a-number in either array gives not-a-number."""
+    expected = reference.astype(np.float64)
+    error = output.astype(np.float64) - expected
+    norm, distance = float(np.linalg.norm(expected)), float(np.linalg.norm(error))
     if distance == 0:
         return Agreement(0.0, EXACT_PSNR)
-    peak, rms = float(np.abs(wanted).max()), distance / math.sqrt(error.size)
-    if size == 0:
+    peak, rms = float(np.abs(expected).max()), distance / math.sqrt(error.size)
+    if norm == 0:
         return Agreement(math.inf, -math.inf)
-    return Agreement(distance / size, min(20 * math.log10(peak / rms), EXACT_PSNR))
+    return Agreement(distance / norm, min(20 * math.log10(peak / rms), EXACT_PSNR))
 
 
-def agreements(reference: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> dict[str, Agreement]:
-    return {name: agreement(array, found[name]) for name, array in reference.items()}
+def agreements(reference: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> dict[str, Agreement]:
+    """The error of each output, by its name."""
+    return {name: agreement(array, outputs[name]) for name, array in reference.items()}
 
 
-def _check(what: str, array: np.ndarray, var: Any) -> None:
+def _require_fit(key: str, array: np.ndarray, var: Any) -> None:
     if not fits(var, array.shape):
-        raise UserError(f"{what} is of shape {list(array.shape)}, the package's of {list(var.shape)}")
+        raise UserError(f"{key} is of shape {list(array.shape)}, the package's of {list(var.shape)}")
     if not np.can_cast(array.dtype, types.nptype_from_builtin(var.dtype), "same_kind"):
-        raise UserError(f"{what} is of type {array.dtype}, the package's of {types.builtin_to_string(var.dtype)}")
+        raise UserError(f"{key} is of type {array.dtype}, the package's of {types.builtin_to_string(var.dtype)}")

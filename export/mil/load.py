@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import coremltools as ct
 from coremltools.converters.mil.frontend.milproto.load import load as read_program
 from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
 
-from export.quiet import ct
 from mobile_video_jax.core.errors import UserError
 
 WEIGHTS = Path("Data/com.apple.CoreML/weights")

@@ -1,4 +1,4 @@
-"""What a Mac adds: the package run by Core ML itself, where it places each op, and how long a call takes."""
+"""Core ML's own run of a package, on a Mac: its outputs, the compute unit of each op and the time of a call."""
 
 import statistics
 import timeit
@@ -10,48 +10,55 @@ import numpy as np
 from coremltools.models import MLModel
 from coremltools.models.compute_plan import MLComputePlan
 
-from export.mil.check import Check, as_json, passes
 from export.mil.golden import agreements
 from export.mil.ops.state import is_state
+from export.mil.verify import Verification, as_json, passes
 
 CALLS = 10
 
 
 @dataclass(frozen=True)
 class CoreMlRun:
-    """Outputs by name, the median seconds of a call, and by compute unit the number of ops and their share of cost."""
+    """Outputs by name, the median seconds of a call, and each compute unit's count of ops and share of the cost."""
 
     outputs: dict[str, np.ndarray]
     seconds: float
     placement: dict[str, dict[str, float]]
 
 
-def add_core_ml(check: Check, summary: dict[str, Any]) -> dict[str, Any]:
-    """The summary with Core ML's own run, which is held to the PSNR alone: its accumulators may be of fp16 too."""
-    run = run_core_ml(check)
-    found = agreements(check.golden.outputs, run.outputs)
-    core_ml = {"seconds": run.seconds, "placement": run.placement, "outputs": as_json(found)}
-    return summary | {"passed": summary["passed"] and passes(found, compressed=True), "core_ml": core_ml}
+def add_core_ml(verification: Verification, summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary with Core ML's own run, which is held to the PSNR alone: its accumulators may be fp16 too."""
+    run = run_core_ml(verification)
+    outputs = agreements(verification.golden.outputs, run.outputs)
+    core_ml = {"seconds": run.seconds, "placement": run.placement, "outputs": as_json(outputs)}
+    return summary | {"passed": summary["passed"] and passes(outputs, compressed=True), "core_ml": core_ml}
 
 
-def run_core_ml(check: Check) -> CoreMlRun:
-    """Runs a checked package on its golden inputs with all compute units; states begin at zero, as in the check."""
-    name = None if check.function == check.package.default_function else check.function
-    model = MLModel(str(check.package.path), function_name=name)
-    stateful = any(is_state(var) for var in check.package.function(name).inputs.values())
+def run_core_ml(verification: Verification) -> CoreMlRun:
+    """Runs a verified package on its golden inputs, all compute units allowed; states start at zero."""
+    package, function = verification.package, verification.function
+    name = None if function == package.default_function else function
+    model = MLModel(str(package.path), function_name=name)
+    stateful = any(is_state(var) for var in package.function(name).inputs.values())
 
     def call() -> dict[str, np.ndarray]:
-        return model.predict(check.golden.inputs, state=model.make_state() if stateful else None)
+        outputs: dict[str, np.ndarray] = model.predict(
+            verification.golden.inputs, state=model.make_state() if stateful else None
+        )
+        return outputs
 
     outputs = call()
     seconds = statistics.median(timeit.repeat(call, number=1, repeat=CALLS))
     plan = MLComputePlan.load_from_path(model.get_compiled_model_path())
-    operations = plan.model_structure.program.functions[check.function].block.operations
+    operations = plan.model_structure.program.functions[function].block.operations
     return CoreMlRun(outputs, seconds, placement(_planned(plan, op) for op in operations))
 
 
 def placement(planned: Iterable[tuple[str | None, float]]) -> dict[str, dict[str, float]]:
-    """By compute unit, from (unit, share of cost) of each op. Constants, which run nowhere, have no unit."""
+    """Counts ops and sums their cost for each compute unit, from (unit, share of cost) of each op.
+
+    Constants, which run nowhere, have no unit.
+    """
     units: dict[str, dict[str, float]] = {}
     for unit, cost in planned:
         if unit is not None:
@@ -62,7 +69,7 @@ def placement(planned: Iterable[tuple[str | None, float]]) -> dict[str, dict[str
 
 
 def unit_name(device: Any) -> str:
-    """MLNeuralEngineComputeDevice is NeuralEngine."""
+    """The unit of a coremltools device: NeuralEngine for MLNeuralEngineComputeDevice."""
     return type(device).__name__.removeprefix("ML").removesuffix("ComputeDevice")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.phone.layers import Rope
-from export.phone.layout import PHONE, Form
+from export.phone.layout import PHONE, Layout
 from export.phone.tiled_ffn import TiledFfn
 from export.pytorch import dit as torch_dit
 from export.pytorch.safe_norms import layer_normalize, rms_normalize
@@ -26,7 +26,7 @@ class PhoneDit(nn.Module):
     """
 
     def __init__(
-        self, dit: torch_dit.Dit, tiles: Sequence[int], first: int = 0, last: int | None = None, form: Form = PHONE
+        self, dit: torch_dit.Dit, tiles: Sequence[int], first: int = 0, last: int | None = None, form: Layout = PHONE
     ):
         super().__init__()
         self.form = form
@@ -74,7 +74,7 @@ class PhoneDit(nn.Module):
 class PhoneHead(nn.Module):
     """What comes before the blocks: the tokens, the text's projection and the modulation that all blocks share."""
 
-    def __init__(self, dit: torch_dit.Dit, form: Form):
+    def __init__(self, dit: torch_dit.Dit, form: Layout):
         super().__init__()
         self.tokens = 4 - form.channels
         project: Any = dit.text_projection
@@ -105,7 +105,7 @@ class PhoneBlock(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, block: Any, tiles: int, form: Form, rope: Rope):
+    def __init__(self, block: Any, tiles: int, form: Layout, rope: Rope):
         super().__init__()
         self.channels, self.eps = form.channels, block.eps
         self.width = block.modulation.shape[1]
@@ -130,7 +130,7 @@ class PhoneOutput(nn.Module):
 
     table: Tensor
 
-    def __init__(self, output: torch_dit.Output, form: Form):
+    def __init__(self, output: torch_dit.Output, form: Layout):
         super().__init__()
         self.channels, self.eps = form.channels, output.eps
         self.normalize = layer_normalize if output.layer_norm else rms_normalize

@@ -17,7 +17,7 @@ from mobile_video_jax.nn.attention.layer import MASKED
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
+class Layout:
     """The axis of channels, and the layers for it, made of a weight [o, i] and bias or of the mirror's attention.
 
     `turn` brings the interface's [1, c, 1, s] into the form, and back. `rope` brings a table [h, s, d/2], where h may
@@ -85,8 +85,8 @@ def additive(mask: Tensor) -> Tensor:
     return (1 - mask) * MASKED
 
 
-FORMS = {
-    "phone": Form(
+LAYOUTS = {
+    "phone": Layout(
         channels=1,
         layer=pointwise,
         attention=PhoneAttention,
@@ -94,7 +94,7 @@ FORMS = {
         rope=lambda table: table.transpose(1, 2)[:, :, None],
         bias=lambda mask: additive(mask).transpose(1, 3),
     ),
-    "gpu": Form(
+    "gpu": Layout(
         channels=3,
         layer=matrix,
         attention=GpuAttention,
@@ -103,4 +103,4 @@ FORMS = {
         bias=additive,
     ),
 }
-PHONE = FORMS["phone"]
+PHONE = LAYOUTS["phone"]

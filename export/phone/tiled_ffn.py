@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from torch import Tensor, nn
 
-from export.phone.layout import PHONE, Form
+from export.phone.layout import PHONE, Layout
 from export.pytorch.dit import gelu
 from mobile_video_jax.core.errors import UserError
 
@@ -21,7 +21,7 @@ class TiledFfn(nn.Module):
     Raises UserError for more tiles than features.
     """
 
-    def __init__(self, up: nn.Linear, down: nn.Linear, tiles: int, form: Form = PHONE):
+    def __init__(self, up: nn.Linear, down: nn.Linear, tiles: int, form: Layout = PHONE):
         super().__init__()
         if not 1 <= tiles <= min(up.weight.shape):
             raise UserError(f"an FFN of {up.weight.shape[1]} to {up.weight.shape[0]} cannot have {tiles} tiles")
@@ -57,7 +57,7 @@ def _sum(parts: Iterable[Tensor]) -> Tensor:
     return total
 
 
-def _tile(form: Form, linear: nn.Linear, rows: slice, columns: slice, *, bias: bool) -> nn.Module:
+def _tile(form: Layout, linear: nn.Linear, rows: slice, columns: slice, *, bias: bool) -> nn.Module:
     return form.layer(linear.weight[rows, columns], linear.bias[rows] if bias else None)
 
 

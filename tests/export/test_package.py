@@ -13,9 +13,9 @@ from export.app.ffn_memory import ffn_memory
 from export.coreml.compress import Weights, compress
 from export.coreml.mixed_bits import Ranking, recipe
 from export.coreml.package import Part, convert, size, write_package
-from export.mil.check import check_package
 from export.mil.evaluate import evaluate
 from export.mil.load import load_package
+from export.mil.verify import verify_package
 from export.phone.layout import PHONE
 from export.phone.tiled_ffn import TiledFfn
 from mobile_video_jax.core.errors import UserError
@@ -97,7 +97,7 @@ def test_functions_share_their_weights_and_mixed_ones_meet_their_bits(part, writ
     assert np.mean(list(record["bits"].values())) <= 5
     assert record["bytes"] < record["fp16_bytes"] - 2 * WIDTH * HIDDEN // TILES
     for function in ("short", "long"):
-        check = check_package(tmp_path / record["file"], tmp_path / record["functions"][function]["golden"], function)
+        check = verify_package(tmp_path / record["file"], tmp_path / record["functions"][function]["golden"], function)
         assert check.compressed and 15 < check.summary()["psnr"] < 45
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from export.phone.dit import PhoneDit
-from export.phone.layout import FORMS, Form
+from export.phone.layout import LAYOUTS, Layout
 from export.phone.tiled_ffn import TiledFfn
 from export.phone.vae import PhoneDecoder
 from export.pytorch.dit import Dit, time_features
@@ -41,9 +41,9 @@ def phone_inputs(dit: Dit, batch: list[torch.Tensor]) -> list[torch.Tensor]:
     return [flat, features, text[:1].transpose(1, 2)[:, :, None], mask[:1, None, None].float()]
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("form", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("config", [PRUNED, EQUAL, ACROSS_HEADS], ids=["pruned", "without pooled text", "across heads"])
-def test_the_transformer_whole_and_in_chunks(config: DitConfig, form: Form):
+def test_the_transformer_whole_and_in_chunks(config: DitConfig, form: Layout):
     dit = randomised(Dit(config, LATENTS, TEXT_WIDTH))
     batch = [torch.tensor(np.asarray(array)) for array in inputs()]
     expected = dit(*batch)[:1].flatten(1, 3).transpose(1, 2)[:, :, None]

@@ -16,9 +16,9 @@ from export.app import golden, parts
 from export.app import manifest as manifests
 from export.app.folder import Settings, export_run
 from export.app.runtime import App
-from export.app.verification import examine, failures, lost_tiles
+from export.app.verify import failures, lost_tiles, verify_record
 from export.coreml.package import Part, digests
-from export.mil.check import check_package
+from export.mil.verify import verify_package
 from export.phone.layout import PHONE
 from export.phone.vae import PhoneDecoder
 from export.pytorch import dit as torch_dit
@@ -62,7 +62,7 @@ def test_a_vaes_packages_agree_with_jax(exported):
     out, manifest = exported
     assert [package["name"] for package in manifest["packages"]] == ["vae_first", "vae_next"]
     for package in manifest["packages"]:
-        check = check_package(out / package["file"], out / package["functions"]["main"]["golden"])
+        check = verify_package(out / package["file"], out / package["functions"]["main"]["golden"])
         assert 50 < package["psnr"] == min(agreement.psnr for agreement in check.outputs.values())
         assert package["sha256"] == digests(out / package["file"])
     first, following = (package["functions"]["main"] for package in manifest["packages"])
@@ -99,7 +99,7 @@ def test_a_package_that_differs_is_named_with_its_figure(exported, tmp_path):
     golden = out / record["functions"]["main"]["golden"]
     with np.load(golden) as arrays:
         np.savez(golden, **dict(arrays) | {"output:video": 1.05 * arrays["output:video"]})
-    assert re.match(r"vae_first: relative error 4.\de-02 is above 0.002", *failures(examine(out, record)))
+    assert re.match(r"vae_first: relative error 4.\de-02 is above 0.002", *failures(verify_record(out, record)))
     blind = {"name": "dit", "weights": "int8", "relative_error": None, "psnr": None}
     assert failures(blind) == ["dit: PSNR not finite dB is below 35 dB"]
     rows = [{"name": name, "functions": {"main": {"ffn_products": [20]}}} for name in ("dit_0", "dit_1")]

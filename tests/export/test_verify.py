@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from export.mil import on_mac
-from export.mil.check import Check, as_text, check_package, passes
 from export.mil.golden import EXACT_PSNR, Agreement, Golden, agreement
 from export.mil.load import Package
+from export.mil.verify import Verification, as_text, passes, verify_package
 from mobile_video_jax.core.errors import UserError
 from tests import commands
 from tests.export.mil.mil_programs import NOISE, function_of, mb, save
@@ -41,8 +41,8 @@ def write(path: Path, **changes: Any) -> Path:
 
 
 def test_a_right_package_passes(package: Path, tmp_path: Path):
-    check = check_package(package, write(tmp_path / "golden.npz"))
-    summary = check.summary()
+    verification = verify_package(package, write(tmp_path / "golden.npz"))
+    summary = verification.summary()
     assert summary["passed"] and not summary["compressed"] and summary["function"] == "main"
     assert summary["outputs"].keys() == {"root", "rows"}
     assert summary["largest"]["value"] == pytest.approx((X**2).max() + 1, rel=1e-3)
@@ -89,25 +89,25 @@ def test_a_golden_file_of_another_model_is_refused(
     changes: dict[str, Any], message: str, package: Path, tmp_path: Path
 ):
     with pytest.raises(UserError, match=message):
-        check_package(package, write(tmp_path / "golden.npz", **changes))
+        verify_package(package, write(tmp_path / "golden.npz", **changes))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"\x93NUMPY\x01\x00"])
 def test_what_is_no_golden_file_is_refused(content: bytes, package: Path, tmp_path: Path):
     (tmp_path / "golden.npz").write_bytes(content)
     with pytest.raises(UserError, match="golden.npz is no .npz file"):
-        check_package(package, tmp_path / "golden.npz")
+        verify_package(package, tmp_path / "golden.npz")
 
 
 def test_the_command_ends_with_its_figures_and_a_wrong_output_is_status_1(package: Path, tmp_path: Path):
     golden = write(tmp_path / "golden.npz", **{"output:rows": 1.01 * GOLDEN["output:rows"]})
-    found = commands.run("export.verify", f"--package={package}", f"--inputs={golden}")
-    assert found.status == 1, found.err
-    assert "failed" in found.out and found.out.splitlines()[-2] == str(package)
-    summary = json.loads(found.out.splitlines()[-1])
+    done = commands.run("export.verify", f"--package={package}", f"--inputs={golden}")
+    assert done.status == 1, done.err
+    assert "failed" in done.out and done.out.splitlines()[-2] == str(package)
+    summary = json.loads(done.out.splitlines()[-1])
     assert not summary["passed"]
     assert summary["outputs"]["rows"]["relative_error"] > 2e-3 > summary["outputs"]["root"]["relative_error"]
-    assert found.err == f"{package}: running each op\n"
+    assert done.err == f"{package}: running each op\n"
 
 
 def test_placement_counts_ops_and_cost_by_unit():
@@ -122,9 +122,17 @@ def test_placement_counts_ops_and_cost_by_unit():
 @pytest.mark.parametrize(("error", "passed"), [(0.01, True), (0.1, False)])
 def test_core_ml_is_held_to_the_psnr(error: float, passed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     golden = Golden({}, {"y": np.ones(4, np.float32)})
-    check = Check(Package(tmp_path, {}, "main"), "main", golden, {"y": Agreement(0, EXACT_PSNR)}, False, None, [])
+    verification = Verification(
+        package=Package(tmp_path, {}, "main"),
+        function="main",
+        golden=golden,
+        outputs={"y": Agreement(0, EXACT_PSNR)},
+        compressed=False,
+        largest=None,
+        warnings=[],
+    )
     run = on_mac.CoreMlRun({"y": (1 + error) * golden.outputs["y"]}, 0.002, on_mac.placement([("GPU", 1.0)]))
     monkeypatch.setattr(on_mac, "run_core_ml", lambda _: run)
-    summary = on_mac.add_core_ml(check, check.summary())
+    summary = on_mac.add_core_ml(verification, verification.summary())
     assert summary["passed"] == passed
     assert "Core ML: 2.00 ms a call\n  GPU: 1 ops, 100% of the cost" in as_text(summary)

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import coremltools as ct
 import numpy as np
 import torch
 
 from export.mil.evaluate import evaluate
-from export.quiet import ct
 
 mb, types = ct.converters.mil.Builder, ct.converters.mil.mil.types
 # What newer versions of torch and Python say as coremltools converts.

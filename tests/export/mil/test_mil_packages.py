@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import coremltools as ct
 import coremltools.optimize.coreml as compress
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from export.mil.evaluate import evaluate
 from export.mil.load import load_package
 from export.mil.ops.constexpr import lut_to_dense
 from export.mil.ops.state import zero_states
-from export.quiet import ct
 from mobile_video_jax.core.errors import UserError
 from tests.export.mil.mil_programs import NOISE, convert, function_of, mb, save, types
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from export.mil.check import LARGEST_RELATIVE_ERROR, LEAST_PSNR, check_package
 from export.mil.liveness import PRODUCTS, arguments, peak_live_bytes
 from export.mil.ops.table import is_constant
+from export.mil.verify import LARGEST_RELATIVE_ERROR, LEAST_PSNR, verify_package
 
 Figures = dict[str, Any]
 # What torch calls the weights of a block's FFN, and coremltools after it.
@@ -18,7 +18,7 @@ FFN_WEIGHT = re.compile(r"blocks_(\d+)_ffn_(up|down)_")
 SHOWN = 5  # warnings of a package
 
 
-def examine(folder: Path, record: Mapping[str, Any]) -> Figures:
+def verify_record(folder: Path, record: Mapping[str, Any]) -> Figures:
     """Runs each function of a package; figures by function, the worst relative error and PSNR of all.
 
     A figure that is no finite number is None.
@@ -65,7 +65,7 @@ def worst(choose: Any, figures: Iterable[float | None]) -> float | None:
 
 
 def _function(folder: Path, record: Mapping[str, Any], name: str) -> Figures:
-    check = check_package(folder / record["file"], folder / record["functions"][name]["golden"], name)
+    check = verify_package(folder / record["file"], folder / record["functions"][name]["golden"], name)
     summary, program = check.summary(), check.package.function(name)
     counts = Counter(op.op_type for op in program.operations if not is_constant(op))
     return {

@@ -1,4 +1,4 @@
-"""Whether a saved package computes what it should."""
+"""Runs a saved package on reference inputs and compares its outputs with the reference's."""
 
 import math
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ from export.mil.load import Package, load_package
 from export.mil.ops.constexpr import PREFIX
 from export.mil.ranges import Range
 
-# What rounding every value to fp16 costs transformers and decoders that are right: 4e-4 to 1.4e-3 measured.
+# Rounding every value to fp16 costs transformers and decoders that are right 4e-4 to 1.4e-3, measured.
 LARGEST_RELATIVE_ERROR = 2e-3
-# The threshold at which Apple's converters of diffusion models refuse a model (ml-stable-diffusion, DiffusionKit).
+# The PSNR in dB below which Apple's converters refuse a diffusion model (ml-stable-diffusion, DiffusionKit).
 LEAST_PSNR = 35.0
 
 
 @dataclass(frozen=True)
-class Check:
-    """A package's run beside its reference. `compressed` weights are held to the PSNR alone; see Evaluation."""
+class Verification:
+    """A package's outputs beside the reference's. A `compressed` package is held to the PSNR alone; see Evaluation."""
 
     package: Package
     function: str
@@ -37,7 +37,7 @@ class Check:
         return passes(self.outputs, self.compressed)
 
     def summary(self) -> dict[str, Any]:
-        """What export.verify prints as JSON; figures that are no finite numbers are null."""
+        """The JSON of export.verify; a figure that is not finite is null."""
         return {
             "package": str(self.package.path),
             "function": self.function,
@@ -52,24 +52,30 @@ class Check:
         }
 
 
-def check_package(package: Path, inputs: Path, function: str | None = None, flush_to_zero: bool = False) -> Check:
-    """Executes a saved package on the inputs of an .npz file and compares with its outputs; see read_golden.
+def verify_package(
+    package: Path, inputs: Path, function: str | None = None, flush_to_zero: bool = False
+) -> Verification:
+    """Runs a function of a saved package on the inputs of an .npz file, and compares with its outputs; see read_golden.
 
     Raises UserError for a package or a file that cannot be read, or that do not belong together.
     """
     loaded = load_package(package)
     program = loaded.function(function)
     golden = read_golden(inputs, program)
-    found = evaluate(program, golden.inputs, flush_to_zero=flush_to_zero)
-    compressed = any(op.op_type.startswith(PREFIX) for op in program.operations)
-    outputs = agreements(golden.outputs, found.outputs)
-    return Check(
-        loaded, function or loaded.default_function, golden, outputs, compressed, found.largest, found.warnings
+    evaluation = evaluate(program, golden.inputs, flush_to_zero=flush_to_zero)
+    return Verification(
+        package=loaded,
+        function=function or loaded.default_function,
+        golden=golden,
+        outputs=agreements(golden.outputs, evaluation.outputs),
+        compressed=any(op.op_type.startswith(PREFIX) for op in program.operations),
+        largest=evaluation.largest,
+        warnings=evaluation.warnings,
     )
 
 
 def passes(outputs: Mapping[str, Agreement], compressed: bool) -> bool:
-    """A PSNR of 35 dB for every output, and a relative error of 2e-3 where weights are not compressed."""
+    """Whether every output has a PSNR of 35 dB and, unless weights are compressed, a relative error of 2e-3."""
     return all(
         each.psnr >= LEAST_PSNR and (compressed or each.relative_error <= LARGEST_RELATIVE_ERROR)
         for each in outputs.values()
@@ -77,7 +83,7 @@ def passes(outputs: Mapping[str, Agreement], compressed: bool) -> bool:
 
 
 def as_text(summary: dict[str, Any]) -> str:
-    """The summary as text."""
+    """The summary as lines of text."""
     lines = [f"{'output':32}{'relative error':>16}{'PSNR':>12}"]
     for name, figures in summary["outputs"].items():
         error, psnr = (figures[key] for key in ("relative_error", "psnr"))
@@ -95,6 +101,7 @@ def as_text(summary: dict[str, Any]) -> str:
 
 
 def as_json(outputs: Mapping[str, Agreement]) -> dict[str, Any]:
+    """The figures of each output; one that is not finite is None."""
     return {name: {key: _finite(value) for key, value in asdict(each).items()} for name, each in outputs.items()}
 
 
