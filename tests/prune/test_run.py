@@ -15,7 +15,7 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.distill.kd import KdWeights, kd_loss
 from mobile_video_jax.dit.features import velocity_and_features
-from mobile_video_jax.models.denoiser import read_denoiser
+from mobile_video_jax.models.denoiser import Denoiser, read_denoiser
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.parallel.mesh import MeshConfig
 from mobile_video_jax.prune import run as pruning
@@ -31,7 +31,7 @@ from mobile_video_jax.prune.plan import (
 )
 from mobile_video_jax.prune.report import write_prune_report
 from mobile_video_jax.prune.run import prune
-from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.stages.dit import DitTraining
 from mobile_video_jax.stages.recover import RecoverStage, RecoverTraining, from_pruned, same_size
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.checkpoint import restore_model
@@ -79,8 +79,8 @@ def test_what_is_left_is_a_run_that_fits_the_budget_and_is_the_masked_model(prun
     before, after = read_denoiser(teacher), read_denoiser(out)
     [shape] = set(after.config.model.block_shapes)
     assert (len(after.config.model.block_shapes), *dataclasses.astuple(shape)) == (2, 1, 1, 32)
-    count = after.description()["parameters"]
-    assert count == found.plan.limits["parameters"] < before.description()["parameters"]
+    count = after.describe()["parameters"]
+    assert count == found.plan.limits["parameters"] < before.describe()["parameters"]
     whole, small = (restore_model(path, _target(stage)) for path, stage in ((teacher, before), (out, after)))
     inputs = (normal(0, 2, 3, 4, 4, 6), jnp.array([0.2, 0.7]), normal(1, 2, 12, 384), jnp.ones((2, 12), bool))
     masked = apply(before.network, whole, *inputs, None, jax.tree.map(jnp.asarray, found.keep))
@@ -89,9 +89,8 @@ def test_what_is_left_is_a_run_that_fits_the_budget_and_is_the_masked_model(prun
 
 def _target(denoiser) -> dict:
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), stage.denoiser.parameter_shapes()
-    )
+    shapes = denoiser.parameter_shapes()
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
 
 
 def test_the_report_holds_the_plans_the_scores_and_the_curves(pruned):
@@ -239,7 +238,7 @@ def test_blocks_are_spread_over_the_teachers_where_no_map_is_given(data):
 
 
 def test_the_paper_s_plan_follows_from_shapes_alone():
-    server = DitStage(from_mapping(DitTraining, dit.get_config("server").to_dict()))
+    server = Denoiser(from_mapping(DitTraining, dit.get_config("server").to_dict()))
     plan = make_plan(PruneConfig(), server)
     shapes = planned_shapes(plan)
     assert sizes_of(shapes) == {"blocks": 20, "heads": 20, "cross_heads": 20, "ffn": 6144}

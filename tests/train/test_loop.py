@@ -77,8 +77,8 @@ def test_a_finished_run_started_again_changes_nothing(data, finished):
 def test_accumulated_gradients_equal_those_of_the_whole_batch(data):
     class WithoutNoise(DitStage):
         def loss(self, params, batch, rng):
-            x, t = batch["latents"], jnp.full(len(batch["latents"]), 0.5)
-            return jnp.mean((apply(self.dit, params, x, t, batch["text"], batch["text_mask"]) - x) ** 2), {}
+            x, t, network = batch["latents"], jnp.full(len(batch["latents"]), 0.5), self.denoiser.network
+            return jnp.mean((apply(network, params, x, t, batch["text"], batch["text_mask"]) - x) ** 2), {}
 
     stage, key = WithoutNoise(tiny.dit_config(data)), jax.random.key(0)
     batch = next(iter(stage.train_batches()))
