@@ -17,7 +17,7 @@ from mobile_video_jax.core.arrays import Latents
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.sampling import SampleConfig, sample_latents
-from mobile_video_jax.nn.embed import time_features
+from mobile_video_jax.nn.embeddings import time_features
 from mobile_video_jax.nn.stream import STREAM
 from mobile_video_jax.text.encoder import pad
 from mobile_video_jax.vae.ltx.model import LtxVae

@@ -14,7 +14,7 @@ from mobile_video_jax.core.revision import git_revision, versions
 from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.vae import VaeBundle
-from mobile_video_jax.nn.embed import time_features
+from mobile_video_jax.nn.embeddings import time_features
 
 NAME = "manifest.json"
 

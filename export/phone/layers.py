@@ -33,7 +33,7 @@ def column(vector: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, rope: Rope, axis: int = 1) -> Tensor:
-    """nn.rope.apply_rope for heads whose d channels lie along an axis; there the tables have d/2."""
+    """nn.embeddings.apply_rope for heads whose d channels lie along an axis; there the tables have d/2."""
     cos, sin = rope
     first, second = x.chunk(2, dim=axis)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=axis)

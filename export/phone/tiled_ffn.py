@@ -11,7 +11,7 @@ from mobile_video_jax.core.errors import UserError
 
 
 class TiledFfn(nn.Module):
-    """nn.ffn.FeedForward over channels, both products cut into `tiles` along their input features.
+    """nn.dense.FeedForward over channels, both products cut into `tiles` along their input features.
 
     y = b2 + sum_i gelu(b1[J_i] + sum_m W1[J_i, I_m] x[I_m]) W2[:, J_i]    (arXiv 2507.13343, figure 5)
 

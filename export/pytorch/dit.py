@@ -172,7 +172,7 @@ def apply_rope(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def time_features(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
-    """nn.embed.time_features [b, width], in float32. No buffer: a half-precision copy would round its frequencies."""
+    """nn.embeddings.time_features [b, width] in float32. No buffer: a half-precision copy would round frequencies."""
     half = width // 2
     frequencies = max_period ** (-torch.arange(half, device=t.device) / half)
     angles = 1000.0 * t.float()[:, None] * frequencies

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.pytorch import dit as torch_dit
+from mobile_video_jax.nn.embeddings import rope_table
 from mobile_video_jax.nn.norm import EPS
-from mobile_video_jax.nn.rope import rope_table
 from mobile_video_jax.vae.config import Level, VaeConfig
 
 

@@ -108,5 +108,5 @@ def _row(name: str, steps: Steps, ours: Run, peers: Mapping[str, Run], peer: str
 
 def _matrix_product(side: int, dtype: str) -> Run:
     a, b = (jax.random.normal(key, (side, side), dtype) for key in jax.random.split(jax.random.key(0)))
-    # Into float32: the one form in which XLA's CPU back end multiplies in bf16 (nn/affine.py).
+    # Into float32: the one form in which XLA's CPU back end multiplies in bf16 (nn/dense.py).
     return partial(jax.jit(partial(jnp.matmul, preferred_element_type=jnp.float32)), a, b)

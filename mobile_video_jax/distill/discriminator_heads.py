@@ -1,4 +1,4 @@
-"""The trained part of the discriminator: from a transformer's features of noisy clips to one logit a clip."""
+"""Trained heads of the discriminator: from a backbone's features of noisy clips to one logit per clip."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ from mobile_video_jax.nn.dense import Dense, zeros
 from mobile_video_jax.nn.norm import RMSNorm, rms_normalize
 
 Logits = Float[Array, "b"]
-Grid = tuple[int, ...]  # latent frames, rows and columns, which the tokens stand in
+Grid = tuple[int, ...]  # latent frames, rows and columns of the tokens
 
 
 class DitHead(nn.Module):
-    """Transformer blocks, told of text and time as the trunk's are, the mean over places, and an MLP.
+    """Transformer blocks with the backbone's conditions, the mean over tokens, and an MLP.
 
-    The discriminator's head in arXiv 2507.13343. A fresh head gives 0 for every clip.
+    The discriminator's head in arXiv 2507.13343. A fresh head returns 0 for every clip.
     """
 
     blocks: tuple[BlockShape, ...]
@@ -29,43 +29,43 @@ class DitHead(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, stream: BackboneOutput, grid: Grid) -> Logits:
-        x, places = stream.x, stream.conditions[-1]
+    def __call__(self, features: BackboneOutput, grid: Grid) -> Logits:
+        x, conditions, _ = features
         for i, shape in enumerate(self.blocks):
-            x = DitBlock(shape, self.head_dim, self.dtype, name=f"block_{i}")(x, *stream.conditions)
-        return _Classifier(x.shape[-1], name="classifier")(x, places)
+            x = DitBlock(shape, self.head_dim, self.dtype, name=f"block_{i}")(x, conditions)
+        return _Classifier(x.shape[-1], name="classifier")(x, conditions.token_mask)
 
 
 class ConvHead(nn.Module):
-    """Convolutions over latent frames, rows and columns in place of blocks, two for each one: the baseline.
+    """Baseline: two convolutions over latent frames, rows and columns instead of each block.
 
-    In half the width two of them have 13.5 d^2 parameters, a block with an FFN of 4 d has 16 d^2.
+    In half the width d two of them have 13.5 d^2 parameters, a block with an FFN of 4 d has 16 d^2.
     """
 
     blocks: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, stream: BackboneOutput, grid: Grid) -> Logits:
-        b, n, d = stream.x.shape
-        places = stream.conditions[-1]
-        x = Dense(d // 2, ("embed", None), dtype=self.dtype, name="in")(rms_normalize(stream.x))
+    def __call__(self, features: BackboneOutput, grid: Grid) -> Logits:
+        b, n, d = features.x.shape
+        token_mask = features.conditions.token_mask
+        x = Dense(d // 2, ("embed", None), dtype=self.dtype, name="in")(rms_normalize(features.x))
         for i in range(2 * self.blocks):
-            # Padding must stay what convolutions take the outside of a clip for.
-            x = x if places is None else jnp.where(places[..., None], x, 0)
+            # Padding stays zero, as convolutions pad the border of a clip with zeros.
+            x = x if token_mask is None else jnp.where(token_mask[..., None], x, 0)
             x = Conv(d // 2, True, dtype=self.dtype, name=f"conv_{i}")(x.reshape(b, *grid, -1))
             x = nn.leaky_relu(RMSNorm(axis=None, dtype=self.dtype, name=f"norm_{i}")(x), 0.2).reshape(b, n, -1)
-        return _Classifier(d // 2, name="classifier")(x, places)
+        return _Classifier(d // 2, name="classifier")(x, token_mask)
 
 
 class _Classifier(nn.Module):
-    """The mean over a clip's places, and two layers."""
+    """The mean over a clip's tokens, and two layers."""
 
     width: int
 
     @nn.compact
-    def __call__(self, x: Tokens, places: Bool[Array, "b n"] | None) -> Logits:
-        where = None if places is None else places[..., None]
+    def __call__(self, x: Tokens, token_mask: Bool[Array, "b n"] | None) -> Logits:
+        where = None if token_mask is None else token_mask[..., None]
         pooled = jnp.mean(rms_normalize(x).astype(jnp.float32), axis=1, where=where)
         hidden = nn.gelu(Dense(self.width, ("embed", None), name="in")(pooled), approximate=True)
         return Dense(1, ("embed", None), zeros, name="logit")(hidden)[:, 0]

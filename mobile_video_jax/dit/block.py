@@ -1,6 +1,6 @@
-"""One transformer block: modulated self-attention, cross-attention to the text, modulated FFN."""
+"""One transformer block and its adaptive layer norm (adaLN): shifts, scales and gates that depend on the time."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,24 +9,37 @@ from jaxtyping import Array, Bool, Float
 from mobile_video_jax.core.arrays import TextMask, TextStates, Tokens
 from mobile_video_jax.dit.config import BlockShape, Norms
 from mobile_video_jax.dit.masks import ALL, Masks
-from mobile_video_jax.dit.modulation import Modulation, gate, modulate, modulation_table
 from mobile_video_jax.nn.attention.layer import Attention
-from mobile_video_jax.nn.dense import xavier, zeros
-from mobile_video_jax.nn.ffn import FeedForward
+from mobile_video_jax.nn.dense import FeedForward, xavier, zeros
+from mobile_video_jax.nn.embeddings import RopeTable, select_heads
+from mobile_video_jax.nn.module import partitioned
 from mobile_video_jax.nn.norm import rms_normalize
-from mobile_video_jax.nn.rope import RopeTable, select_heads
+
+# k vectors for each of f equal groups of consecutive tokens that share a time: the whole clip (f = 1) or latent frames.
+Modulation = Float[Array, "b f k d"]
+Vector = Float[Array, "b f 1 d"]
+
+
+class Conditions(NamedTuple):
+    """Inputs that all blocks share beside the residual stream."""
+
+    modulation: Float[Array, "b f 6 d"]  # shift, scale and gate of self-attention, then of the FFN
+    text: TextStates
+    text_mask: TextMask  # False = padding of the caption
+    rope: RopeTable
+    token_mask: Bool[Array, "b n"] | None = None  # False = padding of the clip
 
 
 class DitBlock(nn.Module):
-    """The block of PixArt-alpha (arXiv 2310.00426): one adaLN shared by all blocks plus a table of its own.
+    """The block of PixArt-alpha (arXiv 2310.00426): one adaLN shared by all blocks plus a table per block.
 
     x += gate1 * self_attention(norm(x) * (1 + scale1) + shift1)
     x += cross_attention(x, text)
     x += gate2 * ffn(norm(x) * (1 + scale2) + shift2)
 
-    The gates' tables and the cross-attention's last matrix start at zero, so a fresh block is the identity. Tokens
-    where `mask` is False, the padding of clips, are attended by none. A block multiplies all that it adds to x by its
-    mask in `keep`. Of a RoPE table for many heads its own take the parts of `rope_heads`, or the first ones.
+    The shared modulation, the tables and the cross-attention's output matrix start at zero, so a fresh block is the
+    identity. `masks` switches off the block, heads and FFN channels. `rope_heads` selects the heads' columns of a
+    per-head RoPE table (empty: the first ones).
     """
 
     shape: BlockShape
@@ -36,32 +49,64 @@ class DitBlock(nn.Module):
     rope_heads: tuple[int, ...] = ()
 
     @nn.compact
-    def __call__(
-        self,
-        x: Tokens,
-        modulation: Modulation,
-        text: TextStates,
-        text_mask: TextMask,
-        rope: RopeTable,
-        mask: Bool[Array, "b n"] | None = None,
-        keep: Masks = ALL,
-    ) -> Tokens:
-        keys = None if mask is None else mask[:, None, :]
+    def __call__(self, x: Tokens, conditions: Conditions, masks: Masks = ALL) -> Tokens:
+        modulation, text, text_mask, rope, token_mask = conditions
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation_table(self, modulation)
-        norms, rope = self.norms, select_heads(rope, self.rope_heads or range(self.shape.heads))
-        qk_norm = norms.qk_across_heads, norms.qk_eps
-        attention = Attention(self.shape.heads, self.head_dim, xavier, self.dtype, *qk_norm, name="self_attention")
-        modulated = modulate(rms_normalize(x, norms.eps), shift1, scale1)
-        attended = attention(modulated, rope=rope, mask=keys, keep=keep.heads)
-        x = x + _kept(gate(attended, gate1), keep.block)
-        cross = Attention(self.shape.cross_heads, self.head_dim, zeros, self.dtype, *qk_norm, name="cross_attention")
-        x = x + _kept(cross(x, text, mask=text_mask[:, None, :], keep=keep.cross_heads), keep.block)
+        eps, rope = self.norms.eps, select_heads(rope, self.rope_heads or range(self.shape.heads))
+        key_mask = None if token_mask is None else token_mask[:, None, :]
+
+        attention = self._attention(self.shape.heads, xavier, "self_attention")
+        attended = attention(
+            modulate(rms_normalize(x, eps), shift1, scale1), rope=rope, mask=key_mask, head_mask=masks.heads
+        )
+        x = x + _masked(gate(attended, gate1), masks.block)
+
+        attention = self._attention(self.shape.cross_heads, zeros, "cross_attention")
+        attended = attention(x, text, mask=text_mask[:, None, :], head_mask=masks.cross_heads)
+        x = x + _masked(attended, masks.block)
+
         ffn = FeedForward(self.shape.ffn, self.dtype, name="ffn")
-        modulated = modulate(rms_normalize(x, norms.eps), shift2, scale2)
-        x = x + _kept(gate(ffn(modulated, keep.ffn), gate2), keep.block)
+        hidden = ffn(modulate(rms_normalize(x, eps), shift2, scale2), masks.ffn)
+        x = x + _masked(gate(hidden, gate2), masks.block)
+
         self.sow("intermediates", "residual", x)
         return x
 
+    def _attention(self, heads: int, out_init: nn.initializers.Initializer, name: str) -> Attention:
+        return Attention(
+            heads,
+            self.head_dim,
+            out_init,
+            self.dtype,
+            norm_across_heads=self.norms.qk_across_heads,
+            norm_eps=self.norms.qk_eps,
+            name=name,
+        )
 
-def _kept(x: Tokens, block: Float[Array, "*b"] | None) -> Tokens:
+
+def modulation_table(module: nn.Module, modulation: Modulation) -> list[Vector]:
+    """Adds the module's learned table [k, d] to the shared modulation and splits the sum into its k vectors."""
+    table = module.param("modulation", partitioned(zeros, (None, "embed")), modulation.shape[2:])
+    return jnp.split(modulation + table.astype(modulation.dtype), modulation.shape[2], axis=2)
+
+
+def modulate(x: Tokens, shift: Vector, scale: Vector) -> Tokens:
+    """x (1 + scale) + shift, with the vectors of each token's group.
+
+    This and `gate` compute in float32, so that the vectors' gradients, sums over tokens, are accumulated in float32.
+    """
+    shift, scale = shift.astype(jnp.float32), scale.astype(jnp.float32)
+    return (_grouped(x, scale) * (1 + scale) + shift).astype(x.dtype).reshape(x.shape)
+
+
+def gate(x: Tokens, factor: Vector) -> Tokens:
+    """x factor, with the vector of each token's group."""
+    return (_grouped(x, factor) * factor.astype(jnp.float32)).astype(x.dtype).reshape(x.shape)
+
+
+def _grouped(x: Tokens, vector: Vector) -> Float[Array, "b f m d"]:
+    return x.reshape(x.shape[0], vector.shape[1], -1, x.shape[2]).astype(jnp.float32)
+
+
+def _masked(x: Tokens, block: Float[Array, "*b"] | None) -> Tokens:
     return x if block is None else x * block[..., None, None].astype(x.dtype)

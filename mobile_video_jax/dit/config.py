@@ -31,7 +31,7 @@ class DitConfig:
     `blocks` lists (heads, cross_heads, ffn) a block where they differ (a pruned model); left empty, all `depth` blocks
     have `heads` and `ffn`. `qk_norm_across_heads` normalises queries and keys over all heads at once, and
     `final_layer_norm` the last layer's input by LayerNorm. `rope_scale`, the seconds, pixel rows and pixel columns of a
-    step between latent places, gives each of the width's heads RoPE of its own (nn.rope.fraction_rope_table);
+    step between latent places, gives each of the width's heads RoPE of its own (nn.embeddings.fraction_rope_table);
     `rope_heads` then lists for each block which of them its heads of self-attention are; left empty, the first ones.
     """
 

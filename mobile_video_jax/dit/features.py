@@ -1,20 +1,60 @@
-"""The transformer's velocity together with its hidden features."""
+"""Hidden features of a transformer: after every block beside the velocity, or after its first blocks alone."""
 
+import dataclasses
 from typing import Any
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mobile_video_jax.core.arrays import Latents
-from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, TextMask, TextStates
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.masks import ALL, Masks
+from mobile_video_jax.dit.model import BackboneOutput, Dit
 
 Features = Float[Array, "l b n d"]
 
 
 def velocity_and_features(dit: Dit, params: Any, *inputs: Any) -> tuple[Latents, Features]:
-    """The velocity, and the residual stream after each of the l blocks; `inputs` are those of Dit."""
+    """Velocity, and the residual stream after each of the l blocks. `inputs` are those of Dit."""
     velocity, state = dit.apply({"params": params}, *inputs, mutable="intermediates")
-    seen = state["intermediates"]
+    intermediates = state["intermediates"]
     if dit.config.scan:
-        return velocity, seen["blocks"]["block"]["residual"][0]
-    return velocity, jnp.stack([seen[f"block_{i}"]["residual"][0] for i in range(len(dit.config.block_shapes))])
+        return velocity, intermediates["blocks"]["block"]["residual"][0]
+    depth = len(dit.config.block_shapes)
+    return velocity, jnp.stack([intermediates[f"block_{i}"]["residual"][0] for i in range(depth)])
+
+
+class Backbone(Dit):
+    """A Dit without its output layer: returns the residual stream after its last block."""
+
+    @nn.compact
+    def __call__(  # type: ignore[override]
+        self,
+        x_t: Latents,
+        t: FrameTimes,
+        text: TextStates,
+        text_mask: TextMask,
+        latent_mask: LatentMask | None = None,
+        masks: Masks = ALL,
+    ) -> BackboneOutput:
+        return self.backbone(x_t, t, text, text_mask, latent_mask, masks)
+
+
+def first_blocks(config: DitConfig, count: int) -> Backbone:
+    """The backbone of a transformer's first `count` blocks. Raises UserError unless 1 <= count <= depth."""
+    depth = len(config.block_shapes)
+    if not 1 <= count <= depth:
+        raise UserError(f"a transformer of {depth} blocks has no first {count}: use trunk_blocks from 1 to {depth}")
+    return Backbone(
+        dataclasses.replace(config, depth=count, blocks=config.blocks[:count], rope_heads=config.rope_heads[:count])
+    )
+
+
+def backbone_params(backbone: Backbone, params: Any) -> Any:
+    """The backbone's parameters out of the whole transformer's: the same arrays, or a slice of scanned ones."""
+    if not backbone.config.scan:
+        return params
+    return {**params, "blocks": jax.tree.map(lambda x: x[: backbone.config.depth], params["blocks"])}

@@ -1,4 +1,4 @@
-"""Masks over a transformer's units: what pruning may remove, switched off in the unpruned network."""
+"""Pruning masks: units of a transformer that are switched off in the unpruned network."""
 
 from typing import Any, NamedTuple
 
@@ -6,11 +6,12 @@ from mobile_video_jax.dit.config import BlockShape
 
 
 class Masks(NamedTuple):
-    """Arrays, of jax or numpy, that are 1 where a unit takes part and 0 where it does not; None where all of a kind do.
+    """Float arrays, of jax or numpy, that are 1 for active units and 0 for pruned ones; None: all of a kind are active.
 
-    `block` [l] is of the l blocks; heads [l, h], cross_heads [l, x] and ffn [l, f] of each one's heads of self- and
-    cross-attention and FFN channels, padded where blocks differ. A second axis [l, b, …] gives each clip its own.
-    Masks are floats, so that they have gradients, and an argument of the network: one program serves all of them.
+    `block` [l] for the l blocks; `heads` [l, h], `cross_heads` [l, x] and `ffn` [l, f] for the heads of self- and
+    cross-attention and the FFN channels of each block, padded where blocks differ. A second axis [l, b, ...] gives
+    every clip masks of its own. Masks are floats, so that they have gradients, and arguments of the network, so that
+    one compiled program serves all of them.
     """
 
     block: Any = None
@@ -20,9 +21,16 @@ class Masks(NamedTuple):
 
     def of_block(self, i: int, shape: BlockShape) -> "Masks":
         """The masks of block i, without the first axis and the padding."""
-        sizes = (None, shape.heads, shape.cross_heads, shape.ffn)
-        own = (None if mask is None else mask[i] for mask in self)
-        return Masks(*(m if m is None or size is None else m[..., :size] for m, size in zip(own, sizes, strict=True)))
+
+        def slice_of(mask: Any, size: int) -> Any:
+            return None if mask is None else mask[i][..., :size]
+
+        return Masks(
+            block=None if self.block is None else self.block[i],
+            heads=slice_of(self.heads, shape.heads),
+            cross_heads=slice_of(self.cross_heads, shape.cross_heads),
+            ffn=slice_of(self.ffn, shape.ffn),
+        )
 
 
 ALL = Masks()

@@ -4,59 +4,33 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, TextMask, TextStates, Tokens
-from mobile_video_jax.dit.block import DitBlock
+from mobile_video_jax.dit.block import Conditions, DitBlock, modulate, modulation_table
 from mobile_video_jax.dit.config import BlockShape, DitConfig, Norms
 from mobile_video_jax.dit.masks import ALL, Masks
-from mobile_video_jax.dit.modulation import Modulation, modulate, modulation_table
 from mobile_video_jax.nn.dense import Dense, zeros
-from mobile_video_jax.nn.embed import time_features
+from mobile_video_jax.nn.embeddings import RopeTable, fraction_rope_table, rope_table, time_features
 from mobile_video_jax.nn.norm import layer_normalize, rms_normalize
-from mobile_video_jax.nn.rope import RopeTable, fraction_rope_table, rope_table
 from mobile_video_jax.parallel.remat import checkpointed
 from mobile_video_jax.parallel.rules import constrain_to_sequence
 
 
 class BackboneOutput(NamedTuple):
-    """The residual stream after some block, what every block takes beside it, and the embedding of time and text."""
+    """The residual stream after a transformer's blocks, and what the layers behind them are conditioned on."""
 
     x: Tokens
-    conditions: tuple[Any, ...]
-    embedding: Float[Array, "b f d"]
-
-
-class _ScanBlock(nn.Module):
-    """A DitBlock in the (carry, output) form that nn.scan asks for."""
-
-    shape: BlockShape
-    head_dim: int
-    dtype: Any
-    norms: Norms
-    rope_heads: tuple[int, ...]
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Tokens,
-        modulation: Modulation,
-        text: TextStates,
-        text_mask: TextMask,
-        rope: RopeTable,
-        mask: Bool[Array, "b n"] | None,
-        keep: Masks,
-    ) -> tuple[Tokens, None]:
-        block = DitBlock(self.shape, self.head_dim, self.dtype, self.norms, self.rope_heads, name="block")
-        return block(x, modulation, text, text_mask, rope, mask, keep), None
+    conditions: Conditions
+    embedding: Float[Array, "b f d"]  # of the time, one per clip (f = 1) or latent frame, and of the pooled text
 
 
 class Dit(nn.Module):
-    """Predicts the velocity of noisy latents x_t at time t, given per-token text states.
+    """Predicts the velocity of noisy latents x_t at time t in [0, 1], given per-token text states.
 
-    Every latent place is one token (patch 1); position enters through 3-D RoPE alone. A fresh model predicts 0.
-    Latent frames may each have a time of their own: one that is given has time 0. `mask` is False where a clip is
-    padding, which changes nothing elsewhere. `keep` switches off blocks, heads and FFN channels (dit/masks.py).
+    Every latent position is one token (patch 1); position enters through 3-D RoPE alone. A fresh model predicts 0.
+    Latent frames may each have a time of their own: conditioning frames have time 0. Positions where `latent_mask` is
+    False are padding and do not influence the others. `masks` switches off blocks, heads and FFN channels.
     """
 
     config: DitConfig
@@ -68,32 +42,43 @@ class Dit(nn.Module):
         t: FrameTimes,
         text: TextStates,
         text_mask: TextMask,
-        mask: LatentMask | None = None,
-        keep: Masks = ALL,
+        latent_mask: LatentMask | None = None,
+        masks: Masks = ALL,
     ) -> Latents:
-        stream = self.stream(x_t, t, text, text_mask, mask, keep)
-        x = _Output(x_t.shape[-1], self.config, name="output")(stream.x, stream.embedding)
-        return x.reshape(x_t.shape)
+        x, _, embedding = self.backbone(x_t, t, text, text_mask, latent_mask, masks)
+        velocity: Tokens = _Output(x_t.shape[-1], self.config, name="output")(x, embedding)
+        return velocity.reshape(x_t.shape)
 
-    def stream(
-        self, x_t: Latents, t: FrameTimes, text: TextStates, text_mask: TextMask, mask: LatentMask | None, keep: Masks
+    def backbone(
+        self,
+        x_t: Latents,
+        t: FrameTimes,
+        text: TextStates,
+        text_mask: TextMask,
+        latent_mask: LatentMask | None,
+        masks: Masks,
     ) -> BackboneOutput:
-        """The residual stream after the last block."""
+        """All layers but the output layer."""
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
         b, lt, lh, lw, channels = x_t.shape
-        rope = grid_rope(cfg, (lt, lh, lw))
         text = _TextProjection(cfg.width, dtype, name="text_projection")(text)
         embedding = self._time_embedding(t.reshape(b, -1), text, text_mask)
-        shared = Dense(6 * cfg.width, ("embed", None), zeros, dtype=dtype, name="modulation")(nn.silu(embedding))
+        modulation = Dense(6 * cfg.width, ("embed", None), zeros, dtype=dtype, name="modulation")(nn.silu(embedding))
         x = Dense(cfg.width, (None, "embed"), dtype=dtype, name="patch_in")(x_t.reshape(b, -1, channels))
-        places = None if mask is None else mask.reshape(b, -1)
-        conditions = (shared.reshape(b, -1, 6, cfg.width), text, text_mask, rope, places)
-        return BackboneOutput(self._blocks(x, keep, *conditions), conditions, embedding)
+        conditions = Conditions(
+            modulation=modulation.reshape(b, -1, 6, cfg.width),
+            text=text,
+            text_mask=text_mask,
+            rope=grid_rope(cfg, (lt, lh, lw)),
+            token_mask=None if latent_mask is None else latent_mask.reshape(b, -1),
+        )
+        return BackboneOutput(self._blocks(x, conditions, masks), conditions, embedding)
 
     def _time_embedding(self, t: Float[Array, "b f"], text: TextStates, mask: TextMask) -> Float[Array, "b f d"]:
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
         features = time_features(t.reshape(-1), cfg.time_features).reshape(*t.shape, -1)
         hidden = Dense(cfg.width, (None, "embed"), dtype=dtype, name="time_in")(features)
+        embedding: Float[Array, "b f d"]
         embedding = Dense(cfg.width, ("embed", None), dtype=dtype, name="time_out")(nn.silu(hidden))
         if cfg.pooled_text:
             weights = mask.astype(dtype)[..., None]
@@ -102,7 +87,7 @@ class Dit(nn.Module):
             embedding = embedding + pooled[:, None]
         return embedding
 
-    def _blocks(self, x: Tokens, keep: Masks, *conditions: Any) -> Tokens:
+    def _blocks(self, x: Tokens, conditions: Conditions, masks: Masks) -> Tokens:
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
         shapes, rope_heads, x = cfg.block_shapes, cfg.block_rope_heads, constrain_to_sequence(x)
         if cfg.scan:
@@ -110,29 +95,45 @@ class Dit(nn.Module):
                 checkpointed(_ScanBlock, cfg.remat, scanned=True),
                 variable_axes={"params": 0, "intermediates": 0},
                 split_rngs={"params": True},
-                in_axes=(*(nn.broadcast,) * len(conditions), 0),
+                in_axes=(nn.broadcast, 0),
                 length=len(shapes),
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
             blocks = scanned(shapes[0], cfg.head_dim, dtype, cfg.norms, rope_heads[0], name="blocks")
-            return blocks(x, *conditions, keep)[0]
+            x, _ = blocks(x, conditions, masks)
+            return x
         block = checkpointed(DitBlock, cfg.remat)
         for i, (shape, heads) in enumerate(zip(shapes, rope_heads, strict=True)):
-            made = block(shape, cfg.head_dim, dtype, cfg.norms, heads, name=f"block_{i}")
-            x = made(x, *conditions, keep.of_block(i, shape))
+            layer = block(shape, cfg.head_dim, dtype, cfg.norms, heads, name=f"block_{i}")
+            x = layer(x, conditions, masks.of_block(i, shape))
         return x
 
 
 def grid_rope(config: DitConfig, grid: tuple[int, int, int]) -> RopeTable:
-    """The angles of a grid's places: one table for all heads, or with `rope_scale` one for each head of the width."""
+    """RoPE table of a (t, h, w) grid: shared by all heads, or with `rope_scale` one for each head of the full width."""
     if not config.rope_scale:
         return rope_table(grid, config.head_dim, config.rope_theta)
     heads = config.width // config.head_dim
     return fraction_rope_table(grid, config.rope_scale, heads, config.head_dim, config.rope_theta)
 
 
+class _ScanBlock(nn.Module):
+    """A DitBlock in the (carry, output) form that nn.scan requires."""
+
+    shape: BlockShape
+    head_dim: int
+    dtype: Any
+    norms: Norms
+    rope_heads: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: Tokens, conditions: Conditions, masks: Masks) -> tuple[Tokens, None]:
+        block = DitBlock(self.shape, self.head_dim, self.dtype, self.norms, self.rope_heads, name="block")
+        return block(x, conditions, masks), None
+
+
 class _TextProjection(nn.Module):
-    """Two layers that bring text states to the transformer's width."""
+    """Two layers that map text states to the transformer's width."""
 
     width: int
     dtype: Any
@@ -144,7 +145,7 @@ class _TextProjection(nn.Module):
 
 
 class _Output(nn.Module):
-    """The modulated last layer, zero at the start; its result is float32."""
+    """The modulated output layer, zero at the start; its result is float32."""
 
     channels: int
     config: DitConfig

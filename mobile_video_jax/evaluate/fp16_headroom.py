@@ -21,11 +21,10 @@ from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import unstack_blocks
 from mobile_video_jax.models.vae import restore_params
 from mobile_video_jax.nn.attention.layer import Attention
-from mobile_video_jax.nn.dense import Dense
-from mobile_video_jax.nn.ffn import FeedForward
+from mobile_video_jax.nn.dense import Dense, FeedForward
+from mobile_video_jax.nn.embeddings import apply_rope
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.nn.norm import RMSNorm
-from mobile_video_jax.nn.rope import apply_rope
 from mobile_video_jax.parallel.mesh import MeshConfig
 from mobile_video_jax.stages.dit import DitStage
 

@@ -1,4 +1,4 @@
-"""Operations over clips: convolutions frame by frame and over time, and moving pixels into channels and back."""
+"""Operations on clips: convolutions per frame and over time, pixel shuffling and unshuffling."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -9,7 +9,7 @@ Resized = Float[Array, "_ _ _ _ _"]
 
 
 def frame_conv(x: Clip, kernel: Float[Array, "kh kw c o"]) -> Float[Array, "b t h w o"]:
-    """Convolves each frame on its own, zero-padded to the same size."""
+    """Convolves each frame in 2-D, zero-padded to the same size."""
     frames = x.reshape(-1, *x.shape[2:])
     y = lax.conv_general_dilated(frames, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     return y.reshape(*x.shape[:2], *y.shape[1:])
@@ -20,7 +20,8 @@ def clip_conv(x: Clip, kernel: Float[Array, "kt kh kw c o"]) -> Resized:
 
     XLA's CPU back end is about four times slower on a 3-D convolution than on the same sum of 2-D ones.
     """
-    return lax.platform_dependent(x, kernel, cpu=_sum_of_taps, default=_native)
+    y: Resized = lax.platform_dependent(x, kernel, cpu=_sum_of_taps, default=_native)
+    return y
 
 
 def _native(x: Clip, kernel: Float[Array, "kt kh kw c o"]) -> Resized:
@@ -39,15 +40,15 @@ def _sum_of_taps(x: Clip, kernel: Float[Array, "kt kh kw c o"]) -> Resized:
 
 
 def pad_past(x: Clip, count: int) -> Resized:
-    """Puts `count` copies of the first frame in front, so that a causal layer keeps the frame count."""
+    """Prepends `count` copies of the first frame, so that a causal layer does not change the frame count."""
     return jnp.concatenate([jnp.repeat(x[:, :1], count, axis=1), x], axis=1) if count else x
 
 
 def shuffle_down(x: Clip, time: int, space: int, *, starts: bool = True) -> Resized:
-    """Moves blocks of time x space x space pixels into channels (pixel-unshuffle).
+    """Moves blocks of time x space x space pixels into channels (pixel unshuffle).
 
-    [b, t, h, w, c] becomes [b, t / time, h / space, w / space, c * time * space^2]. Where a clip starts, its first
-    frame is repeated to fill a block of its own, so that t = time * k + 1 frames become k + 1.
+    [b, t, h, w, c] becomes [b, t / time, h / space, w / space, c * time * space^2]. At the start of a clip (`starts`)
+    the first frame is repeated to fill a block of its own, so that t = time * k + 1 frames become k + 1.
     """
     x = pad_past(x, time - 1) if starts else x
     b, t, h, w, c = x.shape
@@ -57,7 +58,7 @@ def shuffle_down(x: Clip, time: int, space: int, *, starts: bool = True) -> Resi
 
 
 def shuffle_up(x: Clip, time: int, space: int, *, starts: bool = True) -> Resized:
-    """The inverse of shuffle_down (PixelShuffle, arXiv 1609.05158); copies of a clip's first frame are dropped."""
+    """Inverse of shuffle_down (PixelShuffle, arXiv 1609.05158); drops the copies of a clip's first frame."""
     b, t, h, w, c = x.shape
     x = x.reshape(b, t, h, w, time, space, space, c // (time * space**2))
     x = x.transpose(0, 1, 4, 2, 5, 3, 6, 7)

@@ -1,8 +1,9 @@
-"""The convolution layer over clips: of each frame in 2-D, or causal in 3-D."""
+"""Convolution layer over clips: 2-D per frame, or causal in 3-D."""
 
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -15,7 +16,7 @@ default_init = nn.initializers.lecun_normal()
 
 
 class Conv(nn.Module):
-    """A 3x3 convolution of each frame, or a causal 3x3x3 one when `temporal`: frame t sees t-2, t-1 and t."""
+    """A 3x3 convolution per frame, or a causal 3x3x3 one if `temporal`: frame t sees frames t-2, t-1 and t."""
 
     features: int
     temporal: bool
@@ -27,7 +28,7 @@ class Conv(nn.Module):
         shape = (3,) * (3 if self.temporal else 2) + (x.shape[-1], self.features)
         axes = (None,) * (len(shape) - 2) + ("conv_in", "conv_out")
         kernel = self.param("kernel", partitioned(self.kernel_init, axes), shape)
-        bias = self.param("bias", partitioned(zeros, axes[-1:]), (self.features,))
+        bias: jax.Array = self.param("bias", partitioned(zeros, axes[-1:]), (self.features,))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         y = clip_conv(with_past(self, x, 2), kernel) if self.temporal else frame_conv(x, kernel)
         return y + bias.astype(self.dtype)

@@ -1,4 +1,4 @@
-"""Root-mean-square normalisation, safe in fp16."""
+"""Root-mean-square and layer normalisation, safe in fp16."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def layer_normalize(x: Float[Array, "*batch d"], eps: float = EPS) -> Float[Arra
 
 
 class RMSNorm(nn.Module):
-    """RMS normalisation with one learned scale a channel (arXiv 1910.07467)."""
+    """RMS normalisation with one learned scale per channel (arXiv 1910.07467)."""
 
     axis: str | None = "embed"
     dtype: Any = jnp.float32
@@ -34,32 +34,38 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-        init = partitioned(nn.initializers.ones_init(), (self.axis,))
-        scale = self.param("scale", init, (x.shape[-1],))
-        # In float32, as is then the sum of the scale's gradient.
+        scale = self._scale(x.shape[-1])
+        # In float32, and so is the sum of the scale's gradient.
         return (rms_normalize(x.astype(jnp.float32), self.eps) * scale).astype(self.dtype)
+
+    def _scale(self, size: int) -> Float[Array, "{size}"]:
+        scale: jax.Array = self.param("scale", partitioned(nn.initializers.ones_init(), (self.axis,)), (size,))
+        return scale
 
 
 class AcrossHeadsRMSNorm(RMSNorm):
-    """RMS normalisation over all heads at once, with one learned scale a head and channel.
+    """RMS normalisation over all heads at once, with one learned scale per head and channel.
 
-    x_h scale_h / sqrt(sum_g keep_g mean(x_g^2) / sum_g keep_g + eps): a head that `keep` switches off has no share in
-    the others' norm either, so that a masked network is the pruned one. `keep` is one vector for all clips or one each.
+    x_h scale_h / sqrt(sum_g mask_g mean(x_g^2) / sum_g mask_g + eps): masked heads do not contribute to the norm of the
+    others, so that a masked network equals the pruned one. `head_mask` is one vector for all clips or one per clip.
     """
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n h d"], keep: Float[Array, "*b h"] | None = None) -> Float[Array, "b n h d"]:
-        init = partitioned(nn.initializers.ones_init(), (self.axis,))
-        scale = self.param("scale", init, (x.shape[2] * x.shape[3],)).reshape(x.shape[2:])
+    def __call__(
+        self, x: Float[Array, "b n h d"], head_mask: Float[Array, "*b h"] | None = None
+    ) -> Float[Array, "b n h d"]:
+        scale = self._scale(x.shape[2] * x.shape[3]).reshape(x.shape[2:])
         wide = x.astype(jnp.float32)
-        mean = _mean_of_heads(jnp.mean(wide**2, axis=-1, keepdims=True), keep)
+        mean = _mean_over_heads(jnp.mean(wide**2, axis=-1, keepdims=True), head_mask)
         return (wide * jax.lax.rsqrt(mean + self.eps) * scale).astype(self.dtype)
 
 
-def _mean_of_heads(squares: Float[Array, "b n h 1"], keep: Float[Array, "*b h"] | None) -> Float[Array, "b n 1 1"]:
-    if keep is None:
+def _mean_over_heads(
+    squares: Float[Array, "b n h 1"], head_mask: Float[Array, "*b h"] | None
+) -> Float[Array, "b n 1 1"]:
+    if head_mask is None:
         return jnp.mean(squares, axis=2, keepdims=True)
-    weights = keep.astype(jnp.float32)[..., None, :, None]
+    weights = head_mask.astype(jnp.float32)[..., None, :, None]
     total = jnp.sum(weights, axis=-2, keepdims=True)
-    # Without any head nothing of this is used, and must only be finite.
+    # Without any head the result is not used, and must only be finite.
     return jnp.sum(weights * squares, axis=2, keepdims=True) / jnp.where(total > 0, total, 1)

@@ -1,4 +1,4 @@
-"""Several processes, one a host: joining them, and what only the first of them does."""
+"""Jobs of several processes, one per host: joining, the first process, barriers."""
 
 import os
 
@@ -12,11 +12,11 @@ HEARTBEAT = "JAX_HEARTBEAT_SECONDS"
 
 
 def join() -> None:
-    """Joins the other processes of a job, before anything else touches a device.
+    """Joins the other processes of a job; call it before anything else touches a device.
 
-    On a TPU pod, Slurm or Kubernetes JAX finds them by itself; elsewhere the environment names the first process as
-    HOST:PORT, how many there are and which one this is. A process that says nothing for JAX_HEARTBEAT_SECONDS (100)
-    counts as dead, and the others then leave as well. Raises UserError where no job is found.
+    On a TPU pod, Slurm or Kubernetes JAX finds them by itself. Elsewhere environment variables give the address of the
+    first process as HOST:PORT, the number of processes and the index of this one. A process without a heartbeat for
+    JAX_HEARTBEAT_SECONDS (default 100) is considered dead, and the others exit. Raises UserError where there is no job.
     """
     try:
         numbers = {name: int(os.environ[name]) for name in (COUNT, INDEX) if name in os.environ}
@@ -34,11 +34,11 @@ def join() -> None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes what all share."""
+    """True in the process that writes shared files."""
     return jax.process_index() == 0
 
 
 def wait_for_all(reason: str) -> None:
-    """Returns when every process has come here."""
+    """Blocks until every process has reached this call."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(reason)

@@ -18,10 +18,7 @@ SEQUENCE = "sequence"
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; data, fsdp or tensor may be -1, which takes what the others leave.
-
-    `sequence` devices share the tokens of a clip. Its axis is in a mesh only where it is above 1.
-    """
+    """Devices along each mesh axis; one of data, fsdp and tensor may be -1: all remaining devices."""
 
     data: int = -1
     fsdp: int = 1
@@ -29,7 +26,7 @@ class MeshConfig:
     sequence: int = 1
 
     def sizes(self, devices: int) -> tuple[int, int, int]:
-        """Data, fsdp and tensor without -1. Raises UserError where the axes do not multiply to the device count."""
+        """Sizes of data, fsdp and tensor, with -1 resolved. Raises UserError unless the axes multiply to `devices`."""
         sizes = [self.data, self.fsdp, self.tensor]
         if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes) or self.sequence < 1:
             raise UserError(f"mesh {(*sizes, self.sequence)}: give positive sizes, one of the first three may be -1")
@@ -44,44 +41,43 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh over all devices, or over those given (of a described topology, for compiling ahead of time).
+    """Mesh over `devices`: all of this job by default, those of a topology for ahead-of-time compilation.
 
-    TPU slices lie along the data axis: what the slow network between them carries is gradients alone. Raises UserError
-    where the slices do not divide that axis.
+    The sequence axis exists only where it is above 1. TPU slices are laid along the data axis, so that the slow network
+    between them carries gradients alone. Raises UserError where that axis is not a multiple of the slices.
     """
     devices = jax.devices() if devices is None else devices
     data, *others = config.sizes(len(devices))
     axes: tuple[str, ...] = AXES
     if config.sequence > 1:
         axes, others = (*AXES, SEQUENCE), [*others, config.sequence]
-    slices = slice_count(devices)
-    if data % slices:
+    if data % (slices := slice_count(devices)):
         raise UserError(f"mesh.data={data} does not divide over {slices} slices: use a multiple of {slices}")
     if slices == 1:
         grid = mesh_utils.create_device_mesh((data, *others), devices, allow_split_physical_axes=True)
     else:
-        each, between = (data // slices, *others), (slices, *(1 for _ in others))
-        grid = mesh_utils.create_hybrid_device_mesh(each, between, devices, allow_split_physical_axes=True)
+        within, between = (data // slices, *others), (slices, *(1 for _ in others))
+        grid = mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)
     return Mesh(grid, axes, axis_types=(AxisType.Auto,) * len(axes))
 
 
 def slice_count(devices: Sequence[jax.Device]) -> int:
-    """How many TPU slices the devices are of; other devices are of one."""
+    """Number of TPU slices that the devices belong to; 1 for other devices."""
     return len({getattr(device, "slice_index", 0) for device in devices if device.platform == "tpu"}) or 1
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds whole."""
+    """Sharding of arrays that every device holds in full."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: its first axis over the data and fsdp axes."""
+    """Sharding of a batch: its first axis over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def clip_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of clips in one-way coding: the batch as always, and each clip's rows over the tensor axis."""
+    """Sharding of clips for VAE encoding or decoding: the batch over data and fsdp, pixel rows over tensor."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None, "tensor"))
 
 
@@ -96,21 +92,24 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh) -> None:
 
 
 def batch_shard(mesh: Mesh) -> tuple[int, int]:
-    """Which share of every batch this process reads, and of how many. Those that hold the same rows read the same."""
-    rows = mesh.devices.reshape(mesh.shape["data"] * mesh.shape["fsdp"], -1)
-    held: dict[int, list[int]] = {}
-    for row, devices in enumerate(rows):
+    """(index, count) of the batch shard that this process reads; processes whose devices hold the same rows share one.
+
+    Raises UserError where processes hold different numbers of rows.
+    """
+    devices_by_row = mesh.devices.reshape(mesh.shape["data"] * mesh.shape["fsdp"], -1)
+    rows_by_process: dict[int, tuple[int, ...]] = {}
+    for row, devices in enumerate(devices_by_row):
         for process in {device.process_index for device in devices}:
-            held.setdefault(process, []).append(row)
-    shares = sorted({tuple(found) for found in held.values()})
-    if len(rows) != sum(map(len, shares)) or len(set(map(len, shares))) > 1:
+            rows_by_process[process] = (*rows_by_process.get(process, ()), row)
+    shards = sorted(set(rows_by_process.values()))
+    if len(devices_by_row) != sum(map(len, shards)) or len(set(map(len, shards))) > 1:
         raise UserError(
-            f"mesh {dict(mesh.shape)} cuts the batch across processes unevenly: use a tensor axis within one"
+            f"mesh {dict(mesh.shape)} shards the batch over processes unevenly: use a tensor axis within one process"
         )
-    return shares.index(tuple(held[jax.process_index()])), len(shares)
+    return shards.index(rows_by_process[jax.process_index()]), len(shards)
 
 
 def put_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
-    """Makes global arrays of this process's part of a batch."""
+    """Global arrays, sharded over the mesh, from this process's rows of a batch."""
     sharding = batch_sharding(mesh)
     return {key: jax.make_array_from_process_local_data(sharding, np.asarray(value)) for key, value in batch.items()}

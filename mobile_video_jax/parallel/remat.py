@@ -1,4 +1,4 @@
-"""Rematerialisation policies by name: what a block keeps for the backward pass."""
+"""Rematerialisation policies by name: values that a block saves for the backward pass."""
 
 from collections.abc import Callable
 
@@ -7,10 +7,10 @@ import jax
 
 from mobile_video_jax.core.errors import UserError
 
-# The name that attention kernels give their output and what else their backward pass needs.
+# The name under which attention kernels save their output and the other residuals of their backward pass.
 SAVED_ATTENTION = "attention"
 
-# none: keep everything; dots: keep matrix products, and what attention kernels give; full: keep only the block's input.
+# none: save everything; dots: save matrix products and attention kernels' residuals; full: save the block's input only.
 POLICIES: dict[str, Callable[..., bool] | None] = {
     "none": None,
     "dots": jax.checkpoint_policies.save_from_both_policies(
@@ -22,9 +22,9 @@ POLICIES: dict[str, Callable[..., bool] | None] = {
 
 
 def checkpointed(block: type[nn.Module], policy: str, *, scanned: bool = False) -> type[nn.Module]:
-    """The module class with the named policy applied. Raises UserError for an unknown name.
+    """Wraps a module class with the named policy. Raises UserError for an unknown name.
 
-    Inside a scan XLA cannot merge the two forward passes, so the costly guard against that is switched off.
+    Inside a scan XLA cannot merge the two forward passes, so the costly guard against merging is switched off.
     """
     if policy not in POLICIES:
         raise UserError(f"remat '{policy}' is unknown; choose one of {', '.join(POLICIES)}")

@@ -1,5 +1,6 @@
-"""The whole sharding plan of parameters: one table from logical axis names to mesh axes."""
+"""Sharding of parameters and activations: one table from logical axis names to mesh axes."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.parallel.mesh import SEQUENCE
 
-# The axis that matrix products contract over the residual width is cut by fsdp, the others by tensor.
+# The residual width is sharded over fsdp, heads and FFN channels over tensor.
 RULES: dict[str, str | None] = {
     "embed": "fsdp",
     "heads": "tensor",
@@ -19,19 +20,16 @@ RULES: dict[str, str | None] = {
     "layers": None,
 }
 
-# Cutting a small tensor saves no memory worth the all-gather that it costs.
-SMALLEST_SHARDED = 1 << 16
+# Sharding a smaller array saves less memory than its all-gather costs time.
+MIN_SHARDED_SIZE = 1 << 16
 
 
 def partition_spec(names: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
-    """The placement of one array by its axes' logical names; small arrays are kept whole on every device.
+    """Sharding of one array by its axes' logical names; small arrays are replicated.
 
-    Raises UserError for a mesh axis that would cut two axes of one array, and for an axis that does not divide.
+    Raises UserError where one mesh axis would shard two axes of an array, and for an axis that does not divide.
     """
-    size = 1
-    for extent in shape:
-        size *= extent
-    if size < SMALLEST_SHARDED:
+    if math.prod(shape) < MIN_SHARDED_SIZE:
         return PartitionSpec()
     axes = tuple(RULES[name] if name is not None else None for name in names)
     used = [axis for axis in axes if axis is not None]
@@ -44,26 +42,25 @@ def partition_spec(names: tuple[str | None, ...], shape: tuple[int, ...], mesh: 
 
 
 def constrain_to_batch(x: jax.Array, name: str | None) -> jax.Array:
-    """Keeps a layer's output where its input is: cut along the batch, and its last axis by tensor where it is named so.
+    """Constrains a layer's output to be sharded over batch (data, fsdp), and its last axis `name` over tensor if it is.
 
-    Left alone, XLA may cut the output as the kernel is cut, by fsdp, and gather the batch of all devices for it. Tokens
-    [b n d] stay cut by sequence as well, where they divide (text need not). The mesh is that of x's type (see
-    nn/attention/kernels.py); without one, or where the batch does not divide, x is as is.
+    Without it XLA may propagate the kernel's fsdp sharding to the output and all-gather the batch. Tokens [b n d] stay
+    sharded over sequence where they divide (text need not). The mesh is that of x's type (see platform_of in
+    nn/attention/kernels.py). Returns x unchanged without a mesh, or where the batch does not divide.
     """
     mesh = jax.typeof(x).sharding.mesh
     shards = 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
     if mesh.empty or x.shape[0] % shards:
         return x
     last = "tensor" if name is not None and RULES[name] == "tensor" else None
-    free: tuple[Any, ...] = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 2)
+    middle: tuple[Any, ...] = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 2)
     if has_sequence(x) and x.ndim == 3 and x.shape[1] % mesh.shape[SEQUENCE] == 0:
-        free = (SEQUENCE,)
-    spec = PartitionSpec(("data", "fsdp"), *free, last)
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+        middle = (SEQUENCE,)
+    return _constrained(x, mesh, PartitionSpec(("data", "fsdp"), *middle, last))
 
 
 def has_sequence(x: jax.Array) -> bool:
-    """Whether the mesh that x lies on cuts clips along their tokens."""
+    """True where the mesh in x's type has a sequence axis."""
     return SEQUENCE in jax.typeof(x).sharding.mesh.shape
 
 
@@ -79,14 +76,19 @@ def constrain_to_sequence(x: jax.Array) -> jax.Array:
         return x
     if x.shape[1] % size:
         raise UserError(f"clips of {x.shape[1]} tokens do not divide over mesh.{SEQUENCE}={size}: use a divisor")
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(("data", "fsdp"), SEQUENCE)))
+    return _constrained(x, mesh, PartitionSpec(("data", "fsdp"), SEQUENCE))
+
+
+def _constrained(x: jax.Array, mesh: AbstractMesh, spec: PartitionSpec) -> jax.Array:
+    constrained: jax.Array = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+    return constrained
 
 
 def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
-    """Shardings of a tree of (abstract) parameters that still carry their logical axis names."""
+    """Shardings of a tree of (abstract) parameters that are boxed with their logical axis names."""
 
-    def place(leaf: Any) -> NamedSharding:
+    def sharding(leaf: Any) -> NamedSharding:
         names = leaf.names if isinstance(leaf, nn.LogicallyPartitioned) else (None,) * leaf.ndim
         return NamedSharding(mesh, partition_spec(names, jax.tree.leaves(leaf)[0].shape, mesh))
 
-    return jax.tree.map(place, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned))
+    return jax.tree.map(sharding, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned))

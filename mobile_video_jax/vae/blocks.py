@@ -9,8 +9,8 @@ from mobile_video_jax.nn.attention.layer import Attention
 from mobile_video_jax.nn.clip_ops import Clip
 from mobile_video_jax.nn.conv import Conv
 from mobile_video_jax.nn.dense import zeros
+from mobile_video_jax.nn.embeddings import rope_table
 from mobile_video_jax.nn.norm import RMSNorm
-from mobile_video_jax.nn.rope import rope_table
 from mobile_video_jax.nn.stream import with_past
 
 

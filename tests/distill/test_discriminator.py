@@ -10,9 +10,8 @@ import pytest
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.distill.discriminator import make_discriminator
-from mobile_video_jax.dit.backbone import backbone_params
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.dit.features import velocity_and_features
+from mobile_video_jax.dit.features import backbone_params, velocity_and_features
 from mobile_video_jax.dit.model import Dit
 from tests.nets import normal, params_like, randomly
 
@@ -34,7 +33,7 @@ def teacher() -> dict:
 
 def test_the_trunk_is_the_teachers_own_first_blocks(teacher):
     judge = make_discriminator(TEACHER, 2, "dit", 1)
-    assert backbone_params(judge.trunk, teacher) is teacher
+    assert backbone_params(judge.backbone, teacher) is teacher
     config = dataclasses.replace(TEACHER, blocks=(), depth=3, heads=2, ffn=16, scan=True)
     params, judge = params_like(Dit(config), *inputs()), make_discriminator(config, 2, "dit", 1)
     features = jax.jit(lambda *x: judge.features(params, *x).x)(*inputs())

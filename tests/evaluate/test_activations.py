@@ -13,9 +13,9 @@ from flax.traverse_util import flatten_dict
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit import block as block_file
+from mobile_video_jax.dit.block import modulate
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
-from mobile_video_jax.dit.modulation import modulate
 from mobile_video_jax.dit.stacking import stack_blocks
 from mobile_video_jax.evaluate import fp16_headroom as activations
 from mobile_video_jax.evaluate.fp16_headroom import largest_activations, peaks

@@ -8,8 +8,8 @@ import torch
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.nn.attention.layer import Attention, attend
+from mobile_video_jax.nn.embeddings import apply_rope, fraction_rope_table, rope_table
 from mobile_video_jax.nn.norm import rms_normalize
-from mobile_video_jax.nn.rope import apply_rope, fraction_rope_table, rope_table
 from tests.nets import normal, params_like
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
-from mobile_video_jax.nn.attention.kernels import CUT, CUT_BATCH, blocks, kernels, splash_attend
+from mobile_video_jax.nn.attention.kernels import KEY_SPEC, MASK_SPEC, blocks, kernels, splash_attend
 from mobile_video_jax.nn.attention.layer import attend, xla_attend
 from mobile_video_jax.parallel.mesh import AXES, MeshConfig, make_mesh
 from tests.commands import call
@@ -115,24 +115,25 @@ def test_on_the_cpu_of_a_tpu_host_attention_is_plain(monkeypatch):
 
 
 def print_differences_on_a_mesh() -> None:
-    """What splash makes on eight devices beside plain operations on one, and which collectives it needs."""
+    """Errors of splash on eight devices against plain operations on one, and the collectives of its program."""
     mesh = make_mesh(MeshConfig(2, 2, 2))
-    cut, batch = NamedSharding(mesh, CUT), NamedSharding(mesh, CUT_BATCH)
+    sharded, batch = NamedSharding(mesh, KEY_SPEC), NamedSharding(mesh, MASK_SPEC)
     qkv = [jax.random.normal(jax.random.key(i), (4, n, 2, 64)) for i, n in enumerate((150, 77, 77))]
     mask = key_mask(77, (77, 5, 40, 76))
     expected = jax.jit(with_gradients(xla_attend))(*qkv, mask)
-    run = jax.jit(with_gradients(interpreted), in_shardings=(cut, cut, cut, batch), out_shardings=cut)
-    placed = [jax.device_put(x, cut) for x in qkv] + [jax.device_put(mask, batch)]
-    errors = [float(np.abs(ours - theirs).max()) for ours, theirs in zip(run(*placed), expected, strict=True)]
-    text = run.lower(*placed).compile().as_text()
-    print(json.dumps({"errors": errors, "moved": [name for name in ("all-gather", "all-to-all") if name in text]}))
+    run = jax.jit(with_gradients(interpreted), in_shardings=(sharded,) * 3 + (batch,), out_shardings=sharded)
+    arguments = [jax.device_put(x, sharded) for x in qkv] + [jax.device_put(mask, batch)]
+    errors = [float(np.abs(ours - plain).max()) for ours, plain in zip(run(*arguments), expected, strict=True)]
+    text = run.lower(*arguments).compile().as_text()
+    collectives = [name for name in ("all-gather", "all-to-all") if name in text]
+    print(json.dumps({"errors": errors, "collectives": collectives}))
 
 
-def test_splash_on_a_mesh_equals_plain_operations_and_moves_nothing():
+def test_splash_on_a_mesh_equals_plain_operations_without_collectives():
     done = call(print_differences_on_a_mesh, devices=8)
     assert done.status == 0, done.err
     report = json.loads(done.out.splitlines()[-1])
-    assert max(report["errors"]) < 2e-5 and not report["moved"]
+    assert max(report["errors"]) < 2e-5 and not report["collectives"]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-2)])
@@ -141,7 +142,7 @@ def test_the_loop_over_heads_equals_plain_operations(dtype, tolerance):
     mask = jnp.arange(130)[None, None] < jnp.array([130, 4])[:, None, None]
     assert set(kernels(qkv[0], qkv[1], mask)) == {"cpu"} and kernels(qkv[0], qkv[1][:, :77], mask[..., :77]) == {}
     expected = jax.jit(with_gradients(xla_attend))(*qkv, mask)
-    made = jax.jit(with_gradients(attend))(*(x.astype(dtype) for x in qkv), mask)
-    for ours, plain in zip(made, expected, strict=True):
+    outputs = jax.jit(with_gradients(attend))(*(x.astype(dtype) for x in qkv), mask)
+    for ours, plain in zip(outputs, expected, strict=True):
         error = np.asarray(ours, np.float32) - plain
         assert np.linalg.norm(error) < tolerance * np.linalg.norm(plain)

@@ -1,4 +1,4 @@
-"""Clips whose tokens are shared by devices: the same loss and gradients, and activations of a part of the size."""
+"""Tokens sharded over devices: the same loss and gradients, with smaller activations on each device."""
 
 import dataclasses
 import json
@@ -12,8 +12,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.nn.attention.kernels import CUT as WHOLE
-from mobile_video_jax.nn.attention.kernels import CUT_BATCH, CUT_TOKENS
+from mobile_video_jax.nn.attention.kernels import KEY_SPEC, MASK_SPEC, SEQUENCE_SPEC
 from mobile_video_jax.nn.attention.layer import xla_attend
 from mobile_video_jax.parallel.mesh import AXES, SEQUENCE, MeshConfig, make_mesh, put_batch
 from mobile_video_jax.parallel.rules import constrain_to_sequence, parameter_shardings
@@ -23,24 +22,24 @@ from tests.commands import call
 from tests.nets import randomly
 from tests.nn.test_attention_kernels import interpreted, with_gradients
 
-# Attention narrower than the residual, so that gathered keys and values are told from whole activations.
+# Attention narrower than the residual, to tell gathered keys and values from whole activations in the program.
 MODEL = dataclasses.replace(tiny.DIT, heads=4, scan=True, remat="dots", depth=2)
-UNCUT, CUT = MeshConfig(), MeshConfig(2, 2, 1, 2)
+REPLICATED, SHARDED = MeshConfig(), MeshConfig(2, 2, 1, 2)
 
 
 def stage(mesh: MeshConfig, **changes) -> DitStage:
     return DitStage(tiny.dit_config(Path(), model=MODEL, mesh=mesh, **changes))
 
 
-def gradients(made: DitStage, devices: list) -> tuple[dict, str]:
-    """Loss and gradients of random weights and a random batch, and the program that gave them."""
-    mesh = make_mesh(made.config.mesh, devices)
-    boxed = jax.eval_shape(made.init, jax.random.key(0))
+def gradients(stage: DitStage, devices: list) -> tuple[dict, str]:
+    """Loss and gradients at random weights on a random batch, and the compiled program's text."""
+    mesh = make_mesh(stage.config.mesh, devices)
+    boxed = jax.eval_shape(stage.init, jax.random.key(0))
     params = jax.device_put(randomly(nn.unbox(boxed), 0.05), parameter_shardings(boxed, mesh))
     rng = np.random.default_rng(0)
-    batch = {key: rng.normal(size=x.shape).astype(x.dtype) for key, x in made.abstract_batch(len(devices)).items()}
+    batch = {key: rng.normal(size=x.shape).astype(x.dtype) for key, x in stage.abstract_batch(len(devices)).items()}
     run = (
-        jax.jit(jax.value_and_grad(made.loss, has_aux=True))
+        jax.jit(jax.value_and_grad(stage.loss, has_aux=True))
         .lower(params, put_batch(batch, mesh), jax.random.key(1))
         .compile()
     )
@@ -48,40 +47,40 @@ def gradients(made: DitStage, devices: list) -> tuple[dict, str]:
 
 
 def compare(out: Path) -> None:
-    (uncut, _), (cut, text) = (gradients(stage(mesh), jax.devices()[:size]) for mesh, size in ((UNCUT, 1), (CUT, 8)))
-    errors = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), uncut, cut)
+    expected, _ = gradients(stage(REPLICATED), jax.devices()[:1])
+    sharded, text = gradients(stage(SHARDED), jax.devices()[:8])
+    errors = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), expected, sharded)
     out.write_text(json.dumps({"errors": jax.tree.leaves(errors), "text": text}))
 
 
-def test_gradients_are_those_of_uncut_clips_from_half_of_their_activations(tmp_path):
-    done = call(compare, tmp_path / "found", devices=8)
+def test_sharded_tokens_give_the_same_gradients_with_half_the_activations(tmp_path):
+    done = call(compare, tmp_path / "report", devices=8)
     assert done.status == 0, done.err
-    found = json.loads((tmp_path / "found").read_text())
-    assert len(found["errors"]) > 30 and max(found["errors"]) < 1e-6
+    report = json.loads((tmp_path / "report").read_text())
+    assert len(report["errors"]) > 30 and max(report["errors"]) < 1e-6
     # 8 clips over data x fsdp = 4, their 48 tokens over 2.
     for width in (MODEL.width, MODEL.ffn):
-        assert f"f32[2,24,{width}]" in found["text"] and f"2,48,{width}]" not in found["text"]
+        assert f"f32[2,24,{width}]" in report["text"] and f"2,48,{width}]" not in report["text"]
 
 
 def splash(out: Path) -> None:
     mesh = make_mesh(MeshConfig(1, 1, 1, 2))
-    cut, whole, batch = (NamedSharding(mesh, spec) for spec in (CUT_TOKENS, WHOLE, CUT_BATCH))
-    keys = jax.random.split(jax.random.key(0), 3)
-    qkv = [jax.random.normal(key, (2, n, 2, 64)) for key, n in zip(keys, (150, 77, 77), strict=True)]
+    queries, keys, batch = (NamedSharding(mesh, spec) for spec in (SEQUENCE_SPEC, KEY_SPEC, MASK_SPEC))
+    qkv = [jax.random.normal(jax.random.key(i), (2, n, 2, 64)) for i, n in enumerate((150, 77, 77))]
     mask = jnp.arange(77)[None, None] < jnp.array([77, 5])[:, None, None]
-    run = jax.jit(with_gradients(interpreted), in_shardings=(cut, whole, whole, batch))
+    run = jax.jit(with_gradients(interpreted), in_shardings=(queries, keys, keys, batch))
     pairs = zip(run(*qkv, mask), jax.jit(with_gradients(xla_attend))(*qkv, mask), strict=True)
     out.write_text(json.dumps([float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs]))
 
 
 @pytest.mark.slow
-def test_the_kernel_takes_queries_that_are_cut(tmp_path):
+def test_splash_takes_queries_sharded_over_tokens(tmp_path):
     done = call(splash, tmp_path / "errors", devices=2)
     assert done.status == 0, done.err
     assert max(json.loads((tmp_path / "errors").read_text())) < 2e-5
 
 
-def test_the_axis_is_there_only_where_it_cuts_something():
+def test_the_sequence_axis_exists_only_above_one():
     assert MeshConfig(-1, 2, 1, 2).sizes(8) == (2, 2, 1)
     assert make_mesh(MeshConfig(), jax.devices()[:1]).axis_names == AXES and SEQUENCE not in AXES
     with pytest.raises(UserError, match=r"sequence=3 does not divide 8 device\(s\)"):

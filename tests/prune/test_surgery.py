@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.dit.backbone import first_blocks
+from mobile_video_jax.dit.features import first_blocks
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import stack_blocks

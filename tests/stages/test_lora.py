@@ -197,7 +197,7 @@ def test_data_of_other_latents_and_unknown_targets_leave_no_run(config, tmp_path
 
 
 def check_shared_factors(path: str) -> None:
-    rules.SMALLEST_SHARDED = 1 << 6  # as if all were large
+    rules.MIN_SHARDED_SIZE = 1 << 6  # as if all were large
     folder = Path(path)
     targets = ("self_attention/v", "self_attention/out", "ffn/up", "ffn/down")
     lora = dataclasses.replace(LORA, rank=4, targets=targets)

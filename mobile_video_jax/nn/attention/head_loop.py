@@ -1,4 +1,4 @@
-"""Attention for CPUs, one head at a time: logits stay in the cache, and all products have a half-precision kernel."""
+"""Attention for CPUs in a loop over heads: logits stay in the cache, and all products have a half-precision kernel."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-Heads = Float[Array, "g n d"]
-Statistics = Float[Array, "g n"]
+Heads = Float[Array, "g n d"]  # g heads of all clips
 
 MASKED = -1e4  # as in nn/attention/layer.py
 UNROLL = 8  # heads whose work can overlap; one at a time takes twice as long
@@ -21,11 +20,11 @@ def head_attend(
     v: Float[Array, "b m h d"],
     mask: Bool[Array, "#b 1 m"] | None = None,
 ) -> Float[Array, "b n h d"]:
-    """nn.attention.attend in a loop over the heads of all clips, with the softmax's gradient of arXiv 2205.14135, B.2.
+    """nn.attention.layer.attend in a loop over the heads of all clips; softmax gradient of arXiv 2205.14135, B.2.
 
     XLA's CPU back end (jaxlib 0.10) fuses the plain form so that it takes three times as long at 336 tokens. Its bf16
-    kernels serve x w and x w^T alone, so that the backward pass makes the logits both ways round, by queries and by
-    keys, instead of transposing them.
+    kernels compute x w and x w^T only, so the backward pass computes the logits twice, by queries and by keys, instead
+    of transposing them.
     """
     b, n, h, d = q.shape
     valid = jnp.ones((1, 1, k.shape[1]), bool) if mask is None else mask
@@ -45,8 +44,8 @@ def _attend(q: Heads, k: Float[Array, "g m d"], v: Float[Array, "g m d"], bias: 
 
 
 def _forward(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    def head(given: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        q, k, v, bias = given
+    def head(inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        q, k, v, bias = inputs
         logits = _times_transposed(q, k) + bias
         normalizer = jax.nn.logsumexp(logits, axis=-1)
         return _times(jnp.exp(logits - normalizer[:, None]), v), normalizer
@@ -55,9 +54,9 @@ def _forward(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array) -> tuple
     return out, (q, k, v, bias, out, normalizer)
 
 
-def _backward(kept: tuple[jax.Array, ...], gradient: Heads) -> tuple[jax.Array, ...]:
-    def head(given: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        q, k, v, bias, out, normalizer, g = given
+def _backward(residuals: tuple[jax.Array, ...], gradient: Heads) -> tuple[jax.Array, ...]:
+    def head(inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        q, k, v, bias, out, normalizer, g = inputs
         mean = jnp.sum(g.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
         weights = jnp.exp(_times_transposed(q, k) + bias - normalizer[:, None])
         dq = _times(weights * (_times_transposed(g, v) - mean[:, None]), k)
@@ -65,15 +64,18 @@ def _backward(kept: tuple[jax.Array, ...], gradient: Heads) -> tuple[jax.Array, 
         dk = _times(weights * (_times_transposed(v, g) - mean), q)
         return dq, dk, _times(weights, g)
 
-    dq, dk, dv = _map_heads(head, (*kept, gradient))
-    return dq, dk, dv, jnp.zeros_like(kept[3])
+    dq, dk, dv = _map_heads(head, (*residuals, gradient))
+    return dq, dk, dv, jnp.zeros_like(residuals[3])
 
 
 _attend.defvjp(_forward, _backward)
 
 
 def _map_heads(head: Callable[[Any], Any], arrays: tuple[jax.Array, ...]) -> Any:
-    return lax.scan(lambda carry, given: (carry, head(given)), None, arrays, unroll=UNROLL)[1]
+    def step(carry: None, inputs: tuple[jax.Array, ...]) -> tuple[None, Any]:
+        return carry, head(inputs)
+
+    return lax.scan(step, None, arrays, unroll=UNROLL)[1]
 
 
 def _times(weights: Float[Array, "n m"], x: Float[Array, "m d"]) -> Float[Array, "n d"]:

@@ -1,4 +1,4 @@
-"""Fused attention kernels of TPUs and GPUs, which never hold the logits of all queries and keys at once."""
+"""Fused attention kernels for TPUs and GPUs, which never hold the logits of all queries and keys at once."""
 
 import functools
 from collections.abc import Callable
@@ -16,25 +16,26 @@ from mobile_video_jax.parallel.remat import SAVED_ATTENTION
 
 KeyMask = Bool[Array, "#b 1 m"]
 
-FEWEST_KEYS = 128  # of the loop over heads, on 2 cores of an AMD EPYC: 0.6 times as fast at 77 keys, 2.6 times at 336
+# Of the loop over heads. On 2 cores of an AMD EPYC it is 0.6 times as fast as XLA at 77 keys, 2.6 times at 336.
+MIN_KEYS = 128
 
 # A TPU's vector registers are 128 wide. Blocks of 512 are MaxText's default for this kernel.
 LANES = 128
-LARGEST_BLOCK = 512
+MAX_BLOCK = 512
 
-# As projections leave queries, keys and values (parallel/rules.py): the batch over data and fsdp, heads over tensor.
-# Tokens over sequence; every query sees all keys.
-CUT = PartitionSpec(("data", "fsdp"), None, "tensor")
-CUT_TOKENS = PartitionSpec(("data", "fsdp"), SEQUENCE, "tensor")
-CUT_BATCH = PartitionSpec(("data", "fsdp"))
+# Shardings of projections (parallel/rules.py): the batch over data and fsdp, heads over tensor. Queries may also be
+# sharded over sequence; keys and values are not, as every query sees all keys.
+KEY_SPEC = PartitionSpec(("data", "fsdp"), None, "tensor")
+SEQUENCE_SPEC = PartitionSpec(("data", "fsdp"), SEQUENCE, "tensor")
+MASK_SPEC = PartitionSpec(("data", "fsdp"))
 
 
 def kernels(
     q: Float[Array, "b n h d"], k: Float[Array, "b m h d"], mask: Bool[Array, "#b #n m"] | None
 ) -> dict[str, Callable[..., Any]]:
-    """The kernels that can serve these queries and keys, by platform as lax.platform_dependent names it.
+    """Kernels that fit these queries and keys, by platform as lax.platform_dependent names it.
 
-    Over several TPUs the mesh has to be in q's type (see platform_of): without it JAX refuses the kernel.
+    Over several TPUs the mesh must be in q's type (see platform_of): without it JAX refuses the kernel.
     """
     platform = platform_of(q)
     if platform == "cpu" and head_loop_fits(q, k, mask):
@@ -47,31 +48,33 @@ def kernels(
 
 
 def platform_of(x: Shaped[Array, "..."]) -> str:
-    """The platform that x will be computed on: that of the mesh in its type, or the default backend's without one.
+    """Platform that x is computed on: that of the mesh in its type, or without one that of the default backend.
 
-    JAX puts the mesh into types where a jitted function's arguments lie on it, where they are ShapeDtypeStructs with a
-    sharding (compiling ahead of time), and under jax.set_mesh.
+    JAX puts the mesh into types where a jitted function's arguments are sharded over it, where they are
+    ShapeDtypeStructs with a sharding (ahead-of-time compilation), and under jax.set_mesh.
     """
     mesh = jax.typeof(x).sharding.mesh
-    return jax.default_backend() if mesh.empty else mesh.abstract_device.platform
+    platform: str = jax.default_backend() if mesh.empty else mesh.abstract_device.platform
+    return platform
 
 
 def head_loop_fits(q: Float[Array, "b n h d"], k: Float[Array, "b m h d"], mask: Bool[Array, "#b #n m"] | None) -> bool:
-    """Whether head_attend gains: with few keys it does not, and XLA cannot cut its loop over a mesh."""
+    """True where head_attend is faster: not with few keys, nor on a mesh, as XLA cannot shard its loop."""
     mesh = jax.typeof(q).sharding.mesh
-    alone = mesh.empty or mesh.size == 1
-    return alone and k.shape[1] >= FEWEST_KEYS and (mask is None or mask.shape[1] == 1)
+    single_device: bool = mesh.empty or mesh.size == 1
+    return single_device and k.shape[1] >= MIN_KEYS and (mask is None or mask.shape[1] == 1)
 
 
 def splash_fits(q: Float[Array, "b n h d"], mask: Bool[Array, "#b #n m"] | None) -> bool:
-    """Whether splash_attend takes these shapes and gains: with fewer queries than lanes most work is padding."""
+    """True where splash_attend takes these shapes and is faster: with fewer queries than lanes most work is padding."""
     b, n, heads, head_dim = q.shape
     mesh = jax.typeof(q).sharding.mesh
     sequence = mesh.shape.get(SEQUENCE, 1)
     divides = mesh.empty or not (b % (mesh.shape["data"] * mesh.shape["fsdp"]) or heads % mesh.shape["tensor"])
-    masks_keys = mask is None or mask.shape[1] == 1
-    cuts = divides and n % sequence == 0 and n // sequence >= LANES
-    return cuts and masks_keys and head_dim % 64 == 0 and q.dtype in (jnp.bfloat16, jnp.float32)
+    fills_lanes = n % sequence == 0 and n // sequence >= LANES
+    one_mask_for_all_queries = mask is None or mask.shape[1] == 1
+    kernel_takes = head_dim % 64 == 0 and q.dtype in (jnp.bfloat16, jnp.float32)
+    return bool(divides and fills_lanes and one_mask_for_all_queries and kernel_takes)
 
 
 def splash_attend(
@@ -82,10 +85,10 @@ def splash_attend(
     *,
     interpret: bool = False,
 ) -> Float[Array, "b n h d"]:
-    """nn.attention.attend by JAX's splash kernel for TPUs, a FlashAttention (arXiv 2205.14135).
+    """nn.attention.layer.attend by JAX's splash kernel for TPUs, a FlashAttention (arXiv 2205.14135).
 
-    XLA cannot cut a kernel, so on a mesh each device runs it on its own part of the batch and heads, which must
-    divide. Each row needs a key that takes part. `interpret` runs the kernel without a TPU.
+    XLA cannot shard a kernel, so on a mesh each device runs it on its shard of the batch and heads, which must divide.
+    Each clip needs at least one unmasked key. `interpret` runs the kernel without a TPU.
     """
     valid = jnp.ones((1, k.shape[1]), bool) if mask is None else mask[:, 0]
     valid = jnp.broadcast_to(valid, k.shape[:2])
@@ -93,10 +96,11 @@ def splash_attend(
     mesh = jax.typeof(q).sharding.mesh
     if mesh.empty:
         return local(q, k, v, valid)
-    cut_q = CUT_TOKENS if SEQUENCE in mesh.shape else CUT
-    in_specs = (cut_q, CUT, CUT, CUT_BATCH)
+    query_spec = SEQUENCE_SPEC if SEQUENCE in mesh.shape else KEY_SPEC
+    in_specs = (query_spec, KEY_SPEC, KEY_SPEC, MASK_SPEC)
     # The check of replicated outputs does not know Pallas kernels, and no output here is replicated.
-    return jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=cut_q, check_vma=False)(q, k, v, valid)
+    sharded = jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=query_spec, check_vma=False)
+    return sharded(q, k, v, valid)
 
 
 def _splash(
@@ -106,19 +110,21 @@ def _splash(
     valid: Bool[Array, "b m"],
     interpret: bool,
 ) -> Float[Array, "b n h d"]:
-    """The kernel has no scale and takes whole blocks: queries are scaled here, and all is padded and padding masked."""
+    """Scales the queries, as the kernel does not, and pads all arrays to whole blocks, with padded keys masked."""
     b, n, heads, head_dim = q.shape
     (block_q, padded_n), (block_kv, padded_m) = blocks(n), blocks(k.shape[1])
-    everything = splash.MultiHeadMask([splash.FullMask((padded_n, padded_m))] * heads)
-    sizes = _block_sizes(block_q, block_kv)
     kernel = splash.make_splash_mha_single_device(
-        everything, block_sizes=sizes, residual_checkpoint_name=SAVED_ATTENTION, interpret=interpret
+        splash.MultiHeadMask([splash.FullMask((padded_n, padded_m))] * heads),
+        block_sizes=_block_sizes(block_q, block_kv),
+        residual_checkpoint_name=SAVED_ATTENTION,
+        interpret=interpret,
     )
     q = (q.astype(jnp.float32) * head_dim**-0.5).astype(q.dtype)
     q, k, v = (_padded(x, size).swapaxes(1, 2) for x, size in ((q, padded_n), (k, padded_m), (v, padded_m)))
-    # A query sees the keys of its own segment: all queries are of segment 1, masked keys of segment 0.
+    # A query sees the keys of its own segment: all queries are in segment 1, masked keys in segment 0.
     segments = splash.SegmentIds(jnp.ones((b, padded_n), jnp.int32), _padded(valid, padded_m).astype(jnp.int32))
-    return jax.vmap(kernel)(q, k, v, segments).swapaxes(1, 2)[:, :n]
+    out: jax.Array = jax.vmap(kernel)(q, k, v, segments)
+    return out.swapaxes(1, 2)[:, :n]
 
 
 def _block_sizes(q: int, kv: int) -> splash.BlockSizes:
@@ -126,8 +132,8 @@ def _block_sizes(q: int, kv: int) -> splash.BlockSizes:
 
 
 def blocks(length: int) -> tuple[int, int]:
-    """The size of the blocks that cover a length, a multiple of 128 and at most 512, and the length they cover."""
-    count = -(-length // LARGEST_BLOCK)
+    """Size of the blocks that cover a length, a multiple of 128 and at most 512, and the length they cover."""
+    count = -(-length // MAX_BLOCK)
     size = -(-length // (count * LANES)) * LANES
     return size, count * size
 
@@ -137,15 +143,15 @@ def _padded(x: Shaped[Array, "b n *rest"], length: int) -> Shaped[Array, "b leng
 
 
 def cudnn_fits(q: Float[Array, "b n h d"], mask: Bool[Array, "#b #n m"] | None) -> bool:
-    """Whether cuDNN's flash attention takes these shapes on this host's GPU, an NVIDIA Ampere or newer.
+    """True where cuDNN's flash attention takes these shapes on this host's GPU, an NVIDIA Ampere or newer.
 
-    It takes a mask only as a bias as large as the logits of one head, with its gradient, so masks stay with XLA.
+    It takes a mask only as a bias as large as the logits of one head, with its gradient, so masked attention is XLA's.
     """
     if jax.default_backend() != "gpu" or mask is not None or q.dtype not in (jnp.bfloat16, jnp.float16):
         return False
     # "9.0" on a Hopper; AMD's start with "gfx".
-    generation = jax.local_devices()[0].compute_capability.split(".")[0]
-    # Its backward pass refuses odd lengths.
+    generation: str = jax.local_devices()[0].compute_capability.split(".")[0]
+    # The backward pass refuses odd lengths.
     shapes_fit = q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and q.shape[1] % 2 == 0
     return generation.isdecimal() and int(generation) >= 8 and shapes_fit
 
@@ -153,5 +159,5 @@ def cudnn_fits(q: Float[Array, "b n h d"], mask: Bool[Array, "#b #n m"] | None) 
 def cudnn_attend(
     q: Float[Array, "b n h d"], k: Float[Array, "b m h d"], v: Float[Array, "b m h d"], mask: None = None
 ) -> Float[Array, "b n h d"]:
-    """nn.attention.attend by cuDNN's flash attention, for fp16 and bf16."""
+    """nn.attention.layer.attend by cuDNN's flash attention, for fp16 and bf16."""
     return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")

@@ -1,4 +1,4 @@
-"""Multi-head attention with QK-norm, for self- and cross-attention alike."""
+"""Multi-head attention with QK-norm, for self- and cross-attention."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from jaxtyping import Array, Bool, Float
 
 from mobile_video_jax.nn.attention.kernels import kernels
 from mobile_video_jax.nn.dense import Dense, Initializer, xavier
+from mobile_video_jax.nn.embeddings import RopeTable, apply_rope
 from mobile_video_jax.nn.norm import EPS, AcrossHeadsRMSNorm, RMSNorm
-from mobile_video_jax.nn.rope import RopeTable, apply_rope
 
 ContextRope = tuple[Float[Array, "m half"], Float[Array, "m half"]]
 
@@ -19,44 +19,12 @@ ContextRope = tuple[Float[Array, "m half"], Float[Array, "m half"]]
 MASKED = -1e4
 
 
-def attend(
-    q: Float[Array, "b n h d"],
-    k: Float[Array, "b m h d"],
-    v: Float[Array, "b m h d"],
-    mask: Bool[Array, "#b #n m"] | None = None,
-) -> Float[Array, "b n h d"]:
-    """softmax(q k^T / sqrt(d)) v for each head; keys where `mask` is False take no part. Softmax is in float32.
-
-    TPUs and GPUs take a fused kernel where one fits, CPUs a loop over heads where it gains (nn/attention/kernels.py),
-    everything else XLA's operations.
-    """
-    fused = kernels(q, k, mask)
-    if not fused:
-        return xla_attend(q, k, v, mask)
-    # Differentiating keeps what every platform's branch asks for; checkpointed, XLA's asks for its inputs alone.
-    return lax.platform_dependent(q, k, v, mask, **fused, default=jax.checkpoint(xla_attend))
-
-
-def xla_attend(
-    q: Float[Array, "b n h d"],
-    k: Float[Array, "b m h d"],
-    v: Float[Array, "b m h d"],
-    mask: Bool[Array, "#b #n m"] | None = None,
-) -> Float[Array, "b n h d"]:
-    """attend by plain operations, for every platform, shape and mask."""
-    logits = jnp.einsum("bnhd,bmhd->bhnm", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
-    if mask is not None:
-        logits = jnp.where(mask[:, None], logits, MASKED)
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    return jnp.einsum("bhnm,bmhd->bnhd", weights, v)
-
-
 class Attention(nn.Module):
     """Attention of `heads` heads from x to `context` (x itself when None), with RMS-normalised queries and keys.
 
-    `rope` holds the places of x, and of the context as well unless `context_rope` holds those. Heads are multiplied by
-    `keep`, one vector for all clips or one each. With `norm_across_heads` queries and keys are normalised over the kept
-    heads together, otherwise each head alone; `norm_eps` is the norms'.
+    `rope` is the table of x's positions, and of the context's unless `context_rope` is that. Heads are multiplied by
+    `head_mask`, one vector for all clips or one per clip. With `norm_across_heads` queries and keys are normalised over
+    all unmasked heads together, otherwise each head alone.
     """
 
     heads: int
@@ -75,18 +43,18 @@ class Attention(nn.Module):
         rope: RopeTable | None = None,
         context_rope: ContextRope | None = None,
         mask: Bool[Array, "#b #n m"] | None = None,
-        keep: Float[Array, "*b h"] | None = None,
+        head_mask: Float[Array, "*b h"] | None = None,
     ) -> Float[Array, "b n d"]:
         context = x if context is None else context
         q = self._heads(x, "q")
         k = self._heads(context, "k")
         v = self._heads(context, "v")
-        q, k = self._normalized(q, "q_norm", keep), self._normalized(k, "k_norm", keep)
+        q, k = self._normalized(q, "q_norm", head_mask), self._normalized(k, "k_norm", head_mask)
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope if context_rope is None else context_rope)
         out = attend(q, k, v, mask)
-        if keep is not None:
-            out = out * keep[..., None, :, None].astype(out.dtype)
+        if head_mask is not None:
+            out = out * head_mask[..., None, :, None].astype(out.dtype)
         out = out.reshape(*x.shape[:-1], -1)
         return Dense(x.shape[-1], ("heads", "embed"), self.out_init, dtype=self.dtype, name="out")(out)
 
@@ -95,8 +63,41 @@ class Attention(nn.Module):
         return projected.reshape(*x.shape[:-1], self.heads, self.head_dim)
 
     def _normalized(
-        self, x: Float[Array, "b n h k"], name: str, keep: Float[Array, "*b h"] | None
+        self, x: Float[Array, "b n h k"], name: str, head_mask: Float[Array, "*b h"] | None
     ) -> Float[Array, "b n h k"]:
         if self.norm_across_heads:
-            return AcrossHeadsRMSNorm(axis="heads", dtype=self.dtype, eps=self.norm_eps, name=name)(x, keep)
+            return AcrossHeadsRMSNorm(axis="heads", dtype=self.dtype, eps=self.norm_eps, name=name)(x, head_mask)
         return RMSNorm(axis=None, dtype=self.dtype, eps=self.norm_eps, name=name)(x)
+
+
+def attend(
+    q: Float[Array, "b n h d"],
+    k: Float[Array, "b m h d"],
+    v: Float[Array, "b m h d"],
+    mask: Bool[Array, "#b #n m"] | None = None,
+) -> Float[Array, "b n h d"]:
+    """softmax(q k^T / sqrt(d)) v for each head, the softmax in float32; keys where `mask` is False are ignored.
+
+    TPUs and GPUs run a fused kernel where one fits, CPUs a loop over heads where it is faster (kernels.py of this
+    folder), everything else XLA's operations.
+    """
+    fused = kernels(q, k, mask)
+    if not fused:
+        return xla_attend(q, k, v, mask)
+    # The backward pass saves what every platform's branch needs; checkpointed, XLA's branch needs its inputs alone.
+    out: jax.Array = lax.platform_dependent(q, k, v, mask, **fused, default=jax.checkpoint(xla_attend))
+    return out
+
+
+def xla_attend(
+    q: Float[Array, "b n h d"],
+    k: Float[Array, "b m h d"],
+    v: Float[Array, "b m h d"],
+    mask: Bool[Array, "#b #n m"] | None = None,
+) -> Float[Array, "b n h d"]:
+    """`attend` by plain operations, for every platform, shape and mask."""
+    logits = jnp.einsum("bnhd,bmhd->bhnm", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
+    if mask is not None:
+        logits = jnp.where(mask[:, None], logits, MASKED)
+    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+    return jnp.einsum("bhnm,bmhd->bnhd", weights, v)

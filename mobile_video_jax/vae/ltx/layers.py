@@ -13,7 +13,7 @@ from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.nn.clip_ops import Clip, Resized, clip_conv, pad_past, shuffle_down, shuffle_up
 from mobile_video_jax.nn.conv import default_init
 from mobile_video_jax.nn.dense import Dense, zeros
-from mobile_video_jax.nn.embed import time_features
+from mobile_video_jax.nn.embeddings import time_features
 from mobile_video_jax.nn.module import partitioned
 from mobile_video_jax.nn.norm import rms_normalize
 from mobile_video_jax.nn.stream import continues, with_past

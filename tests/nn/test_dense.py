@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobile_video_jax.nn.affine import affine
+from mobile_video_jax.nn.dense import affine
 
 
 @pytest.mark.parametrize("rows", [6, 5])
