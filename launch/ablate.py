@@ -10,6 +10,7 @@ latents and a small transformer on them; pruning cuts one transformer down in se
 distillation teaches a recovered one to draw in four steps in several ways.
 """
 
+import contextlib
 import json
 import re
 import sys
@@ -22,6 +23,7 @@ from ml_collections import config_flags
 
 from mobile_video_jax import cli
 from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.core.lock import only_writer
 from mobile_video_jax.studies.compression import StudyConfig, plan, run_study
 from mobile_video_jax.studies.compression_report import write_study
 from mobile_video_jax.studies.distillation import DistillationStudy, plan_distillation, run_distillation_study
@@ -53,8 +55,11 @@ def main() -> None:
     study: Any = from_mapping(config, values)
     if PLAN.value:
         return print_plan(planned(study), 1e12 * PEAK.value * UTILIZATION.value)
-    results = run(study, out, worker=WORKER.value, workers=WORKERS.value)
-    cli.finish(out / "table.csv", write(STUDY.value, study, results, out))
+    # Workers write cells of their own, and each run in them has its lock.
+    with only_writer(out) if WORKERS.value == 1 else contextlib.nullcontext():
+        results = run(study, out, worker=WORKER.value, workers=WORKERS.value)
+        summary = write(STUDY.value, study, results, out)
+    cli.finish(out / "table.csv", summary)
 
 
 def print_plan(rows: list[dict[str, Any]], flops_per_second: float) -> None:

@@ -14,6 +14,7 @@ from absl import flags
 
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.lock import only_writer
 from mobile_video_jax.core.storage import local_path, storage_path
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.evaluate.compare_report import EVALUATIONS, LEFT, difference_table, write_comparison
@@ -32,7 +33,8 @@ def main() -> None:
         raise UserError("name two runs or more: --runs A B")
     check_holds_only(out, LEFT)
     data = data_folder(DATA.value) if DATA.value else None
-    numbers = write_comparison(evaluated_runs(paths, data, out / EVALUATIONS), out)
+    with only_writer(out):
+        numbers = write_comparison(evaluated_runs(paths, data, out / EVALUATIONS), out)
     if JSON.value:
         print(json.dumps(numbers))
         return

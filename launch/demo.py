@@ -10,6 +10,7 @@ from ml_collections import config_flags
 
 from mobile_video_jax import cli
 from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.core.lock import only_writer
 from mobile_video_jax.demo.report import write_demo_report
 from mobile_video_jax.demo.run import DemoConfig, run_demo
 
@@ -19,7 +20,9 @@ OUT = flags.DEFINE_string("out", None, "The folder for everything that the demo 
 
 def main() -> None:
     out = Path(OUT.value)
-    numbers = write_demo_report(run_demo(from_mapping(DemoConfig, CONFIG.value.to_dict()), out))
+    config = from_mapping(DemoConfig, CONFIG.value.to_dict())
+    with only_writer(out):
+        numbers = write_demo_report(run_demo(config, out))
     accuracy = {name: row["value"] for name, row in numbers["samples"]["accuracy"].items()}
     summary = {"out": str(out), "accuracy": accuracy, "psnr": numbers["vae"]["psnr"]}
     cli.finish(out / "report.html", summary)

@@ -10,6 +10,7 @@ from mobile_video_jax import cli
 from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.latents.encode import encode_dataset
+from mobile_video_jax.parallel.distributed import one_writer
 
 VAE = flags.DEFINE_string("vae", None, "The VAE's run directory.", required=True)
 DATA = flags.DEFINE_string("data", None, "A prepared video data set.", required=True)
@@ -26,17 +27,18 @@ SHARD_RECORDS = flags.DEFINE_integer("shard_records", 1024, "Records in a shard.
 
 def main() -> None:
     out = storage_path(OUT.value)
-    manifest = encode_dataset(
-        storage_path(VAE.value),
-        data_folder(DATA.value),
-        out,
-        clips=CLIP.value,
-        text_encoder=TEXT_ENCODER.value,
-        text_tokens=TEXT_TOKENS.value,
-        batch_size=BATCH_SIZE.value,
-        shard_records=SHARD_RECORDS.value,
-        rows=ROWS.value,
-    )
+    with one_writer(out):
+        manifest = encode_dataset(
+            storage_path(VAE.value),
+            data_folder(DATA.value),
+            out,
+            clips=CLIP.value,
+            text_encoder=TEXT_ENCODER.value,
+            text_tokens=TEXT_TOKENS.value,
+            batch_size=BATCH_SIZE.value,
+            shard_records=SHARD_RECORDS.value,
+            rows=ROWS.value,
+        )
     cli.finish(out, {"out": str(out), "splits": manifest["splits"]})
 
 

@@ -20,6 +20,7 @@ from absl import flags
 from launch import sampling_flags
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.lock import only_writer
 from mobile_video_jax.core.storage import local_path, storage_path
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.evaluate.generation import GenerationTask, evaluate_generation
@@ -57,7 +58,9 @@ flags.adopt_module_key_flags(sampling_flags)
 
 
 def main() -> None:
-    report = _evaluate(storage_path(MODEL.value), data_folder(DATA.value), local_path(OUT.value))
+    out = local_path(OUT.value)
+    with only_writer(out):
+        report = _evaluate(storage_path(MODEL.value), data_folder(DATA.value), out)
     if JSON.value:
         print(json.dumps(report))
         return

@@ -20,6 +20,7 @@ from ml_collections import config_flags
 from mobile_video_jax import cli
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.lock import only_writer
 from mobile_video_jax.core.storage import local_path, storage_path
 from mobile_video_jax.cost.tpu.topology import CHIPS
 from mobile_video_jax.models.denoiser import Denoiser, read_denoiser
@@ -44,8 +45,9 @@ def main() -> None:
     if not (MODEL.value and OUT.value):
         raise UserError("name the transformer with --model=RUN and a new folder with --out=DIR")
     started, out = time.monotonic(), local_path(OUT.value)
-    pruned = prune(config, storage_path(MODEL.value), DATA.value, out, fsdp=FSDP.value)
-    numbers = write_prune_report(pruned, out, time.monotonic() - started)
+    with only_writer(out):
+        pruned = prune(config, storage_path(MODEL.value), DATA.value, out, fsdp=FSDP.value)
+        numbers = write_prune_report(pruned, out, time.monotonic() - started)
     print(_table({name: numbers["models"][name] for name in ("before", pruned.chosen)}))
     kept = numbers["models"][pruned.chosen]
     cli.finish(out / PAGE, {"out": str(out), "model": kept, "kd_loss": pruned.losses, "held_out_loss": pruned.held_out})

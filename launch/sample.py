@@ -16,6 +16,7 @@ from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.generate.folder import Job, draw_folder
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import SEEDS, Request, make_requests, read_requests
+from mobile_video_jax.parallel.distributed import one_writer
 
 MODEL = flags.DEFINE_string("model", None, "The transformer's run directory.", required=True)
 PROMPT = flags.DEFINE_multi_string("prompt", [], "What to show.")
@@ -38,7 +39,9 @@ def main() -> None:
     )
     config = sampling_flags.sample_config(**generator.times)
     job = Job(run, vae or run / "vae", requests, config, out, FPS.value, SCALE.value)
-    cli.finish(out, {"out": str(out), "clips": draw_folder(generator, job, sampling_flags.BATCH_SIZE.value)})
+    with one_writer(out):
+        clips = draw_folder(generator, job, sampling_flags.BATCH_SIZE.value)
+    cli.finish(out, {"out": str(out), "clips": clips})
 
 
 def _requests() -> list[Request]:

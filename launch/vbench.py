@@ -21,6 +21,7 @@ from absl import flags
 from launch import sampling_flags
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.lock import only_writer
 from mobile_video_jax.evaluate.protocol import PAGE
 from mobile_video_jax.evaluate.vbench import DRAWN, VIDEOS, draw_videos, vbench_requests, write_results
 from mobile_video_jax.generate.folder import Job
@@ -71,7 +72,8 @@ def _draw(run: Path, out: Path) -> None:
     )
     config = sampling_flags.sample_config(**generator.times)
     job = Job(run, vae or run / "vae", requests, config, out / DRAWN, FPS.value)
-    videos = draw_videos(generator, job, SAMPLES.value, sampling_flags.BATCH_SIZE.value)
+    with only_writer(out):
+        videos = draw_videos(generator, job, SAMPLES.value, sampling_flags.BATCH_SIZE.value)
     cli.finish(out / VIDEOS, {"out": str(out), "videos": len(videos), "samples": SAMPLES.value})
 
 

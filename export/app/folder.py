@@ -19,7 +19,8 @@ from export.mil.verify import LEAST_PSNR
 from export.phone.layout import LAYOUTS
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import replacing, write_json
+from mobile_video_jax.core.files import write_json
+from mobile_video_jax.core.lock import new_folder
 from mobile_video_jax.dit.config import BlockShape
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.vae import VaeBundle
@@ -62,8 +63,7 @@ def export_run(run: Path, out: Path, settings: Settings, progress: Progress) -> 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty: name a new folder with --out")
     record = read_run(run)
-    with replacing(out) as folder:
-        folder.mkdir(parents=True)
+    with new_folder(out) as folder:
         generators: list[Generator] = []
         if record["stage"] == "vae":
             bundle = VaeBundle.load(run)

@@ -12,6 +12,8 @@ from typing import Any
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import ObjectPath, upload
 
+PARTIAL = "partial"  # the suffix of what is not written yet to its end
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -24,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield folder / path.name
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{PARTIAL}")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import replacing, write_json
+from mobile_video_jax.core.files import write_json
+from mobile_video_jax.core.lock import new_folder
 from mobile_video_jax.interop import ltx_schedule, ltx_transformer, ltx_vae
 from mobile_video_jax.interop.diffusers_folder import SCHEDULER, write_index, write_network
 from mobile_video_jax.interop.ltx_schedule import Schedule
@@ -44,7 +45,7 @@ def export_diffusers(run: Path, out: Path, *, dtype: str = "float32", text: Path
     if text and (found := name_ltx_text(text)[0]) != config.text_encoder:
         raise UserError(f"{run} was trained with text encoder {config.text_encoder}, {text} holds {found}")
     times = Schedule(config.time_shift, config.shift_follows_tokens, config.time_terminal)
-    with replacing(out) as folder:
+    with new_folder(out) as folder:
         write_network(folder / "transformer", settings, _cast(_transformer(run, denoiser), dtype))
         # The statistics stay in float32, as they are published.
         network = _cast(published(bundle.params, ltx_vae.sources(bundle.vae.config)), dtype)

@@ -12,7 +12,7 @@ import numpy as np
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import replacing
+from mobile_video_jax.core.lock import new_folder
 from mobile_video_jax.core.progress import Progress, say
 from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.interop import ltx_schedule, ltx_transformer, ltx_vae
@@ -86,7 +86,7 @@ def import_weights(found: Published, out: Path, *, clip: str, frame_rate: float,
             model=dataclasses.replace(model, scan=scan),
         )
     )
-    with replacing(out) as folder:
+    with new_folder(out) as folder:
         vae_parameters = _import_vae(found.vae, LtxVae(vae_config), clip, folder / "vae")
         description = stage.description()
         _import_transformer(found.transformer, stage.denoiser, folder)

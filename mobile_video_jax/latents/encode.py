@@ -161,7 +161,7 @@ def _check_claim(out: Path, manifest: dict[str, Any]) -> None:
     """Raises UserError unless a folder is new, or is marked with the same inputs."""
     claim = out / CLAIM
     if not claim.exists():
-        if out.exists() and any(out.iterdir()):
+        if out.exists() and any(out.glob("[!.]*")):
             raise UserError(f"{out} is not empty and holds no encoded data set: name another --out")
     elif json.loads(claim.read_text()) != json.loads(json.dumps(manifest)):
         raise UserError(

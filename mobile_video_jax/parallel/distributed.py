@@ -1,11 +1,16 @@
 """Jobs of several processes, one per host: joining, the first process, barriers."""
 
+import contextlib
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.lock import only_writer
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 HEARTBEAT = "JAX_HEARTBEAT_SECONDS"
@@ -42,3 +47,29 @@ def wait_for_all(reason: str) -> None:
     """Blocks until every process has reached this call."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(reason)
+
+
+@contextlib.contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Holds the lock of a folder within the block, see `only_writer`; the processes of a job are one writer.
+
+    Raises UserError in each of them where a process outside the job holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        refusal = ""
+        if is_first():
+            try:
+                stack.enter_context(only_writer(folder))
+            except UserError as error:
+                refusal = str(error)
+        if refusal := _from_first(refusal):
+            raise UserError(refusal)
+        yield
+
+
+def _from_first(text: str, limit: int = 1000) -> str:
+    """The first process's text, of at most so many bytes, in every process."""
+    if jax.process_count() == 1:
+        return text
+    encoded = np.frombuffer(text.encode()[:limit].ljust(limit, b"\0"), np.uint8)
+    return bytes(multihost_utils.broadcast_one_to_all(encoded)).rstrip(b"\0").decode(errors="ignore")

@@ -183,7 +183,7 @@ def _check_out(out: Path, config: PruneConfig, run: Path) -> None:
     made = read_json(out / PRUNED) if (out / PRUNED).exists() else None
     if made and (made["config"] != plain(config) or made["teacher"] != str(run.absolute())):
         raise UserError(f"{out} holds a model that was pruned from {made['teacher']} in another way: use another --out")
-    if made is None and out.exists() and any(path.name != LOSSES for path in out.iterdir()):
+    if made is None and out.exists() and any(path.name != LOSSES for path in out.glob("[!.]*")):
         raise UserError(f"{out} is not empty and holds no pruned model: name a new folder with --out")
 
 

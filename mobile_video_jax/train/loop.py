@@ -16,7 +16,7 @@ from mobile_video_jax.core.progress import Progress, duration, say
 from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.data.loader import load
-from mobile_video_jax.parallel.distributed import is_first, wait_for_all
+from mobile_video_jax.parallel.distributed import is_first, one_writer, wait_for_all
 from mobile_video_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, put_batch, replicated
 from mobile_video_jax.train.checkpoint import Checkpoints, abstract
 from mobile_video_jax.train.compiled_step import StoredStep
@@ -47,10 +47,11 @@ def train(stage: Stage, run: Path, executable: Path | None = None) -> dict[str, 
 
     The step is compiled, or taken from a file that launch.compile left (see StoredStep).
 
-    Returns step, loss, workdir and seconds. Raises TrainingDiverged, Preempted, and UserError for bad input.
+    Returns step, loss, workdir and seconds. Raises TrainingDiverged, Preempted, and UserError for bad input and for a
+    run that another process writes.
     """
     started, timers = time.monotonic(), Timers()
-    with timers.compilation():
+    with one_writer(run), timers.compilation():
         with timers("start"):
             loop = _start(stage, run, executable, timers)
         try:

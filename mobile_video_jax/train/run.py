@@ -26,7 +26,7 @@ def check_run(run: Path, config: TrainConfig) -> None:
         # A run of older code lacks the keys that came since, and was trained as their defaults say.
         old = _flat(plain(type(config)())) | _flat(read_json(run / NAME)["config"])
         _check_same(run, old, _flat(plain(config)))
-    elif run.exists() and any(run.iterdir()):
+    elif run.exists() and any(run.glob("[!.]*")):  # hidden files are a lock and what is unfinished
         raise UserError(f"{run} is not empty and holds no run: name a new folder with --workdir")
 
 

@@ -80,6 +80,15 @@ def test_sigterm_saves_and_leaves_and_the_run_goes_on(data, unbroken, tmp_path):
     assert saved == read_metrics(tmp_path / "run")[-1]["step"] >= 3
 
 
+def test_a_second_training_in_the_folder_is_refused_and_the_first_ends_undisturbed(data, unbroken, tmp_path):
+    first = start(*command(data, tmp_path / "run"), devices=1)
+    wait_for_step(first, tmp_path / "run", 1)
+    status, _, err = start(*command(data, tmp_path / "run"), devices=1).finish()
+    assert status == 2 and f"error: {tmp_path}/run is being written by process {first.process.pid} on" in err
+    status, _, err = first.finish()
+    assert status == 0 and losses(tmp_path / "run") == unbroken, err
+
+
 def test_eight_devices_equal_one_and_the_run_may_change_between_them(data, unbroken, tmp_path):
     mesh = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
     finish(command(data, tmp_path / "eight", **mesh), devices=8)

@@ -12,6 +12,7 @@ from typing import Any
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing, write_json
+from mobile_video_jax.core.lock import new_folder, only_writer
 from mobile_video_jax.data.dataset import MANIFEST, Manifest, read_manifest
 from mobile_video_jax.data.prepare.beam_folder import WORK, build_in_shards, unfinished
 from mobile_video_jax.data.prepare.beam_job import Spread
@@ -91,12 +92,11 @@ def _build(source: Source, recipe: Manifest, out: Path, sharing: Sharing | None)
 def _filled(source: Source, recipe: Manifest, out: Path, sharing: Sharing | None) -> Iterator[tuple[Path, Built]]:
     """The folder with all but the manifest, which makes it the data set `out`."""
     if sharing is None:
-        with replacing(out) as temporary:
-            temporary.mkdir()
+        with new_folder(out) as temporary:
             yield temporary, source.build(temporary)
     elif isinstance(source, FolderSource):
         options = {name: value for name, value in recipe["options"].items() if name != "max_rejected"}
-        with unfinished(out, {**recipe, "options": options, "shard_bytes": sharing.shard_bytes}):
+        with only_writer(out), unfinished(out, {**recipe, "options": options, "shard_bytes": sharing.shard_bytes}):
             yield out, build_in_shards(source, out, sharing.spread, sharing.shard_bytes)
     else:
         raise UserError(f"{recipe['source']} is made by one process: leave out --runner")
