@@ -48,6 +48,7 @@ ASKED_FOR = (
     *(("jax._src.interpreters.pxla", name) for name in ("AllArgsInfo", "UnloadedMeshExecutable")),
     *(("jax._src.mesh", name) for name in ("AbstractDevice", "AbstractMesh", "AxisType", "Mesh")),
     *(("jax", "P"), ("jax._src.layout", "Layout"), ("jax._src.linear_util", "DebugInfo")),
+    ("jax._src.layout", "AutoLayoutSingleton"),  # from JAX 0.11
     *(("jax._src.named_sharding", "_unpickle_named_sharding"), ("jax._src.stages", "ArgInfo")),
     *(("jaxlib._jax", "DeviceList"), ("numpy", "dtype"), ("numpy", "ndarray")),
     ("numpy._core.multiarray", "_reconstruct"),
