@@ -13,12 +13,13 @@ import sys
 from absl import flags
 
 from mobile_video_jax import cli
+from mobile_video_jax.core.claim import check_holds_only
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.lock import only_writer
 from mobile_video_jax.core.storage import local_path, storage_path
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.evaluate.compare_report import EVALUATIONS, LEFT, difference_table, write_comparison
-from mobile_video_jax.evaluate.protocol import PAGE, as_text, check_holds_only
+from mobile_video_jax.evaluate.protocol import PAGE, as_text
 from mobile_video_jax.evaluate.run import evaluated_runs
 
 RUNS = flags.DEFINE_multi_string("runs", None, "Two folders or more: A B, or A,B.", required=True)
@@ -31,7 +32,7 @@ def main() -> None:
     out, paths = local_path(OUT.value), [storage_path(path) for value in RUNS.value for path in value.split(",")]
     if len(paths) < 2:
         raise UserError("name two runs or more: --runs A B")
-    check_holds_only(out, LEFT)
+    check_holds_only(out, LEFT, "comparison")
     data = data_folder(DATA.value) if DATA.value else None
     with only_writer(out):
         numbers = write_comparison(evaluated_runs(paths, data, out / EVALUATIONS), out)

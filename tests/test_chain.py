@@ -139,7 +139,7 @@ def test_training_leaves_samples_of_the_first_held_out_captions(chain):
 
 
 def test_encoding_into_another_data_set_is_refused(chain, tmp_path):
-    with pytest.raises(UserError, match="was encoded from another"):
+    with pytest.raises(UserError, match="was made with another"):
         encode(chain / "vae", chain / "videos", chain / "latents", shard_records=32)
     with pytest.raises(UserError, match="config asks for 17x32x32"):
         encode(chain / "vae", chain / "videos", tmp_path / "new", clips=["17x32x32"])

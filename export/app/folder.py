@@ -17,6 +17,7 @@ from export.coreml.compress import Weights
 from export.coreml.package import PLAIN, Part, write_package
 from export.mil.verify import LEAST_PSNR
 from export.phone.layout import LAYOUTS
+from mobile_video_jax.core.claim import check_free
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
@@ -60,8 +61,7 @@ def export_run(run: Path, out: Path, settings: Settings, progress: Progress) -> 
     Raises UserError for a folder that holds something, for a run that is missing, damaged or without latent statistics,
     and for settings that do not fit it.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not empty: name a new folder with --out")
+    check_free(out)
     record = read_run(run)
     with new_folder(out) as folder:
         generators: list[Generator] = []

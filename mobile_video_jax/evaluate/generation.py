@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.image import imsave
 
 from mobile_video_jax.core.arrays import Frames
+from mobile_video_jax.core.claim import claim
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import read_json, replacing
@@ -20,11 +21,11 @@ from mobile_video_jax.evaluate.drawn_clips import draw_clips
 from mobile_video_jax.evaluate.generation_report import write_generation_report
 from mobile_video_jax.evaluate.generation_scores import Drawn, score_drawn
 from mobile_video_jax.evaluate.protocol import (
+    CLAIM,
     REPORT,
     Evaluation,
     check_held_out,
     data_facts,
-    open_evaluation,
     run_facts,
     write_evaluation,
 )
@@ -86,7 +87,7 @@ def evaluate_generation(task: GenerationTask) -> dict[str, Any]:
     captions = _captions(task, generator, settings["clips"])
     groups = _groups(captions, task.diversity_prompts)
     generator.check(_requests(captions, groups, task.seed, []), task.sampling)
-    open_evaluation(task.out, settings)
+    claim(task.out, CLAIM, settings, "evaluation")
     images = _first_frames(task, generator, len(captions)) if task.image else []
     requests = _requests(captions, groups, task.seed, images)
     job = Job(task.run, task.vae or task.run / "vae", requests, task.sampling, task.out / CLIPS, FPS)

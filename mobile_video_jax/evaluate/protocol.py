@@ -1,15 +1,14 @@
 """What every evaluation leaves: scores with all that decides them, to the byte the same for one run and command."""
 
 import dataclasses
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import read_json, write_json
+from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.revision import digest, git_revision, hardware
 from mobile_video_jax.data.dataset import open_split
 from mobile_video_jax.metrics.clip_scores import ACCURACY, PerClip
@@ -67,29 +66,6 @@ def data_facts(data: Path, split: str, count: int) -> dict[str, Any]:
     source, manifest = open_split(data, split)
     made_of = {key: manifest[key] for key in ("options", "contents", "files")}
     return {"data": str(data), "data_digest": digest(made_of), "split": split, "clips": min(count, len(source))}
-
-
-def open_evaluation(out: Path, settings: dict[str, Any]) -> None:
-    """Marks a new folder with the evaluation's settings, or checks that an existing one has the same."""
-    out.mkdir(parents=True, exist_ok=True)
-    # Read before the claim is looked for: another process may write it meanwhile. Hidden files are unfinished ones.
-    occupied = any(not path.name.startswith(".") for path in out.iterdir())
-    if (out / CLAIM).exists():
-        before, now = read_json(out / CLAIM), json.loads(json.dumps(settings))
-        for key in {**now, **before}:
-            if before.get(key) != now.get(key):
-                raise UserError(f"{out} holds an evaluation with another {key}: name another --out")
-    elif occupied:
-        raise UserError(f"{out} is not empty and holds no evaluation: name another --out")
-    else:
-        write_json(out / CLAIM, settings)
-
-
-def check_holds_only(out: Path, names: Collection[str]) -> None:
-    """Raises UserError where a folder holds something else than a command leaves there, which it would write over."""
-    others = sorted({path.name for path in out.glob("[!.]*")} - set(names))
-    if others:
-        raise UserError(f"{out} holds {others[0]}, which is of something else: name another --out")
 
 
 def write_evaluation(out: Path, evaluation: Evaluation) -> dict[str, Any]:

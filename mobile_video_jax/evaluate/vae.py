@@ -8,16 +8,17 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from mobile_video_jax.core.arrays import Clips
+from mobile_video_jax.core.claim import claim
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.evaluate.folder import write_clips
 from mobile_video_jax.evaluate.protocol import (
+    CLAIM,
     PAGE,
     Evaluation,
     check_held_out,
     data_facts,
     facts,
-    open_evaluation,
     run_facts,
     score_table,
     write_evaluation,
@@ -72,7 +73,7 @@ def evaluate_vae(task: VaeTask) -> dict[str, Any]:
         raise UserError(reason)
     net = _Lpips.parse(task.lpips) if task.lpips else None
     settings["metrics"] = (SETTINGS if task.fvd else {}) | ({"lpips": net.name} if net else {})
-    open_evaluation(task.out, settings)
+    claim(task.out, CLAIM, settings, "evaluation")
     judgement = judge(bundle, task.data, task.split, shape, task.count, code)
     if net:
         values = net(judgement.clips, judgement.decoded)

@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from mobile_video_jax.core.claim import check_holds_only
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing, write_json
 from mobile_video_jax.core.revision import git_revision
-from mobile_video_jax.evaluate.protocol import PAGE, REPORT, SCORES, check_holds_only
+from mobile_video_jax.evaluate.protocol import PAGE, REPORT, SCORES
 from mobile_video_jax.generate.folder import Job, draw_folder
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request, read_requests
@@ -61,7 +62,7 @@ def draw_videos(generator: Generator, job: Job, samples: int, batch_size: int) -
 def write_results(path: Path, out: Path) -> dict[str, Any]:
     """Writes report.html, report.json and scores.json of VBench's results, as launch.evaluate does of its own."""
     results = read_results(path)
-    check_holds_only(out, (REPORT, SCORES, PAGE, DRAWN, VIDEOS))
+    check_holds_only(out, (REPORT, SCORES, PAGE, DRAWN, VIDEOS), "results of VBench")
     results = {name: results[name] for name in DIMENSIONS if name in results}
     scores, per_video = {name: result.score for name, result in results.items()}, _per_video(results)
     metrics = {name: result.metric() for name, result in results.items()}

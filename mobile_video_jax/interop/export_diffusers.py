@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mobile_video_jax.core.claim import check_free
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.lock import new_folder
@@ -35,8 +36,7 @@ def export_diffusers(run: Path, out: Path, *, dtype: str = "float32", text: Path
     Raises UserError where diffusers has no class for the run, as for one that lost heads, and where `out` holds
     something.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not empty: name a new folder with --out")
+    check_free(out)
     denoiser = read_denoiser(run)
     config, bundle = denoiser.config, VaeBundle.load(run / "vae")
     if not isinstance(bundle.vae, LtxVae):

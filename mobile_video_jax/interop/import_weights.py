@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mobile_video_jax.core.claim import check_free
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
@@ -60,8 +61,7 @@ def import_weights(found: Published, out: Path, *, clip: str, frame_rate: float,
     the weights. `scan` stacks the blocks, as configs/dit.py:ltx does. Raises UserError naming a setting or tensor that
     has no place in our networks, and where `out` holds something.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not empty: name a new folder with --out")
+    check_free(out)
     vae_config = ltx_vae.vae_config(found.vae.settings)
     strides = {"time_stride": vae_config.strides.time, "space_stride": vae_config.strides.space}
     model = ltx_transformer.dit_config(found.transformer.settings, frame_rate=frame_rate, **strides)

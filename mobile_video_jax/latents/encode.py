@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from mobile_video_jax.core.claim import check_claim
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
@@ -88,7 +88,7 @@ def encode_dataset(
     for shape in shapes:
         check_rows(bundle, shape, rows)
     wait_for_all("every process has read its inputs")  # so that what is wrong is refused by all at once
-    _check_claim(out, manifest)
+    check_claim(out, CLAIM, manifest, "encoded data set")
     jobs = _jobs(out, members, shard_records)
     missing = [job for job in jobs if not read_summary(job.path)]
     wait_for_all("the processes agree on what is missing")
@@ -155,19 +155,6 @@ def _batch_size(shape: ClipShape, first: ClipShape, batch_size: int, devices: in
     """As many clips as have the pixels of `batch_size` clips of the first shape, in whole devices and one at least."""
     pixels = batch_size * math.prod(dataclasses.astuple(first))
     return max(pixels // math.prod(dataclasses.astuple(shape)) // devices, 1) * devices
-
-
-def _check_claim(out: Path, manifest: dict[str, Any]) -> None:
-    """Raises UserError unless a folder is new, or is marked with the same inputs."""
-    claim = out / CLAIM
-    if not claim.exists():
-        if out.exists() and any(out.glob("[!.]*")):
-            raise UserError(f"{out} is not empty and holds no encoded data set: name another --out")
-    elif json.loads(claim.read_text()) != json.loads(json.dumps(manifest)):
-        raise UserError(
-            f"{out} was encoded from another VAE, data set, clip or text encoder, or into other shards: "
-            "name another --out"
-        )
 
 
 def _encode_shards(

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mobile_video_jax.core.claim import check_holds_only
 from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import read_json, write_json
@@ -183,8 +184,8 @@ def _check_out(out: Path, config: PruneConfig, run: Path) -> None:
     made = read_json(out / PRUNED) if (out / PRUNED).exists() else None
     if made and (made["config"] != plain(config) or made["teacher"] != str(run.absolute())):
         raise UserError(f"{out} holds a model that was pruned from {made['teacher']} in another way: use another --out")
-    if made is None and out.exists() and any(path.name != LOSSES for path in out.glob("[!.]*")):
-        raise UserError(f"{out} is not empty and holds no pruned model: name a new folder with --out")
+    if made is None:
+        check_holds_only(out, (LOSSES,), "pruned model")
 
 
 def _leave(config: PruneConfig, run: Path, out: Path, stage: DitStage, params: Any, found: Pruned) -> None:

@@ -4,6 +4,7 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+from mobile_video_jax.core.claim import check_holds_only
 from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import read_json, write_json
@@ -26,8 +27,8 @@ def check_run(run: Path, config: TrainConfig) -> None:
         # A run of older code lacks the keys that came since, and was trained as their defaults say.
         old = _flat(plain(type(config)())) | _flat(read_json(run / NAME)["config"])
         _check_same(run, old, _flat(plain(config)))
-    elif run.exists() and any(run.glob("[!.]*")):  # hidden files are a lock and what is unfinished
-        raise UserError(f"{run} is not empty and holds no run: name a new folder with --workdir")
+    else:
+        check_holds_only(run, (), "run", flag="--workdir")
 
 
 def open_run(run: Path, config: TrainConfig, description: dict[str, Any]) -> None:

@@ -168,7 +168,7 @@ def test_a_broken_clip_is_named(evaluated, model, videos, tmp_path, suffix):
 def test_what_cannot_be_measured_is_refused(evaluated, model, videos, i3d, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="use the split test or validation"):
         evaluate_generation(task(model, videos, tmp_path / "out", split="train"))
-    with pytest.raises(UserError, match="an evaluation with another seed: name another --out"):
+    with pytest.raises(UserError, match="made with another seed: name another --out"):
         evaluate_generation(task(model, videos, evaluated, seed=6))
     with pytest.raises(UserError, match="video distances need at least 4 clips; there are 3"):
         evaluate_generation(task(model, videos, tmp_path / "out", count=3, fvd=True))

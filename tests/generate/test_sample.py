@@ -185,11 +185,11 @@ def test_a_folder_of_other_clips_is_refused(model, generator, tmp_path):
         ({"requests": start, "fps": 9}, "fps"),
     ]
     for changes, key in others:
-        with pytest.raises(UserError, match=f"drawn with another {key}: name another --out"):
+        with pytest.raises(UserError, match=f"made with another {key}: name another --out"):
             draw_folder(generator, job(model, out, **changes))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a.txt").write_text("mine")
-    with pytest.raises(UserError, match="is not empty and holds no clips drawn"):
+    with pytest.raises(UserError, match="is not empty and holds no clips generated"):
         draw_folder(generator, job(model, tmp_path / "mine"))
     shutil.copytree(model / "checkpoints" / "1", model / "checkpoints" / "2")
     try:

@@ -68,7 +68,7 @@ BAD_INPUT = {
     ),
     "one run": ("compare", ["--runs", "{}/dit", "--out={}/new"], "name two runs or more"),
     "run without data": ("compare", ["--runs", "{}/dit", "{}/latents/vae", "--out={}/new"], "add --data=DIR"),
-    "comparison over a run": ("compare", ["--runs", "a", "b", "--out={}/dit"], "is of something else"),
+    "comparison over a run": ("compare", ["--runs", "a", "b", "--out={}/dit"], "holds no comparison"),
     "no encoder": ("train", ["--config=configs/vae_decoder.py", "--workdir={}/new"], "name its run with"),
     "no flag": ("encode", ["--vae={}/latents/vae"], "--data is missing"),
 }

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mobile_video_jax.core.claim import is_free
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing, write_json
@@ -43,10 +44,8 @@ def prepare(source: str, out: Path, sharing: Sharing | None = None, **options: A
     chosen = find_source(source, options)
     recipe = _recipe(source, chosen)
     begun = sharing and (out / WORK).is_dir() and not (out / MANIFEST).exists()
-    if out.exists() and not begun and (not out.is_dir() or any(out.iterdir())):
-        manifest = _same(out, recipe)
-    else:
-        manifest = _build(chosen, recipe, out, sharing)
+    fresh = begun or is_free(out)
+    manifest = _build(chosen, recipe, out, sharing) if fresh else _same(out, recipe)
     return {**{key: manifest[key] for key in ("accepted", "rejected", "shards")}, "out": str(out)}
 
 
