@@ -1,7 +1,7 @@
-"""Image to video: clips whose first latent frame is given, so that only the others are drawn.
+"""Image to video: clips whose first latent frame is a conditioning frame, so that only the others are generated.
 
-The given frame stands in the noisy latents as it is, at time 0, while the others have the clip's time; clips of one
-batch may differ in whether theirs is `given`.
+The conditioning frame is in the noisy latents as it is, at time 0, while the other frames have the clip's time. Clips
+of one batch may differ in whether theirs is `conditioned`.
 """
 
 import jax.numpy as jnp
@@ -11,40 +11,40 @@ from mobile_video_jax.core.arrays import Latents, TextMask, TextStates, Times
 from mobile_video_jax.diffusion.guidance import ConditionalVelocity
 from mobile_video_jax.diffusion.samplers import Velocity
 
-Given = Bool[Array, "b"]
+Conditioned = Bool[Array, "b"]  # True where a clip's first latent frame is a conditioning frame
 
 
-def frame_times(t: Times, latent_frames: int, given: Given) -> Float[Array, "b lt"]:
-    """The time of each latent frame: the clip's own, but 0 (data) in frame 0 of clips where that frame is given."""
+def frame_times(t: Times, latent_frames: int, conditioned: Conditioned) -> Float[Array, "b lt"]:
+    """The time of each latent frame: the clip's, but 0 (data) for conditioning frames."""
     times = jnp.broadcast_to(t[:, None], (t.shape[0], latent_frames))
-    return times.at[:, 0].set(jnp.where(given, 0.0, t))
+    return times.at[:, 0].set(jnp.where(conditioned, 0.0, t))
 
 
-def insert_first_frame(noise: Latents, first: Float[Array, "b 1 lh lw c"], given: Given) -> Latents:
-    """The noise with each given frame in its place."""
-    return jnp.where(_places(given, noise), first, noise)
+def insert_first_frame(noise: Latents, first: Float[Array, "b 1 lh lw c"], conditioned: Conditioned) -> Latents:
+    """Replaces the noise of frame 0 by the conditioning frame."""
+    return jnp.where(_first_frame(conditioned, noise), first, noise)
 
 
-def condition_on_first_frame(denoiser: ConditionalVelocity, given: Given) -> ConditionalVelocity:
-    """The denoiser of x_t that holds given frames: it sees their time, 0, and lets them stand.
+def condition_on_first_frame(velocity: ConditionalVelocity, conditioned: Conditioned) -> ConditionalVelocity:
+    """The velocity of x_t that contains conditioning frames: evaluated with their time 0, and 0 at these frames.
 
     With velocity 0 their x0 prediction is the frame itself, in both passes of guidance, which rescales by its spread.
     """
 
-    def velocity(x_t: Latents, t: Times, text: TextStates, mask: TextMask) -> Latents:
-        both = jnp.tile(given, x_t.shape[0] // given.shape[0])  # guidance doubles the batch
-        predicted = denoiser(x_t, frame_times(t, x_t.shape[1], both), text, mask)
-        return jnp.where(_places(both, x_t), 0.0, predicted)
+    def conditioned_velocity(x_t: Latents, t: Times, text: TextStates, mask: TextMask) -> Latents:
+        batch_conditioned = jnp.tile(conditioned, x_t.shape[0] // conditioned.shape[0])  # guidance doubles the batch
+        predicted = velocity(x_t, frame_times(t, x_t.shape[1], batch_conditioned), text, mask)
+        return jnp.where(_first_frame(batch_conditioned, x_t), 0.0, predicted)
 
-    return velocity
-
-
-def freeze_first_frame(velocity: Velocity, given: Given) -> Velocity:
-    """The velocity that never moves a given frame; a rescaled guidance alone would."""
-    return lambda x_t, t: jnp.where(_places(given, x_t), 0.0, velocity(x_t, t))
+    return conditioned_velocity
 
 
-def _places(given: Given, latents: Latents) -> Bool[Array, "b lt 1 1 1"]:
-    """True in frame 0 of clips where it is given."""
+def freeze_first_frame(velocity: Velocity, conditioned: Conditioned) -> Velocity:
+    """Sets the velocity of conditioning frames to 0, which rescaled guidance would make non-zero."""
+    return lambda x_t, t: jnp.where(_first_frame(conditioned, x_t), 0.0, velocity(x_t, t))
+
+
+def _first_frame(conditioned: Conditioned, latents: Latents) -> Bool[Array, "b lt 1 1 1"]:
+    """Mask of conditioning frames: True in frame 0 of conditioned clips."""
     first = jnp.arange(latents.shape[1]) == 0
-    return (given[:, None] & first)[..., None, None, None]
+    return (conditioned[:, None] & first)[..., None, None, None]

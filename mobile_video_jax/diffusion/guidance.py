@@ -13,9 +13,9 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.diffusion.path import predict_x0
 from mobile_video_jax.diffusion.samplers import Velocity
 
-# A model with its parameters bound: (x_t, t, text, text_mask) -> velocity.
+# A network with its parameters bound: (x_t, t, text, text_mask) -> velocity.
 ConditionalVelocity = Callable[[Latents, Times, TextStates, TextMask], Latents]
-# The one state of a text without words, for models that were trained with the encoder's own.
+# State of the empty caption's one token, for models that were trained with the text encoder's own.
 EmptyCaption = Float[np.ndarray, "e"]
 
 
@@ -39,12 +39,12 @@ class Guidance:
             raise UserError(f"guidance rescale must be between 0 and 1, not {self.rescale}")
 
     def acts(self, t: Times) -> Bool[Array, "b"]:
-        """Which clips are guided at their times. The interval is closed, so that the default holds t = 0 and 1."""
+        """True for clips whose times are in the closed interval [low, high]: the default includes t = 0 and 1."""
         return (self.low <= t) & (t <= self.high)
 
 
 def null_text(text: TextStates, mask: TextMask, empty: EmptyCaption | None = None) -> tuple[TextStates, TextMask]:
-    """The condition "no caption": the first place alone takes part, with the state `empty`, or zero without it."""
+    """States and mask of "no caption": one token, whose state is `empty`, or zero without it."""
     states = jnp.zeros_like(text)
     if empty is not None:
         states = states.at[:, 0].set(jnp.asarray(empty, states.dtype))
@@ -61,7 +61,7 @@ def drop_captions(
 
 
 def guided(
-    denoiser: ConditionalVelocity,
+    network: ConditionalVelocity,
     text: TextStates,
     mask: TextMask,
     guidance: Guidance,
@@ -69,12 +69,12 @@ def guided(
 ) -> Velocity:
     """v_null + scale (v_text - v_null), both in one doubled batch; outside the interval or at scale 1, v_text alone.
 
-    The null pass is left out where no clip needs it; a sampler's clips share their time.
-    `negative` holds a negative prompt's states and mask, which stand in for the null text.
+    The null pass is skipped where no clip needs it; a sampler's clips share their time. `negative` holds the states and
+    mask of a negative prompt, which replaces the null text.
     """
 
     def conditional(x_t: Latents, t: Times) -> Latents:
-        return denoiser(x_t, t, text, mask)
+        return network(x_t, t, text, mask)
 
     if guidance.scale == 1.0:
         return conditional
@@ -82,8 +82,9 @@ def guided(
     both_text, both_mask = jnp.concatenate([text, null_states]), jnp.concatenate([mask, null_mask])
 
     def velocity(x_t: Latents, t: Times) -> Latents:
-        both = denoiser(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), both_text, both_mask)
-        return _extrapolate(guidance, x_t, t, *jnp.split(both, 2))
+        both = network(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), both_text, both_mask)
+        conditional_velocity, null_velocity = jnp.split(both, 2)
+        return _extrapolate(guidance, x_t, t, conditional_velocity, null_velocity)
 
     if (guidance.low, guidance.high) == (0.0, 1.0):
         return velocity
@@ -98,12 +99,12 @@ def _extrapolate(guidance: Guidance, x_t: Latents, t: Times, conditional: Latent
 
 
 def _rescale(phi: float, x_t: Latents, t: Times, velocity: Latents, conditional: Latents) -> Latents:
-    """The velocity to phi x0 std(x0_text) / std(x0) + (1 - phi) x0 (arXiv 2305.08891, equations 15 and 16).
+    """Velocity to the x0 prediction phi x0 std(x0_text) / std(x0) + (1 - phi) x0 (arXiv 2305.08891, eq. 15 and 16).
 
-    It acts on the x0 prediction, whose spread is a clip's contrast, as LTX-2 does (pipeline_ltx2 of diffusers). A
-    scaled velocity would leave a part of the noise in x0.
+    Rescales the x0 prediction, whose deviation is a clip's contrast, as LTX-2 does (pipeline_ltx2 of diffusers).
+    Rescaling the velocity would leave a part of the noise in x0.
     """
-    t = jnp.maximum(t, 1e-3)  # At t = 0 both x0 are x_t; this stands in for the limit of 0 / 0 there.
+    t = jnp.maximum(t, 1e-3)  # At t = 0 both x0 are x_t, and the result would be 0 / 0.
     x0, x0_text = predict_x0(x_t, velocity, t), predict_x0(x_t, conditional, t)
     clip = (1, 2, 3, 4)
     ratio = jnp.std(x0_text, clip, keepdims=True) / jnp.std(x0, clip, keepdims=True)

@@ -11,7 +11,7 @@ def _column(t: FrameTimes) -> Float[Array, "b f 1 1 1"]:
 
 
 def interpolate(x0: Latents, noise: Latents, t: FrameTimes) -> Latents:
-    """x_t = (1 - t) x0 + t noise; t = 0 is data, t = 1 is noise. Latent frames may each have a time of their own."""
+    """x_t = (1 - t) x0 + t noise; t = 0 is data, t = 1 is noise, per clip or per latent frame."""
     return (1 - _column(t)) * x0 + _column(t) * noise
 
 
@@ -21,11 +21,11 @@ def velocity_target(x0: Latents, noise: Latents) -> Latents:
 
 
 def predict_x0(x_t: Latents, velocity: Latents, t: Times) -> Latents:
-    """The data point that a velocity at (x_t, t) points back to: x_t - t v."""
+    """The x0 prediction of a velocity at (x_t, t): x_t - t v."""
     return x_t - _column(t) * velocity
 
 
-def flow_matching_loss(predicted: Latents, target: Latents, counts: LatentMask | None = None) -> Float[Array, "b"]:
-    """Mean squared error of the velocity for each clip (arXiv 2210.02747), over the places that count."""
+def flow_matching_loss(predicted: Latents, target: Latents, mask: LatentMask | None = None) -> Float[Array, "b"]:
+    """Mean squared error of the velocity for each clip (arXiv 2210.02747), over positions where `mask` is True."""
     errors = jnp.mean((predicted - target) ** 2, axis=4)
-    return jnp.mean(errors, axis=(1, 2, 3), where=counts)
+    return jnp.mean(errors, axis=(1, 2, 3), where=mask)

@@ -12,7 +12,7 @@ from mobile_video_jax.diffusion.path import predict_x0
 from mobile_video_jax.diffusion.timesteps import time_grid
 
 Velocity = Callable[[Latents, Times], Latents]
-# A velocity and its value at the first of the falling times [points] to the value at the last.
+# (velocity, x at the first time, falling times [points]) -> x at the last time.
 Solver = Callable[[Velocity, Latents, Float[Array, "points"]], Latents]
 
 
@@ -28,8 +28,8 @@ def heun_step(velocity: Velocity, x: Latents, t: jnp.ndarray, t_next: jnp.ndarra
     return x + (t_next - t) * 0.5 * (v + v_next)
 
 
-def one_step(step: Callable[..., Latents]) -> Solver:
-    """The solver that repeats a step which remembers nothing."""
+def single_step_solver(step: Callable[..., Latents]) -> Solver:
+    """The solver that repeats a step that needs no earlier steps."""
 
     def solve(velocity: Velocity, noise: Latents, grid: Float[Array, "points"]) -> Latents:
         def body(x: Latents, times: tuple[jnp.ndarray, jnp.ndarray]) -> tuple[Latents, None]:
@@ -44,7 +44,7 @@ def dpmpp_2m(velocity: Velocity, noise: Latents, grid: Float[Array, "points"]) -
     """DPM-Solver++(2M), algorithm 2 of arXiv 2211.01095, for this path: second order, one evaluation a step.
 
     With alpha = 1 - t and sigma = t, the paper's alpha_next (1 - exp(-h)) is 1 - t_next / t. A step is then Euler's
-    plus a share of the last change of the x0 prediction. t is above 0 where a step starts, so all terms are finite.
+    plus a multiple of the last change of the x0 prediction. Steps start at t > 0, so all terms are finite.
     """
 
     def body(carry: tuple[Latents, Latents], step: tuple[jnp.ndarray, ...]) -> tuple[tuple[Latents, Latents], None]:
@@ -55,8 +55,9 @@ def dpmpp_2m(velocity: Velocity, noise: Latents, grid: Float[Array, "points"]) -
         x_next = x + (t_next - t) * v + (1 - t_next / t) * weight * (x0 - x0_before)
         return (x_next, x0), None
 
-    # Nothing precedes the first step; its weight is 0, so that any finite x0_before will do.
-    return jax.lax.scan(body, (noise, noise), (grid[:-1], grid[1:], extrapolation_weights(grid)))[0][0]
+    # The first step's weight is 0, so any finite x0_before will do.
+    (x, _), _ = jax.lax.scan(body, (noise, noise), (grid[:-1], grid[1:], extrapolation_weights(grid)))
+    return x
 
 
 def extrapolation_weights(grid: Float[Array, "points"]) -> Float[Array, "points-1"]:
@@ -70,7 +71,11 @@ def extrapolation_weights(grid: Float[Array, "points"]) -> Float[Array, "points-
     return jnp.zeros_like(lambdas).at[1:-1].set(h[1:] / (2 * h[:-1]))
 
 
-SOLVERS: dict[str, Solver] = {"euler": one_step(euler_step), "heun": one_step(heun_step), "dpmpp_2m": dpmpp_2m}
+SOLVERS: dict[str, Solver] = {
+    "euler": single_step_solver(euler_step),
+    "heun": single_step_solver(heun_step),
+    "dpmpp_2m": dpmpp_2m,
+}
 
 
 def sample(
@@ -82,7 +87,7 @@ def sample(
     solver: str = "euler",
     terminal: float = 0.0,
 ) -> Latents:
-    """Integrates from noise to data on time_grid's times. Raises UserError for an unknown solver."""
+    """Integrates from noise to data over time_grid's times. Raises UserError for an unknown solver or no steps."""
     if solver not in SOLVERS:
         raise UserError(f"sampler '{solver}' is unknown; choose one of {', '.join(SOLVERS)}")
     if steps < 1:

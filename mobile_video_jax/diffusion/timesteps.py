@@ -1,4 +1,4 @@
-"""Which times are trained on and sampled at."""
+"""Times of training and sampling: distributions, shifts and grids, in [0, 1] from data to noise."""
 
 import math
 
@@ -17,7 +17,7 @@ def shift_times(t: Times, shift: float) -> Times:
 def token_shift(
     tokens: int, *, base_tokens: int = 1024, base_mu: float = 0.95, max_tokens: int = 4096, max_mu: float = 2.05
 ) -> float:
-    """The `shift` of shift_times for a clip of `tokens` tokens: exp(mu), mu on the line through both anchors.
+    """The `shift` of shift_times for a clip of `tokens` tokens: exp(mu), with mu linear through both anchors.
 
     Longer clips need more noise to hide the same structure (arXiv 2403.03206, section 5.3.2). The line is
     calculate_shift of diffusers' Flux and LTX pipelines, the anchors those of LTX-Video's scheduler config.
@@ -27,20 +27,20 @@ def token_shift(
 
 
 def sample_times(rng: Rng, count: int, *, shift: float) -> Times:
-    """Logit-normal(0, 1) times, sigmoid(n), then shifted (arXiv 2403.03206, section 3.1)."""
+    """Samples logit-normal(0, 1) times, sigmoid(n), then shifts them (arXiv 2403.03206, section 3.1)."""
     return shift_times(jax.nn.sigmoid(jax.random.normal(rng, (count,))), shift)
 
 
 def stratified_times(count: int, *, shift: float) -> Times:
-    """The same distribution's quantiles at (i + 1/2) / count, for a validation loss that does not jitter."""
+    """Quantiles of sample_times' distribution at (i + 1/2) / count, for a validation loss without sampling noise."""
     quantiles = (jnp.arange(count) + 0.5) / count
     return shift_times(jax.nn.sigmoid(jax.scipy.stats.norm.ppf(quantiles)), shift)
 
 
 def time_grid(steps: int, *, shift: float, terminal: float = 0.0) -> Float[Array, "n"]:
-    """The steps + 1 times from 1 (noise) to 0 (data) that a sampler visits.
+    """The steps + 1 times of a sampler, from 1 (noise) to 0 (data).
 
-    With `terminal` above 0 they are stretched so that the last of several steps starts there: 1 - t is scaled
+    With `terminal` above 0 they are stretched so that the last of several steps starts at it: 1 - t is scaled
     (LTX-Video's schedulers/rf.py; shift_terminal of diffusers' FlowMatchEulerDiscreteScheduler).
     """
     grid = shift_times(jnp.linspace(1.0, 0.0, steps + 1), shift)

@@ -1,4 +1,4 @@
-"""The distillation loss: how far a student's velocity and hidden features are from its teacher's."""
+"""Distillation loss: relative squared error of a student's velocity and hidden features against its teacher's."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 from mobile_video_jax.core.arrays import LatentMask, Latents
 from mobile_video_jax.dit.features import Features
 
-# Of velocities [b lt lh lw c] and of features [l b n d].
+# Velocities [b lt lh lw c] and features [l b n d] of l blocks.
 Outputs = tuple[Latents, Features]
 
 EPS = 1e-6  # keeps the error relative to a teacher of zeros finite
@@ -32,15 +32,15 @@ def kd_loss(
     teacher: Outputs,
     blocks: Float[Array, "l *b"],
     weights: KdWeights,
-    places: LatentMask | None = None,
+    mask: LatentMask | None = None,
 ) -> Float[Array, "b"]:
-    """The loss of each clip, w_v |v_S - v_T|^2 / |v_T|^2 + w_f mean_l |h_S^l - h_T^l|^2 / |h_T^l|^2.
+    """Loss of each clip, w_v |v_S - v_T|^2 / |v_T|^2 + w_f mean_l |h_S^l - h_T^l|^2 / |h_T^l|^2.
 
-    Norms are over a clip's values at `places` that are no padding. The mean is over the `blocks` that are kept (1, not
-    0); features are paired, so that the student's come first through block_map where its blocks are fewer. The feature
-    term is that of FitNets (arXiv 1412.6550), without a projection as the width is the teacher's.
+    Norms are over a clip's values where `mask` is True. The mean is over blocks l with `blocks` 1 (0: pruned), for all
+    clips or per clip. Teacher features are those of the matched blocks (block_map.py). The feature term is that of
+    FitNets (arXiv 1412.6550), without a projection as both widths are equal.
     """
-    velocity, features = kd_terms(student, teacher, blocks, weights, places)
+    velocity, features = kd_terms(student, teacher, blocks, weights, mask)
     return velocity + features
 
 
@@ -49,10 +49,10 @@ def kd_terms(
     teacher: Outputs,
     blocks: Float[Array, "l *b"],
     weights: KdWeights,
-    places: LatentMask | None = None,
+    mask: LatentMask | None = None,
 ) -> tuple[Float[Array, "b"], Float[Array, "b"]]:
-    """The two terms of kd_loss: of velocities, and of features."""
-    velocity, features = kd_residual(student, teacher, blocks, weights, places)
+    """The velocity term and the feature term of kd_loss, per clip."""
+    velocity, features = kd_residual(student, teacher, blocks, weights, mask)
     return jnp.sum(velocity**2, axis=(1, 2, 3, 4)), jnp.sum(features**2, axis=(0, 2, 3))
 
 
@@ -61,26 +61,28 @@ def kd_residual(
     teacher: Outputs,
     blocks: Float[Array, "l *b"],
     weights: KdWeights,
-    places: LatentMask | None = None,
+    mask: LatentMask | None = None,
 ) -> Outputs:
-    """The scaled differences whose squares sum to kd_loss, in float32."""
-    velocity, features = (x.astype(jnp.float32) for x in teacher)
-    if places is None:
-        places = jnp.ones(velocity.shape[:4], bool)
-    tokens = places.reshape(1, places.shape[0], -1, 1)
-    kept = jnp.broadcast_to(blocks.reshape(blocks.shape[0], -1), features.shape[:2])
-    shares = weights.features * kept / jnp.sum(kept, axis=0)
+    """Scaled differences whose squares sum to kd_loss, in float32."""
+    (velocity, features), (teacher_velocity, teacher_features) = student, teacher
+    if mask is None:
+        mask = jnp.ones(velocity.shape[:4], bool)
+    clip_weights = jnp.full(velocity.shape[0], weights.velocity)
+    active = jnp.broadcast_to(blocks.reshape(blocks.shape[0], -1), features.shape[:2])
+    block_weights = weights.features * active / jnp.sum(active, axis=0)
+    token_mask = mask.reshape(1, mask.shape[0], -1, 1)
     return (
-        _relative(student[0], velocity, places[..., None], jnp.full(velocity.shape[0], weights.velocity), 1),
-        _relative(student[1], features, tokens, shares, 2),
+        _relative(velocity, teacher_velocity, mask[..., None], clip_weights),
+        _relative(features, teacher_features, token_mask, block_weights),
     )
 
 
 def _relative(
-    student: Float[Array, "*b"], teacher: Float[Array, "*b"], places: Bool[Array, "..."], weights: Array, axes: int
+    student: Float[Array, "*b"], teacher: Float[Array, "*b"], mask: Bool[Array, "..."], weights: Float[Array, "..."]
 ) -> Array:
-    """sqrt(weight) (student - teacher) / |teacher| over all but the first axes."""
-    inner = tuple(range(axes, teacher.ndim))
-    energy = jnp.sum(jnp.where(places, teacher, 0) ** 2, axis=inner) + EPS
-    scale = jnp.expand_dims(jnp.sqrt(weights / energy), inner)
-    return jnp.where(places, scale * (student.astype(jnp.float32) - teacher), 0)
+    """sqrt(weight) (student - teacher) / |teacher|, norms over the axes that `weights` does not have."""
+    axes = tuple(range(weights.ndim, teacher.ndim))
+    teacher = teacher.astype(jnp.float32)
+    energy = jnp.sum(jnp.where(mask, teacher, 0) ** 2, axis=axes) + EPS
+    scale = jnp.expand_dims(jnp.sqrt(weights / energy), axes)
+    return jnp.where(mask, scale * (student.astype(jnp.float32) - teacher), 0)

@@ -1,4 +1,4 @@
-"""The objective of step distillation: one pass through the student serves it and the player that it trains against."""
+"""Objective of step distillation: one pass through the student trains it and its discriminator or critic."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -14,22 +14,19 @@ from mobile_video_jax.diffusion.guidance import EmptyCaption, Guidance, guided, 
 from mobile_video_jax.diffusion.path import flow_matching_loss, interpolate, predict_x0, velocity_target
 from mobile_video_jax.diffusion.samplers import Velocity
 from mobile_video_jax.diffusion.timesteps import sample_times
-from mobile_video_jax.distill.adversarial import (
-    finite_r1_penalty,
-    hinge_discriminator_loss,
-    hinge_generator_loss,
-    r1_penalty,
-)
 from mobile_video_jax.distill.discriminator import Discriminator
+from mobile_video_jax.distill.discriminator_heads import Logits
 from mobile_video_jax.distill.distances import mean_square, pseudo_huber
 from mobile_video_jax.distill.distribution_matching import matching_direction, matching_loss
 from mobile_video_jax.distill.few_step import few_step_states, mean_velocity
-from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.distill.gradient_penalty import finite_r1_penalty, r1_penalty
+from mobile_video_jax.dit.model import BackboneOutput, Dit
+from mobile_video_jax.nn.hinge import hinge_discriminator_loss, hinge_generator_loss
 from mobile_video_jax.nn.module import apply
 
-# The player that each method trains beside the generator, by the name of its parameters.
+# The network that each method trains beside the generator, by the name of its parameters.
 CRITICS = {"adversarial": "discriminator", "dmd": "critic", "kd": ""}
-Terms = dict[str, Scalar]
+Metrics = dict[str, Scalar]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +67,7 @@ class ObjectiveConfig:
 
 
 class CaptionedLatents(NamedTuple):
-    """Real clips and their captions; `mask` is False where a clip is padding; `empty` as in guidance.null_text."""
+    """Real clips and their captions. `mask` is False at padding; `empty` is the text state of "no caption", or None."""
 
     latents: Latents
     text: TextStates
@@ -79,11 +76,11 @@ class CaptionedLatents(NamedTuple):
     empty: EmptyCaption | None = None
 
     def velocity(self, dit: Dit, params: Any, guidance: float = 1.0) -> Velocity:
-        """The transformer's velocity for these captions."""
+        """The network's velocity for these captions, at parameters `params`."""
 
         def denoise(x_t: Latents, t: Times, text: TextStates, text_mask: TextMask) -> Latents:
             # Guidance doubles the batch.
-            mask = self.mask if self.mask is None else jnp.resize(self.mask, x_t.shape[:4])
+            mask = None if self.mask is None else jnp.resize(self.mask, x_t.shape[:4])
             velocity: Latents = apply(dit, params, x_t, t, text, text_mask, mask)
             return velocity
 
@@ -93,9 +90,10 @@ class CaptionedLatents(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """(params, clips, times, key) -> (loss, terms). Parameters: "generator", "teacher" and the method's opponent.
+    """(params, clips, time grid, key) -> (loss, metrics). Parameters: "generator", "teacher", the method's critic.
 
-    Each player sees the other as a constant, so that one gradient of the sum holds those of both.
+    Generator and critic (or discriminator) are constants to each other, so that one gradient of the summed loss holds
+    the gradients of both.
     """
 
     student: Dit
@@ -105,46 +103,59 @@ class Objective:
 
     def __call__(
         self, params: Any, clips: CaptionedLatents, grid: Float[Array, "points"], rng: Rng
-    ) -> tuple[Scalar, Terms]:
+    ) -> tuple[Scalar, Metrics]:
         cfg = self.config
         params = params | {"teacher": jax.lax.stop_gradient(params["teacher"])}
-        own = clips.velocity(self.student, jax.lax.stop_gradient(params["generator"]))
-        start = few_step_states(own, clips.latents, grid, named_key(rng, "visit"), cfg.own_states)
-        velocity = clips.velocity(self.student, params["generator"])(start.x_t, start.t)
-        made, real = predict_x0(start.x_t, velocity, start.t), clips.latents
-        terms: Terms = {}
+        constant_student = clips.velocity(self.student, jax.lax.stop_gradient(params["generator"]))
+        states = few_step_states(constant_student, clips.latents, grid, named_key(rng, "visit"), cfg.own_states)
+        velocity = clips.velocity(self.student, params["generator"])(states.x_t, states.t)
+        x0, target = predict_x0(states.x_t, velocity, states.t), clips.latents
+
+        terms: Metrics = {}
         if cfg.kd or (cfg.distance and cfg.target == "teacher"):
-            guided_teacher = clips.velocity(self.teacher, params["teacher"], cfg.guidance)
-            wanted = mean_velocity(guided_teacher, start, cfg.teacher_steps)
-            terms["kd"] = jnp.mean(mean_square(velocity, wanted, clips.mask))
-            real = predict_x0(start.x_t, wanted, start.t) if cfg.target == "teacher" else real
+            teacher = clips.velocity(self.teacher, params["teacher"], cfg.guidance)
+            teacher_velocity = mean_velocity(teacher, states, cfg.teacher_steps)
+            terms["kd"] = jnp.mean(mean_square(velocity, teacher_velocity, clips.mask))
+            if cfg.target == "teacher":
+                target = predict_x0(states.x_t, teacher_velocity, states.t)
         if cfg.distance:
-            terms["distance"] = jnp.mean(pseudo_huber(made, real, clips.mask))
-        opponent, told = jnp.zeros(()), Terms()
+            terms["distance"] = jnp.mean(pseudo_huber(x0, target, clips.mask))
+
+        critic_loss, critic_metrics = jnp.zeros(()), Metrics()
         if cfg.method == "adversarial":
-            terms["adversarial"], opponent, told = self._adversarial(params, clips, made, named_key(rng, "judge"))
+            terms["adversarial"], critic_loss, critic_metrics = self._adversarial(
+                params, clips, x0, named_key(rng, "judge")
+            )
         elif cfg.method == "dmd":
-            terms["matching"], opponent = self._matching(params, clips, made, named_key(rng, "judge"))
-            told = {"critic_loss": opponent}
-        weights = {"kd": cfg.kd, "distance": cfg.distance, "adversarial": cfg.adversarial, "matching": cfg.matching}
-        loss = sum((weights[name] * value for name, value in terms.items()), jnp.zeros(()))
-        return loss + opponent, terms | told
+            terms["matching"], critic_loss = self._matching(params, clips, x0, named_key(rng, "judge"))
+            critic_metrics = {"critic_loss": critic_loss}
+        # A term's weight is the config's field of its name.
+        loss = sum((getattr(cfg, name) * value for name, value in terms.items()), jnp.zeros(()))
+        return loss + critic_loss, terms | critic_metrics
 
     def _adversarial(
-        self, params: Any, clips: CaptionedLatents, made: Latents, rng: Rng
-    ) -> tuple[Scalar, Scalar, Terms]:
-        """The generator's hinge loss, the discriminator's with its penalty, and how it does."""
-        cfg, judge, grid = self.config, self.discriminator, made.shape[1:4]
-        t = sample_times(named_key(rng, "times"), made.shape[0], shift=cfg.judge_shift)
-        noised = lambda x0, name: interpolate(x0, jax.random.normal(named_key(rng, name), x0.shape), t)
-        features = lambda y: judge.features(params["teacher"], y, t, clips.text, clips.text_mask, clips.mask)
-        head = params["discriminator"]
-        real, seen = noised(clips.latents, "real"), features(noised(made, "fake"))
-        wanted = hinge_generator_loss(judge.logits(jax.lax.stop_gradient(head), seen, grid))
-        judged = lambda y: judge.logits(head, features(y), grid)
-        real_logits, fake_logits = judged(real), judge.logits(head, jax.lax.stop_gradient(seen), grid)
+        self, params: Any, clips: CaptionedLatents, x0: Latents, rng: Rng
+    ) -> tuple[Scalar, Scalar, Metrics]:
+        """The generator's hinge loss, the discriminator's loss with its penalty, and the discriminator's metrics."""
+        cfg, discriminator, head, grid = self.config, self.discriminator, params["discriminator"], x0.shape[1:4]
+        t = sample_times(named_key(rng, "times"), x0.shape[0], shift=cfg.judge_shift)
+
+        def noised(x: Latents, name: str) -> Latents:
+            return interpolate(x, jax.random.normal(named_key(rng, name), x.shape), t)
+
+        def features(y: Latents) -> BackboneOutput:
+            return discriminator.features(params["teacher"], y, t, clips.text, clips.text_mask, clips.mask)
+
+        def logits(y: Latents) -> Logits:
+            return discriminator.logits(head, features(y), grid)
+
+        real, fake_features = noised(clips.latents, "real"), features(noised(x0, "fake"))
+        constant_head = jax.lax.stop_gradient(head)
+        generator_loss = hinge_generator_loss(discriminator.logits(constant_head, fake_features, grid))
+        real_logits = logits(real)
+        fake_logits = discriminator.logits(head, jax.lax.stop_gradient(fake_features), grid)
         loss = hinge_discriminator_loss(real_logits, fake_logits)
-        told = {
+        metrics = {
             "discriminator_loss": loss,
             "real_logit": jnp.mean(real_logits),
             "fake_logit": jnp.mean(fake_logits),
@@ -153,20 +164,20 @@ class Objective:
         }
         if cfg.r1:
             if cfg.r1_form == "exact":
-                told["r1"] = r1_penalty(judged, real)
+                metrics["r1"] = r1_penalty(logits, real)
             else:
-                told["r1"] = finite_r1_penalty(judged, real, real_logits, named_key(rng, "r1"), cfg.r1_sigma)
-            loss = loss + cfg.r1 * told["r1"]
-        return wanted, loss, told
+                metrics["r1"] = finite_r1_penalty(logits, real, real_logits, named_key(rng, "r1"), cfg.r1_sigma)
+            loss = loss + cfg.r1 * metrics["r1"]
+        return generator_loss, loss, metrics
 
-    def _matching(self, params: Any, clips: CaptionedLatents, made: Latents, rng: Rng) -> tuple[Scalar, Scalar]:
-        """The student's matching loss, and the critic's flow matching on the student's clips."""
-        constant = jax.lax.stop_gradient(made)
-        t = sample_times(named_key(rng, "times"), made.shape[0], shift=self.config.judge_shift)
-        noise = jax.random.normal(named_key(rng, "noise"), made.shape)
+    def _matching(self, params: Any, clips: CaptionedLatents, x0: Latents, rng: Rng) -> tuple[Scalar, Scalar]:
+        """The student's distribution matching loss, and the critic's flow matching loss on the student's clips."""
+        constant = jax.lax.stop_gradient(x0)
+        t = sample_times(named_key(rng, "times"), x0.shape[0], shift=self.config.judge_shift)
+        noise = jax.random.normal(named_key(rng, "noise"), x0.shape)
         y = interpolate(constant, noise, t)
         fake = clips.velocity(self.teacher, params["critic"])(y, t)
         real = clips.velocity(self.teacher, params["teacher"], self.config.guidance)(y, t)
         direction = matching_direction(constant, predict_x0(y, real, t), predict_x0(y, fake, t), clips.mask)
-        critic = flow_matching_loss(fake, velocity_target(constant, noise), clips.mask)
-        return jnp.mean(matching_loss(made, direction, clips.mask)), jnp.mean(critic)
+        critic_loss = flow_matching_loss(fake, velocity_target(constant, noise), clips.mask)
+        return jnp.mean(matching_loss(x0, direction, clips.mask)), jnp.mean(critic_loss)

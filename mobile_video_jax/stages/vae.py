@@ -30,7 +30,7 @@ from mobile_video_jax.train.run import read_run
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.latent_stats import LatentStats
-from mobile_video_jax.vae.losses.adversarial import PatchDiscriminator
+from mobile_video_jax.vae.losses.discriminator import PatchDiscriminator
 from mobile_video_jax.vae.losses.objective import VaeObjective
 from mobile_video_jax.vae.losses.terms import VaeLossConfig, reconstruction_terms
 from mobile_video_jax.vae.losses.vgg import Vgg, load_vgg

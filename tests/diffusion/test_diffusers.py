@@ -80,8 +80,8 @@ def test_dpmpp_2m_follows_the_multistep_scheduler(steps):
     scheduler.sigmas = torch.tensor(np.asarray(grid))
     expected = theirs(scheduler)
     np.testing.assert_allclose(ours("dpmpp_2m", grid), expected, atol=1e-4)
-    drawn = sample(VELOCITY, clips(0), steps=steps, shift=3.0, solver="dpmpp_2m")
-    np.testing.assert_allclose(drawn, expected[-1], atol=1e-4)
+    samples = sample(VELOCITY, clips(0), steps=steps, shift=3.0, solver="dpmpp_2m")
+    np.testing.assert_allclose(samples, expected[-1], atol=1e-4)
 
 
 def test_dpmpp_2m_follows_a_grid_that_starts_below_pure_noise():

@@ -64,8 +64,8 @@ def test_halving_the_step_divides_the_error_by_two_to_the_order(solver, order):
 
 @pytest.mark.parametrize(("solver", "tolerance"), [("euler", 5e-2), ("heun", 1e-3), ("dpmpp_2m", 1e-2)])
 def test_samplers_reach_the_data(solver, tolerance):
-    drawn = sample(exact_velocity(0.5, 0.3), clips(3), steps=40, solver=solver)
-    np.testing.assert_allclose(drawn, 0.5 + 0.3 * clips(3), rtol=0, atol=tolerance)
+    samples = sample(exact_velocity(0.5, 0.3), clips(3), steps=40, solver=solver)
+    np.testing.assert_allclose(samples, 0.5 + 0.3 * clips(3), rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 8])

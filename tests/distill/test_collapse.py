@@ -1,4 +1,4 @@
-"""Signs of collapse."""
+"""The collapse monitor."""
 
 import dataclasses
 import re
@@ -13,15 +13,15 @@ REAL = normal(0, 4, 3, 2, 2, 5)
 OFF = CollapseConfig(0.0, 0.0, 0.0, 0.0)
 
 
-def told(samples: jnp.ndarray, limits: CollapseConfig, **logits: float) -> str | None:
-    measured = {f"eval_{name}": float(value) for name, value in collapse_metrics(samples, REAL).items()}
-    return collapse_reason(measured | logits, limits)
+def reason(samples: jnp.ndarray, limits: CollapseConfig, **logits: float) -> str | None:
+    metrics = {f"eval_{name}": float(value) for name, value in collapse_metrics(samples, REAL).items()}
+    return collapse_reason(metrics | logits, limits)
 
 
-def test_clips_like_the_real_ones_are_well():
-    assert told(REAL, CollapseConfig(), real_logit=1.0, fake_logit=-1.0) is None
-    measures = collapse_metrics(REAL, REAL)
-    assert [round(float(measures[name]), 5) for name in ("motion", "spread", "colour")] == [1.0, 1.0, 0.0]
+def test_real_clips_are_within_all_limits():
+    assert reason(REAL, CollapseConfig(), real_logit=1.0, fake_logit=-1.0) is None
+    metrics = collapse_metrics(REAL, REAL)
+    assert [round(float(metrics[name]), 5) for name in ("motion", "spread", "colour")] == [1.0, 1.0, 0.0]
     image = REAL[:, :1]
     assert float(collapse_metrics(image, image)["motion"]) == 1.0
 
@@ -35,20 +35,19 @@ def test_clips_like_the_real_ones_are_well():
         ("colour", REAL + 2.0, "colour of samples is 4.* variances from that of real clips"),
     ],
 )
-def test_each_sign_is_named(limit, samples, message):
+def test_the_exceeded_limit_is_named(limit, samples, message):
     only = dataclasses.replace(OFF, **{limit: getattr(CollapseConfig(), limit)})
-    sign = told(samples, only)
-    assert sign is not None and re.search(message, sign)
-    assert told(samples, OFF) is None
+    assert re.search(message, reason(samples, only) or "")
+    assert reason(samples, OFF) is None
 
 
-def test_a_discriminator_that_has_won_is_a_sign():
-    assert "by a margin of 25" in (told(REAL, CollapseConfig(), real_logit=15.0, fake_logit=-10.0) or "")
+def test_a_discriminator_with_too_large_a_margin_is_named():
+    assert "by a margin of 25" in (reason(REAL, CollapseConfig(), real_logit=15.0, fake_logit=-10.0) or "")
 
 
-def test_padding_does_not_count():
-    places = jnp.ones(REAL.shape[:4], bool).at[:, 2].set(False)
+def test_padding_is_ignored():
+    mask = jnp.ones(REAL.shape[:4], bool).at[:, 2].set(False)
     garbage = REAL.at[:, 2].set(50.0)
-    for name, value in collapse_metrics(garbage, garbage, places).items():
+    for name, value in collapse_metrics(garbage, garbage, mask).items():
         assert float(value) == pytest.approx(0.0 if name == "colour" else 1.0, abs=1e-5)
-    assert float(collapse_metrics(garbage, REAL, places)["motion"]) == pytest.approx(1.0)
+    assert float(collapse_metrics(garbage, REAL, mask)["motion"]) == pytest.approx(1.0)

@@ -21,9 +21,9 @@ GRID = (3, 2, 4)
 
 
 def inputs() -> tuple:
-    mask = jnp.asarray(np.arange(5) < np.array([[3], [5]]))
-    places = jnp.asarray(np.broadcast_to(np.array([[1, 1, 0], [1, 1, 1]], bool)[:, :, None, None], (2, *GRID)))
-    return normal(0, 2, *GRID, 6), jnp.array([0.3, 0.8]), normal(2, 2, 5, 10), mask, places
+    text_mask = jnp.asarray(np.arange(5) < np.array([[3], [5]]))
+    mask = jnp.asarray(np.broadcast_to(np.array([[1, 1, 0], [1, 1, 1]], bool)[:, :, None, None], (2, *GRID)))
+    return normal(0, 2, *GRID, 6), jnp.array([0.3, 0.8]), normal(2, 2, 5, 10), text_mask, mask
 
 
 @pytest.fixture(scope="module")
@@ -31,44 +31,43 @@ def teacher() -> dict:
     return params_like(Dit(TEACHER), *inputs())
 
 
-def test_the_trunk_is_the_teachers_own_first_blocks(teacher):
-    judge = make_discriminator(TEACHER, 2, "dit", 1)
-    assert backbone_params(judge.backbone, teacher) is teacher
+def test_the_backbone_is_the_teachers_first_blocks(teacher):
+    discriminator = make_discriminator(TEACHER, 2, "dit", 1)
+    assert backbone_params(discriminator.backbone, teacher) is teacher
     config = dataclasses.replace(TEACHER, blocks=(), depth=3, heads=2, ffn=16, scan=True)
-    params, judge = params_like(Dit(config), *inputs()), make_discriminator(config, 2, "dit", 1)
-    features = jax.jit(lambda *x: judge.features(params, *x).x)(*inputs())
-    _, wanted = jax.jit(lambda *x: velocity_and_features(Dit(config), params, *x))(*inputs())
-    np.testing.assert_allclose(features, wanted[1], atol=1e-5)
+    params, discriminator = params_like(Dit(config), *inputs()), make_discriminator(config, 2, "dit", 1)
+    features = jax.jit(lambda *x: discriminator.features(params, *x).x)(*inputs())
+    _, expected = jax.jit(lambda *x: velocity_and_features(Dit(config), params, *x))(*inputs())
+    np.testing.assert_allclose(features, expected[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("head", ["dit", "conv"])
-def test_a_head_gives_one_logit_a_clip_and_sees_no_padding(teacher, head):
-    judge = make_discriminator(TEACHER, 2, head, 2)
-    seen = jax.eval_shape(judge.features, teacher, *inputs())
-    shapes = jax.eval_shape(lambda x: judge.head.init(jax.random.key(0), x, GRID)["params"], seen)
+def test_a_head_gives_one_logit_per_clip_and_ignores_padding(teacher, head):
+    discriminator = make_discriminator(TEACHER, 2, head, 2)
+    features = jax.eval_shape(discriminator.features, teacher, *inputs())
+    shapes = jax.eval_shape(lambda x: discriminator.head.init(jax.random.key(0), x, GRID)["params"], features)
 
     @jax.jit
     def logits(params: dict, x: jax.Array) -> jax.Array:
-        return judge.logits(params, judge.features(teacher, x, *inputs()[1:]), GRID)
+        return discriminator.logits(params, discriminator.features(teacher, x, *inputs()[1:]), GRID)
 
-    params, x, places = randomly(shapes, 0.3), inputs()[0], inputs()[4]
+    params, x, mask = randomly(shapes, 0.3), inputs()[0], inputs()[4]
     out = logits(params, x)
     assert out.shape == (2,) and abs(out[0] - out[1]) > 1e-3
-    padded = jnp.where(places[..., None], x, 1e2)
+    padded = jnp.where(mask[..., None], x, 1e2)
     np.testing.assert_allclose(logits(params, padded), out, atol=1e-4)
 
 
 def test_heads_have_about_as_many_parameters():
     config = DitConfig(width=48, depth=2, heads=4, head_dim=12, ffn=192, time_features=16)
     teacher = params_like(Dit(config), *inputs())
-    counts = []
-    for head in ("dit", "conv"):
-        judge = make_discriminator(config, 1, head, 1)
-        seen = jax.eval_shape(judge.features, teacher, *inputs())
-        counts.append(
-            count_parameters(jax.eval_shape(lambda x, j=judge: j.head.init(jax.random.key(0), x, GRID), seen))
-        )
-    assert abs(counts[1] / counts[0] - 1) < 0.2
+
+    def count(head: str) -> int:
+        discriminator = make_discriminator(config, 1, head, 1)
+        features = jax.eval_shape(discriminator.features, teacher, *inputs())
+        return count_parameters(jax.eval_shape(lambda x: discriminator.head.init(jax.random.key(0), x, GRID), features))
+
+    assert abs(count("conv") / count("dit") - 1) < 0.2
 
 
 @pytest.mark.parametrize(
@@ -79,6 +78,6 @@ def test_heads_have_about_as_many_parameters():
         ((2, "dit", 0), "head_blocks must be 1 or more, not 0"),
     ],
 )
-def test_what_a_teacher_cannot_give_is_told(arguments, message):
+def test_a_discriminator_that_does_not_fit_the_teacher_is_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         make_discriminator(TEACHER, *arguments)

@@ -1,4 +1,4 @@
-"""Where a few-step student is trained, and what one of its steps must do."""
+"""Training states of a few-step student, and the target of one of its steps."""
 
 import itertools
 
@@ -17,7 +17,7 @@ GRID = time_grid(4, shift=3.0)
 RNG = jax.random.key(0)
 
 
-def test_every_step_is_visited_equally_from_noised_data():
+def test_every_step_is_sampled_equally_from_noised_data():
     x0 = normal(0, 8, 2, 1, 1, 2)
     start = few_step_states(lambda x, t: x, x0, GRID, RNG, 0.0)
     assert sorted(np.asarray(start.t).tolist()) == sorted(2 * GRID[:-1].tolist())
@@ -27,20 +27,20 @@ def test_every_step_is_visited_equally_from_noised_data():
     np.testing.assert_allclose(start.x_t, interpolate(x0, noise, start.t), atol=1e-6)
 
 
-def test_own_states_are_where_the_students_step_leads_and_constants():
+def test_own_states_are_the_students_euler_step_without_gradient():
     x0, factor = normal(0, 8, 2, 1, 1, 2), jnp.float32(0.3)
-    visited = lambda f: few_step_states(lambda x, t: f * x, x0, GRID, RNG, 1.0)
-    start = visited(factor)
+    simulated = lambda f: few_step_states(lambda x, t: f * x, x0, GRID, RNG, 1.0)
+    start = simulated(factor)
     noise = jax.random.normal(named_key(RNG, "noise"), x0.shape)
     for i in range(8):
         step = int(np.argmin(np.abs(GRID - start.t[i])))
         before = GRID[max(step - 1, 0)]
         x = (1 - before) * x0[i] + before * noise[i]
         np.testing.assert_allclose(start.x_t[i], x + (start.t[i] - before) * factor * x, atol=1e-6)
-    assert not np.any(jax.jacobian(lambda f: visited(f).x_t)(factor))
+    assert not np.any(jax.jacobian(lambda f: simulated(f).x_t)(factor))
 
 
-def test_the_mean_velocity_leads_in_one_step_where_the_teachers_steps_lead():
+def test_one_step_of_the_mean_velocity_equals_the_teachers_steps():
     velocity = lambda x, t: x * t[:, None, None, None, None]
     noise = normal(1, 2, 2, 1, 1, 2)
     start = FewStepStates(noise, jnp.ones(2), jnp.zeros(2))

@@ -1,4 +1,4 @@
-"""The game of distillation: who learns from what, and that a student learns a distribution in one step."""
+"""The distillation objective: gradients of each network, and a student that learns a distribution in one step."""
 
 import dataclasses
 
@@ -24,7 +24,8 @@ METHODS = {
     "adversarial": ObjectiveConfig(guidance=2.0, target="teacher", own_states=0.0),
     "dmd": ObjectiveConfig(method="dmd", kd=0.0, distance=0.0, own_states=0.0),
 }
-TAUGHT = {"adversarial": ("discriminator", "adversarial"), "dmd": ("critic", "matching")}
+# The trained critic of each method, and the generator's term that depends on it.
+CRITIC_TERMS = {"adversarial": ("discriminator", "adversarial"), "dmd": ("critic", "matching")}
 
 
 def clips(count: int = 4) -> CaptionedLatents:
@@ -32,50 +33,50 @@ def clips(count: int = 4) -> CaptionedLatents:
     return CaptionedLatents(normal(0, count, 2, 1, 2, 4), normal(1, count, 3, 5), mask)
 
 
-def objective(config: ObjectiveConfig) -> Objective:
+def make_objective(config: ObjectiveConfig) -> Objective:
     return Objective(Dit(SIZES), Dit(SIZES), make_discriminator(SIZES, 1, "dit", 1), config)
 
 
-def parameters(game: Objective, given: CaptionedLatents, scale: float = 0.2) -> dict:
-    inputs = (given.latents, jnp.zeros(len(given.latents)), *given[1:3])
-    parts = {
-        part: params_like(game.teacher, *inputs, scale=scale, seed=i) for i, part in enumerate(("generator", "teacher"))
+def parameters(objective: Objective, batch: CaptionedLatents, scale: float = 0.2) -> dict:
+    inputs = (batch.latents, jnp.zeros(len(batch.latents)), batch.text, batch.text_mask)
+    params = {
+        name: params_like(objective.teacher, *inputs, scale=scale, seed=i)
+        for i, name in enumerate(("generator", "teacher"))
     }
-    if game.config.method == "dmd":
-        parts["critic"] = params_like(game.teacher, *inputs, scale=scale, seed=2)
-    if game.config.method == "adversarial":
-        seen = jax.eval_shape(game.discriminator.features, parts["teacher"], *inputs)
-        head = jax.eval_shape(
-            lambda x: game.discriminator.head.init(jax.random.key(0), x, given.latents.shape[1:4]), seen
-        )
-        parts["discriminator"] = randomly(head["params"], scale)
-    return parts
+    if objective.config.method == "dmd":
+        params["critic"] = params_like(objective.teacher, *inputs, scale=scale, seed=2)
+    if objective.config.method == "adversarial":
+        grid, head = batch.latents.shape[1:4], objective.discriminator.head
+        features = jax.eval_shape(objective.discriminator.features, params["teacher"], *inputs)
+        shapes = jax.eval_shape(lambda x: head.init(jax.random.key(0), x, grid), features)
+        params["discriminator"] = randomly(shapes["params"], scale)
+    return params
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_teacher_is_frozen_and_each_player_sees_the_other_as_a_constant(method):
-    game, (opponent, taught) = objective(METHODS[method]), TAUGHT[method]
-    params, given = parameters(game, clips()), clips()
+def test_the_teacher_is_frozen_and_generator_and_critic_are_constants_to_each_other(method):
+    objective, (critic, term) = make_objective(METHODS[method]), CRITIC_TERMS[method]
+    params, batch = parameters(objective, clips()), clips()
 
     @jax.jit
     def gradients(params: dict, factor: jax.Array) -> tuple:
-        """Of the loss with so many times what the opponent teaches; and the loss's terms."""
+        """Gradients of the loss with the critic's term times `factor`, and the metrics."""
 
         def loss(p: dict) -> tuple:
-            value, terms = game(p, given, time_grid(2, shift=1.0), jax.random.key(0))
-            return value + (factor - 1) * getattr(game.config, taught) * terms[taught], terms
+            value, metrics = objective(p, batch, time_grid(2, shift=1.0), jax.random.key(0))
+            return value + (factor - 1) * getattr(objective.config, term) * metrics[term], metrics
 
         return jax.grad(loss, has_aux=True)(params)
 
-    (grads, terms), (muted, _) = gradients(params, jnp.float32(1)), gradients(params, jnp.float32(0))
-    assert size(grads["teacher"]) == 0 < size(grads["generator"]) and size(grads[opponent]) > 0
-    assert size(jax.tree.map(jnp.subtract, grads["generator"], muted["generator"])) > 0
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), grads[opponent], muted[opponent])
-    wanted = {"adversarial": {"kd", "distance", "adversarial", "discriminator_loss", "r1"}, "dmd": {"critic_loss"}}
-    assert wanted[method] <= terms.keys() and all(np.isfinite(value) for value in terms.values())
+    (grads, metrics), (without, _) = gradients(params, jnp.float32(1)), gradients(params, jnp.float32(0))
+    assert norm(grads["teacher"]) == 0 < norm(grads["generator"]) and norm(grads[critic]) > 0
+    assert norm(jax.tree.map(jnp.subtract, grads["generator"], without["generator"])) > 0
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), grads[critic], without[critic])
+    expected = {"adversarial": {"kd", "distance", "adversarial", "discriminator_loss", "r1"}, "dmd": {"critic_loss"}}
+    assert expected[method] <= metrics.keys() and all(np.isfinite(value) for value in metrics.values())
 
 
-def size(tree: dict) -> float:
+def norm(tree: dict) -> float:
     return float(optax.tree.norm(tree))
 
 
@@ -87,12 +88,12 @@ def size(tree: dict) -> float:
         ({"own_states": 2.0}, "objective.own_states is a probability"),
     ],
 )
-def test_settings_that_make_no_game_are_told(change, message):
+def test_bad_settings_are_refused(change, message):
     with pytest.raises(UserError, match=message):
         ObjectiveConfig(**change)
 
 
-def test_the_generator_is_updated_at_its_own_pace():
+def test_the_generator_is_updated_every_few_steps():
     config = PlayersOptimizerConfig(learning_rate=1.0, warmup=0.0, schedule="constant", generator_every=3)
     optimizer = make_optimizer(config, 30)
     params = {"generator": {"w": jnp.ones(2)}, "critic": {"w": jnp.ones(2)}}
@@ -110,16 +111,18 @@ def test_the_generator_is_updated_at_its_own_pace():
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["adversarial", "dmd"])
 def test_a_student_learns_two_points_in_one_step(method):
-    """Latents are +1 or -1 in all channels by chance, and no caption says which: one call must choose."""
+    """Latents are +1 or -1 in all channels at random, and no caption says which: one call must choose."""
     config = ObjectiveConfig(
         method, 1.0, own_states=0.0, adversarial=1.0, kd=0.0, distance=0.0, r1=0.1, r1_form="exact"
     )
-    game = objective(config)
+    objective = make_objective(config)
     shape, count = (1, 1, 1, 2), 64
     empty = CaptionedLatents(jnp.zeros((count, *shape)), jnp.zeros((count, 1, 3)), jnp.ones((count, 1), bool))
-    params = parameters(game, empty)
-    draw = lambda key: jnp.where(jax.random.bernoulli(key, 0.5, (count, 1, 1, 1, 1)), 1.0, -1.0) * jnp.ones((1, *shape))
-    params["teacher"] = _trained(game.teacher, params["teacher"], empty, draw)
+    params = parameters(objective, empty)
+    sample = lambda key: (
+        jnp.where(jax.random.bernoulli(key, 0.5, (count, 1, 1, 1, 1)), 1.0, -1.0) * jnp.ones((1, *shape))
+    )
+    params["teacher"] = _trained(objective.teacher, params["teacher"], empty, sample)
     params |= {part: params["teacher"] for part in ("generator", "critic") if part in params}
     one = OptimizerConfig(learning_rate=3e-3, schedule="constant", weight_decay=0.0, beta1=0.0)
     slower = dataclasses.replace(one, learning_rate=1e-3)
@@ -129,35 +132,38 @@ def test_a_student_learns_two_points_in_one_step(method):
     @jax.jit
     def step(carry: tuple, key: jax.Array) -> tuple:
         trained, state = carry
-        given = empty._replace(latents=draw(key))
-        loss = lambda p: game(p | {"teacher": params["teacher"]}, given, jnp.array([1.0, 0.0]), key)[0]
+        batch = empty._replace(latents=sample(key))
+        loss = lambda p: objective(p | {"teacher": params["teacher"]}, batch, jnp.array([1.0, 0.0]), key)[0]
         updates, state = optimizer.update(jax.grad(loss)(trained), state, trained)
         return (optax.apply_updates(trained, updates), state), None
 
     run = jax.jit(lambda carry, keys: jax.lax.scan(step, carry, keys)[0])
     trained, _ = run((trained, optimizer.init(trained)), jax.random.split(jax.random.key(5), 800))
     noise = jax.random.normal(jax.random.key(9), (count, *shape))
-    in_one_step = lambda p: np.asarray(noise - apply(game.student, p, noise, jnp.ones(count), *empty[1:3]))
-    near = lambda made: np.mean(np.abs(np.abs(made) - 1) < 0.35)
-    made = in_one_step(trained["generator"])
-    assert near(made) > 0.8 and near(in_one_step(params["teacher"])) < 0.2
-    assert 0.2 < np.mean(made[..., 0] > 0) < 0.8
-    assert np.mean(np.sign(made[..., 0]) == np.sign(made[..., 1])) > 0.9
+    in_one_step = lambda p: np.asarray(
+        noise - apply(objective.student, p, noise, jnp.ones(count), empty.text, empty.text_mask)
+    )
+    share_near_data = lambda x: np.mean(np.abs(np.abs(x) - 1) < 0.35)
+    samples = in_one_step(trained["generator"])
+    assert share_near_data(samples) > 0.8 and share_near_data(in_one_step(params["teacher"])) < 0.2
+    assert 0.2 < np.mean(samples[..., 0] > 0) < 0.8
+    assert np.mean(np.sign(samples[..., 0]) == np.sign(samples[..., 1])) > 0.9
 
 
-def _trained(dit: Dit, params: dict, given: CaptionedLatents, draw) -> dict:
-    """A teacher of the same world, by flow matching."""
+def _trained(dit: Dit, params: dict, batch: CaptionedLatents, sample) -> dict:
+    """A teacher trained on the same data by flow matching."""
     optimizer = optax.adam(3e-3)
 
     def step(carry: tuple, key: jax.Array) -> tuple:
         params, state = carry
         keys = jax.random.split(key, 3)
-        x0, noise = draw(keys[0]), jax.random.normal(keys[1], given.latents.shape)
-        t = jax.random.uniform(keys[2], (len(given.latents),))
+        x0, noise = sample(keys[0]), jax.random.normal(keys[1], batch.latents.shape)
+        t = jax.random.uniform(keys[2], (len(batch.latents),))
         column = t[:, None, None, None, None]
 
         def loss(p: dict) -> jax.Array:
-            return jnp.mean((apply(dit, p, (1 - column) * x0 + column * noise, t, *given[1:3]) - noise + x0) ** 2)
+            velocity = apply(dit, p, (1 - column) * x0 + column * noise, t, batch.text, batch.text_mask)
+            return jnp.mean((velocity - noise + x0) ** 2)
 
         updates, state = optimizer.update(jax.grad(loss)(params), state)
         return (optax.apply_updates(params, updates), state), None

@@ -10,7 +10,7 @@ import pytest
 from mobile_video_jax.cost.flops import count_flops
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.vae.config import VaeConfig
-from mobile_video_jax.vae.losses.adversarial import PatchDiscriminator
+from mobile_video_jax.vae.losses.discriminator import PatchDiscriminator
 from mobile_video_jax.vae.losses.objective import VaeObjective
 from mobile_video_jax.vae.losses.terms import (
     VaeLossConfig,

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from mobile_video_jax.core.arrays import Rng, Scalar, Video
 from mobile_video_jax.core.rng import named_key
+from mobile_video_jax.nn.hinge import hinge_discriminator_loss, hinge_generator_loss
 from mobile_video_jax.nn.module import apply
-from mobile_video_jax.vae.losses.adversarial import PatchDiscriminator, hinge_discriminator_loss, hinge_generator_loss
+from mobile_video_jax.vae.losses.discriminator import PatchDiscriminator
 from mobile_video_jax.vae.losses.perceptual import perceptual_distance
 from mobile_video_jax.vae.losses.terms import (
     VaeLossConfig,
