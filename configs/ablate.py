@@ -29,17 +29,11 @@ import ml_collections
 from configs import demo, distill, dit, prune, recover, vae
 from mobile_video_jax.core.config import from_mapping, to_config_dict
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.data.shapes.shape_world import SHAPES, World
-from mobile_video_jax.generate.generator import SampleConfig
-from mobile_video_jax.prune.plan import PruneConfig
-from mobile_video_jax.stages.distill import DistillTraining
-from mobile_video_jax.stages.dit import DitTraining
-from mobile_video_jax.stages.recover import RecoverTraining
-from mobile_video_jax.stages.vae import VaeTraining
-from mobile_video_jax.studies.chain import ChainStudy
-from mobile_video_jax.studies.compression import StudyConfig
-from mobile_video_jax.studies.distillation import DistillationStudy
-from mobile_video_jax.studies.pruning import PruningStudy
+from mobile_video_jax.data.shapes.world import KNOWN, World
+from mobile_video_jax.generate.config import SampleConfig
+from mobile_video_jax.prune.config import PruneConfig
+from mobile_video_jax.stages.config import DistillTraining, DitTraining, RecoverTraining, VaeTraining
+from mobile_video_jax.studies.config import ChainStudy, DistillationStudy, PruningStudy, StudyConfig
 
 
 def _vae(variant: str, **changes: Any) -> VaeTraining:
@@ -130,7 +124,7 @@ def _distillation() -> DistillationStudy:
     pruning, distill = _pruning(), dataclasses.replace(_distill("tiny"), steps=200)
     shared: dict[str, Any] = {f.name: getattr(pruning, f.name) for f in dataclasses.fields(ChainStudy)}
     shared |= {
-        "world": dataclasses.replace(demo.WORLD, shapes=tuple(SHAPES), backgrounds=("dark", "light")),
+        "world": dataclasses.replace(demo.WORLD, shapes=KNOWN["shapes"], backgrounds=("dark", "light")),
         "dit": _dit("tiny", steps=1200),
         "sampling": SampleConfig(steps=40, guidance=distill.objective.guidance),
         "samples": 360,

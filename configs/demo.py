@@ -12,14 +12,11 @@ import ml_collections
 
 from configs import distill, dit, prune, recover, vae
 from mobile_video_jax.core.config import from_mapping, to_config_dict
-from mobile_video_jax.data.shapes.shape_world import World
-from mobile_video_jax.demo.run import DemoConfig
-from mobile_video_jax.generate.generator import SampleConfig
-from mobile_video_jax.prune.plan import PruneConfig
-from mobile_video_jax.stages.distill import DistillTraining
-from mobile_video_jax.stages.dit import DitTraining
-from mobile_video_jax.stages.recover import RecoverTraining
-from mobile_video_jax.stages.vae import VaeTraining
+from mobile_video_jax.data.shapes.world import World
+from mobile_video_jax.demo.config import DemoConfig
+from mobile_video_jax.generate.config import SampleConfig
+from mobile_video_jax.prune.config import PruneConfig
+from mobile_video_jax.stages.config import DistillTraining, DitTraining, RecoverTraining, VaeTraining
 
 # One large object on a dark ground.
 WORLD = World(

@@ -17,11 +17,9 @@ import ml_collections
 from configs import dit
 from mobile_video_jax.core.config import from_mapping, to_config_dict
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.distill.objective import ObjectiveConfig
-from mobile_video_jax.stages.distill import DistillTraining
-from mobile_video_jax.stages.dit import DitTraining
-from mobile_video_jax.train.config import OptimizerConfig
-from mobile_video_jax.train.optimizer import PlayersOptimizerConfig
+from mobile_video_jax.distill.config import ObjectiveConfig
+from mobile_video_jax.stages.config import DistillTraining, DitTraining
+from mobile_video_jax.train.config import OptimizerConfig, PlayersOptimizerConfig
 
 # Student and teacher.
 LARGE = {"mobile": ("mobile", "server"), "ltx": ("ltx_mobile", "ltx")}

@@ -19,7 +19,7 @@ from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.config import to_config_dict
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.stages.dit import DitTraining
+from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.train.config import OptimizerConfig
 
 COMPRESSION = Compression(8, 32, 128)

@@ -11,8 +11,7 @@ import ml_collections
 
 from mobile_video_jax.core.config import to_config_dict
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.prune.budget import Ratios
-from mobile_video_jax.prune.plan import PruneConfig
+from mobile_video_jax.prune.config import PruneConfig, Ratios
 
 VARIANTS = {
     # Exact scores of blocks and heads; channels, by far the most units, to first order.

@@ -16,9 +16,8 @@ import ml_collections
 from configs import dit
 from mobile_video_jax.core.config import from_mapping, to_config_dict
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.distill.kd import KdWeights
-from mobile_video_jax.stages.dit import DitTraining
-from mobile_video_jax.stages.recover import RecoverTraining
+from mobile_video_jax.distill.config import KdWeights
+from mobile_video_jax.stages.config import DitTraining, RecoverTraining
 
 # Student and teacher.
 LARGE = {"mobile": ("mobile", "server"), "ltx": ("ltx_mobile", "ltx")}

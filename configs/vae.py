@@ -10,7 +10,7 @@ import ml_collections
 
 from mobile_video_jax.core.config import to_config_dict
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.stages.vae import VaeTraining
+from mobile_video_jax.stages.config import VaeTraining
 from mobile_video_jax.train.config import OptimizerConfig
 from mobile_video_jax.vae.family import SIZES, family_member
 

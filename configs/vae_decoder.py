@@ -14,7 +14,7 @@ import ml_collections
 from configs import vae
 from mobile_video_jax.core.config import from_mapping, to_config_dict
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.stages.vae import VaeTraining
+from mobile_video_jax.stages.config import VaeTraining
 from mobile_video_jax.vae.family import with_smaller_decoder
 
 SMALLER = {"full": "mobile", "mobile": "phone", "tiny": "micro"}

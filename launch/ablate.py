@@ -24,11 +24,12 @@ from ml_collections import config_flags
 from mobile_video_jax import cli
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.lock import only_writer
-from mobile_video_jax.studies.compression import StudyConfig, plan, run_study
+from mobile_video_jax.studies.compression import plan, run_study
 from mobile_video_jax.studies.compression_report import write_study
-from mobile_video_jax.studies.distillation import DistillationStudy, plan_distillation, run_distillation_study
+from mobile_video_jax.studies.config import DistillationStudy, PruningStudy, StudyConfig
+from mobile_video_jax.studies.distillation import plan_distillation, run_distillation_study
 from mobile_video_jax.studies.distillation_report import write_distillation_study
-from mobile_video_jax.studies.pruning import PruningStudy, plan_pruning, run_pruning_study
+from mobile_video_jax.studies.pruning import plan_pruning, run_pruning_study
 from mobile_video_jax.studies.pruning_report import write_pruning_study
 
 STUDY = flags.DEFINE_string("study", "compression", "The study: a variant of configs/ablate.py.")

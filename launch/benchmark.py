@@ -27,8 +27,8 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.progress import say
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.models.denoiser import Denoiser
-from mobile_video_jax.stages.dit import DitTraining
-from mobile_video_jax.stages.vae import VaeTraining
+from mobile_video_jax.nn.config import Dtype
+from mobile_video_jax.stages.config import DitTraining, VaeTraining
 from mobile_video_jax.vae.family import family_member
 
 NAMES = ("vae_decode", "vae_memory", "vae_tiles", "vae_losses", "dit_train", "dit_sample")
@@ -54,7 +54,8 @@ JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
 
 def benchmarks(suite: str, clip: ClipShape, batch: int | None, repeats: int) -> dict[str, Callable[[], Iterable[Row]]]:
     """The benchmarks by name."""
-    dtype, device = {"cpu": ("float32", "cpu"), "gpu": ("bfloat16", "cuda")}[suite]
+    dtypes: dict[str, Dtype] = {"cpu": "float32", "gpu": "bfloat16"}
+    dtype, device = dtypes[suite], {"cpu": "cpu", "gpu": "cuda"}[suite]
     models = {size: replace(family_member(size, COMPRESSION), dtype=dtype) for size in ("mobile", "full")}
     clips = [ClipShape(frames, 256, 256) for frames in FRAMES]
     training = from_mapping(VaeTraining, vae.get_config("tiny_t4_s8_c16").to_dict())

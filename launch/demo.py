@@ -11,8 +11,9 @@ from ml_collections import config_flags
 from mobile_video_jax import cli
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.lock import only_writer
+from mobile_video_jax.demo.config import DemoConfig
 from mobile_video_jax.demo.report import write_demo_report
-from mobile_video_jax.demo.run import DemoConfig, run_demo
+from mobile_video_jax.demo.run import run_demo
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/demo.py", "The demo's config.")
 OUT = flags.DEFINE_string("out", None, "The folder for everything that the demo makes.", required=True)

@@ -19,7 +19,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.data.prepare.beam_job import RUNNERS, BeamJob
 from mobile_video_jax.data.prepare.prepare import Sharing, prepare
-from mobile_video_jax.data.shapes.shape_world import KNOWN, World
+from mobile_video_jax.data.shapes.world import KNOWN, World
 
 SOURCE = flags.DEFINE_string("source", None, "A folder of videos, moving_shapes or sample_clips.", required=True)
 OUT = flags.DEFINE_string("out", None, "The folder of the data set, made whole or not at all.", required=True)

@@ -24,10 +24,11 @@ from mobile_video_jax.core.lock import only_writer
 from mobile_video_jax.core.storage import local_path, storage_path
 from mobile_video_jax.cost.tpu.topology import CHIPS
 from mobile_video_jax.models.denoiser import Denoiser, read_denoiser
-from mobile_video_jax.prune.plan import PruneConfig, costs_of, make_plan, planned_shapes, scoring_flops, sizes_of
+from mobile_video_jax.prune.config import PruneConfig
+from mobile_video_jax.prune.plan import costs_of, make_plan, planned_shapes, scoring_flops, sizes_of
 from mobile_video_jax.prune.report import PAGE, write_prune_report
 from mobile_video_jax.prune.run import prune
-from mobile_video_jax.stages.dit import DitTraining
+from mobile_video_jax.stages.config import DitTraining
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/prune.py", "How to prune.")
 MODEL = flags.DEFINE_string("model", "", "A transformer's run directory; with --plan-only also FILE.py:VARIANT.")

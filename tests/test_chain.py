@@ -13,9 +13,10 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.pipeline import captioned_clips
 from mobile_video_jax.data.prepare.prepare import prepare
-from mobile_video_jax.data.shapes.shape_world import World
+from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.data.video_file import probe
-from mobile_video_jax.generate.generator import Generator, SampleConfig
+from mobile_video_jax.generate.config import SampleConfig
+from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request, file_names
 from mobile_video_jax.latents.encode import encode_dataset
 from mobile_video_jax.latents.store import records
@@ -134,8 +135,8 @@ def test_training_leaves_samples_of_the_first_held_out_captions(chain):
     lines = {line["step"]: line for line in read_metrics(chain / "dit")}
     assert [step for step, line in lines.items() if "sample_accuracy_all" in line] == [8, 12]
     assert lines[8]["sample_motion_energy"] != lines[12]["sample_motion_energy"]
-    with pytest.raises(UserError, match="sample_clips must be 1 or more, not 0; sample_every=0 draws none"):
-        DitStage(tiny.dit_config(chain / "latents", sample_clips=0))
+    with pytest.raises(UserError, match="sample_clips=0: use a whole number from 1"):
+        tiny.dit_config(chain / "latents", sample_clips=0)
 
 
 def test_encoding_into_another_data_set_is_refused(chain, tmp_path):

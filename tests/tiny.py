@@ -12,8 +12,8 @@ import numpy as np
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.latents.store import shard_path, write_manifest, write_shard
-from mobile_video_jax.stages.dit import DitStage, DitTraining
-from mobile_video_jax.stages.vae import VaeTraining
+from mobile_video_jax.stages.config import DitTraining, VaeTraining
+from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.train.checkpoint import save_model
 from mobile_video_jax.train.config import OptimizerConfig
 from mobile_video_jax.train.run import write_run

@@ -15,8 +15,9 @@ from jaxtyping import Float
 
 from mobile_video_jax.core.arrays import Latents
 from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.generator import Generator
-from mobile_video_jax.generate.sampling import SampleConfig, sample_latents
+from mobile_video_jax.generate.sampling import sample_latents
 from mobile_video_jax.nn.embeddings import time_features
 from mobile_video_jax.nn.stream import STREAM
 from mobile_video_jax.text.encoder import pad

@@ -19,7 +19,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.phone.ops import Op
 from mobile_video_jax.cost.phone.roofline import Assumptions, Device, activation_bytes, call_seconds, seconds_by
 from mobile_video_jax.cost.phone.table import ASSUMED, CHIP, CHIPS, HELD_OUT, PHONE, stated
-from mobile_video_jax.stages.dit import DitTraining
+from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.vae.family import family_member
 
 WEIGHT_BITS = {"fp16": 16.0, "int8": 8.0, "palette8": 8.0, "palette6": 6.0, "palette4": 4.0, "mixed": DEFAULT_BITS}

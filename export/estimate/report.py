@@ -12,7 +12,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.phone.fit import calibrate
 from mobile_video_jax.cost.phone.roofline import seconds_by
 from mobile_video_jax.cost.phone.table import ASSUMED, CHIP, CHIPS, PHONE, stated
-from mobile_video_jax.stages.dit import DitTraining
+from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.registry import build_stage
 
 Report = tuple[dict[str, Any], str]

@@ -20,7 +20,7 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
 from mobile_video_jax.cost.tpu.topology import Topology
-from mobile_video_jax.parallel.mesh import MeshConfig
+from mobile_video_jax.parallel.config import MeshConfig
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The stage's config, FILE.py:VARIANT.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run directory as the pods see it.", required=True)

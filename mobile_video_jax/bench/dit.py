@@ -15,7 +15,8 @@ from mobile_video_jax.cost.flops import count_flops, count_parameters
 from mobile_video_jax.diffusion.guidance import Guidance, guided, null_text
 from mobile_video_jax.diffusion.samplers import euler_step
 from mobile_video_jax.nn.module import apply
-from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.stages.config import DitTraining
+from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.train.config import OptimizerConfig
 
 GUIDANCE = 5.0

@@ -1,15 +1,35 @@
-"""Configs: frozen dataclasses inside, an ml_collections.ConfigDict at the edge for the command line."""
+"""Configs: frozen dataclasses inside, an ml_collections.ConfigDict at the edge for the command line.
 
+A field's type holds its range (core.ranges) or its choices (Literal); its trailing comment says what it means.
+"""
+
+import ast
 import dataclasses
+import difflib
 import json
-from collections.abc import Mapping
-from typing import Any, TypeVar, get_type_hints
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import ml_collections
 
+from mobile_video_jax.core.declared import allowed, read, split
 from mobile_video_jax.core.errors import UserError
 
 T = TypeVar("T")
+
+
+class Config:
+    """Base of config dataclasses. Raises UserError for a field out of its range, however the object is built."""
+
+    def __post_init__(self) -> None:
+        for name, kind in field_types(type(self)).items():
+            checked(kind, getattr(self, name), name)
+
+
+def field_types(cls: type) -> dict[str, Any]:
+    """The declared types of a dataclass's fields, with their ranges."""
+    types = get_type_hints(cls, include_extras=True)
+    return {field.name: types[field.name] for field in dataclasses.fields(cls)}
 
 
 def to_config_dict(config: Any) -> ml_collections.ConfigDict:
@@ -24,17 +44,60 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], path: str = "config") -> T:
-    """Builds the dataclass `cls`, nested dataclasses included; raises UserError for a key that it does not have."""
-    types = get_type_hints(cls)
-    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    """Builds the dataclass `cls`, nested dataclasses included, of values as a flag, YAML or JSON gives them.
+
+    Raises UserError that names the key, for an unknown key and for a value that its declared type does not allow.
+    """
+    types = field_types(cls)
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path}={values}: use a mapping with the keys {', '.join(types)}")
     for key in values:
-        if key not in known:
-            raise UserError(f"{path}.{key} is no key of this config; it has {', '.join(sorted(known))}")
-    built = {}
-    for key, value in values.items():
-        if dataclasses.is_dataclass(types[key]):
-            value = from_mapping(types[key], value, f"{path}.{key}")
-        elif isinstance(value, list):
-            value = tuple(tuple(item) if isinstance(item, list) else item for item in value)
-        built[key] = value
+        if key not in types:
+            raise UserError(
+                f"{path}.{key} is no key of this config; {_nearest(key, types)}it has {', '.join(sorted(types))}"
+            )
+    built = {key: checked(types[key], value, f"{path}.{key}") for key, value in values.items()}
+    if missing := [name for name in types if name not in built and name not in _defaults(cls)]:
+        raise UserError(f"{path}.{missing[0]} is missing")
     return cls(**built)
+
+
+def checked(kind: Any, value: Any, name: str) -> Any:
+    """`value` as the declared type holds it. Raises UserError with `name` where the type does not allow it."""
+    bare, _ = split(kind)
+    if get_origin(bare) is tuple:
+        return _checked_items(kind, value, name)
+    if not dataclasses.is_dataclass(bare):
+        return read(kind, value, name)
+    return value if isinstance(value, bare) else from_mapping(bare, value, name)  # type: ignore[arg-type]
+
+
+def _checked_items(kind: Any, value: Any, name: str) -> tuple[Any, ...]:
+    bare, limits = split(kind)
+    items, kinds = _listed(value) if isinstance(value, str) else value, get_args(bare)
+    if isinstance(items, list | tuple) and kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(items)
+    if not isinstance(items, list | tuple) or len(items) != len(kinds) or (limits and len(items) not in limits):
+        raise UserError(f"{name}={value}: use {allowed(kind)}")
+    return tuple(checked(each, item, f"{name}[{i}]") for i, (each, item) in enumerate(zip(kinds, items, strict=True)))
+
+
+def _listed(text: str) -> Any:
+    """The items of a list as a flag gives it: (1, 2) or 1,2 or a,b."""
+    try:
+        items = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return [item.strip() for item in text.split(",") if item.strip()]
+    return items if isinstance(items, list | tuple) else (items,)
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {near[0]}? " if near else ""
+
+
+def _defaults(cls: type) -> set[str]:
+    """The fields that have a default."""
+    missing = dataclasses.MISSING
+    fields = dataclasses.fields(cls)
+    return {field.name for field in fields if (field.default, field.default_factory) != (missing, missing)}

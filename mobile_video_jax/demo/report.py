@@ -6,7 +6,7 @@ from typing import Any
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.progress import duration
 from mobile_video_jax.core.revision import git_revision, hardware, versions
-from mobile_video_jax.data.shapes.shape_world import ATTRIBUTES
+from mobile_video_jax.data.shapes.world import ATTRIBUTES
 from mobile_video_jax.demo.export import drawn_clip
 from mobile_video_jax.demo.run import MODELS, DemoResult
 from mobile_video_jax.evaluate.reconstruction_report import judgement_blocks, judgement_numbers

@@ -10,22 +10,21 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.progress import duration, say
 from mobile_video_jax.data.pipeline import captioned_clips
 from mobile_video_jax.data.prepare.prepare import prepare
-from mobile_video_jax.data.shapes.shape_world import Attributes, World
+from mobile_video_jax.data.shapes.shape_world import Attributes
 from mobile_video_jax.data.video_file import write_mp4
+from mobile_video_jax.demo.config import DemoConfig
 from mobile_video_jax.demo.export import check_export, export_packages
 from mobile_video_jax.evaluate.alignment import Samples, draw_samples
 from mobile_video_jax.evaluate.reconstruction import Judgement, judge
-from mobile_video_jax.generate.generator import SampleConfig
 from mobile_video_jax.latents.encode import encode_dataset
 from mobile_video_jax.metrics.shape_detector import Detected, detect
 from mobile_video_jax.models.vae import VaeBundle
-from mobile_video_jax.prune.plan import PruneConfig
 from mobile_video_jax.prune.report import write_prune_report
 from mobile_video_jax.prune.run import Pruned, prune
-from mobile_video_jax.stages.distill import DistillStage, DistillTraining, from_student
-from mobile_video_jax.stages.dit import DitStage, DitTraining
-from mobile_video_jax.stages.recover import RecoverStage, RecoverTraining, from_pruned
-from mobile_video_jax.stages.vae import VaeStage, VaeTraining
+from mobile_video_jax.stages.distill import DistillStage, from_student
+from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.stages.recover import RecoverStage, from_pruned
+from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.train.loop import train
 
 
@@ -44,25 +43,6 @@ MODELS = {
     "before": Model("recovered", "in few steps, before", few=True),
     "distilled": Model("distilled", "in few steps, distilled", few=True),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class DemoConfig:
-    """Sizes of the demo's world, its training runs, its pruning and its evaluation."""
-
-    world: World
-    vae: VaeTraining
-    dit: DitTraining
-    prune: PruneConfig
-    recover: RecoverTraining
-    distill: DistillTraining
-    sampling: SampleConfig
-    few: SampleConfig
-    train_clips: int = 3000
-    validation_clips: int = 128
-    test_clips: int = 120
-    samples: int = 120
-    fps: int = 8
 
 
 @dataclasses.dataclass(frozen=True)

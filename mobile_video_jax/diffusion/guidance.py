@@ -9,7 +9,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mobile_video_jax.core.arrays import Latents, Rng, TextMask, TextStates, Times
+from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.ranges import GuidanceScale, Share
 from mobile_video_jax.diffusion.path import predict_x0
 from mobile_video_jax.diffusion.samplers import Velocity
 
@@ -20,23 +22,18 @@ EmptyCaption = Float[np.ndarray, "e"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Guidance:
-    """Guidance of strength `scale` at times low <= t <= high (arXiv 2404.07724); 1 is none.
+class Guidance(Config):
+    """Guidance in an interval of times (arXiv 2404.07724). Raises UserError for a setting out of range."""
 
-    `rescale` in 0..1 draws the guided x0 prediction to the conditional one's standard deviation (arXiv 2305.08891).
-    Raises UserError for an interval or a rescale out of range.
-    """
-
-    scale: float
-    low: float = 0.0
-    high: float = 1.0
-    rescale: float = 0.0
+    scale: GuidanceScale  # strength; 1 is none
+    low: Share = 0.0  # least time (0 is data) at which guidance acts
+    high: Share = 1.0  # greatest time (1 is noise) at which guidance acts
+    rescale: Share = 0.0  # share by which x0 returns to the conditional one's deviation (arXiv 2305.08891)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.high <= 1:
-            raise UserError(f"guidance needs 0 <= low <= high <= 1, not low {self.low} and high {self.high}")
-        if not 0 <= self.rescale <= 1:
-            raise UserError(f"guidance rescale must be between 0 and 1, not {self.rescale}")
+        super().__post_init__()
+        if self.low > self.high:
+            raise UserError(f"guidance acts from low to high times, not from {self.low} to {self.high}")
 
     def acts(self, t: Times) -> Bool[Array, "b"]:
         """True for clips whose times are in the closed interval [low, high]: the default includes t = 0 and 1."""

@@ -1,29 +1,14 @@
 """Collapse monitor: metrics of a student's samples beside real clips, and the limits at which training stops."""
 
-import dataclasses
 from collections.abc import Mapping
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import LatentMask, Latents, Scalar
+from mobile_video_jax.distill.config import CollapseConfig
 
 EPS = 1e-6  # makes the ratio 1 for images, which do not move
-
-
-@dataclasses.dataclass(frozen=True)
-class CollapseConfig:
-    """Where a run is stopped; 0 switches a limit off, and all may be changed when a run goes on.
-
-    `motion` and `spread` are factors: more than so many times, or less than one in so many, of real clips. `colour` is
-    a distance, in variances of the latents, and `margin` one of logits, of which the hinge losses ask for 2. In a tiny
-    world good runs stay within 1.3, 1.1 and 0.05; one that a discriminator alone taught went to 2.5, 1.6 and 0.6.
-    """
-
-    motion: float = 3.0
-    spread: float = 1.5
-    colour: float = 0.3
-    margin: float = 20.0
 
 
 def collapse_metrics(samples: Latents, real: Latents, mask: LatentMask | None = None) -> dict[str, Scalar]:

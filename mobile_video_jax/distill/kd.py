@@ -1,30 +1,16 @@
 """Distillation loss: relative squared error of a student's velocity and hidden features against its teacher's."""
 
-import dataclasses
-
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mobile_video_jax.core.arrays import LatentMask, Latents
+from mobile_video_jax.distill.config import KdWeights
 from mobile_video_jax.dit.features import Features
 
 # Velocities [b lt lh lw c] and features [l b n d] of l blocks.
 Outputs = tuple[Latents, Features]
 
 EPS = 1e-6  # keeps the error relative to a teacher of zeros finite
-
-
-@dataclasses.dataclass(frozen=True)
-class KdWeights:
-    """The weights of both errors."""
-
-    velocity: float = 1.0
-    features: float = 0.5
-
-    @property
-    def any(self) -> bool:
-        """Whether a teacher is asked at all."""
-        return self.velocity > 0 or self.features > 0
 
 
 def kd_loss(

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import LatentMask, Latents, Rng, Scalar, TextMask, TextStates, Times
-from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.diffusion.guidance import EmptyCaption, Guidance, guided, null_text
 from mobile_video_jax.diffusion.path import flow_matching_loss, interpolate, predict_x0, velocity_target
 from mobile_video_jax.diffusion.samplers import Velocity
 from mobile_video_jax.diffusion.timesteps import sample_times
+from mobile_video_jax.distill.config import ObjectiveConfig
 from mobile_video_jax.distill.discriminator import Discriminator
 from mobile_video_jax.distill.discriminator_heads import Logits
 from mobile_video_jax.distill.distances import mean_square, pseudo_huber
@@ -27,43 +27,6 @@ from mobile_video_jax.nn.module import apply
 # The network that each method trains beside the generator, by the name of its parameters.
 CRITICS = {"adversarial": "discriminator", "dmd": "critic", "kd": ""}
 Metrics = dict[str, Scalar]
-
-
-@dataclasses.dataclass(frozen=True)
-class ObjectiveConfig:
-    """What the student is trained for.
-
-    `method` is adversarial (hinge losses, weight `adversarial`), dmd (distribution matching, weight `matching`) or kd,
-    neither. Beside it, by their weights: `kd`, the squared error of the velocity against the teacher's mean over
-    `teacher_steps` steps at guidance `guidance`, and `distance`, the pseudo-Huber distance of x0 to `target`, the
-    data's or the teacher's. With probability `own_states` a clip is at a state that the student came to itself. Both
-    methods look at clips noised again, at times shifted by `judge_shift`. `r1` is the discriminator's penalty, in the
-    form `r1_form`: finite (a difference at distance `r1_sigma`) or exact.
-    """
-
-    method: str = "adversarial"
-    guidance: float = 5.0
-    teacher_steps: int = 1
-    own_states: float = 0.5
-    target: str = "data"
-    judge_shift: float = 1.0
-    adversarial: float = 0.1
-    matching: float = 1.0
-    distance: float = 1.0
-    kd: float = 1.0
-    r1: float = 1.0
-    r1_form: str = "finite"
-    r1_sigma: float = 0.05
-
-    def __post_init__(self) -> None:
-        allowed = {"method": CRITICS, "target": ("data", "teacher"), "r1_form": ("finite", "exact")}
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise UserError(f"objective.{name} '{getattr(self, name)}' is unknown: use {' or '.join(values)}")
-        if self.teacher_steps < 1:
-            raise UserError(f"objective.teacher_steps must be 1 or more, not {self.teacher_steps}")
-        if not 0 <= self.own_states <= 1:
-            raise UserError(f"objective.own_states is a probability from 0 to 1, not {self.own_states}")
 
 
 class CaptionedLatents(NamedTuple):

@@ -1,9 +1,16 @@
-"""The diffusion transformer's sizes."""
+"""The diffusion transformer's sizes, and those of an adapter of it."""
 
 import dataclasses
 
+from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.nn.norm import EPS
+from mobile_video_jax.core.ranges import Positive, PositiveShare, Size, SizeOrZero, Weight
+from mobile_video_jax.nn.config import EPS, Dtype
+from mobile_video_jax.parallel.config import Remat
+
+TARGETS = tuple(
+    f"{attention}/{name}" for attention in ("self_attention", "cross_attention") for name in ("q", "k", "v", "out")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,34 +32,27 @@ class Norms:
 
 
 @dataclasses.dataclass(frozen=True)
-class DitConfig:
-    """Sizes of the transformer, and what differs in LTX-Video's (arXiv 2501.00103), off by default.
+class DitConfig(Config):
+    """Sizes of the transformer, and what differs in LTX-Video's (arXiv 2501.00103), off by default."""
 
-    `blocks` lists (heads, cross_heads, ffn) a block where they differ (a pruned model); left empty, all `depth` blocks
-    have `heads` and `ffn`. `qk_norm_across_heads` normalises queries and keys over all heads at once, and
-    `final_layer_norm` the last layer's input by LayerNorm. `rope_scale`, the seconds, pixel rows and pixel columns of a
-    step between latent places, gives each of the width's heads RoPE of its own (nn.embeddings.fraction_rope_table);
-    `rope_heads` then lists for each block which of them its heads of self-attention are; left empty, the first ones.
-    """
-
-    width: int = 128
-    depth: int = 4
-    heads: int = 4
-    head_dim: int = 32
-    ffn: int = 512
-    blocks: tuple[tuple[int, int, int], ...] = ()
-    time_features: int = 256
-    pooled_text: bool = True
-    rope_theta: float = 100.0
-    rope_scale: tuple[float, ...] = ()
-    rope_heads: tuple[tuple[int, ...], ...] = ()
-    qk_norm_across_heads: bool = False
-    qk_norm_eps: float = EPS
-    norm_eps: float = EPS
-    final_layer_norm: bool = False
-    scan: bool = False
-    remat: str = "none"
-    dtype: str = "float32"
+    width: Size = 128  # channels of a token
+    depth: Size = 4  # blocks, where `blocks` is empty
+    heads: Size = 4  # attention heads of every block, where `blocks` is empty
+    head_dim: Size = 32  # channels of a head; heads x head_dim may differ from the width
+    ffn: Size = 512  # hidden channels of every block's FFN, where `blocks` is empty
+    blocks: tuple[tuple[Size, Size, Size], ...] = ()  # (heads, cross_heads, ffn) of each block of a pruned model
+    time_features: Size = 256  # sines and cosines that the time is embedded by
+    pooled_text: bool = True  # add the mean text state to the time's embedding
+    rope_theta: Positive = 100.0  # base of RoPE's wavelengths, in token positions
+    rope_scale: tuple[Positive, ...] = ()  # seconds, pixel rows and columns between tokens; gives heads their own RoPE
+    rope_heads: tuple[tuple[SizeOrZero, ...], ...] = ()  # with rope_scale, per block: whose RoPE its heads have
+    qk_norm_across_heads: bool = False  # normalise queries and keys over all heads at once
+    qk_norm_eps: PositiveShare = EPS  # added to the mean square of queries and keys
+    norm_eps: PositiveShare = EPS  # added to the mean square of a block's input
+    final_layer_norm: bool = False  # LayerNorm before the last layer, in place of RMSNorm
+    scan: bool = False  # stack equal blocks, which compiles sooner
+    remat: Remat = "none"  # kept for the backward pass: none (all), dots (products), full (each block's input)
+    dtype: Dtype = "float32"  # of matrix products and activations
 
     @property
     def block_shapes(self) -> tuple[BlockShape, ...]:
@@ -86,3 +86,17 @@ class DitConfig:
         if self.scan and len(set(own)) > 1:
             raise UserError("blocks of different rope_heads cannot be scanned: set model.scan=False")
         return own
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig(Config):
+    """A low-rank adapter of linear layers (LoRA, arXiv 2106.09685), whose factors do not decay and are Adam's."""
+
+    rank: SizeOrZero = 0  # rank of the update of each layer; 0: no adapter
+    alpha: Weight = 16.0  # the update is multiplied by alpha / rank, so that rank and learning rate are independent
+    targets: tuple[str, ...] = TARGETS  # linear layers by their names in a block, those of all blocks
+
+    @property
+    def scale(self) -> float:
+        """What A B is multiplied by."""
+        return self.alpha / self.rank

@@ -1,6 +1,5 @@
 """Low-rank adapters of the transformer's linear layers (LoRA, arXiv 2106.09685)."""
 
-import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -11,31 +10,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from mobile_video_jax.core.arrays import Rng
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
-from mobile_video_jax.dit.cost_groups import ATTENTIONS
+from mobile_video_jax.dit.config import LoraConfig
 from mobile_video_jax.nn.dense import Initializer, zeros
 from mobile_video_jax.nn.module import partitioned
 
 Params = dict[str, Any]
-
-PROJECTIONS = ("q", "k", "v", "out")
-
-
-@dataclasses.dataclass(frozen=True)
-class LoraConfig:
-    """An adapter of rank `rank` (0: none) for the linear layers in `targets`, those of all blocks that have the name.
-
-    Its update is multiplied by alpha / rank, so that another rank wants no other learning rate (section 4.1). Factors
-    do not decay, and Muon leaves them to Adam.
-    """
-
-    rank: int = 0
-    alpha: float = 16.0
-    targets: tuple[str, ...] = tuple(f"{attention}/{name}" for attention in ATTENTIONS for name in PROJECTIONS)
-
-    @property
-    def scale(self) -> float:
-        """What A B is multiplied by."""
-        return self.alpha / self.rank
 
 
 def init_adapter(config: LoraConfig, rng: Rng, params: Params) -> Params:

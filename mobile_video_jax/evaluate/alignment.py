@@ -6,8 +6,10 @@ from pathlib import Path
 
 from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.progress import Progress
-from mobile_video_jax.data.shapes.shape_world import Attributes, World, prompts
-from mobile_video_jax.generate.generator import Generator, SampleConfig
+from mobile_video_jax.data.shapes.shape_world import Attributes, prompts
+from mobile_video_jax.data.shapes.world import World
+from mobile_video_jax.generate.config import SampleConfig
+from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.metrics.accuracy import Pairs
 from mobile_video_jax.metrics.shape_detector import Detected, detect
 

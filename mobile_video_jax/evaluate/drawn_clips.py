@@ -12,10 +12,10 @@ from mobile_video_jax.core.arrays import Clips, Frames
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
 from mobile_video_jax.data.video_file import UnreadableVideo, probe
+from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.folder import Job, draw_folder
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request, file_names
-from mobile_video_jax.generate.sampling import SampleConfig
 from mobile_video_jax.parallel.distributed import wait_for_all
 
 

@@ -25,7 +25,7 @@ from mobile_video_jax.nn.dense import Dense, FeedForward
 from mobile_video_jax.nn.embeddings import apply_rope
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.nn.norm import RMSNorm
-from mobile_video_jax.parallel.mesh import MeshConfig
+from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.stages.dit import DitStage
 
 FP16_MAX = float(np.finfo(np.float16).max)

@@ -16,7 +16,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import read_json, replacing
 from mobile_video_jax.data.dataset import read_manifest
 from mobile_video_jax.data.pipeline import captioned_clips
-from mobile_video_jax.data.shapes.shape_world import World
+from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.evaluate.drawn_clips import draw_clips
 from mobile_video_jax.evaluate.generation_report import write_generation_report
 from mobile_video_jax.evaluate.generation_scores import Drawn, score_drawn
@@ -30,10 +30,10 @@ from mobile_video_jax.evaluate.protocol import (
     write_evaluation,
 )
 from mobile_video_jax.evaluate.reconstruction import Code, pieces, whole_clips
+from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.folder import FPS, Job
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request
-from mobile_video_jax.generate.sampling import SampleConfig
 from mobile_video_jax.metrics.clip_scorer import Caption, Scorer
 from mobile_video_jax.metrics.video_distance import SETTINGS, FeatureCache, obstacle
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all

@@ -23,7 +23,8 @@ from mobile_video_jax.metrics.lattice import Lattice, flat_clips, lattice
 from mobile_video_jax.metrics.reconstruction import flicker, psnr, ssim
 from mobile_video_jax.metrics.spectrum import dct_curve, high_frequency_share
 from mobile_video_jax.models.vae import VaeBundle, check_rows, on_mesh
-from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.vae.pixels import to_bytes, to_signed
 
 BLOCK = 8  # side of the DCT's tiles, in latent places and in pixels

@@ -8,7 +8,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.evaluate.folder import EvaluatedRun, read_evaluation, shown_names
 from mobile_video_jax.evaluate.generation import GenerationTask, evaluate_generation
 from mobile_video_jax.evaluate.vae import VaeTask, evaluate_vae
-from mobile_video_jax.generate.sampling import SampleConfig
+from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.models.denoiser import STAGES
 from mobile_video_jax.train.run import NAME, read_run
 

@@ -14,7 +14,8 @@ from mobile_video_jax.diffusion.guidance import null_text
 from mobile_video_jax.dit.features import velocity_and_features
 from mobile_video_jax.models.denoiser import read_denoiser, restore_on
 from mobile_video_jax.models.vae import VaeBundle
-from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.vae.pixels import to_signed
 
 Features = Float[np.ndarray, "n d"]

@@ -14,9 +14,9 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.progress import Progress
 from mobile_video_jax.data.video_file import write_gif, write_mp4
+from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request, file_names, picture
-from mobile_video_jax.generate.sampling import SampleConfig
 from mobile_video_jax.train.checkpoint import newest_step
 from mobile_video_jax.train.run import read_run
 

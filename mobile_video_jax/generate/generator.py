@@ -14,11 +14,13 @@ from jax.sharding import Mesh
 from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.prompts import Request, picture
-from mobile_video_jax.generate.sampling import SampleConfig, sample_latents
+from mobile_video_jax.generate.sampling import sample_latents
 from mobile_video_jax.models.denoiser import Denoiser, read_denoiser, restore_on
 from mobile_video_jax.models.vae import VaeBundle, on_mesh
-from mobile_video_jax.parallel.mesh import MeshConfig, batch_sharding, make_mesh
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import batch_sharding, make_mesh
 from mobile_video_jax.text.encoder import TextEncoder, load_text_encoder, pad
 
 

@@ -1,6 +1,5 @@
 """How latents are drawn with a transformer: the settings, and the pure function that follows them."""
 
-import dataclasses
 from typing import Any
 
 from jaxtyping import Array, Bool, Float
@@ -10,31 +9,8 @@ from mobile_video_jax.diffusion.conditioning import condition_on_first_frame, fr
 from mobile_video_jax.diffusion.guidance import Guidance, guided
 from mobile_video_jax.diffusion.samplers import sample
 from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.nn.module import apply
-
-
-@dataclasses.dataclass(frozen=True)
-class SampleConfig:
-    """How clips are drawn: solver steps, guidance scale, time shift and solver; and how they are decoded.
-
-    `terminal` is where the last step starts, 0 for the grid's own (diffusion.timesteps.time_grid).
-    `negative_prompt` takes the place of the empty caption, `guidance_*` are the fields of Guidance.
-    `chunk` latent frames are decoded at a time (0: all) and frames in tiles of `tile` pixels (0: whole), so that long
-    and large clips fit.
-    """
-
-    steps: int = 40
-    guidance: float = 5.0
-    shift: float = 1.0
-    solver: str = "euler"
-    chunk: int = 0
-    tile: int = 0
-    overlap: int = 0
-    negative_prompt: str = ""
-    guidance_low: float = 0.0
-    guidance_high: float = 1.0
-    guidance_rescale: float = 0.0
-    terminal: float = 0.0
 
 
 def sample_latents(

@@ -14,17 +14,19 @@ from jax.experimental import multihost_utils
 
 from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.config import from_mapping
-from mobile_video_jax.data.shapes.shape_world import World
+from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.data.video_file import write_mp4
 from mobile_video_jax.diffusion.guidance import EmptyCaption, null_text
 from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.folder import FPS
 from mobile_video_jax.generate.prompts import Request, file_names
-from mobile_video_jax.generate.sampling import SampleConfig, sample_latents
+from mobile_video_jax.generate.sampling import sample_latents
 from mobile_video_jax.latents.store import Record, read_manifest, records
 from mobile_video_jax.metrics.clip_scorer import Caption, Scorer
 from mobile_video_jax.models.vae import VaeBundle, on_mesh
-from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.text.encoder import pad
 
 

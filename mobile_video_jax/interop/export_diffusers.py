@@ -18,7 +18,8 @@ from mobile_video_jax.interop.ltx_schedule import Schedule
 from mobile_video_jax.interop.mapping import published, stacked
 from mobile_video_jax.models.denoiser import Denoiser, read_denoiser, restore_on
 from mobile_video_jax.models.vae import VaeBundle
-from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.text.encoder import name_ltx_text
 from mobile_video_jax.vae.ltx.model import LtxVae
 

@@ -14,7 +14,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.interop.mapping import AS_IS, CONV, LINEAR, Source, Turn
 from mobile_video_jax.nn.module import init
 from mobile_video_jax.vae.latent_stats import LatentStats
-from mobile_video_jax.vae.ltx.config import PATCH, STEPS, LtxVaeConfig
+from mobile_video_jax.vae.ltx.config import PATCH, STEPS, LtxVaeConfig, Step
 from mobile_video_jax.vae.ltx.model import LtxVae
 
 CLASS = "AutoencoderKLLTXVideo"
@@ -166,7 +166,7 @@ def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _encoder(given: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+def _encoder(given: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[Step, ...]]:
     """The encoder's widths, one more than its steps, and the steps."""
     widths, kinds = tuple(given["block_out_channels"]), given["down_block_types"]
     if set(kinds) not in ({DOWN}, {DOWN_095}):
@@ -178,7 +178,8 @@ def _encoder(given: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[str, ...]
         if kind not in STEPS or kind == "none":
             raise _unsupported("downsample_type", kind, "conv, spatial, temporal and spatiotemporal are")
     ways = given["downsample_type"] if newer else ["conv"] * len(kinds)
-    steps = tuple(way if scales else "none" for way, scales in zip(ways, given["spatio_temporal_scaling"], strict=True))
+    scaled = zip(ways, given["spatio_temporal_scaling"], strict=True)
+    steps: tuple[Step, ...] = tuple(way if scales else "none" for way, scales in scaled)
     if not newer:
         return (*widths, widths[-1]), steps
     for step, width, following in zip(steps, widths, widths[1:], strict=False):

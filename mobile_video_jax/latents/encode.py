@@ -29,8 +29,9 @@ from mobile_video_jax.latents.store import (
 )
 from mobile_video_jax.latents.store import read_manifest as read_encoded
 from mobile_video_jax.models.vae import VaeBundle, check_rows, copy_bundle, on_mesh
+from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
-from mobile_video_jax.parallel.mesh import MeshConfig, check_batch, make_mesh
+from mobile_video_jax.parallel.mesh import check_batch, make_mesh
 from mobile_video_jax.text.encoder import TextEncoder, load_text_encoder
 from mobile_video_jax.train.run import read_run
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mobile_video_jax.data.shapes.shape_world import ATTRIBUTES, Attributes, World
+from mobile_video_jax.data.shapes.shape_world import Attributes
+from mobile_video_jax.data.shapes.world import ATTRIBUTES, World
 from mobile_video_jax.metrics.interval import Score
 from mobile_video_jax.metrics.shape_detector import Detected, chance
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from mobile_video_jax.core.arrays import Frames
 from mobile_video_jax.core.progress import Progress
-from mobile_video_jax.data.shapes.shape_world import Attributes, World
+from mobile_video_jax.data.shapes.shape_world import Attributes
+from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.metrics.accuracy import accuracies
 from mobile_video_jax.metrics.clip_scores import ACCURACY, PerClip, columns, motion_scores
 from mobile_video_jax.metrics.shape_detector import chance, detect

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from scipy import ndimage
 
 from mobile_video_jax.core.arrays import Frames
-from mobile_video_jax.data.shapes.shape_world import ATTRIBUTES, COLOURS, DIRECTIONS, Attributes, World, coverage
+from mobile_video_jax.data.shapes.shape_world import COLOURS, DIRECTIONS, Attributes, coverage
+from mobile_video_jax.data.shapes.world import ATTRIBUTES, World
 
 FAINT = 32  # chroma (0-255) under which a clip holds no object; drawn ones have 195
 SPECKLE = 0.25  # components smaller than this share of their frame's largest one are no objects

@@ -10,7 +10,8 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import read_json, write_json
 from mobile_video_jax.core.storage import storage_path
-from mobile_video_jax.dit.lora import LoraConfig, init_adapter, merged
+from mobile_video_jax.dit.config import LoraConfig
+from mobile_video_jax.dit.lora import init_adapter, merged
 from mobile_video_jax.parallel.mesh import replicated
 from mobile_video_jax.train.checkpoint import abstract, newest_step, restore_model
 from mobile_video_jax.train.run import read_run
@@ -22,8 +23,6 @@ BASE = "base.json"
 
 def check_adapter(rank: int, stage: str, init_from: str) -> None:
     """Raises UserError where a config asks for an adapter that cannot be trained."""
-    if rank < 0:
-        raise UserError(f"lora.rank must be 1 or more, or 0 for no adapter, not {rank}")
     if rank and stage != "dit":
         raise UserError(f"stage '{stage}' trains no adapters, stage 'dit' does: set lora.rank=0")
     if rank and not init_from:

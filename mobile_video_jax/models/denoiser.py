@@ -16,10 +16,10 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.flops import count_parameters, flops_by_part, largest_products, parameters_by_part
 from mobile_video_jax.diffusion.timesteps import token_shift
-from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.cost_groups import cost_group
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.models.adapter import restore_transformer
+from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.parallel.rules import parameter_shardings
 from mobile_video_jax.train.checkpoint import abstract
@@ -27,22 +27,6 @@ from mobile_video_jax.train.run import read_run
 
 # The stages whose runs hold one denoiser. Their configs hold the fields of DenoiserConfig beside their own.
 STAGES = ("dit", "recover", "distill")
-
-
-@dataclasses.dataclass(frozen=True)
-class DenoiserConfig:
-    """What a denoiser's clips, captions and times are, and its network; part of every config that trains one."""
-
-    clip: str = "17x64x64"
-    compression: str = "t4_s8_c16"
-    text_encoder: str = "minilm"
-    text_width: int = 384
-    text_tokens: int = 16
-    image_probability: float = 0.0
-    time_shift: float = 1.0
-    shift_follows_tokens: bool = False
-    time_terminal: float = 0.0
-    model: DitConfig = dataclasses.field(default_factory=DitConfig)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,10 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mobile_video_jax.nn.config import EPS
 from mobile_video_jax.nn.module import partitioned
-
-# fp16's smallest normal number is 6.1e-5; phones may flush anything below it to zero, so eps stays above.
-EPS = 1e-4
 
 
 def rms_normalize(x: Float[Array, "*batch d"], eps: float = EPS) -> Float[Array, "*batch d"]:

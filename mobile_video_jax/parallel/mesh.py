@@ -1,7 +1,5 @@
 """The device mesh: data, fsdp and tensor axes, and sequence where clips are long."""
 
-import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,33 +9,10 @@ from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.parallel.config import MeshConfig
 
 AXES = ("data", "fsdp", "tensor")
 SEQUENCE = "sequence"
-
-
-@dataclasses.dataclass(frozen=True)
-class MeshConfig:
-    """Devices along each mesh axis; one of data, fsdp and tensor may be -1: all remaining devices."""
-
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
-    sequence: int = 1
-
-    def sizes(self, devices: int) -> tuple[int, int, int]:
-        """Sizes of data, fsdp and tensor, with -1 resolved. Raises UserError unless the axes multiply to `devices`."""
-        sizes = [self.data, self.fsdp, self.tensor]
-        if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes) or self.sequence < 1:
-            raise UserError(f"mesh {(*sizes, self.sequence)}: give positive sizes, one of the first three may be -1")
-        rest = self.sequence * math.prod(size for size in sizes if size != -1)
-        if devices % rest or (-1 not in sizes and rest != devices):
-            raise UserError(
-                f"mesh data={self.data} fsdp={self.fsdp} tensor={self.tensor} sequence={self.sequence} does not divide "
-                f"{devices} device(s): set one axis to -1 or make the product {devices}"
-            )
-        data, fsdp, tensor = (devices // rest if size == -1 else size for size in sizes)
-        return data, fsdp, tensor
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:

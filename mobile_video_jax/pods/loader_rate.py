@@ -11,7 +11,7 @@ import numpy as np
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.loader import load
-from mobile_video_jax.parallel.mesh import MeshConfig
+from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.stages.registry import build_stage
 
 WARM_UP = 2  # batches: opening files, and filling the buffers that are empty at the start

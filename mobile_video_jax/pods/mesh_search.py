@@ -12,7 +12,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.cost.tpu.roofline import RING_LINKS
 from mobile_video_jax.cost.tpu.topology import Topology
-from mobile_video_jax.parallel.mesh import MeshConfig
+from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.remat import POLICIES
 from mobile_video_jax.pods.compile import CompiledStep, compile_step
 from mobile_video_jax.stages.registry import build_stage

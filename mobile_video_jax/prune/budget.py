@@ -1,23 +1,12 @@
 """How a budget is divided between the three levels, and the paper's plan."""
 
-import dataclasses
 from collections.abc import Sequence
 
 from mobile_video_jax.dit.config import BlockShape
+from mobile_video_jax.prune.config import Ratios
 from mobile_video_jax.prune.costs import Number
 from mobile_video_jax.prune.space import Limits, SearchSpace
 from mobile_video_jax.prune.units import LEVEL_OF
-
-
-@dataclasses.dataclass(frozen=True)
-class Ratios:
-    """What is kept of each level; the defaults are arXiv 2507.13343's, from 28 blocks, 32 heads and an FFN of 8192
-    channels to 20, 20 and 6144."""
-
-    block: float = 20 / 28
-    head: float = 20 / 32
-    channel: float = 6144 / 8192
-
 
 PAPER = Ratios()
 

@@ -1,4 +1,4 @@
-"""What is to be pruned and by how much: the config, and the plan that shapes alone decide."""
+"""The plan of what is pruned, which shapes alone decide."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,73 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.distill.kd import KdWeights
 from mobile_video_jax.dit.config import BlockShape
 from mobile_video_jax.models.denoiser import Denoiser
-from mobile_video_jax.prune.budget import Ratios, fraction_limits, stage_limits, target_limits
+from mobile_video_jax.prune.budget import fraction_limits, stage_limits, target_limits
+from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.prune.costs import Number, counted_costs
 from mobile_video_jax.prune.search import greedy
 from mobile_video_jax.prune.space import SearchSpace
 from mobile_video_jax.prune.units import LEVELS, WIDTHS, Units, channel_group, kept_shapes
-
-SEARCHES = ("greedy", "joint")
-SCORES = ("kd", "magnitude", "random")
-SCORINGS = ("exact", "taylor")
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """Shares of the model's own costs that may be left (prune/costs.py); 0 sets no limit."""
-
-    parameters: float = 0.0
-    flops: float = 0.0
-    activations: float = 0.0
-    latency: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class PruneConfig:
-    """How a transformer is pruned.
-
-    Without any limit in `budget` the parameters are limited to those of a model that keeps `ratios` of each level;
-    these also divide a budget between the levels. `levels`, `uniform` and the multiples are those of SearchSpace; FFN
-    channels go in groups of `group` (0: channel_group). `search` decides which plan is sliced, greedy or joint, by the
-    `score` of units: the rise of the distillation loss ("kd"), weights alone ("magnitude"), or chance ("random").
-    `heads` and `channels` are scored exactly or to first order with `probes` random vectors ("taylor"). The loss is the
-    mean over `clips` clips at `times` times, `batch_clips` clips and `rows` masked models in one program.
-    """
-
-    budget: Budget = dataclasses.field(default_factory=Budget)
-    ratios: Ratios = dataclasses.field(default_factory=Ratios)
-    levels: tuple[str, ...] = tuple(LEVELS)
-    uniform: bool = True
-    heads_multiple: int = 1
-    ffn_multiple: int = 64
-    group: int = 0
-    search: str = "greedy"
-    score: str = "kd"
-    heads: str = "exact"
-    channels: str = "exact"
-    probes: int = 8
-    kd: KdWeights = dataclasses.field(default_factory=KdWeights)
-    clips: int = 64
-    times: int = 4
-    batch_clips: int = 8
-    rows: int = 8
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("search", SEARCHES), ("score", SCORES), ("heads", SCORINGS), ("channels", SCORINGS)):
-            if getattr(self, name) not in allowed:
-                raise UserError(f"{name} '{getattr(self, name)}' is unknown: use {' or '.join(allowed)}")
-        for name in ("probes", "clips", "times", "batch_clips", "rows"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be 1 or more, not {getattr(self, name)}")
-        if self.score != "kd" and self.search != "greedy":
-            raise UserError(f"search '{self.search}' needs the scores of score=kd: use search=greedy")
-        if self.clips % self.batch_clips:
-            raise UserError(f"{self.clips} clips are no whole batches of {self.batch_clips}: change batch_clips")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,13 +20,15 @@ from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.latents.store import read_manifest
 from mobile_video_jax.models.denoiser import restore_on
 from mobile_video_jax.models.vae import copy_bundle
-from mobile_video_jax.parallel.mesh import MeshConfig, batch_sharding, check_batch, make_mesh, put_batch
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, put_batch
 from mobile_video_jax.prune.baselines import chance, magnitude
 from mobile_video_jax.prune.calibration import Calibration, calibration
+from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.prune.curves import Point, level_curves
 from mobile_video_jax.prune.joint import joint
 from mobile_video_jax.prune.memo import LossFile
-from mobile_video_jax.prune.plan import Plan, PruneConfig, costs_of, make_plan, sizes_of
+from mobile_video_jax.prune.plan import Plan, costs_of, make_plan, sizes_of
 from mobile_video_jax.prune.search import Score, greedy
 from mobile_video_jax.prune.sensitivity import Scorer, rank_correlation
 from mobile_video_jax.prune.surgery import block_map, pruned_config, slice_params

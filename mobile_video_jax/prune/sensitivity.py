@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Float64, Int
 from scipy.stats import spearmanr
 
 from mobile_video_jax.core.arrays import Rng
-from mobile_video_jax.distill.kd import KdWeights, Outputs, kd_loss, kd_residual
+from mobile_video_jax.distill.config import KdWeights
+from mobile_video_jax.distill.kd import Outputs, kd_loss, kd_residual
 from mobile_video_jax.dit.features import velocity_and_features
 from mobile_video_jax.dit.masks import ALL, Masks
 from mobile_video_jax.dit.model import Dit

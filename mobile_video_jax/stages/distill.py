@@ -17,45 +17,23 @@ from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.cost.flops import count_flops, count_parameters
 from mobile_video_jax.diffusion.guidance import drop_captions
 from mobile_video_jax.diffusion.timesteps import time_grid
-from mobile_video_jax.distill.collapse import CollapseConfig, collapse_metrics, collapse_reason
+from mobile_video_jax.distill.collapse import collapse_metrics, collapse_reason
 from mobile_video_jax.distill.discriminator import make_discriminator
-from mobile_video_jax.distill.objective import CRITICS, CaptionedLatents, Objective, ObjectiveConfig
-from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.distill.objective import CRITICS, CaptionedLatents, Objective
 from mobile_video_jax.dit.model import Dit
-from mobile_video_jax.generate.sampling import SampleConfig, sample_latents
+from mobile_video_jax.generate.config import SampleConfig
+from mobile_video_jax.generate.sampling import sample_latents
 from mobile_video_jax.models.adapter import restore_transformer
 from mobile_video_jax.models.denoiser import read_denoiser
-from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.stages.config import DistillTraining
+from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.recover import PRUNED
 from mobile_video_jax.stages.teacher import check_latents, in_its_dtype
-from mobile_video_jax.train.optimizer import PlayersOptimizerConfig
 from mobile_video_jax.train.run import read_run
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
 
 # What student and teacher must share, and the student's run decides.
 SHARED = ("compression", "text_encoder", "text_width", "text_tokens")
-
-
-@dataclasses.dataclass(frozen=True)
-class DistillTraining(DitTraining):
-    """Config of a distillation run; see DitTraining for the data and the network, ObjectiveConfig for the losses.
-
-    `init_from` is the student's run, recovered, pruned or plain; its sizes, latents, captions and, where it had one,
-    its `teacher` come from there (see from_student). The student is trained for samples of `sampling_steps` Euler steps
-    at the times that `time_shift` gives. The discriminator is a `head` (dit or conv) of `head_blocks` blocks on the
-    teacher's first `trunk_blocks` (0: half of them).
-    """
-
-    stage: str = "distill"
-    teacher: str = ""
-    teacher_model: DitConfig = dataclasses.field(default_factory=DitConfig)
-    sampling_steps: int = 4
-    head: str = "dit"
-    head_blocks: int = 1
-    trunk_blocks: int = 0
-    objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
-    watch: CollapseConfig = dataclasses.field(default_factory=CollapseConfig)
-    optimizer: PlayersOptimizerConfig = dataclasses.field(default_factory=PlayersOptimizerConfig)
 
 
 def from_student(config: DistillTraining) -> DistillTraining:
@@ -90,8 +68,6 @@ class DistillStage(DitStage):
     def __init__(self, config: DistillTraining):
         if config.image_probability:
             raise UserError("distillation draws whole clips: set image_probability=0")
-        if config.sampling_steps < 1:
-            raise UserError(f"sampling_steps must be 1 or more, not {config.sampling_steps}")
         super().__init__(config)
         teacher = config.teacher_model
         discriminator = make_discriminator(teacher, config.trunk_blocks, config.head, config.head_blocks)

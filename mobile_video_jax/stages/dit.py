@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from mobile_video_jax.core.arrays import FrameTimes, Rng, Scalar
 from mobile_video_jax.core.config import from_mapping
-from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.cost.flops import (
@@ -24,13 +23,14 @@ from mobile_video_jax.diffusion.conditioning import frame_times
 from mobile_video_jax.diffusion.guidance import drop_captions
 from mobile_video_jax.diffusion.timesteps import sample_times, stratified_times
 from mobile_video_jax.dit.lora import init_adapter, merged
-from mobile_video_jax.generate.sampling import SampleConfig
+from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.training_samples import TrainingSamples, first_captions
 from mobile_video_jax.models.adapter import check_adapter, record_base, restore_transformer
 from mobile_video_jax.models.denoiser import known, trained_config
 from mobile_video_jax.models.vae import VaeBundle, copy_bundle
 from mobile_video_jax.nn.module import apply
-from mobile_video_jax.stages.latent_stage import DitTraining, LatentStage
+from mobile_video_jax.stages.config import DitTraining
+from mobile_video_jax.stages.latent_stage import LatentStage
 from mobile_video_jax.stages.noised import Noised, goes_on, noised
 from mobile_video_jax.stages.teacher import check_latents
 from mobile_video_jax.train.config import OptimizerConfig
@@ -46,8 +46,6 @@ class DitStage(LatentStage):
     """
 
     def __init__(self, config: DitTraining):
-        if config.sample_clips < 1:
-            raise UserError(f"sample_clips must be 1 or more, not {config.sample_clips}; sample_every=0 draws none")
         check_adapter(config.lora.rank, config.stage, config.init_from)
         super().__init__(config)
 

@@ -1,6 +1,5 @@
 """A stage that trains on encoded clips: its config, its batches and what they must hold."""
 
-import dataclasses
 import functools
 import itertools
 import math
@@ -16,38 +15,14 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.diffusion.guidance import EmptyCaption
-from mobile_video_jax.dit.lora import LoraConfig
 from mobile_video_jax.latents.batches import Mix, latent_batches
 from mobile_video_jax.latents.store import read_empty_caption, read_manifest
-from mobile_video_jax.models.denoiser import Denoiser, DenoiserConfig
+from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.parallel.mesh import batch_shard, make_mesh
+from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.text.encoder import LTX_PREFIX
-from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.stage import Batch
 from mobile_video_jax.vae.latent_stats import LatentStats
-
-
-@dataclasses.dataclass(frozen=True)
-class DitTraining(TrainConfig, DenoiserConfig):
-    """Config of a transformer run: what the data must hold, the network and the objective.
-
-    `data` is one encoded data set or several, separated by commas, with clips of any shapes; `clip` is that of samples.
-    A batch holds clips of one shape, at most `token_budget` tokens (0: those of `batch_size` times `clip`); for
-    `image_share` and `pad_durations` see Mix. With probability `image_probability` a clip's first latent frame is
-    given, so that the model learns to go on from an image. Times are shifted by `time_shift`, or by the clip's tokens.
-    A sampler's last step starts at `time_terminal` (0: where the grid says, see time_grid).
-    Every `sample_every` steps (0: never) `sample_clips` clips are drawn into the run, see TrainingSamples. With
-    `lora.rank` an adapter of the run in `init_from` is trained, and nothing else.
-    """
-
-    stage: str = "dit"
-    token_budget: int = 0
-    image_share: float = -1.0
-    pad_durations: bool = False
-    caption_dropout: float = 0.1
-    sample_every: int = 0
-    sample_clips: int = 4
-    lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
 
 
 class LatentStage:

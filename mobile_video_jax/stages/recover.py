@@ -15,38 +15,19 @@ from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.cost.flops import count_flops, count_parameters
 from mobile_video_jax.distill.block_map import matched_blocks
-from mobile_video_jax.distill.kd import KdWeights, kd_terms
-from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.distill.kd import kd_terms
 from mobile_video_jax.dit.features import velocity_and_features
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.models.adapter import restore_transformer
 from mobile_video_jax.models.denoiser import read_denoiser
 from mobile_video_jax.nn.module import apply
-from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.stages.config import RecoverTraining
+from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.teacher import check_latents, in_its_dtype
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
 
 # What launch.prune leaves beside the smaller model: which model it was cut out of, and from which of its blocks.
 PRUNED = "pruned.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class RecoverTraining(DitTraining):
-    """Config of a recovery run; see DitTraining for the data and the network.
-
-    `init_from` is what launch.prune made: the student `model`, its `teacher`, the `block_map` between them and all
-    that describes their latents and captions come from there (see from_pruned). `flow_weight` is the weight of the
-    flow-matching loss beside those of `kd`. With `timestep_aware` a clip's velocity distillation is brought to the
-    size of its flow-matching loss.
-    """
-
-    stage: str = "recover"
-    teacher: str = ""
-    teacher_model: DitConfig = dataclasses.field(default_factory=DitConfig)
-    block_map: tuple[int, ...] = ()
-    flow_weight: float = 1.0
-    kd: KdWeights = dataclasses.field(default_factory=KdWeights)
-    timestep_aware: bool = False
 
 
 def from_pruned(config: RecoverTraining) -> RecoverTraining:

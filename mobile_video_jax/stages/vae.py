@@ -1,6 +1,5 @@
 """The VAE's training stage."""
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -24,41 +23,18 @@ from mobile_video_jax.data.pipeline import clip_batches
 from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 from mobile_video_jax.parallel.mesh import batch_shard, make_mesh, put_batch, replicated
+from mobile_video_jax.stages.config import VaeTraining
 from mobile_video_jax.train.checkpoint import restore_model
-from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.run import read_run
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.latent_stats import LatentStats
 from mobile_video_jax.vae.losses.discriminator import PatchDiscriminator
 from mobile_video_jax.vae.losses.objective import VaeObjective
-from mobile_video_jax.vae.losses.terms import VaeLossConfig, reconstruction_terms
+from mobile_video_jax.vae.losses.terms import reconstruction_terms
 from mobile_video_jax.vae.losses.vgg import Vgg, load_vgg
 from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.pixels import to_signed
-
-
-@dataclasses.dataclass(frozen=True)
-class VaeTraining(TrainConfig):
-    """Config of a VAE run: the clips it sees, the network and the loss.
-
-    `mix_data` is a second data set that fills the share `mix_share` of every training batch (real video beside drawn
-    shapes, say). `stats_batches` batches of `data` measure the latents. With `freeze_encoder` the encoder comes from
-    `init_from` and stays, a new decoder is trained on its latents, and the latents' statistics are kept.
-    """
-
-    stage: str = "vae"
-    clip: str = "17x64x64"
-    mix_data: str = ""
-    mix_share: float = 0.125
-    stats_batches: int = 16
-    freeze_encoder: bool = False
-    image_probability: float = 0.5
-    scales: tuple[int, ...] = (2,)
-    vgg_stages: int = 4
-    discriminator_widths: tuple[int, ...] = (64, 128, 256)
-    model: VaeConfig = dataclasses.field(default_factory=VaeConfig)
-    loss: VaeLossConfig = dataclasses.field(default_factory=VaeLossConfig)
 
 
 class VaeStage:

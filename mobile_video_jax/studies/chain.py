@@ -7,43 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from mobile_video_jax.core.clip import ClipShape
-from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.data.prepare.prepare import prepare
-from mobile_video_jax.data.shapes.shape_world import World
-from mobile_video_jax.generate.sampling import SampleConfig
 from mobile_video_jax.latents.encode import encode_dataset
-from mobile_video_jax.stages.dit import DitStage, DitTraining
-from mobile_video_jax.stages.vae import VaeStage, VaeTraining
+from mobile_video_jax.stages.config import DitTraining
+from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.studies.cells import run_cells, share
+from mobile_video_jax.studies.config import ChainStudy
 from mobile_video_jax.train.loop import train
 
 TEACHER = "teacher"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ChainStudy:
-    """The VAE is trained once, the transformer `dit` once a seed; `samples` clips judge each model of a cell."""
-
-    vae: VaeTraining
-    dit: DitTraining
-    world: World
-    seeds: tuple[int, ...] = (0,)
-    train_clips: int = 3000
-    validation_clips: int = 128
-    test_clips: int = 120
-    sampling: SampleConfig = dataclasses.field(default_factory=SampleConfig)
-    samples: int = 120
-
-
 Cells = dict[str, tuple[str, int]]  # the arm and the seed of each cell, by its name
 
 
-def cells_of(study: ChainStudy, first: Iterable[str], arms: Sequence[str], known: Iterable[str]) -> Cells:
-    """The cells, seed after seed: those of `first`, then the arms. Raises UserError for an arm that is not known."""
-    if unknown := [arm for arm in arms if arm not in set(known)]:
-        raise UserError(f"arm '{unknown[0]}' is unknown: choose from {', '.join(known)}")
+def cells_of(study: ChainStudy, first: Iterable[str], arms: Sequence[str]) -> Cells:
+    """The cells, seed after seed: those of `first`, then the arms."""
     return {f"{arm}-seed{seed}": (arm, seed) for seed, arm in itertools.product(study.seeds, (*first, *arms))}
 
 

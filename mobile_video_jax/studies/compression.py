@@ -10,16 +10,16 @@ from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.data.prepare.prepare import prepare
-from mobile_video_jax.data.shapes.shape_world import World
 from mobile_video_jax.evaluate.alignment import draw_samples
 from mobile_video_jax.evaluate.reconstruction import judge
-from mobile_video_jax.generate.generator import SampleConfig
 from mobile_video_jax.latents.encode import encode_dataset
 from mobile_video_jax.metrics.accuracy import accuracies
 from mobile_video_jax.models.vae import VaeBundle
-from mobile_video_jax.stages.dit import DitStage, DitTraining
-from mobile_video_jax.stages.vae import VaeStage, VaeTraining, decoder_flops_per_frame
+from mobile_video_jax.stages.config import DitTraining, VaeTraining
+from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.stages.vae import VaeStage, decoder_flops_per_frame
 from mobile_video_jax.studies.cells import run_cells, share
+from mobile_video_jax.studies.config import StudyConfig
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.vae.family import family_member
@@ -31,34 +31,6 @@ OBJECTIVES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "equivariance": ({}, EQUIVARIANT),
     "both": (CONSISTENT, CONSISTENT | EQUIVARIANT),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class StudyConfig:
-    """The grid and what every cell shares.
-
-    A cell trains a VAE of `size` for `vae.steps` steps, the last `finetune_steps` of them as a phase of its own, then
-    the transformer `dit` on its latents. Without `data` the embedded `world` is drawn; with it, a prepared data set
-    is used and no samples are read back. `server` and `mobile` are the transformers whose cost is quoted.
-    """
-
-    compressions: tuple[str, ...]
-    vae: VaeTraining
-    dit: DitTraining
-    server: DitTraining
-    mobile: DitTraining
-    world: World
-    kind: str = "vae"
-    objectives: tuple[str, ...] = ("plain",)
-    seeds: tuple[int, ...] = (0,)
-    size: str = "tiny"
-    data: str = ""
-    train_clips: int = 2000
-    validation_clips: int = 64
-    test_clips: int = 64
-    finetune_steps: int = 0
-    sampling: SampleConfig = dataclasses.field(default_factory=SampleConfig)
-    samples: int = 120
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,9 +53,6 @@ def cells(study: StudyConfig) -> list[Cell]:
         raise UserError(
             f"finetune_steps {study.finetune_steps} leave none of {study.vae.steps} steps before: lower them"
         )
-    for objective in study.objectives:
-        if objective not in OBJECTIVES:
-            raise UserError(f"objective '{objective}' is unknown: choose from {', '.join(OBJECTIVES)}")
     for compression in study.compressions:
         family_member(study.size, compression)
         ClipShape.parse(study.vae.clip).check(Compression.parse(compression))

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.report.figures import save_figure
 from mobile_video_jax.report.page import Curves, Report, Section, Table, write_report
-from mobile_video_jax.studies.compression import StudyConfig, cells
+from mobile_video_jax.studies.compression import cells
+from mobile_video_jax.studies.config import StudyConfig
 from mobile_video_jax.studies.table import Row, spread, write_tables
 
 # What is averaged over seeds: column of the table, heading, format.

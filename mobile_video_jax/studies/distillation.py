@@ -11,18 +11,19 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.data.pipeline import captioned_clips
 from mobile_video_jax.evaluate.alignment import draw_samples
 from mobile_video_jax.evaluate.trunk_features import trunk_features
+from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.generator import Generator
-from mobile_video_jax.generate.sampling import SampleConfig
 from mobile_video_jax.metrics.accuracy import accuracies
 from mobile_video_jax.metrics.diversity import pixel_diversity
 from mobile_video_jax.metrics.kernel_distance import kernel_distance
 from mobile_video_jax.metrics.motion import motion_energy
 from mobile_video_jax.models.denoiser import read_denoiser
-from mobile_video_jax.prune.plan import PruneConfig
 from mobile_video_jax.prune.run import prune
-from mobile_video_jax.stages.distill import DistillStage, DistillTraining, from_student
-from mobile_video_jax.stages.recover import RecoverStage, RecoverTraining, from_pruned
-from mobile_video_jax.studies.chain import TEACHER, Cells, ChainStudy, cells_of, run_chain_study, teacher_run
+from mobile_video_jax.stages.config import DistillTraining
+from mobile_video_jax.stages.distill import DistillStage, from_student
+from mobile_video_jax.stages.recover import RecoverStage, from_pruned
+from mobile_video_jax.studies.chain import TEACHER, Cells, cells_of, run_chain_study, teacher_run
+from mobile_video_jax.studies.config import DistillationStudy
 from mobile_video_jax.train.loop import train
 
 # What an arm changes of the distillation's config: keys of DistillTraining, and of its objective.
@@ -44,23 +45,9 @@ FEW_STEPS = (1, 2, 4, 8)
 PROMPTS, DRAWS = 4, 4  # of diversity
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DistillationStudy(ChainStudy):
-    """The grid and what every cell shares: a teacher and a student cut out of it and recovered, for each seed.
-
-    `sampling` is how baselines draw. A cell of ARMS distils the student and judges it at 1, 2, 4 and 8 unguided steps.
-    """
-
-    prune: PruneConfig
-    recover: RecoverTraining
-    distill: DistillTraining
-    kind: str = "distillation"
-    arms: tuple[str, ...] = tuple(ARMS)
-
-
 def cells(study: DistillationStudy) -> Cells:
-    """The cells by name, seed after seed: the baselines, then the arms. Raises UserError for an unknown arm."""
-    return cells_of(study, BASELINES, study.arms, ARMS)
+    """The cells by name, seed after seed: the baselines, then the arms."""
+    return cells_of(study, BASELINES, study.arms)
 
 
 def run_distillation_study(

@@ -9,7 +9,8 @@ from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.report.figures import save_figure
 from mobile_video_jax.report.page import Report, Section, Table, write_report
 from mobile_video_jax.studies.chain import TEACHER
-from mobile_video_jax.studies.distillation import ARMS, DistillationStudy, cells
+from mobile_video_jax.studies.config import DistillationStudy
+from mobile_video_jax.studies.distillation import ARMS, cells
 from mobile_video_jax.studies.table import Row, grouped, shown, spread, write_tables
 
 ATTRIBUTES = ("colour", "shape", "motion")

@@ -4,23 +4,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from mobile_video_jax.distill.kd import KdWeights
+from mobile_video_jax.distill.config import KdWeights
 from mobile_video_jax.evaluate.alignment import draw_samples
 from mobile_video_jax.metrics.accuracy import accuracies
 from mobile_video_jax.models.denoiser import Denoiser, read_denoiser
-from mobile_video_jax.prune.plan import Budget, PruneConfig, make_plan, planned_shapes, scoring_flops, sizes_of
+from mobile_video_jax.prune.config import Budget, PruneConfig
+from mobile_video_jax.prune.plan import make_plan, planned_shapes, scoring_flops, sizes_of
 from mobile_video_jax.prune.run import prune
-from mobile_video_jax.stages.dit import DitStage, DitTraining
-from mobile_video_jax.stages.recover import RecoverStage, RecoverTraining, from_pruned
-from mobile_video_jax.studies.chain import (
-    TEACHER,
-    Cells,
-    ChainStudy,
-    cells_of,
-    run_chain_study,
-    teacher_config,
-    teacher_run,
-)
+from mobile_video_jax.stages.config import DitTraining
+from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.stages.recover import RecoverStage, from_pruned
+from mobile_video_jax.studies.chain import TEACHER, Cells, cells_of, run_chain_study, teacher_config, teacher_run
+from mobile_video_jax.studies.config import PruningStudy
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 
@@ -37,23 +32,9 @@ ARMS: dict[str, dict[str, Any] | None] = {
 NO_KD = KdWeights(0.0, 0.0)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PruningStudy(ChainStudy):
-    """The grid and what every cell shares.
-
-    A cell prunes its seed's teacher by one of ARMS to the parameters that `prune` sets, or as near as the arm can come,
-    and recovers it twice, with distillation and without.
-    """
-
-    prune: PruneConfig
-    recover: RecoverTraining
-    kind: str = "pruning"
-    arms: tuple[str, ...] = tuple(ARMS)
-
-
 def cells(study: PruningStudy) -> Cells:
-    """The cells by name, seed after seed: its teacher, then the arms. Raises UserError for an unknown arm."""
-    return cells_of(study, (TEACHER,), study.arms, ARMS)
+    """The cells by name, seed after seed: its teacher, then the arms."""
+    return cells_of(study, (TEACHER,), study.arms)
 
 
 def run_pruning_study(study: PruningStudy, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mobile_video_jax.core.arrays import TextMask, TextStates, TokenIds
+from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.ranges import PositiveShare, Size
 from mobile_video_jax.weights import huggingface as weights
 
 # Module of the flax tree -> module of the published text transformer; {i} is the layer.
@@ -64,17 +66,17 @@ ACTIVATIONS: dict[str, Callable[[TextStates], TextStates]] = {"quick_gelu": quic
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipConfig:
+class ClipConfig(Config):
     """Sizes of CLIP's text transformer; the defaults are those of ViT-L/14."""
 
-    vocabulary: int = 49408
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
-    ffn_width: int = 3072
-    positions: int = 77
-    activation: str = "quick_gelu"
-    epsilon: float = 1e-5
+    vocabulary: Size = 49408  # tokens
+    width: Size = 768  # channels of a token
+    layers: Size = 12  # transformer layers
+    heads: Size = 12  # attention heads of a layer
+    ffn_width: Size = 3072  # hidden channels of the FFN
+    positions: Size = 77  # longest text in tokens
+    activation: str = "quick_gelu"  # of the FFN: quick_gelu or gelu
+    epsilon: PositiveShare = 1e-5  # added to the variance of LayerNorm
 
 
 def _layer_norm(config: ClipConfig, name: str) -> nn.LayerNorm:

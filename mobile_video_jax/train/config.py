@@ -1,54 +1,70 @@
-"""What every training stage is configured by."""
+"""Settings that every training stage shares."""
 
 import dataclasses
+from typing import Literal
 
-from mobile_video_jax.parallel.mesh import MeshConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """The optimizer and its schedule: linear warm-up, then `cosine` or `linear` decay to zero, or `constant`.
-
-    `muon` treats matrices and convolution kernels with rate `learning_rate` and everything else with Adam at
-    `adam_learning_rate`; `adamw` uses `learning_rate` throughout.
-    """
-
-    name: str = "adamw"
-    learning_rate: float = 1e-4
-    adam_learning_rate: float = 1e-3
-    schedule: str = "cosine"
-    warmup: float = 0.03
-    weight_decay: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.99
-    clip_norm: float = 1.0
-    accumulate: int = 1
-    ema_decay: float = 0.9999
+from mobile_video_jax.core.config import Config
+from mobile_video_jax.core.ranges import (
+    Count,
+    CountOrZero,
+    Decay,
+    Positive,
+    Rate,
+    Seed,
+    Share,
+    Size,
+    SizeOrZero,
+    Weight,
+)
+from mobile_video_jax.parallel.config import MeshConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """The keys that all stages share; a stage's own config adds to them.
+class OptimizerConfig(Config):
+    """An optimizer and its schedule: a linear warm-up, then a decay to zero or none."""
 
-    Batches are made by `loader_threads` threads, of this process or of each of `loader_processes` others (launch.input
-    says how many a host needs). `profile` names the steps to trace, "10-12". A step that takes `hang_seconds` makes
-    every thread's stack go to stderr, again and again until it ends; compiling counts.
+    name: Literal["adamw", "muon"] = "adamw"  # muon: for matrices and convolution kernels, Adam for everything else
+    learning_rate: Rate = 1e-4  # peak step size; with muon, that of matrices and kernels
+    adam_learning_rate: Rate = 1e-3  # with muon: peak step size of everything else
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # decay to zero at the last step, or none
+    warmup: Share = 0.03  # share of all steps in which the rate rises from zero
+    weight_decay: Weight = 0.01  # decoupled decay of kernels, times the learning rate
+    beta1: Decay = 0.9  # decay of the mean of gradients, a step
+    beta2: Decay = 0.99  # decay of the mean of squared gradients, a step
+    clip_norm: Positive = 1.0  # largest global norm of the gradients; larger ones are scaled down to it
+    accumulate: Count = 1  # parts that a batch is computed in, one after the other, to save memory
+    ema_decay: Decay = 0.9999  # decay of the averaged parameters, a step; 0 takes the last ones
+
+
+@dataclasses.dataclass(frozen=True)
+class PlayersOptimizerConfig(OptimizerConfig):
+    """The generator's optimizer, and that of the parts that train against it.
+
+    Both have their own schedule, moments and clipping; accumulation and averaging are the generator's.
     """
 
-    stage: str = ""
-    data: str = ""
-    init_from: str = ""
-    seed: int = 0
-    steps: int = 1000
-    batch_size: int = 16
-    log_every: int = 20
-    eval_every: int = 200
-    eval_batches: int = 4
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
-    loader_threads: int = 4
-    loader_processes: int = 0
-    profile: str = ""
-    hang_seconds: int = 1800
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    generator_every: Count = 1  # steps from one update of the generator to the next; the others update at each
+    opponent: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)  # discriminator or critic
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(Config):
+    """The keys that all stages share; a stage's own config adds to them."""
+
+    stage: str = ""  # the training stage: vae, dit, recover or distill
+    data: str = ""  # folder of the prepared or encoded data set; gs:// is read too
+    init_from: str = ""  # run directory to start from, where the stage has one
+    seed: Seed = 0  # of parameters, noise and the order of the data
+    steps: Count = 1000  # optimizer steps of the whole run
+    batch_size: Count = 16  # clips a step, over all devices
+    log_every: CountOrZero = 20  # steps between lines of metrics.jsonl; 0: where evaluation or samples write one
+    eval_every: CountOrZero = 200  # steps between evaluations on held-out clips; 0: never
+    eval_batches: Count = 4  # held-out batches of one evaluation
+    checkpoint_every: CountOrZero = 500  # steps between checkpoints; 0: none but on SIGTERM
+    keep_checkpoints: Count = 2  # newest checkpoints that stay on disk, beside the best one
+    loader_threads: Size = 4  # threads that make batches, in this process or in each loader process
+    loader_processes: SizeOrZero = 0  # processes that make batches beside this one; launch.input says how many
+    profile: str = ""  # steps to trace for TensorBoard, FIRST-LAST as 10-12; none if empty
+    hang_seconds: Count = 1800  # a step that takes longer prints every thread's stack; compiling counts
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)  # optimizer and its schedule
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)  # devices by what they share

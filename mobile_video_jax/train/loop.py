@@ -68,8 +68,6 @@ def _start(stage: Stage, run: Path, executable: Path | None, timers: Timers) -> 
     config = stage.config
     mesh = make_mesh(config.mesh)
     _check_batch(config, mesh)
-    if config.hang_seconds < 1:
-        raise UserError(f"hang_seconds {config.hang_seconds}: use 1 or more")
     profile = StepProfile(config.profile, run / "profile")
     stored = StoredStep.read(executable, stage, mesh) if executable else None
     batches, _ = load(stage.train_batches(), config.loader_processes), stage.eval_batches()

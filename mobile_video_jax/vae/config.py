@@ -1,10 +1,17 @@
-"""The VAE's sizes."""
+"""The VAE's sizes and the weights of its loss."""
 
 import dataclasses
 import math
+from typing import Annotated
 
 from mobile_video_jax.core.clip import Compression
+from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.ranges import Positive, Range, Size, SizeOrZero, Weight
+from mobile_video_jax.nn.config import Dtype
+from mobile_video_jax.parallel.config import Remat
+
+Sizes = Annotated[tuple[Size, ...], Range(1, 16)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,27 +25,26 @@ class Level:
 
 
 @dataclasses.dataclass(frozen=True)
-class VaeConfig:
+class VaeConfig(Config):
     """Sizes of the encoder and decoder, listed from high resolution to low.
 
     Each step between two levels halves rows and columns; the last log2(time stride) of them halve time as well.
     Levels above the first step in time work frame by frame (2-D), those below are causal in time (3-D): H3AE,
-    arXiv 2504.10567. What the steps leave of the space stride is taken by a pixel-unshuffle of the input. An `omni`
-    decoder can also be given the features of the first frame.
+    arXiv 2504.10567. What the steps leave of the space stride is taken by a pixel-unshuffle of the input.
     """
 
-    compression: str = "t4_s8_c16"
-    encoder_widths: tuple[int, ...] = (32, 64, 96)
-    encoder_depths: tuple[int, ...] = (1, 1, 1)
-    decoder_widths: tuple[int, ...] = (32, 64, 96)
-    decoder_depths: tuple[int, ...] = (1, 1, 1)
-    attention_blocks: int = 1
-    attention_window: int = 3
-    head_dim: int = 32
-    rope_theta: float = 100.0
-    omni: bool = False
-    remat: str = "none"
-    dtype: str = "float32"
+    compression: str = "t4_s8_c16"  # strides in time and space (powers of two) and latent channels
+    encoder_widths: Sizes = (32, 64, 96)  # channels of each level of the encoder
+    encoder_depths: Sizes = (1, 1, 1)  # residual blocks of each level of the encoder
+    decoder_widths: Sizes = (32, 64, 96)  # channels of each level of the decoder
+    decoder_depths: Sizes = (1, 1, 1)  # residual blocks of each level of the decoder
+    attention_blocks: SizeOrZero = 1  # attention blocks at the lowest resolution of both halves
+    attention_window: Size = 3  # latent frames that a frame attends to, itself included
+    head_dim: Size = 32  # channels of an attention head
+    rope_theta: Positive = 100.0  # base of RoPE's wavelengths, in latent positions
+    omni: bool = False  # the decoder may be given the features of the first frame
+    remat: Remat = "none"  # kept for the backward pass: none (all), dots (products), full (each block's input)
+    dtype: Dtype = "float32"  # of convolutions and activations
 
     @property
     def strides(self) -> Compression:
@@ -71,3 +77,16 @@ class VaeConfig:
             )
             for i, (width, depth) in enumerate(zip(widths, depths, strict=True))
         ]
+
+
+@dataclasses.dataclass(frozen=True)
+class VaeLossConfig(Config):
+    """Weights of the loss's terms, each under its term's name; a term of weight 0 is not computed."""
+
+    l1: Weight = 0.1  # mean absolute error of pixels in [-1, 1]
+    l2: Weight = 1.0  # mean squared error of pixels in [-1, 1]
+    kl: Weight = 1e-6  # divergence of the posterior from a standard normal, a latent value
+    latent_consistency: Weight = 0.0  # divergence of the posterior of the decoded clip from the original's
+    scale_equivariance: Weight = 0.0  # error of decoded latents that were averaged to `scales`
+    perceptual: Weight = 0.0  # distance of VGG's features
+    adversarial: Weight = 0.0  # hinge loss against a patch discriminator

@@ -1,9 +1,11 @@
 """The family of VAEs: sizes, each at any legal compression."""
 
 import dataclasses
+from typing import Literal
 
 from mobile_video_jax.core.clip import Compression
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.nn.config import Dtype
 from mobile_video_jax.vae.config import VaeConfig
 
 
@@ -19,13 +21,15 @@ class Size:
     head_dim: int = 64
     attention_blocks: int = 1
     omni: bool = True
-    dtype: str = "bfloat16"
+    dtype: Dtype = "bfloat16"
 
+
+SizeName = Literal["tiny", "micro", "phone", "mobile", "full"]
 
 # tiny and micro are for CPUs, the others for accelerators; micro and phone are there for their decoders.
 # LTX-Video's decoder has 239 M parameters and spends 231 GFLOP on a 512x512 frame. At t8_s32_c128, counted by
 # launch.inspect: `mobile` stays under 45 M parameters and an eighth of the FLOPs, `full` under a third of both.
-SIZES = {
+SIZES: dict[str, Size] = {
     "tiny": Size("9x32x32", *((32, 64, 96, 128), (1, 1, 1, 1)) * 2, head_dim=32, omni=False, dtype="float32"),
     "micro": Size("9x32x32", *((16, 32, 32, 64), (1, 1, 1, 1)) * 2, head_dim=32, omni=False, dtype="float32"),
     "phone": Size("17x256x256", *((32, 64, 128, 256), (1, 2, 2, 2)) * 2),

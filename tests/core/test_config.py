@@ -13,8 +13,7 @@ import mobile_video_jax
 from configs import dit, vae
 from mobile_video_jax.core.config import from_mapping, to_config_dict
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.stages.dit import DitTraining
-from mobile_video_jax.stages.vae import VaeTraining
+from mobile_video_jax.stages.config import DitTraining, VaeTraining
 
 ROOT = Path(mobile_video_jax.__file__).parents[1]
 

@@ -14,7 +14,8 @@ from mobile_video_jax.cost.flops import count_flops, flops_by_part, largest_prod
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.nn.attention.layer import attend
 from mobile_video_jax.parallel.mesh import AXES
-from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.stages.config import DitTraining
+from mobile_video_jax.stages.dit import DitStage
 
 
 def stage(variant: str) -> DitStage:

@@ -11,7 +11,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.dataset import open_split, read_manifest
 from mobile_video_jax.data.prepare import sources
 from mobile_video_jax.data.prepare.prepare import prepare
-from mobile_video_jax.data.shapes.shape_world import World
+from mobile_video_jax.data.shapes.world import World
 from tests.data.videos import greys, video_folder, write_captions, write_video
 
 SIZES = {"train": 12, "validation": 4, "test": 0}

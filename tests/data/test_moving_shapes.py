@@ -9,7 +9,8 @@ import tensorflow_datasets as tfds
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.data.shapes.moving_shapes import MovingShapes
-from mobile_video_jax.data.shapes.shape_world import Attributes, World, draw
+from mobile_video_jax.data.shapes.shape_world import Attributes, draw
+from mobile_video_jax.data.shapes.world import World
 
 WORLD = World(counts=(1, 2), shapes=("circle", "cross"))
 CLIP = ClipShape(5, 32, 40)

@@ -9,20 +9,17 @@ from scipy import ndimage
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.shapes.shape_world import (
-    ATTRIBUTES,
     COLOURS,
     DIRECTIONS,
-    KNOWN,
     SHAPES,
     WORDINGS,
     Attributes,
-    World,
     caption,
-    combinations,
     coverage,
     draw,
     prompts,
 )
+from mobile_video_jax.data.shapes.world import ATTRIBUTES, KNOWN, World, combinations
 
 CLIP = ClipShape(9, 64, 64)
 DEMO = World(
@@ -187,8 +184,8 @@ def test_one_frame_shows_still_objects_of_the_same_split():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: World(shapes=("circle", "star")), "no 'star'; it has circle, square, triangle, cross"),
-        (lambda: World(counts=(1, 4)), "world.counts has no '4'; it has 1, 2, 3"),
+        (lambda: World(shapes=("circle", "star")), r"shapes\[1\]=star: use circle or square or triangle or cross"),
+        (lambda: World(counts=(1, 4)), r"counts\[1\]=4: use a whole number from 1 to 3"),
         (lambda: World(backgrounds=()), "world.backgrounds must name one value or more"),
         (lambda: World(colours=("red", "red")), "each once"),
         (lambda: World((1,), ("red",), ("circle",), ("left", "right")), "too few values"),

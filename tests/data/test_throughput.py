@@ -11,8 +11,9 @@ from configs import demo
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.data.prepare.prepare import prepare
-from mobile_video_jax.demo.run import DemoConfig
-from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh, put_batch
+from mobile_video_jax.demo.config import DemoConfig
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh, put_batch
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.train.optimizer import make_optimizer
 from mobile_video_jax.train.state import create_state, state_shardings

@@ -87,15 +87,19 @@ def test_full_rescale_gives_x0_the_conditional_spread_and_is_continuous_at_data(
     np.testing.assert_allclose(velocity(X, jnp.zeros(2)), velocity(X, jnp.full(2, 2e-3)), rtol=0.05, atol=0.05)
 
 
-@pytest.mark.parametrize("interval", [(0.7, 0.3), (-0.1, 1.0), (0.0, 1.1)])
-def test_a_bad_interval_is_refused(interval):
-    with pytest.raises(UserError, match="0 <= low <= high <= 1"):
-        Guidance(4.0, *interval)
-
-
-def test_a_bad_rescale_is_refused():
-    with pytest.raises(UserError, match="rescale must be between 0 and 1, not 1.5"):
-        Guidance(4.0, rescale=1.5)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"low": 0.7, "high": 0.3}, "acts from low to high times, not from 0.7 to 0.3"),
+        ({"low": -0.1}, "low=-0.1: use a number from 0 to 1"),
+        ({"high": 1.1}, "high=1.1: use a number from 0 to 1"),
+        ({"rescale": 1.5}, "rescale=1.5: use a number from 0 to 1"),
+        ({"scale": float("nan")}, "scale=nan: use a number from 0 to 100"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        Guidance(**({"scale": 4.0} | settings))
 
 
 def test_caption_dropout_replaces_the_given_share():

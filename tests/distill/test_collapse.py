@@ -6,7 +6,8 @@ import re
 import jax.numpy as jnp
 import pytest
 
-from mobile_video_jax.distill.collapse import CollapseConfig, collapse_metrics, collapse_reason
+from mobile_video_jax.distill.collapse import collapse_metrics, collapse_reason
+from mobile_video_jax.distill.config import CollapseConfig
 from tests.nets import normal
 
 REAL = normal(0, 4, 3, 2, 2, 5)

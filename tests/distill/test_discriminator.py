@@ -70,14 +70,6 @@ def test_heads_have_about_as_many_parameters():
     assert abs(count("conv") / count("dit") - 1) < 0.2
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((4, "dit", 1), "a transformer of 3 blocks has no first 4: use trunk_blocks from 1 to 3"),
-        ((2, "mlp", 1), "head 'mlp' is unknown: use dit or conv"),
-        ((2, "dit", 0), "head_blocks must be 1 or more, not 0"),
-    ],
-)
-def test_a_discriminator_that_does_not_fit_the_teacher_is_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        make_discriminator(TEACHER, *arguments)
+def test_more_blocks_than_the_teacher_has_are_refused():
+    with pytest.raises(UserError, match="a transformer of 3 blocks has no first 4: use trunk_blocks from 1 to 3"):
+        make_discriminator(TEACHER, 4, "dit", 1)

@@ -10,13 +10,14 @@ import pytest
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.diffusion.timesteps import time_grid
+from mobile_video_jax.distill.config import ObjectiveConfig
 from mobile_video_jax.distill.discriminator import make_discriminator
-from mobile_video_jax.distill.objective import CaptionedLatents, Objective, ObjectiveConfig
+from mobile_video_jax.distill.objective import CaptionedLatents, Objective
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.nn.module import apply
-from mobile_video_jax.train.config import OptimizerConfig
-from mobile_video_jax.train.optimizer import PlayersOptimizerConfig, make_optimizer
+from mobile_video_jax.train.config import OptimizerConfig, PlayersOptimizerConfig
+from mobile_video_jax.train.optimizer import make_optimizer
 from tests.nets import normal, params_like, randomly
 
 SIZES = DitConfig(width=24, depth=1, heads=2, head_dim=12, ffn=48, time_features=16)
@@ -83,9 +84,9 @@ def norm(tree: dict) -> float:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "gan"}, "objective.method 'gan' is unknown: use adversarial or dmd or kd"),
-        ({"teacher_steps": 0}, "objective.teacher_steps must be 1 or more"),
-        ({"own_states": 2.0}, "objective.own_states is a probability"),
+        ({"method": "gan"}, "method=gan: use adversarial or dmd or kd"),
+        ({"teacher_steps": 0}, "teacher_steps=0: use a whole number from 1"),
+        ({"own_states": 2.0}, "own_states=2.0: use a number from 0 to 1"),
     ],
 )
 def test_bad_settings_are_refused(change, message):
@@ -104,8 +105,8 @@ def test_the_generator_is_updated_every_few_steps():
         moved.append({part: bool(jnp.any(leaf["w"] != 0)) for part, leaf in updates.items()})
     assert [step["generator"] for step in moved] == [False, False, False, False, False, True]
     assert all(step["critic"] for step in moved[1:])
-    with pytest.raises(UserError, match="generator_every must be 1 or more"):
-        make_optimizer(dataclasses.replace(config, generator_every=0), 30)
+    with pytest.raises(UserError, match="generator_every=0: use a whole number from 1"):
+        dataclasses.replace(config, generator_every=0)
 
 
 @pytest.mark.slow

@@ -7,7 +7,8 @@ import pytest
 from configs import dit
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.dit.cost_groups import cost_group
-from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.stages.config import DitTraining
+from mobile_video_jax.stages.dit import DitStage
 
 PRUNED = ((4, 2, 512), (3, 4, 384), (1, 1, 64))
 

@@ -13,7 +13,8 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.dit.lora import LoraConfig, init_adapter, merged
+from mobile_video_jax.dit.config import LoraConfig
+from mobile_video_jax.dit.lora import init_adapter, merged
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import stack_blocks
 from mobile_video_jax.nn.module import init

@@ -15,14 +15,14 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.pipeline import captioned_clips
 from mobile_video_jax.data.prepare.prepare import prepare
-from mobile_video_jax.data.shapes.shape_world import World
+from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.evaluate import vae as evaluate_vae
 from mobile_video_jax.evaluate.drawn_clips import read_drawn
 from mobile_video_jax.evaluate.folder import read_evaluation
 from mobile_video_jax.evaluate.generation import GenerationTask, evaluate_generation
 from mobile_video_jax.evaluate.vae import VaeTask
+from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.generator import Generator
-from mobile_video_jax.generate.sampling import SampleConfig
 from mobile_video_jax.metrics import video_distance
 from mobile_video_jax.metrics.diversity import pixel_diversity
 from mobile_video_jax.metrics.i3d import Activations

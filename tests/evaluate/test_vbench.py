@@ -12,9 +12,9 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.video_file import probe
 from mobile_video_jax.evaluate.vbench import draw_videos, vbench_requests, write_results
+from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.folder import Job
 from mobile_video_jax.generate.generator import Generator
-from mobile_video_jax.generate.sampling import SampleConfig
 from mobile_video_jax.metrics.vbench import DIMENSIONS, prompt_of
 from mobile_video_jax.train.run import write_run
 from tests import tiny

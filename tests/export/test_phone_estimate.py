@@ -24,7 +24,7 @@ from mobile_video_jax.cost.phone.ops import Op, Value
 from mobile_video_jax.cost.phone.roofline import Assumptions, Device, call_seconds, op_seconds
 from mobile_video_jax.cost.phone.table import ASSUMED, CHIP, CHIPS, FITTED, HELD_OUT
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.stages.dit import DitTraining
+from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.registry import build_stage
 from tests.commands import run as command
 

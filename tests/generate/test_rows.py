@@ -10,7 +10,8 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.evaluate.reconstruction import over_devices
 from mobile_video_jax.models.vae import VaeBundle, on_mesh
-from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh
 from tests import tiny
 from tests.commands import call
 

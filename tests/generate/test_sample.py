@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.folder import Job, draw_folder
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request, picture
-from mobile_video_jax.generate.sampling import SampleConfig
-from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.vae.pixels import to_signed
 from tests import tiny
 from tests.commands import call

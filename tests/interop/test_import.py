@@ -11,9 +11,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request
-from mobile_video_jax.generate.sampling import SampleConfig
 from mobile_video_jax.interop.export_diffusers import export_diffusers
 from mobile_video_jax.interop.import_weights import import_weights, open_diffusers
 from mobile_video_jax.metrics.reconstruction import psnr

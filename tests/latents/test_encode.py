@@ -9,7 +9,7 @@ import pytest
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.prepare.prepare import prepare
-from mobile_video_jax.data.shapes.shape_world import World
+from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.latents.encode import encode_dataset
 from mobile_video_jax.latents.store import read_manifest, records
 from tests import tiny

@@ -18,8 +18,7 @@ from mobile_video_jax.bench import vae as benchmark_vae
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.stages.dit import DitTraining
-from mobile_video_jax.stages.vae import VaeTraining
+from mobile_video_jax.stages.config import DitTraining, VaeTraining
 from mobile_video_jax.vae.config import VaeConfig
 
 ROOT = Path(__file__).parents[2]

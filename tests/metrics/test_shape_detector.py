@@ -7,7 +7,8 @@ import pytest
 from scipy import ndimage
 
 from mobile_video_jax.core.clip import ClipShape
-from mobile_video_jax.data.shapes.shape_world import World, draw
+from mobile_video_jax.data.shapes.shape_world import draw
+from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.metrics.shape_detector import Detected, accuracy, chance, detect
 
 FULL = World()

@@ -10,7 +10,8 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding, 
 
 from mobile_video_jax.nn.attention.kernels import KEY_SPEC, MASK_SPEC, blocks, kernels, splash_attend
 from mobile_video_jax.nn.attention.layer import attend, xla_attend
-from mobile_video_jax.parallel.mesh import AXES, MeshConfig, make_mesh
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import AXES, make_mesh
 from tests.commands import call
 
 

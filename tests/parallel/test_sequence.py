@@ -14,7 +14,8 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.nn.attention.kernels import KEY_SPEC, MASK_SPEC, SEQUENCE_SPEC
 from mobile_video_jax.nn.attention.layer import xla_attend
-from mobile_video_jax.parallel.mesh import AXES, SEQUENCE, MeshConfig, make_mesh, put_batch
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import AXES, SEQUENCE, make_mesh, put_batch
 from mobile_video_jax.parallel.rules import constrain_to_sequence, parameter_shardings
 from mobile_video_jax.stages.dit import DitStage
 from tests import tiny

@@ -9,8 +9,10 @@ from configs import dit
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.parallel import rules
-from mobile_video_jax.parallel.mesh import AXES, MeshConfig, check_batch
-from mobile_video_jax.stages.dit import DitStage, DitTraining
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import AXES, check_batch
+from mobile_video_jax.stages.config import DitTraining
+from mobile_video_jax.stages.dit import DitStage
 
 
 def mesh_of(data: int, fsdp: int, tensor: int) -> AbstractMesh:

@@ -16,10 +16,11 @@ from mobile_video_jax.cost.tpu.collectives import collectives
 from mobile_video_jax.cost.tpu.hlo import Program
 from mobile_video_jax.cost.tpu.topology import GIB, Topology
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.pods.compile import check_fits, compile_step, does_not_fit
 from mobile_video_jax.pods.mesh_search import candidates, meshes
-from mobile_video_jax.stages.dit import DitTraining
+from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.compiled_step import StoredStep, store_step
 

@@ -13,26 +13,19 @@ import pytest
 from configs import dit
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.distill.kd import KdWeights, kd_loss
+from mobile_video_jax.distill.config import KdWeights
+from mobile_video_jax.distill.kd import kd_loss
 from mobile_video_jax.dit.features import velocity_and_features
 from mobile_video_jax.models.denoiser import Denoiser, read_denoiser
 from mobile_video_jax.nn.module import apply
-from mobile_video_jax.parallel.mesh import MeshConfig
+from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.prune import run as pruning
-from mobile_video_jax.prune.budget import Ratios
-from mobile_video_jax.prune.plan import (
-    Budget,
-    PruneConfig,
-    costs_of,
-    make_plan,
-    planned_shapes,
-    scoring_flops,
-    sizes_of,
-)
+from mobile_video_jax.prune.config import Budget, PruneConfig, Ratios
+from mobile_video_jax.prune.plan import costs_of, make_plan, planned_shapes, scoring_flops, sizes_of
 from mobile_video_jax.prune.report import write_prune_report
 from mobile_video_jax.prune.run import prune
-from mobile_video_jax.stages.dit import DitTraining
-from mobile_video_jax.stages.recover import RecoverStage, RecoverTraining, from_pruned, same_size
+from mobile_video_jax.stages.config import DitTraining, RecoverTraining
+from mobile_video_jax.stages.recover import RecoverStage, from_pruned, same_size
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.checkpoint import restore_model
 from mobile_video_jax.train.loop import train

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mobile_video_jax.diffusion.timesteps import stratified_times
-from mobile_video_jax.distill.kd import KdWeights
+from mobile_video_jax.distill.config import KdWeights
 from mobile_video_jax.dit.features import velocity_and_features
 from mobile_video_jax.dit.masks import ALL
 from mobile_video_jax.dit.model import Dit
@@ -107,8 +107,9 @@ def test_units_whose_scores_do_not_vary_have_no_ranks():
 
 SHARDED = """
 import dataclasses, jax, numpy as np
-from mobile_video_jax.parallel.mesh import MeshConfig, batch_sharding, make_mesh, replicated
-from mobile_video_jax.prune.kd import KdWeights
+from mobile_video_jax.parallel.mesh import batch_sharding, make_mesh, replicated
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.distill.config import KdWeights
 from mobile_video_jax.prune.sensitivity import Scorer
 from tests.prune.test_sensitivity import DIT, EVERY, PRUNED, UNITS, clips, params
 

@@ -12,17 +12,17 @@ from jax.sharding import PartitionSpec
 
 from configs import distill
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.distill.collapse import CollapseConfig
-from mobile_video_jax.distill.objective import ObjectiveConfig
+from mobile_video_jax.distill.config import CollapseConfig, ObjectiveConfig
 from mobile_video_jax.models.denoiser import read_denoiser
 from mobile_video_jax.parallel.mesh import make_mesh
-from mobile_video_jax.stages.distill import DistillStage, DistillTraining, from_student
+from mobile_video_jax.stages.config import DistillTraining
+from mobile_video_jax.stages.distill import DistillStage, from_student
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.checkpoint import restore_model
-from mobile_video_jax.train.config import OptimizerConfig
+from mobile_video_jax.train.config import OptimizerConfig, PlayersOptimizerConfig
 from mobile_video_jax.train.loop import TrainingDiverged, train
 from mobile_video_jax.train.metrics import read_metrics
-from mobile_video_jax.train.optimizer import PlayersOptimizerConfig, make_optimizer
+from mobile_video_jax.train.optimizer import make_optimizer
 from mobile_video_jax.train.state import state_shardings
 from mobile_video_jax.vae.latent_stats import LatentStats
 from tests import tiny
@@ -145,7 +145,7 @@ def test_students_and_teachers_that_do_not_fit_are_told(config, data, teacher, s
         DistillStage(dataclasses.replace(config, teacher=str(moved))).train_batches()
     for change, message in (
         ({"trunk_blocks": 3}, "a transformer of 2 blocks has no first 3"),
-        ({"sampling_steps": 0}, "sampling_steps must be 1 or more"),
+        ({"sampling_steps": 0}, "sampling_steps=0: use a whole number from 1"),
         ({"image_probability": 0.2}, "distillation draws whole clips"),
     ):
         with pytest.raises(UserError, match=message):

@@ -15,13 +15,16 @@ from flax.traverse_util import flatten_dict
 from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.flops import count_parameters
-from mobile_video_jax.dit.lora import LoraConfig, init_adapter
+from mobile_video_jax.dit.config import LoraConfig
+from mobile_video_jax.dit.lora import init_adapter
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.adapter import record_base, restore_transformer
 from mobile_video_jax.models.denoiser import read_denoiser, restore_on
-from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh, replicated
-from mobile_video_jax.stages.dit import DitStage, DitTraining
-from mobile_video_jax.stages.recover import RecoverStage, RecoverTraining
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh, replicated
+from mobile_video_jax.stages.config import DitTraining, RecoverTraining
+from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.stages.recover import RecoverStage
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.checkpoint import abstract, restore_model, save_model
 from mobile_video_jax.train.loop import train
@@ -173,9 +176,12 @@ def test_a_base_that_is_gone_or_has_changed_is_told(run, base, config, tmp_path)
     ("change", "message"),
     [
         ({"init_from": ""}, "is trained for another run: name that with --config.init_from=RUN"),
-        ({"lora": {"rank": -1}}, "lora.rank must be 1 or more, or 0 for no adapter, not -1"),
+        ({"lora": {"rank": -1}}, "config.lora.rank=-1: use a whole number from 0"),
         ({"stage": "recover", "init_from": ""}, "stage 'recover' trains no adapters, stage 'dit' does"),
-        ({"lora": {"rnak": 1}}, "config.lora.rnak is no key of this config; it has alpha, rank, targets"),
+        (
+            {"lora": {"rnak": 1}},
+            r"config.lora.rnak is no key of this config; did you mean rank\? it has alpha, rank, targets",
+        ),
     ],
 )
 def test_a_config_that_cannot_be_is_told(change, message, config):

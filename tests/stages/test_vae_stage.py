@@ -12,16 +12,17 @@ import pytest
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.prepare.prepare import prepare
-from mobile_video_jax.data.shapes.shape_world import World
+from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.evaluate.vae import VaeTask, evaluate_vae
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.vae import VaeBundle, copy_bundle
+from mobile_video_jax.stages.config import VaeTraining
 from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.stages.vae import VaeStage, VaeTraining
+from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.train.sessions import read_sessions
-from mobile_video_jax.vae.losses.terms import VaeLossConfig
+from mobile_video_jax.vae.config import VaeLossConfig
 from tests import tiny
 
 

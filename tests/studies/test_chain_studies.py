@@ -10,9 +10,10 @@ import pytest
 from configs import ablate as studies
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.studies.cells import RESULT
-from mobile_video_jax.studies.distillation import DistillationStudy, run_distillation_study
+from mobile_video_jax.studies.config import DistillationStudy, PruningStudy
+from mobile_video_jax.studies.distillation import run_distillation_study
 from mobile_video_jax.studies.distillation_report import write_distillation_study
-from mobile_video_jax.studies.pruning import PruningStudy, run_pruning_study
+from mobile_video_jax.studies.pruning import run_pruning_study
 from mobile_video_jax.studies.pruning_report import write_pruning_study
 
 SHORT = {"steps": 2, "eval_every": 2, "checkpoint_every": 2}

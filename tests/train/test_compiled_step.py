@@ -14,7 +14,8 @@ from jax.experimental import serialize_executable
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.train.compiled_step import StoredStep, lower_step, store_step
 from mobile_video_jax.train.loop import train

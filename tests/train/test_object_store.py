@@ -18,7 +18,8 @@ from mobile_video_jax.core.storage import copy_folder
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.latents.store import records
 from mobile_video_jax.models.vae import VaeBundle, copy_bundle
-from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh, replicated
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh, replicated
 from mobile_video_jax.train.checkpoint import Checkpoints, newest_step, restore_model
 from mobile_video_jax.train.metrics import MetricsLog, read_metrics
 from mobile_video_jax.train.run import read_run

@@ -9,16 +9,10 @@ import pytest
 
 from mobile_video_jax.cost.flops import count_flops
 from mobile_video_jax.nn.module import apply
-from mobile_video_jax.vae.config import VaeConfig
+from mobile_video_jax.vae.config import VaeConfig, VaeLossConfig
 from mobile_video_jax.vae.losses.discriminator import PatchDiscriminator
 from mobile_video_jax.vae.losses.objective import VaeObjective
-from mobile_video_jax.vae.losses.terms import (
-    VaeLossConfig,
-    down_sample,
-    latent_consistency,
-    reconstruction_terms,
-    scale_equivariance,
-)
+from mobile_video_jax.vae.losses.terms import down_sample, latent_consistency, reconstruction_terms, scale_equivariance
 from mobile_video_jax.vae.losses.vgg import Vgg
 from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.posterior import Posterior

@@ -10,7 +10,7 @@ import pytest
 from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.models.vae import VaeBundle
-from mobile_video_jax.stages.vae import VaeTraining
+from mobile_video_jax.stages.config import VaeTraining
 from mobile_video_jax.train.checkpoint import save_model
 from mobile_video_jax.train.run import write_run
 from mobile_video_jax.vae.coder import ClipCoder

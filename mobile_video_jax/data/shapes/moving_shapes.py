@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mobile_video_jax.core.clip import ClipShape
-from mobile_video_jax.data.shapes.shape_world import World, draw
+from mobile_video_jax.data.shapes.shape_world import draw
+from mobile_video_jax.data.shapes.world import World
 
 FRAMES_PER_SECOND = 8.0
 

@@ -10,10 +10,7 @@ so that test prompts ask for compositions never trained on while each single val
 """
 
 import dataclasses
-import functools
-import itertools
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -21,10 +18,8 @@ from jaxtyping import Float
 from mobile_video_jax.core.arrays import Frames
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.data.shapes.world import SPLITS, Combination, World, combinations
 
-SPLITS = ("train", "validation", "test")
-ATTRIBUTES = ("count", "colour", "shape", "motion")
-COUNTS = (1, 2, 3)
 COLOURS = {
     "red": (230, 35, 35),
     "green": (35, 230, 35),
@@ -41,7 +36,6 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "cross": lambda y, x: np.maximum(np.maximum(np.abs(x), np.abs(y)) - 1.05, np.minimum(np.abs(x), np.abs(y)) - 0.38),
 }
 DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0), "still": (0, 0)}  # rows, columns
-MOTIONS = (*DIRECTIONS, "circling")
 # The two ranges of grey (0-255) between which each background's pattern runs.
 BACKGROUNDS = {
     "dark": ((10, 60), (10, 60)),
@@ -50,14 +44,11 @@ BACKGROUNDS = {
     "stripes": ((30, 100), (140, 220)),
     "noise": ((30, 80), (150, 220)),
 }
-KNOWN = {"counts": COUNTS, "colours": COLOURS, "shapes": SHAPES, "motions": MOTIONS, "backgrounds": BACKGROUNDS}
-
 MIN_SIDE = 32  # pixels; below it a triangle and a circle look the same
 REACH = 1.25  # no shape reaches farther than this from its centre, in radii
 GAP = 0.04  # least distance between two objects' reaches, in sides
 RADII = {1: (0.15, 0.21), 2: (0.11, 0.14), 3: (0.10, 0.12)}  # by count, in sides
 TRAVEL = (0.30, 0.40)  # length of a straight path, in sides
-MAX_SIZE = 1.4  # of a single object: leaves it a path of a quarter of the side
 MARGIN = 0.02  # room beside the longest path of a large object, in sides
 ROUND = 0.75  # diameter of a round path for each unit of travel: three objects must still fit beside it
 
@@ -75,42 +66,6 @@ WORDINGS = (
     "{article} {things} {moves}",
     "{number} {things} that {moves}",
 )
-
-Combination = tuple[int, str, str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class World:
-    """The values that each attribute of a clip may take; the default is everything that can be drawn.
-
-    `size` makes the objects larger or smaller than usual; the paths of large ones are as long as the frame allows.
-    Raises UserError for an unknown or repeated value, and when holding out combinations leaves a value untrained.
-    """
-
-    counts: tuple[int, ...] = COUNTS
-    colours: tuple[str, ...] = tuple(COLOURS)
-    shapes: tuple[str, ...] = tuple(SHAPES)
-    motions: tuple[str, ...] = MOTIONS
-    backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)
-    size: float = 1.0
-
-    def __post_init__(self) -> None:
-        for field, known in KNOWN.items():
-            values = getattr(self, field)
-            unknown = [value for value in values if value not in known]
-            if unknown:
-                raise UserError(f"world.{field} has no '{unknown[0]}'; it has {', '.join(map(str, known))}")
-            if not values or len(set(values)) < len(values):
-                raise UserError(f"world.{field} must name one value or more, each once; got {values}")
-        if not 0.8 <= self.size <= (1.0 if max(self.counts) > 1 else MAX_SIZE):
-            raise UserError(f"world.size is 0.8 to {MAX_SIZE}, with several objects at most 1; got {self.size}")
-        trained = [set(values) for values in zip(*combinations(self, "train"), strict=True)]
-        if trained != [set(self.values(attribute)) for attribute in ATTRIBUTES]:
-            raise UserError("too few values to hold some out: give two of counts, colours, shapes, motions two or more")
-
-    def values(self, attribute: str) -> tuple[Any, ...]:
-        """The values of one attribute, named in the singular as in `Attributes`."""
-        return getattr(self, f"{attribute}s")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,17 +86,6 @@ class Sample:
     frames: Frames
     caption: str
     attributes: Attributes
-
-
-@functools.cache
-def combinations(world: World, split: str) -> tuple[Combination, ...]:
-    """All (count, colour, shape, motion) that a split draws from. Raises UserError for an unknown split."""
-    if split not in SPLITS:
-        raise UserError(f"there is no split '{split}'; there are {', '.join(SPLITS)}")
-    values = [world.values(attribute) for attribute in ATTRIBUTES]
-    places = itertools.product(*(range(len(row)) for row in values))
-    chosen = (place for place in places if (sum(place) % 6 == 0) == (split == "test"))
-    return tuple(tuple(row[i] for row, i in zip(values, place, strict=True)) for place in chosen)
 
 
 def caption(attributes: Attributes, wording: int) -> str:

@@ -10,14 +10,10 @@ from mobile_video_jax.core.arrays import Rng, Scalar, Video
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.nn.hinge import hinge_discriminator_loss, hinge_generator_loss
 from mobile_video_jax.nn.module import apply
+from mobile_video_jax.vae.config import VaeLossConfig
 from mobile_video_jax.vae.losses.discriminator import PatchDiscriminator
 from mobile_video_jax.vae.losses.perceptual import perceptual_distance
-from mobile_video_jax.vae.losses.terms import (
-    VaeLossConfig,
-    latent_consistency,
-    reconstruction_terms,
-    scale_equivariance,
-)
+from mobile_video_jax.vae.losses.terms import latent_consistency, reconstruction_terms, scale_equivariance
 from mobile_video_jax.vae.losses.vgg import Vgg
 from mobile_video_jax.vae.model import ImageFeatures, Vae
 

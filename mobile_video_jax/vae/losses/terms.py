@@ -1,6 +1,5 @@
 """The terms of the VAE's training loss, each a pure function."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -9,20 +8,6 @@ import jax.numpy as jnp
 from mobile_video_jax.core.arrays import Latents, Scalar, Video
 from mobile_video_jax.nn.clip_ops import Clip, Resized
 from mobile_video_jax.vae.posterior import Posterior
-
-
-@dataclasses.dataclass(frozen=True)
-class VaeLossConfig:
-    """Weights of the loss's terms, each under its term's name; a term of weight 0 is not computed."""
-
-    l1: float = 0.1
-    l2: float = 1.0
-    kl: float = 1e-6
-    latent_consistency: float = 0.0
-    scale_equivariance: float = 0.0
-    perceptual: float = 0.0
-    adversarial: float = 0.0
-
 
 # Changes of the loss's weights in the first phase and in the fine-tuning phase. The prior's term is off while scale
 # equivariance is on, as in arXiv 2502.14831.

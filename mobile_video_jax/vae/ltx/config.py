@@ -2,14 +2,26 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 from mobile_video_jax.core.clip import Compression
+from mobile_video_jax.core.config import Config
+from mobile_video_jax.core.ranges import PositiveShare, Share, Size
+from mobile_video_jax.nn.config import Dtype
+
+Step = Literal["none", "conv", "spatial", "temporal", "spatiotemporal"]
 
 # Sides of the pixel blocks that the input is cut into before the first level.
 PATCH = 4
 # The strides in time and space of each way of leaving a level of the encoder. A `conv` has strides itself, the last
 # three convolve and then move pixels into channels.
-STEPS = {"none": (1, 1), "conv": (2, 2), "spatial": (1, 2), "temporal": (2, 1), "spatiotemporal": (2, 2)}
+STEPS: dict[Step, tuple[int, int]] = {
+    "none": (1, 1),
+    "conv": (2, 2),
+    "spatial": (1, 2),
+    "temporal": (2, 1),
+    "spatiotemporal": (2, 2),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,36 +37,37 @@ class UpLevel:
 
 
 @dataclasses.dataclass(frozen=True)
-class LtxVaeConfig:
+class LtxVaeConfig(Config):
     """Sizes of LTX-Video's encoder and decoder (arXiv 2501.00103), listed from high resolution to low.
 
-    Level i of the encoder has `encoder_depths[i]` blocks of `encoder_widths[i]`, and is left by `encoder_steps[i]` for
-    the next width; behind the last step come the last depth and width. The decoder begins with the last depth at the
-    last width; level i then moves channels into 2x2x2 pixels where `up[i]`, by a convolution that leaves them
-    `up_factor[i]` times fewer, added to the moved pixels themselves where `up_residual[i]`. `noise` lists which of the
-    levels, and last what comes before them, add noise between their convolutions. A decoder with
-    `timestep_conditioning` is given latents with the share `decode_noise_scale` of noise, and is told
-    `decode_timestep`. The defaults are those of release 0.9, these two those of the later releases' own configs.
-    `family` tells runs of this network from those of vae/model.py.
+    Level i of the encoder is left by `encoder_steps[i]` for the next width; behind the last step come the last depth
+    and width. The decoder begins with the last depth at the last width. The defaults are those of release 0.9, those of
+    `timestep_conditioning`'s two numbers those of the later releases' own configs.
     """
 
-    channels: int = 128
-    encoder_widths: tuple[int, ...] = (128, 256, 512, 512, 512)
-    encoder_depths: tuple[int, ...] = (4, 3, 3, 3, 4)
-    encoder_steps: tuple[str, ...] = ("conv", "conv", "conv", "none")
-    decoder_widths: tuple[int, ...] = (128, 256, 512, 512)
-    decoder_depths: tuple[int, ...] = (4, 3, 3, 3, 4)
-    decoder_causal: bool = False
-    up: tuple[bool, ...] = (True, True, True, False)
-    up_factor: tuple[int, ...] = (1, 1, 1, 1)
-    up_residual: tuple[bool, ...] = (False, False, False, False)
-    noise: tuple[bool, ...] = (False, False, False, False, False)
-    timestep_conditioning: bool = False
-    decode_timestep: float = 0.05
-    decode_noise_scale: float = 0.025
-    norm_epsilon: float = 1e-6
-    dtype: str = "float32"
-    family: str = "ltx"
+    channels: Size = 128  # latent channels
+    encoder_widths: tuple[Size, ...] = (128, 256, 512, 512, 512)  # channels of each level of the encoder
+    encoder_depths: tuple[Size, ...] = (4, 3, 3, 3, 4)  # residual blocks of each level of the encoder
+    encoder_steps: tuple[Step, ...] = ("conv", "conv", "conv", "none")  # ways of leaving each level of the encoder
+    decoder_widths: tuple[Size, ...] = (128, 256, 512, 512)  # channels of each level of the decoder
+    decoder_depths: tuple[Size, ...] = (4, 3, 3, 3, 4)  # residual blocks of each level of the decoder
+    decoder_causal: bool = False  # the decoder's convolutions look at no later frame
+    up: tuple[bool, ...] = (True, True, True, False)  # whether a level moves channels into 2x2x2 pixels
+    up_factor: tuple[Size, ...] = (1, 1, 1, 1)  # how many times fewer channels a level's step leaves
+    up_residual: tuple[bool, ...] = (False, False, False, False)  # whether the moved pixels are added to the step's
+    noise: tuple[bool, ...] = (
+        False,
+        False,
+        False,
+        False,
+        False,
+    )  # whether a level adds noise; last, what precedes them
+    timestep_conditioning: bool = False  # the decoder is given slightly noisy latents and a time
+    decode_timestep: Share = 0.05  # time that such a decoder is told
+    decode_noise_scale: Share = 0.025  # share of noise in such a decoder's latents
+    norm_epsilon: PositiveShare = 1e-6  # added to the variance of LayerNorm
+    dtype: Dtype = "float32"  # of convolutions and activations
+    family: Literal["ltx"] = "ltx"  # tells runs of this network from those of vae/model.py
 
     @property
     def strides(self) -> Compression:

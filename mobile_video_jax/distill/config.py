@@ -1,0 +1,55 @@
+"""Settings of distillation: its losses, and the limits at which a collapsing run stops."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+from mobile_video_jax.core.config import Config
+from mobile_video_jax.core.ranges import GuidanceScale, Positive, Range, Share, Shift, SolverSteps, Weight
+
+Factor = Annotated[float, Range(1, 1_000_000, also=0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class KdWeights(Config):
+    """Weights of the distillation loss against a teacher on the same noisy clips (distill/kd.py)."""
+
+    velocity: Weight = 1.0  # of the velocity's relative squared error
+    features: Weight = 0.5  # of the hidden features' relative squared error, a mean over blocks
+
+    @property
+    def any(self) -> bool:
+        """Whether a teacher is asked at all."""
+        return self.velocity > 0 or self.features > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig(Config):
+    """Losses of step distillation (distill/objective.py); all weights hold at once."""
+
+    method: Literal["adversarial", "dmd", "kd"] = "adversarial"  # hinge losses, distribution matching, or neither
+    guidance: GuidanceScale = 5.0  # guidance scale of the teacher that the student learns from
+    teacher_steps: SolverSteps = 1  # teacher steps whose mean velocity the student learns, a student step
+    own_states: Share = 0.5  # share of clips at states that the student came to itself
+    target: Literal["data", "teacher"] = "data"  # clips that `distance` is measured to
+    judge_shift: Shift = 1.0  # time shift of clips that are noised again for the discriminator or critic
+    adversarial: Weight = 0.1  # weight of the generator's hinge loss
+    matching: Weight = 1.0  # weight of the distribution matching loss
+    distance: Weight = 1.0  # weight of the pseudo-Huber distance of x0 to `target`
+    kd: Weight = 1.0  # weight of the velocity's squared error against the teacher's
+    r1: Weight = 1.0  # weight of the discriminator's gradient penalty
+    r1_form: Literal["finite", "exact"] = "finite"  # a finite difference, or the gradient itself
+    r1_sigma: Positive = 0.05  # distance of the finite difference, in deviations of the latents
+
+
+@dataclasses.dataclass(frozen=True)
+class CollapseConfig(Config):
+    """Limits at which a run stops as its samples collapse; 0 switches one off, all may change when a run resumes.
+
+    In a tiny world good runs stay within 1.3, 1.1 and 0.05; one that a discriminator alone taught went to 2.5, 1.6
+    and 0.6.
+    """
+
+    motion: Factor = 3.0  # largest ratio of the samples' motion to the real clips', and of the reverse
+    spread: Factor = 1.5  # the same of the latents' standard deviation
+    colour: Weight = 0.3  # largest distance of the channels' means and deviations, in variances of the latents
+    margin: Weight = 20.0  # largest distance of real from fake logits; the hinge losses ask for 2

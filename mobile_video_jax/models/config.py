@@ -1,0 +1,23 @@
+"""Settings of a denoiser, part of every config that trains one."""
+
+import dataclasses
+
+from mobile_video_jax.core.config import Config
+from mobile_video_jax.core.ranges import Decay, Share, Shift, Size
+from mobile_video_jax.dit.config import DitConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoiserConfig(Config):
+    """A denoiser's clips, captions and times, and its network."""
+
+    clip: str = "17x64x64"  # frames x height x width in pixels, of samples and of a batch's tokens
+    compression: str = "t4_s8_c16"  # strides in time and space and channels of the VAE of the latents
+    text_encoder: str = "minilm"  # encoder of the captions' states: minilm, or the name that encoded data give
+    text_width: Size = 384  # channels of a caption's states
+    text_tokens: Size = 16  # longest caption in tokens; shorter ones are padded
+    image_probability: Share = 0.0  # share of training clips whose first latent frame is a condition (image to video)
+    time_shift: Shift = 1.0  # moves training times towards noise where above 1
+    shift_follows_tokens: bool = False  # the shift follows from a clip's tokens, in place of time_shift
+    time_terminal: Decay = 0.0  # time at which a sampler's last step starts; 0: where the grid says
+    model: DitConfig = dataclasses.field(default_factory=DitConfig)  # the network's sizes

@@ -1,0 +1,113 @@
+"""Settings of the training stages."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.ranges import (
+    Count,
+    CountOrZero,
+    Range,
+    Share,
+    Size,
+    SizeOrZero,
+    SolverSteps,
+    Weight,
+)
+from mobile_video_jax.distill.config import CollapseConfig, KdWeights, ObjectiveConfig
+from mobile_video_jax.dit.config import DitConfig, LoraConfig
+from mobile_video_jax.models.config import DenoiserConfig
+from mobile_video_jax.train.config import PlayersOptimizerConfig, TrainConfig
+from mobile_video_jax.vae.config import Sizes, VaeConfig, VaeLossConfig
+
+ShareOrAny = Annotated[float, Range(0, 1, also=-1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class VaeTraining(TrainConfig):
+    """Config of a VAE run."""
+
+    stage: str = "vae"  # the training stage
+    clip: str = "17x64x64"  # frames x height x width of training clips, in pixels
+    mix_data: str = ""  # a second data set in every training batch (real beside synthetic video, say)
+    mix_share: Share = 0.125  # share of a batch that mix_data fills
+    stats_batches: Count = 16  # batches of `data` that the latents' mean and deviation are measured on
+    freeze_encoder: bool = False  # keep the encoder and latents of init_from, train a new decoder
+    image_probability: Share = 0.5  # with model.omni: share of clips whose decoder is given the first frame
+    scales: tuple[Size, ...] = (2,)  # factors of latents and frames in loss.scale_equivariance
+    vgg_stages: Annotated[int, Range(1, 5)] = 4  # stages of VGG-16 whose features loss.perceptual compares
+    discriminator_widths: Sizes = (64, 128, 256)  # channels of the layers behind loss.adversarial
+    model: VaeConfig = dataclasses.field(default_factory=VaeConfig)  # the network's sizes
+    loss: VaeLossConfig = dataclasses.field(default_factory=VaeLossConfig)  # weights of the loss's terms
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.loss.l1 or self.loss.l2 or self.loss.perceptual):
+            raise UserError("loss.l1, loss.l2 and loss.perceptual are all 0: nothing asks for reconstruction")
+
+
+@dataclasses.dataclass(frozen=True)
+class DitTraining(TrainConfig, DenoiserConfig):
+    """Config of a transformer run. `data` may be several encoded sets with commas between, of clips of any shapes."""
+
+    stage: str = "dit"  # the training stage
+    token_budget: CountOrZero = 0  # most tokens a batch; 0: batch_size times those of `clip`
+    image_share: ShareOrAny = -1.0  # share of batches of one-frame clips; -1: as many as the data hold
+    pad_durations: bool = False  # clips of one size share batches, the short ones padded
+    caption_dropout: Share = 0.1  # probability that a training caption is replaced by the empty one
+    sample_every: CountOrZero = 0  # steps between clips generated for held-out captions; 0: never
+    sample_clips: Count = 4  # clips that are then generated
+    lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)  # with a rank: train an adapter of init_from alone
+
+
+@dataclasses.dataclass(frozen=True)
+class RecoverTraining(DitTraining):
+    """Config of a recovery run.
+
+    Student, teacher, block map, latents and captions come from `init_from`, a run of launch.prune (see from_pruned).
+    """
+
+    stage: str = "recover"  # the training stage
+    teacher: str = ""  # run directory of the teacher; the one that init_from was pruned from if empty
+    teacher_model: DitConfig = dataclasses.field(default_factory=DitConfig)  # the teacher's sizes, without init_from
+    block_map: tuple[SizeOrZero, ...] = ()  # the teacher's block that each block learns from; init_from's if empty
+    flow_weight: Weight = 1.0  # weight of the flow-matching loss beside those of `kd`
+    kd: KdWeights = dataclasses.field(default_factory=KdWeights)  # weights of the distillation loss
+    timestep_aware: bool = False  # scale a clip's velocity distillation to the size of its flow-matching loss
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillTraining(DitTraining):
+    """Config of a step distillation run.
+
+    Sizes, latents, captions and, where it had one, the teacher come from `init_from`, a recovered, pruned or plain run
+    (see from_student).
+    """
+
+    stage: str = "distill"  # the training stage
+    teacher: str = ""  # run directory of the teacher; init_from's own if empty
+    teacher_model: DitConfig = dataclasses.field(default_factory=DitConfig)  # the teacher's sizes, without init_from
+    sampling_steps: SolverSteps = 4  # Euler steps that the student is trained to sample in
+    head: Literal["dit", "conv"] = "dit"  # the discriminator's head: transformer blocks or convolutions
+    head_blocks: Size = 1  # blocks of that head
+    trunk_blocks: SizeOrZero = 0  # the teacher's first blocks that the head reads; 0: half of them
+    objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)  # what the student is trained for
+    watch: CollapseConfig = dataclasses.field(default_factory=CollapseConfig)  # limits at which a run stops
+    optimizer: PlayersOptimizerConfig = dataclasses.field(default_factory=PlayersOptimizerConfig)  # of both players
+
+
+TRAININGS: dict[str, type[TrainConfig]] = {
+    "vae": VaeTraining,
+    "dit": DitTraining,
+    "recover": RecoverTraining,
+    "distill": DistillTraining,
+}
+
+
+def training_class(values: Mapping[str, Any]) -> type[TrainConfig]:
+    """The config class that the key `stage` names. Raises UserError for an unknown stage."""
+    stage = values.get("stage")
+    if stage not in TRAININGS:
+        raise UserError(f"stage '{stage}' is unknown; choose one of {', '.join(TRAININGS)}")
+    return TRAININGS[stage]

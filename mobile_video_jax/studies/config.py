@@ -1,0 +1,99 @@
+"""Settings of the studies."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from mobile_video_jax.core.config import Config
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.ranges import Count, CountOrZero, Range, Seed
+from mobile_video_jax.data.shapes.world import World
+from mobile_video_jax.generate.config import SampleConfig
+from mobile_video_jax.prune.config import PruneConfig
+from mobile_video_jax.stages.config import DistillTraining, DitTraining, RecoverTraining, VaeTraining
+from mobile_video_jax.vae.family import SizeName
+
+Objective = Literal["plain", "consistency", "equivariance", "both"]
+PruningArm = Literal["tri-level", "block", "head", "channel", "random", "magnitude", "scratch"]
+DistillationArm = Literal["kd", "conv", "dit", "dmd"]
+Seeds = Annotated[tuple[Seed, ...], Range(1, 1000)]
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig(Config):
+    """The grid of VAEs, and what every cell shares.
+
+    A cell trains a VAE, then the transformer `dit` on its latents.
+    """
+
+    compressions: Annotated[tuple[str, ...], Range(1, 1000)]  # the VAEs' strides and latent channels, as t4_s8_c16
+    vae: VaeTraining  # training of a cell's VAE
+    dit: DitTraining  # training of a cell's transformer
+    server: DitTraining  # large transformer whose cost at a compression is quoted
+    mobile: DitTraining  # phone's transformer whose cost at a compression is quoted
+    world: World  # synthetic clips, without `data`
+    kind: Literal["vae"] = "vae"  # tells this study from the others
+    objectives: Annotated[tuple[Objective, ...], Range(1, 4)] = ("plain",)  # changes of the VAE's loss
+    seeds: Seeds = (0,)  # seeds of the cells
+    size: SizeName = "tiny"  # size of the VAEs
+    data: str = ""  # prepared data set in place of synthetic clips; no samples are read back then
+    train_clips: Count = 2000  # synthetic clips to train on
+    validation_clips: Count = 64  # synthetic clips held out for training's own evaluations
+    test_clips: Count = 64  # synthetic clips that reconstructions are evaluated on
+    finetune_steps: CountOrZero = 0  # last steps of a VAE, a phase with changes of the loss of its own
+    sampling: SampleConfig = dataclasses.field(default_factory=SampleConfig)  # sampler of a cell's clips
+    samples: Count = 120  # clips that a cell's transformer is evaluated by
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChainStudy(Config):
+    """Common part of studies of the transformer: the VAE is trained once, the transformer `dit` once a seed."""
+
+    vae: VaeTraining  # training of the one VAE
+    dit: DitTraining  # training of each seed's transformer, the teacher
+    world: World  # synthetic clips
+    seeds: Seeds = (0,)  # seeds of the cells
+    train_clips: Count = 3000  # synthetic clips to train on
+    validation_clips: Count = 128  # synthetic clips held out for training's own evaluations
+    test_clips: Count = 120  # synthetic clips with held-out compositions
+    sampling: SampleConfig = dataclasses.field(default_factory=SampleConfig)  # sampler of models that are not distilled
+    samples: Count = 120  # clips that each model of a cell is evaluated by
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PruningStudy(ChainStudy):
+    """Ways of pruning.
+
+    A cell prunes its seed's teacher by one of ARMS to the parameters that `prune` sets, or as near as the arm can come,
+    and recovers it twice, with distillation and without.
+    """
+
+    prune: PruneConfig  # pruning, which an arm changes
+    recover: RecoverTraining  # training of a pruned model
+    kind: Literal["pruning"] = "pruning"  # tells this study from the others
+    arms: tuple[PruningArm, ...] = get_args(PruningArm)  # ways of pruning
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillationStudy(ChainStudy):
+    """Ways of step distillation, of a student that is pruned from its seed's teacher and recovered.
+
+    A cell of ARMS distils the student and evaluates it at 1, 2, 4 and 8 unguided steps.
+    """
+
+    prune: PruneConfig  # pruning of the student
+    recover: RecoverTraining  # training of the pruned student
+    distill: DistillTraining  # step distillation, which an arm changes
+    kind: Literal["distillation"] = "distillation"  # tells this study from the others
+    arms: tuple[DistillationArm, ...] = get_args(DistillationArm)  # ways of step distillation
+
+
+STUDIES: dict[str, type[Config]] = {"vae": StudyConfig, "pruning": PruningStudy, "distillation": DistillationStudy}
+
+
+def study_class(values: Mapping[str, Any]) -> type[Config]:
+    """The config class that the key `kind` names. Raises UserError for an unknown kind."""
+    kind = values.get("kind")
+    if kind not in STUDIES:
+        raise UserError(f"kind '{kind}' is no study; choose one of {', '.join(STUDIES)}")
+    return STUDIES[kind]
