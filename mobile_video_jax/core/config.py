@@ -53,9 +53,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], path: str = "config") 
         raise UserError(f"{path}={values}: use a mapping with the keys {', '.join(types)}")
     for key in values:
         if key not in types:
-            raise UserError(
-                f"{path}.{key} is no key of this config; {_nearest(key, types)}it has {', '.join(sorted(types))}"
-            )
+            raise UserError(f"{path}.{key} is no key of this config; {_known(key, sorted(types))}")
     built = {key: checked(types[key], value, f"{path}.{key}") for key, value in values.items()}
     if missing := [name for name in types if name not in built and name not in _defaults(cls)]:
         raise UserError(f"{path}.{missing[0]} is missing")
@@ -91,9 +89,9 @@ def _listed(text: str) -> Any:
     return items if isinstance(items, list | tuple) else (items,)
 
 
-def _nearest(key: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean {near[0]}? " if near else ""
+def _known(key: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(key, names, n=1)
+    return "".join(f"did you mean {name}? " for name in near) + f"it has {', '.join(names)}"
 
 
 def _defaults(cls: type) -> set[str]:

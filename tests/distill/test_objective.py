@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.distill.config import ObjectiveConfig
@@ -91,7 +92,7 @@ def norm(tree: dict) -> float:
 )
 def test_bad_settings_are_refused(change, message):
     with pytest.raises(UserError, match=message):
-        ObjectiveConfig(**change)
+        from_mapping(ObjectiveConfig, change)
 
 
 def test_the_generator_is_updated_every_few_steps():

@@ -14,7 +14,7 @@ SHORT = {
     **{"prune.clips": 4, "prune.times": 1, "prune.batch_clips": 4, "prune.levels": ("head", "channel")},
     **{"recover.steps": 2, "recover.eval_batches": 1, "recover.optimizer.name": "adamw"},
     **{"distill.steps": 2, "distill.eval_batches": 1, "distill.optimizer.name": "adamw", "distill.eval_every": 2},
-    **{"distill.collapse.motion": 0.0, "distill.collapse.spread": 0.0, "distill.collapse.colour": 0.0, "few.steps": 2},
+    **{"distill.watch.motion": 0.0, "distill.watch.spread": 0.0, "distill.watch.colour": 0.0, "few.steps": 2},
     **{"train_clips": 64, "validation_clips": 32, "test_clips": 8, "samples": 3, "sampling.steps": 2},
 }
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from configs import ablate as studies
-from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.core.config import from_mapping, plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.studies.config import PruningStudy
 from mobile_video_jax.studies.pruning import cells, plan_pruning
@@ -17,7 +17,7 @@ def test_the_study_s_cells_budgets_and_table(tmp_path):
     study = from_mapping(PruningStudy, studies.get_config("pruning").to_dict())
     assert len(cells(study)) == 24
     with pytest.raises(UserError, match=r"arms\[0\]=best: use tri-level or block"):
-        dataclasses.replace(study, arms=("best",))
+        from_mapping(PruningStudy, plain(study) | {"arms": ["best"]})
     planned = dataclasses.replace(study, seeds=(0,), arms=("random", "head"))
     rows = {row["name"]: row for row in plan_pruning(planned)}
     assert rows["head-seed0"]["score_flops"] > 0 == rows["random-seed0"]["score_flops"]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from mobile_video_jax.core.clip import Compression
 from mobile_video_jax.core.config import Config
-from mobile_video_jax.core.ranges import PositiveShare, Share, Size
+from mobile_video_jax.core.ranges import PositiveShare, Share, Size, SizeOrZero
 from mobile_video_jax.nn.config import Dtype
 
 Step = Literal["none", "conv", "spatial", "temporal", "spatiotemporal"]
@@ -47,10 +47,10 @@ class LtxVaeConfig(Config):
 
     channels: Size = 128  # latent channels
     encoder_widths: tuple[Size, ...] = (128, 256, 512, 512, 512)  # channels of each level of the encoder
-    encoder_depths: tuple[Size, ...] = (4, 3, 3, 3, 4)  # residual blocks of each level of the encoder
+    encoder_depths: tuple[SizeOrZero, ...] = (4, 3, 3, 3, 4)  # residual blocks of each level of the encoder
     encoder_steps: tuple[Step, ...] = ("conv", "conv", "conv", "none")  # ways of leaving each level of the encoder
     decoder_widths: tuple[Size, ...] = (128, 256, 512, 512)  # channels of each level of the decoder
-    decoder_depths: tuple[Size, ...] = (4, 3, 3, 3, 4)  # residual blocks of each level of the decoder
+    decoder_depths: tuple[SizeOrZero, ...] = (4, 3, 3, 3, 4)  # residual blocks of each level of the decoder
     decoder_causal: bool = False  # the decoder's convolutions look at no later frame
     up: tuple[bool, ...] = (True, True, True, False)  # whether a level moves channels into 2x2x2 pixels
     up_factor: tuple[Size, ...] = (1, 1, 1, 1)  # how many times fewer channels a level's step leaves
