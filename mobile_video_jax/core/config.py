@@ -23,7 +23,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, kind in field_types(type(self)).items():
-            checked(kind, getattr(self, name), name)
+            checked(kind, getattr(self, name), f"{type(self).__name__}.{name}")
 
 
 def field_types(cls: type) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The study of step distillation: its cells, its measures, its table."""
 
-import dataclasses
 import json
 from pathlib import Path
 
