@@ -1,29 +1,30 @@
-"""What a clip takes on the phone: the calls of its packages, counted from a config's shapes without their weights."""
+"""The time of a clip on the phone: the calls of its packages, counted from a config's shapes alone."""
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from export.coreml.compress import DEFAULT_BITS
 from export.estimate.networks import empty
-from export.estimate.ops import HALF, ops_of_module
+from export.estimate.ops import ops_of_module
 from export.phone.dit import PhoneDit
 from export.phone.vae import PhoneDecoder
 from export.pytorch import vae as torch_vae
 from export.pytorch.dit import Dit
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.cost.phone.ops import Op
-from mobile_video_jax.cost.phone.roofline import Assumptions, Device, activation_bytes, call_seconds, seconds_by
-from mobile_video_jax.cost.phone.table import ASSUMED, CHIP, CHIPS, HELD_OUT, PHONE, stated
+from mobile_video_jax.cost.phone.ops import HALF, Op
+from mobile_video_jax.cost.phone.roofline import call_seconds, seconds_by, totals
+from mobile_video_jax.cost.phone.table import ASSUMED, FFN_TILES, HELD_OUT, PHONE, Assumptions, stated
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.vae.family import family_member
 
 WEIGHT_BITS = {"fp16": 16.0, "int8": 8.0, "palette8": 8.0, "palette6": 6.0, "palette4": 4.0, "mixed": DEFAULT_BITS}
-# Parts by what the path of a module holds, the first that fits.
+# Reported parts, by the first of these that the path of an op's module contains.
 PARTS = {
     "ffn": "FFN",
     "self_attention": "self-attention",
@@ -36,7 +37,7 @@ PARTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Calls:
-    """A package's ops, and how often a clip calls it."""
+    """The calls of one package for a clip."""
 
     times: int
     ops: list[Op]
@@ -44,15 +45,14 @@ class Calls:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A clip to be estimated: a transformer's config, a decoder of vae.family, frames x rows x columns, sampling steps,
-    tiles of each FFN product, kind of weights. Raises UserError for an unknown kind."""
+    """A clip whose time is estimated. Raises UserError for an unknown kind of weights."""
 
     config: DitTraining
-    decoder: str = "mobile"
-    clip: str = "49x384x512"
-    steps: int = 4
-    tiles: int = 4
-    weights: str = "fp16"
+    decoder: str = "mobile"  # size of the VAE's decoder, one of vae.family
+    clip: str = "49x384x512"  # frames x rows x columns
+    steps: int = 4  # of sampling
+    tiles: int = FFN_TILES  # of each product of an FFN
+    weights: str = "fp16"  # one of WEIGHT_BITS
 
     def __post_init__(self) -> None:
         if self.weights not in WEIGHT_BITS:
@@ -68,7 +68,7 @@ class Plan:
         return {"dit": self.transformer(), **self.decoders()}
 
     def transformer(self) -> Calls:
-        """The transformer, whole: cutting it into chunks adds no work."""
+        """The transformer as one package: several chunks take no more work."""
         config, tokens = self.config, math.prod(self.grid)
         channels = Compression.parse(config.compression).channels
         with torch.device("meta"):
@@ -76,8 +76,7 @@ class Plan:
             module = PhoneDit(mirror, [self.tiles] * len(mirror.blocks)).to("meta")
         latents, features = empty(1, channels, 1, tokens), empty(1, config.model.time_features, 1, 1)
         text, mask = empty(1, config.text_width, 1, config.text_tokens), empty(1, 1, 1, config.text_tokens)
-        given = latents, features, text, mask
-        return Calls(self.steps, ops_of_module(module, *given, weight_bits=WEIGHT_BITS[self.weights]))
+        return Calls(self.steps, self._ops(module, latents, features, text, mask))
 
     def decoders(self) -> dict[str, Calls]:
         """The decoder of the first latent frame, and of each later one."""
@@ -87,19 +86,21 @@ class Plan:
             with torch.device("meta"):
                 module = PhoneDecoder(torch_vae.Decoder(config), (rows[0], rows[1]), starts=name == "vae_first")
             past = [] if module.starts else [empty(*shape) for shape in module.kept.values()]
-            given = empty(1, config.strides.channels, *rows), *past
-            calls[name] = Calls(times, ops_of_module(module.to("meta"), *given, weight_bits=WEIGHT_BITS[self.weights]))
+            calls[name] = Calls(times, self._ops(module.to("meta"), empty(1, config.strides.channels, *rows), *past))
         return calls
+
+    def _ops(self, module: nn.Module, *inputs: Tensor) -> list[Op]:
+        return ops_of_module(module, *inputs, weight_bits=WEIGHT_BITS[self.weights])
 
 
 def clip_estimate(plan: Plan) -> dict[str, Any]:
-    """Seconds and frames a second, by call and by part, and what would change them."""
+    """Seconds and frames a second of a clip, by call and by part, and those after single changes."""
     calls, frames = plan.calls(), ClipShape.parse(plan.clip).frames
     rows = {name: {"times": call.times, **totals(call.ops)} for name, call in calls.items()}
-    seconds = clip_seconds(calls, CHIPS[CHIP], ASSUMED)
+    seconds = clip_seconds(calls)
     rate = frames / seconds
-    every = [op for call in calls.values() for op in call.ops * call.times]
-    others = [{"change": name, "frames_a_second": frames / value} for name, value in _changes(plan, calls).items()]
+    all_ops = [op for call in calls.values() for op in call.ops * call.times]
+    changes = [{"change": name, "frames_a_second": frames / value} for name, value in _changes(plan, calls).items()]
     return {
         "phone": PHONE,
         "method": "roofline of each op, fitted to published times; nothing was measured on a phone",
@@ -114,26 +115,15 @@ def clip_estimate(plan: Plan) -> dict[str, Any]:
         "seconds": seconds,
         "frames_a_second": rate,
         "frames_a_second_range": [rate * ratio for ratio in HELD_OUT],
-        "parts": seconds_by(every, _part, CHIPS[CHIP], ASSUMED),
-        "changes": sorted(others, key=lambda row: -float(row["frames_a_second"])),
+        "parts": seconds_by(all_ops, _part),
+        "changes": sorted(changes, key=lambda row: -float(row["frames_a_second"])),
         "assumptions": [dict(zip(("what", "value", "source"), row, strict=True)) for row in stated()],
     }
 
 
-def totals(ops: Sequence[Op]) -> dict[str, Any]:
-    """What one call takes."""
-    return {
-        "seconds": call_seconds(ops, CHIPS[CHIP], ASSUMED),
-        "flops": sum(op.flops for op in ops),
-        "weight_bytes": sum(op.weight_bytes for op in ops),
-        "activation_bytes": sum(activation_bytes(op, ASSUMED) for op in ops),
-        "ops": len(ops),
-    }
-
-
-def clip_seconds(calls: Mapping[str, Calls], device: Device, assumptions: Assumptions) -> float:
-    """All calls of a clip, one after the other."""
-    return sum(call.times * call_seconds(call.ops, device, assumptions) for call in calls.values())
+def clip_seconds(calls: Mapping[str, Calls], assumptions: Assumptions = ASSUMED) -> float:
+    """Seconds of all calls of a clip, one after the other."""
+    return sum(call.times * call_seconds(call.ops, assumptions=assumptions) for call in calls.values())
 
 
 def _part(op: Op) -> str:
@@ -141,18 +131,19 @@ def _part(op: Op) -> str:
 
 
 def _changes(plan: Plan, calls: Mapping[str, Calls]) -> dict[str, float]:
-    """Seconds of the clip with one thing changed: an assumption, what the phone does with the ops, or an option."""
+    """Seconds of the clip after one change: of an assumption, of what the phone does with ops, or of an option."""
     logits, bits = HALF * math.prod(plan.grid) ** 2, WEIGHT_BITS[plan.weights]
 
     def assuming(**values: Any) -> float:
-        return clip_seconds(calls, CHIPS[CHIP], dataclasses.replace(ASSUMED, **values))
+        return clip_seconds(calls, dataclasses.replace(ASSUMED, **values))
 
     def ops(change: Callable[[Op], Op | None]) -> float:
-        kept = {name: Calls(call.times, [*filter(None, map(change, call.ops))]) for name, call in calls.items()}
-        return clip_seconds(kept, CHIPS[CHIP], ASSUMED)
+        return clip_seconds(
+            {name: Calls(call.times, [*filter(None, map(change, call.ops))]) for name, call in calls.items()}
+        )
 
     def packages(changed: Mapping[str, Calls]) -> float:
-        return clip_seconds({**calls, **changed}, CHIPS[CHIP], ASSUMED)
+        return clip_seconds({**calls, **changed})
 
     return {
         "assumed: a quarter more operations a second": assuming(compute=1.25 * ASSUMED.compute),
@@ -171,5 +162,5 @@ def _changes(plan: Plan, calls: Mapping[str, Calls]) -> dict[str, float]:
 
 
 def _without(op: Op, whole: int) -> Op:
-    """The op without the tensors of a size."""
+    """The op without the traffic of tensors of so many bytes."""
     return dataclasses.replace(op, values=tuple(value for value in op.values if value.whole != whole))

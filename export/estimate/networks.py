@@ -51,8 +51,8 @@ def stable_diffusion_xl() -> list[Op]:
         )
     unet.set_attn_processor(SplitEinsum())
     added = {"text_embeds": empty(2, 1280), "time_ids": empty(2, 6)}
-    given = empty(2, 4, 96, 96), torch.tensor(1), empty(2, 77, 2048)
-    return ops_of_module(unet.eval(), *given, weight_bits=4.04, added_cond_kwargs=added)
+    inputs = empty(2, 4, 96, 96), torch.tensor(1), empty(2, 77, 2048)
+    return ops_of_module(unet.eval(), *inputs, weight_bits=4.04, added_cond_kwargs=added)
 
 
 def distilbert() -> list[Op]:
@@ -63,9 +63,11 @@ def distilbert() -> list[Op]:
 
 
 def snapgen_plus_base() -> list[Op]:
-    """The transformer that SnapGen++ starts from: PixArt-alpha with one head of keys and values and an FFN of three
-    times the width, for 1024x1024 in 4,096 tokens. Its blocks: 381 M of 424 M parameters. 120 text tokens, as in
-    PixArt-alpha, are assumed."""
+    """The blocks (381 M of 424 M parameters) of the transformer that SnapGen++ starts from, for 1024x1024.
+
+    PixArt-alpha with one head of keys and values and an FFN of three times the width, over 4,096 tokens. Its 120 text
+    tokens, as in PixArt-alpha, are assumed.
+    """
     with torch.device("meta"):
         layers = nn.ModuleList(Layer(1152, 3456, heads=16, kv_heads=1, crosses=True) for _ in range(28))
     return ops_of_module(Stack(layers), empty(1, 1152, 1, 4096), empty(1, 1152, 1, 120))
@@ -87,10 +89,11 @@ class SplitEinsum:
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, attention_mask: None = None
     ) -> Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        given = (attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context)
-        q, k, v = (layer(x).unflatten(-1, (attn.heads, -1)) for layer, x in given)
+        projections = (attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context)
+        q, k, v = (layer(x).unflatten(-1, (attn.heads, -1)) for layer, x in projections)
         clips = [
-            torch.cat([_attend(*(x[i, :, j] for x in (q, k, v))) for j in range(attn.heads)], 1) for i in range(len(q))
+            torch.cat([_attend(q[i, :, j], k[i, :, j], v[i, :, j]) for j in range(attn.heads)], 1)
+            for i in range(len(q))
         ]
         projected: Tensor = attn.to_out[0](torch.stack(clips))
         return projected
@@ -110,7 +113,7 @@ class Stack(nn.Module):
 
 
 class Layer(nn.Module):
-    """A transformer's layer over [1, c, 1, s] with self-attention, cross-attention where it `crosses`, and an FFN."""
+    """A transformer's layer over [1, c, 1, s]: self-attention, cross-attention if it `crosses`, and an FFN."""
 
     def __init__(self, width: int, hidden: int, *, heads: int, kv_heads: int, crosses: bool):
         super().__init__()
@@ -127,7 +130,7 @@ class Layer(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention head by head, with fewer heads of keys and values than of queries where those are shared."""
+    """Attention head by head; queries may share heads of keys and values."""
 
     def __init__(self, width: int, heads: int, kv_heads: int):
         super().__init__()
@@ -138,8 +141,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         q = self.q(x)[0, :, 0].T.unflatten(1, (self.heads, -1))
         k, v = (f(context)[0, :, 0].T.unflatten(1, (self.kv_heads, -1)) for f in (self.k, self.v))
-        shared = self.heads // self.kv_heads
-        attended = [_attend(q[:, i], k[:, i // shared], v[:, i // shared]) for i in range(self.heads)]
+        group = self.heads // self.kv_heads
+        attended = [_attend(q[:, i], k[:, i // group], v[:, i // group]) for i in range(self.heads)]
         projected: Tensor = self.out(torch.cat(attended, 1).T[None, :, None])
         return projected
 

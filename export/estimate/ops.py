@@ -1,4 +1,4 @@
-"""The ops of a network as the phone estimate takes them, counted in a package or in a module that has no memory."""
+"""The ops of a network, counted in a package or in a PyTorch module whose tensors have no memory."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,17 +12,16 @@ from torch.utils.module_tracker import ModuleTracker
 
 from export.mil.liveness import arguments, bytes_of, op_costs
 from export.mil.ops.table import is_constant
-from mobile_video_jax.cost.phone.ops import Op, Value
+from mobile_video_jax.cost.phone.ops import HALF, Op, Value
 
-HALF = 2  # bytes of a number in fp16
-# What shows a tensor's numbers in other places. PyTorch's own views are known by their storage.
+# Ops that show a tensor's numbers at other positions. PyTorch's views are known by their storage.
 VIEWS = {"reshape", "transpose", "expand_dims", "squeeze", "split", "slice_by_index"}
 REDUCTIONS = {"softmax", "amax", "mean", "sum", "group_norm", "layer_norm"}
 
 
 def ops_of_program(function: Any) -> list[Op]:
-    """The ops of a package's function, as export.mil.load reads it."""
-    holders: dict[Any, Any] = {}  # of a view: the value whose numbers it shows
+    """The ops of a package's function (export.mil.load)."""
+    holders: dict[Any, Any] = {}  # of each view the value whose numbers it shows
     ops = []
     for op, cost in zip((op for op in function.operations if not is_constant(op)), op_costs(function), strict=True):
         if op.op_type in VIEWS:
@@ -36,8 +35,10 @@ def ops_of_program(function: Any) -> list[Op]:
 
 
 def ops_of_module(module: nn.Module, *inputs: Tensor, weight_bits: float = 16, **named: Any) -> list[Op]:
-    """The ops of a module on PyTorch's meta device, which computes shapes alone. On the phone all numbers are fp16, but
-    for weights of `weight_bits`."""
+    """The ops of a module on PyTorch's meta device, which computes shapes alone.
+
+    All numbers are fp16, except weights, which have `weight_bits`.
+    """
     recorder = _Recorder(module, weight_bits)
     with torch.inference_mode(), recorder.tracker, recorder:
         module(*inputs, **named)
@@ -45,31 +46,31 @@ def ops_of_module(module: nn.Module, *inputs: Tensor, weight_bits: float = 16, *
 
 
 class _Recorder(TorchDispatchMode):
-    """Records each op before PyTorch breaks it up: under inference mode a convolution, a softmax, an einsum is one."""
+    """Records each op before PyTorch decomposes it: in inference mode a convolution, a softmax, an einsum is one."""
 
     def __init__(self, module: nn.Module, weight_bits: float):
         super().__init__()
         self.tracker, self.weight_bits, self.ops = ModuleTracker(), weight_bits, list[Op]()
         self.weights = {_holder(x) for x in (*module.parameters(), *module.buffers())}
-        self.alive: list[Tensor] = []  # so that no storage takes the place of another, by which it is known
+        self.results: list[Tensor] = []  # kept alive, so that no two tensors have a storage at the same address
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        made = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
-        self.alive += made
-        if made and {_holder(x) for x in made}.isdisjoint(map(_holder, given)):
-            self.ops.append(self._op(str(func).split(".")[1], args, given, made))
+        operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        results = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        self.results += results
+        if results and {_holder(x) for x in results}.isdisjoint(map(_holder, operands)):
+            self.ops.append(self._op(str(func).split(".")[1], args, operands, results))
         return result
 
-    def _op(self, name: str, args: Sequence[Any], given: list[Tensor], made: list[Tensor]) -> Op:
-        weights = sum(x.numel() for x in given if _holder(x) in self.weights)
-        read = {(_holder(x), x.storage_offset(), x.shape): x for x in given if _holder(x) not in self.weights}
+    def _op(self, name: str, args: Sequence[Any], operands: list[Tensor], results: list[Tensor]) -> Op:
+        weights = sum(x.numel() for x in operands if _holder(x) in self.weights)
+        read = {(_holder(x), x.storage_offset(), x.shape): x for x in operands if _holder(x) not in self.weights}
         return Op(
             part=max(self.tracker.parents, key=len),
-            flops=FLOPS[name](args, made[0]) if name in FLOPS else 0,
+            flops=FLOPS[name](args, results[0]) if name in FLOPS else 0,
             weight_bytes=math.ceil(weights * self.weight_bits / 8),
-            values=tuple(_value(x) for x in (*read.values(), *made)),
+            values=tuple(_value(x) for x in (*read.values(), *results)),
             reduces=name in REDUCTIONS,
         )
 
@@ -101,7 +102,7 @@ def _attention_flops(args: Sequence[Any], out: Tensor) -> int:
     return 2 * math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + out.shape[-1])
 
 
-# A multiply-add is 2 FLOPs; what works value by value is 0, as in export/mil/liveness.py.
+# A multiply-add is 2 FLOPs; element-wise ops have none, as in export/mil/liveness.py.
 FLOPS: dict[str, Callable[[Sequence[Any], Tensor], int]] = {
     "conv2d": _convolution_flops,
     "conv3d": _convolution_flops,

@@ -1,17 +1,17 @@
-"""The estimates of a clip, a package and the published figures, as values and as text."""
+"""The estimates of a clip, of a package and of the published figures, as values and as text."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from export.estimate.clip import Plan, clip_estimate, totals
+from export.estimate.clip import Plan, clip_estimate
 from export.estimate.networks import NETWORKS
 from export.estimate.ops import ops_of_program
 from export.mil.load import load_package
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.phone.fit import calibrate
-from mobile_video_jax.cost.phone.roofline import seconds_by
-from mobile_video_jax.cost.phone.table import ASSUMED, CHIP, CHIPS, PHONE, stated
+from mobile_video_jax.cost.phone.roofline import seconds_by, totals
+from mobile_video_jax.cost.phone.table import CHIP, PHONE, stated
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.registry import build_stage
 
@@ -36,16 +36,16 @@ def of_config(config: Mapping[str, Any], **options: Any) -> Report:
 
 
 def of_package(path: Path, function: str | None = None) -> Report:
-    """Seconds of one call of a package, and which types of ops they go to."""
+    """Seconds of one call of a package, and their division among types of ops."""
     ops = ops_of_program(load_package(path).function(function))
-    op_types = seconds_by(ops, lambda op: op.part, CHIPS[CHIP], ASSUMED)
+    op_types = seconds_by(ops, lambda op: op.part)
     result = {"package": str(path), **totals(ops), "op_types": op_types}
     lines = [TITLE, f"{'one call':18}" + _heads(), f"{'':18}" + _cells(result)]
     return result, "\n".join([*lines, *(f"{name:40}{1e3 * seconds:9.2f} ms" for name, seconds in op_types.items())])
 
 
 def of_figures() -> Report:
-    """The fit to published figures, and how far it is off them."""
+    """The fit to the published figures, and its errors."""
     result = calibrate({name: network() for name, network in NETWORKS.items()})
     return result, figures_table(result)
 

@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and activations, counted in the network itself rather than by formulas beside it."""
+"""Parameters, FLOPs and activation bytes, counted in the network itself rather than by formulas of its sizes."""
 
 import collections
 import dataclasses
@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.extend import core as jex_core
 
-# Names the part of the network that a path of module names belongs to.
+# The part of the network that a path of module names belongs to.
 PartOf = Callable[[str], str]
 
 
@@ -20,7 +20,7 @@ def count_parameters(params: Any) -> int:
 
 
 def top_module(path: str) -> str:
-    """The first name that a module was given: a whole model has only its class's, alone or with a method's."""
+    """The first name of a submodule in a path; the whole model's is its class's, alone or with a method's."""
     names = [name for name in path.split("/") if not re.fullmatch(r"[A-Z]\w*(\..*)?", name)]
     return names[0] if names else "other"
 
@@ -61,7 +61,7 @@ def written_bytes(function: Callable[..., Any], *args: Any) -> int:
 def count_flops(function: Callable[..., Any], *args: Any) -> dict[str, int]:
     """FLOPs of the matrix products and convolutions of function(*args), by the module scope that runs them.
 
-    A multiply-add is 2 FLOPs; scan bodies count once an iteration; element-wise work is left out, as in MFU.
+    A multiply-add is 2 FLOPs; scan bodies count once an iteration; element-wise operations are not counted, as in MFU.
     Arguments may be arrays or jax.ShapeDtypeStruct: nothing is computed.
     """
     totals: collections.Counter[str] = collections.Counter()
@@ -72,12 +72,12 @@ def count_flops(function: Callable[..., Any], *args: Any) -> dict[str, int]:
 
 @dataclasses.dataclass(frozen=True)
 class _Product:
-    """A matrix product or convolution: who runs it, its FLOPs over all iterations, bytes of one result, iterations."""
+    """A matrix product or convolution."""
 
-    scope: str
-    flops: int
-    bytes: int
-    repeat: int
+    scope: str  # path of the module that runs it
+    flops: int  # of all iterations
+    bytes: int  # of the result of one iteration
+    repeat: int  # iterations
 
 
 def _products(function: Callable[..., Any], *args: Any) -> Iterator[_Product]:
@@ -88,34 +88,46 @@ def _walk(jaxpr: jex_core.Jaxpr, scope: str, repeat: int) -> Iterator[_Product]:
     for eqn in jaxpr.eqns:
         here = "/".join(part for part in (scope, str(eqn.source_info.name_stack)) if part)
         name = eqn.primitive.name
-        if flops := {"dot_general": _dot_flops, "conv_general_dilated": _conv_flops}.get(name):
+        if name in PRODUCT_FLOPS:
             out: Any = eqn.outvars[0].aval
-            yield _Product(here, repeat * flops(eqn), out.size * out.dtype.itemsize, repeat)
+            yield _Product(here, repeat * PRODUCT_FLOPS[name](eqn), out.size * out.dtype.itemsize, repeat)
         times = eqn.params["length"] if name == "scan" else 1
-        # The last branch of lax.platform_dependent is the default: plain operations, which can be counted, unlike a
-        # kernel's blocks.
-        branches = eqn.params["branches"][-1:] if name == "cond" else _inner(eqn)
-        for inner in branches:
-            yield from _walk(getattr(inner, "jaxpr", inner), here, repeat * times)
+        for inner in inner_jaxprs(eqn):
+            yield from _walk(inner, here, repeat * times)
 
 
-def _inner(eqn: jex_core.JaxprEqn) -> list[Any]:
-    values = [value for value in eqn.params.values() if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
-    return [value for value in values if not callable(value)]
+def inner_jaxprs(eqn: jex_core.JaxprEqn) -> list[jex_core.Jaxpr]:
+    """The jaxprs that an equation runs.
+
+    Of lax.platform_dependent it is the default, its last branch: plain operations can be counted, unlike a kernel's
+    blocks.
+    """
+    values = eqn.params["branches"][-1:] if eqn.primitive.name == "cond" else eqn.params.values()
+    inner = [getattr(value, "jaxpr", value) for value in values if not callable(value)]
+    return [jaxpr for jaxpr in inner if hasattr(jaxpr, "eqns")]
 
 
-def _shape(variable: Any) -> tuple[int, ...]:
-    return variable.aval.shape
+def shape_of(variable: Any) -> tuple[int, ...]:
+    """The shape of a variable or literal of a jaxpr."""
+    shape: tuple[int, ...] = variable.aval.shape
+    return shape
 
 
 def _dot_flops(eqn: jex_core.JaxprEqn) -> int:
     (contracting, _), _ = eqn.params["dimension_numbers"]
-    shape = _shape(eqn.invars[0])
-    return 2 * math.prod(_shape(eqn.outvars[0])) * math.prod(shape[axis] for axis in contracting)
+    shape = shape_of(eqn.invars[0])
+    return 2 * math.prod(shape_of(eqn.outvars[0])) * math.prod(shape[axis] for axis in contracting)
 
 
 def _conv_flops(eqn: jex_core.JaxprEqn) -> int:
     """Each output value sums over the kernel's taps and input channels (padding taps count, as in XLA's MFU use)."""
-    kernel = _shape(eqn.invars[1])
+    kernel = shape_of(eqn.invars[1])
     out_channels_axis = eqn.params["dimension_numbers"].rhs_spec[0]
-    return 2 * math.prod(_shape(eqn.outvars[0])) * math.prod(kernel) // kernel[out_channels_axis]
+    return 2 * math.prod(shape_of(eqn.outvars[0])) * math.prod(kernel) // kernel[out_channels_axis]
+
+
+# FLOPs of an equation by its primitive; a multiply-add is 2.
+PRODUCT_FLOPS: dict[str, Callable[[jex_core.JaxprEqn], int]] = {
+    "dot_general": _dot_flops,
+    "conv_general_dilated": _conv_flops,
+}

@@ -1,12 +1,18 @@
-"""What a model costs by the sizes of its blocks, and what each unit holds of it."""
+"""Costs of a transformer by the sizes of its blocks: parameters, FLOPs, activation bytes, seconds on the phone."""
 
+import abc
+import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from mobile_video_jax.cost.flops import count_flops, count_parameters, written_bytes
+from mobile_video_jax.cost.phone.ops import Op
+from mobile_video_jax.cost.phone.roofline import call_seconds, seconds_by
+from mobile_video_jax.cost.phone.trace import ops_of_network
 from mobile_video_jax.dit.config import BlockShape, DitConfig
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.nn.module import apply, init
@@ -15,84 +21,136 @@ from mobile_video_jax.prune.units import WIDTHS, Unit, Units
 Number = int | float
 Sizes = tuple[tuple[int, int, int], ...]
 
+# The module of a block whose cost each width decides.
+MODULES = {"heads": "self_attention", "cross_heads": "cross_attention", "ffn": "ffn"}
+# Sizes at which latency is traced, as shares of the largest; in between it is interpolated.
+TRACED = (1 / 32, 1 / 8, 2 / 8, 3 / 8, 4 / 8, 5 / 8, 6 / 8, 7 / 8, 1)
+
 
 @dataclasses.dataclass(frozen=True)
-class LinearCost:
-    """A cost that adds up: rest + sum over blocks of (block + heads h + cross_heads x + ffn f).
+class Cost(abc.ABC):
+    """A cost that adds up: rest + sum over blocks of (block + sum over a block's widths of of_width(kind, size)).
 
-    Blocks have h heads of self-attention, x of cross-attention and f FFN channels; `block` is what a block costs beyond
-    these. Parameters and FLOPs are such costs, and so is a latency fitted to measurements; a peak is none.
+    Widths are heads of self- and of cross-attention and FFN channels. A peak is no such cost.
     """
 
     rest: Number
     block: Number
+
+    @abc.abstractmethod
+    def of_width(self, kind: str, size: int) -> Number:
+        """The cost of `size` heads or channels of a kind in one block."""
+
+    def of_block(self, shape: BlockShape) -> Number:
+        """The cost of one more block."""
+        return self.block + sum(self.of_width(kind, getattr(shape, kind)) for kind in WIDTHS)
+
+    def of(self, shapes: Iterable[BlockShape]) -> Number:
+        """The cost of a model of these blocks."""
+        return self.rest + sum(map(self.of_block, shapes))
+
+    def saved(self, removal: Sequence[Unit], units: Units, shapes: Mapping[int, BlockShape]) -> Number:
+        """The saving of a model of these blocks by the removal of blocks, or of units that leave their blocks some."""
+        total: Number = 0
+        for (block, kind), count in collections.Counter((unit.block, unit.kind) for unit in removal).items():
+            shape = shapes[block]
+            if kind == "block":
+                total += self.of_block(shape)
+            else:
+                size = getattr(shape, kind)
+                total += self.of_width(kind, size) - self.of_width(kind, size - count * units.step(kind))
+        return total
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearCost(Cost):
+    """A cost in proportion to heads of self-attention, heads of cross-attention and FFN channels."""
+
     heads: Number
     cross_heads: Number
     ffn: Number
 
-    def of(self, shapes: Iterable[BlockShape]) -> Number:
-        """The cost of a model of these blocks."""
-        return self.rest + sum(self.of_block(shape) for shape in shapes)
-
-    def over(self, speed: float) -> "LinearCost":
-        """The time that this takes at a speed."""
-        return LinearCost(*(value / speed for value in dataclasses.astuple(self)))
-
-    def plus(self, other: "LinearCost") -> "LinearCost":
-        """Both costs together."""
-        return LinearCost(*map(sum, zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
-
-    def of_block(self, shape: BlockShape) -> Number:
-        """What one block adds."""
-        return self.block + sum(getattr(self, kind) * getattr(shape, kind) for kind in WIDTHS)
-
-    def held(self, unit: Unit, units: Units, shapes: Mapping[int, BlockShape]) -> Number:
-        """What a model of these blocks saves without the unit."""
-        if unit.kind == "block":
-            return self.of_block(shapes[unit.block])
-        return getattr(self, unit.kind) * units.step(unit.kind)
+    def of_width(self, kind: str, size: int) -> Number:
+        unit: Number = getattr(self, kind)
+        return unit * size
 
 
-Costs = Mapping[str, LinearCost]
+@dataclasses.dataclass(frozen=True)
+class TabulatedCost(Cost):
+    """A cost that is known at some sizes of each kind, ascending, and interpolated between them."""
+
+    tables: Mapping[str, tuple[Sequence[int], Sequence[float]]]
+
+    def of_width(self, kind: str, size: int) -> Number:
+        return float(np.interp(size, *self.tables[kind]))
 
 
-# A phone that reads its weights at 60 GB/s (LPDDR5X-7500 on 64 bits, the A18 Pro's) and computes at 3 TFLOP/s: what it
-# takes for arXiv 2507.13343's 0.9 B model to run four passes of 2.4 TFLOP in the 3.3 s that it is reported to need.
-PHONE_FLOPS, PHONE_BYTES = 3.0e12, 60e9
+Costs = Mapping[str, Cost]
 
 
-def counted_costs(config: DitConfig, *inputs: jax.ShapeDtypeStruct) -> dict[str, LinearCost]:
+def counted_costs(config: DitConfig, *inputs: jax.ShapeDtypeStruct) -> dict[str, Cost]:
     """`parameters`; `flops`, `activations` and `latency` of one forward pass, counted in the network itself.
 
-    A multiply-add is 2 FLOPs; activations are the bytes of all products' results at 16 bits; latency is an estimate in
-    seconds: FLOPs and 16-bit weights at a phone's speeds, one after the other. All are linear in the sizes, so that
-    models of one and two smallest blocks give them. `inputs` are those of Dit, with a batch of 1 for costs of one
-    clip. Nothing is computed.
+    A multiply-add is 2 FLOPs. Activations are the bytes of all products' results at 16 bits. Latency is the estimate
+    for the phone in seconds (cost/phone). `inputs` are those of Dit, with a batch of 1 for costs of one clip. Nothing
+    is computed.
     """
-
-    def model(blocks: Sizes) -> tuple[Dit, Any]:
-        sizes = dataclasses.replace(config, blocks=blocks, rope_heads=())
-        dit = Dit(dataclasses.replace(sizes, scan=False, remat="none", dtype="bfloat16"))
-        return dit, jax.eval_shape(lambda *inputs: init(dit, jax.random.key(0), *inputs), *inputs)
 
     def forward(count: Callable[..., int]) -> Callable[[Sizes], int]:
         def counted(blocks: Sizes) -> int:
-            dit, params = model(blocks)
-            return count(lambda *arguments: apply(dit, *arguments), params, *inputs)
+            dit = _dit(config, blocks)
+            return count(lambda *arguments: apply(dit, *arguments), _params(dit, *inputs), *inputs)
 
         return counted
 
-    parameters = _fitted(lambda blocks: count_parameters(model(blocks)[1]))
-    flops = _fitted(forward(lambda *args: sum(count_flops(*args).values())))
     return {
-        "parameters": parameters,
-        "flops": flops,
-        "activations": _fitted(forward(written_bytes)),
-        "latency": flops.over(PHONE_FLOPS).plus(parameters.over(PHONE_BYTES / 2)),
+        "parameters": _linear(lambda blocks: count_parameters(_params(_dit(config, blocks), *inputs))),
+        "flops": _linear(forward(lambda *args: sum(count_flops(*args).values()))),
+        "activations": _linear(forward(written_bytes)),
+        "latency": phone_latency(config, *inputs),
     }
 
 
-def _fitted(count: Callable[[Sizes], int]) -> LinearCost:
+def phone_latency(config: DitConfig, *inputs: jax.ShapeDtypeStruct) -> TabulatedCost:
+    """Seconds of one call on the phone: exact at the TRACED shares of the model's largest widths.
+
+    It is no linear cost: tensors larger than the chip's memory cost traffic, smaller ones none. One trace serves all
+    sizes, as in a block each width decides the ops of one module.
+    """
+    sizes = {kind: _traced_sizes(max(getattr(shape, kind) for shape in config.block_shapes)) for kind in WIDTHS}
+    longest = max(map(len, sizes.values()))
+    padded = ((*sizes[kind], *sizes[kind][-1:] * (longest - len(sizes[kind]))) for kind in WIDTHS)
+    ops = ops_of_network(_dit(config, tuple(zip(*padded, strict=True))), *inputs)
+    seconds = seconds_by(ops, _block_and_module)
+    tables = {
+        kind: (sizes[kind], [seconds[f"block_{i}/{MODULES[kind]}"] for i in range(len(sizes[kind]))]) for kind in WIDTHS
+    }
+    return TabulatedCost(rest=seconds["rest"] + call_seconds([]), block=seconds["block_0/rest"], tables=tables)
+
+
+def _traced_sizes(largest: int) -> tuple[int, ...]:
+    return tuple(sorted({max(1, round(share * largest)) for share in TRACED}))
+
+
+def _block_and_module(op: Op) -> str:
+    """block_i/MODULE of an op, block_i/rest or rest."""
+    _, separator, path = op.part.partition("/block_")
+    if not separator:
+        return "rest"
+    block, *modules = path.split("/")
+    return f"block_{block}/" + next((name for name in modules if name in MODULES.values()), "rest")
+
+
+def _dit(config: DitConfig, blocks: Sizes) -> Dit:
+    return Dit(dataclasses.replace(config, blocks=blocks, rope_heads=(), scan=False, remat="none", dtype="bfloat16"))
+
+
+def _params(dit: Dit, *inputs: jax.ShapeDtypeStruct) -> Any:
+    return jax.eval_shape(lambda *inputs: init(dit, jax.random.key(0), *inputs), *inputs)
+
+
+def _linear(count: Callable[[Sizes], int]) -> LinearCost:
+    """The cost that models of one and of two of the smallest blocks have."""
     one = count(((1, 1, 1),))
     heads, cross_heads, ffn = (count((sizes,)) - one for sizes in ((2, 1, 1), (1, 2, 1), (1, 1, 2)))
     block = count(((1, 1, 1),) * 2) - one

@@ -98,7 +98,12 @@ def _one_count_a_width(choices: list[_Choice]) -> list[Row]:
 def _within(space: SearchSpace, name: str, limit: Number, choices: list[_Choice]) -> Row:
     """The cost of all choices is within its limit, in units of the least cost of a choice: HiGHS allows 1e-6."""
     cost = space.costs[name]
-    terms = {c: getattr(cost, c.kind) * (c.size * space.units.step(c.kind)) for c in choices}
+    terms = {
+        choice: cost.block
+        if choice.kind == "block"
+        else cost.of_width(choice.kind, choice.size * space.units.step(choice.kind))
+        for choice in choices
+    }
     unit = min(value for value in terms.values() if value > 0)
     return {key: value / unit for key, value in terms.items()}, -np.inf, (limit - cost.rest) / unit
 

@@ -82,6 +82,5 @@ class SearchSpace:
         blocks = kept_blocks(keep)
         costs = [(self.costs[name], self.costs[name].of(self.units.shapes)) for name in names]
         return [
-            float(sum(cost.held(unit, self.units, blocks) / full for cost, full in costs for unit in removal))
-            for removal in removals
+            float(sum(cost.saved(removal, self.units, blocks) / full for cost, full in costs)) for removal in removals
         ]

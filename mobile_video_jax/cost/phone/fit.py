@@ -1,4 +1,4 @@
-"""The two shares that make the estimate agree with published times, and how far it is off where it was not fitted."""
+"""The fit of the two shares of the roofline to published times, and its errors on networks that were held out."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,14 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from mobile_video_jax.cost.phone.ops import Op
-from mobile_video_jax.cost.phone.roofline import Assumptions, activation_bytes
-from mobile_video_jax.cost.phone.table import ASSUMED, BESIDE, CHIPS, FITTED, Figure
+from mobile_video_jax.cost.phone.roofline import activation_bytes
+from mobile_video_jax.cost.phone.table import ASSUMED, BESIDE, CHIPS, FITTED, Assumptions, Figure
 
 Networks = Mapping[str, Sequence[Op]]
 
 
 def calibrate(networks: Networks) -> dict[str, Any]:
-    """Fits the shares, and estimates every figure: of a network that was fitted, by a fit to the other networks."""
+    """The shares fitted to FITTED, and every figure's estimate; `held_out` is by a fit without the figure's network."""
     costs = {name: _costs(ops) for name, ops in networks.items()}
     fitted = fit(costs, FITTED)
     rows = []
@@ -33,28 +33,28 @@ def calibrate(networks: Networks) -> dict[str, Any]:
 
 
 def fit(costs: Mapping[str, np.ndarray], figures: Sequence[Figure]) -> Assumptions:
-    """The shares of least squared log-ratios of estimated to published seconds, each network weighing the same."""
+    """The shares of least squared log-ratios of estimated to published seconds; every network has the same weight."""
     names = [figure.network for figure in figures]
 
     def residuals(logarithms: np.ndarray) -> list[float]:
         compute, memory = np.exp(logarithms)
-        tried = dataclasses.replace(ASSUMED, compute=compute, memory=memory)
-        return [np.log(estimate(costs, f, tried) / f.seconds) / names.count(f.network) ** 0.5 for f in figures]
+        shares = dataclasses.replace(ASSUMED, compute=compute, memory=memory)
+        return [np.log(estimate(costs, f, shares) / f.seconds) / names.count(f.network) ** 0.5 for f in figures]
 
     compute, memory = np.exp(least_squares(residuals, np.log([0.5, 0.7])).x)
     return dataclasses.replace(ASSUMED, compute=float(compute), memory=float(memory))
 
 
 def estimate(costs: Mapping[str, np.ndarray], figure: Figure, assumptions: Assumptions) -> float:
-    """phone_estimate_roofline.call_seconds of a figure's network on its chip, all ops at once."""
+    """roofline.call_seconds of a figure's network on its chip, all ops at once."""
     device, (flops, traffic) = CHIPS[figure.chip], costs[figure.network].T
     longer = np.maximum(flops / (assumptions.compute * device.flops), traffic / (assumptions.memory * device.bandwidth))
     return float(longer.sum()) + assumptions.call
 
 
 def _costs(ops: Sequence[Op]) -> np.ndarray:
-    """FLOPs and bytes of each op."""
-    return np.array([(op.flops, op.weight_bytes + activation_bytes(op, ASSUMED)) for op in ops], np.float64)
+    """FLOPs and bytes of each op [ops, 2]."""
+    return np.array([(op.flops, op.weight_bytes + activation_bytes(op)) for op in ops], np.float64)
 
 
 def _row(costs: Mapping[str, np.ndarray], figure: Figure, others: Assumptions, fitted: Assumptions) -> dict[str, Any]:

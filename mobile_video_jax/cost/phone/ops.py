@@ -1,11 +1,13 @@
-"""The ops of a network as the phone estimate takes them."""
+"""The ops of a network as the phone runs them, however they were counted."""
 
 import dataclasses
 from typing import NamedTuple
 
+HALF = 2  # bytes of a number in fp16
+
 
 class Value(NamedTuple):
-    """A tensor or a view of one that an op reads or writes: its bytes, and those of the tensor that holds them."""
+    """A tensor, or a view of one, that an op reads or writes: its bytes, and those of the tensor that holds it."""
 
     bytes: int
     whole: int

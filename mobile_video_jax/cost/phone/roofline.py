@@ -1,36 +1,14 @@
-"""The time of ops on a device: of each, the longer of its arithmetic and its traffic with memory."""
+"""The time of ops on a phone: of each op, the longer of its arithmetic and its traffic with memory."""
 
 import collections
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from mobile_video_jax.cost.phone.ops import Op
+from mobile_video_jax.cost.phone.table import ASSUMED, DEVICE, Assumptions, Device
 
 
-@dataclasses.dataclass(frozen=True)
-class Device:
-    """A chip's fp16 operations a second (a multiply-add is two), and its bytes of memory a second."""
-
-    flops: float
-    bandwidth: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Assumptions:
-    """What is assumed of every chip; mobile_video_jax/cost/phone/table.py tells where the numbers are from.
-
-    `compute` and `memory` are the shares of a chip's figures that are reached, `on_chip` the bytes up to which a tensor
-    never leaves the chip, `call` and `op` seconds that a call and an op in it take beside their work.
-    """
-
-    compute: float
-    memory: float
-    on_chip: int
-    call: float
-    op: float = 0.0
-
-
-def op_seconds(op: Op, device: Device, assumptions: Assumptions) -> float:
+def op_seconds(op: Op, device: Device = DEVICE, assumptions: Assumptions = ASSUMED) -> float:
     """The roofline of one op: t = max(FLOPs / (compute P), bytes / (memory B)) + overhead.
 
     P and B are the device's figures (Williams et al. 2009, doi:10.1145/1498765.1498785).
@@ -40,21 +18,32 @@ def op_seconds(op: Op, device: Device, assumptions: Assumptions) -> float:
     return max(arithmetic, traffic) + assumptions.op
 
 
-def activation_bytes(op: Op, assumptions: Assumptions) -> int:
-    """Bytes of values that an op reads from memory or writes there."""
+def activation_bytes(op: Op, assumptions: Assumptions = ASSUMED) -> int:
+    """Bytes of values that an op reads from memory or writes to it."""
     return sum(value.bytes for value in op.values if value.whole > assumptions.on_chip)
 
 
-def call_seconds(ops: Sequence[Op], device: Device, assumptions: Assumptions) -> float:
-    """The time of a call of a package, op after op."""
+def call_seconds(ops: Iterable[Op], device: Device = DEVICE, assumptions: Assumptions = ASSUMED) -> float:
+    """Seconds of one call of a network, op after op."""
     return assumptions.call + sum(op_seconds(op, device, assumptions) for op in ops)
 
 
 def seconds_by(
-    ops: Iterable[Op], name_of: Callable[[Op], str], device: Device, assumptions: Assumptions
+    ops: Iterable[Op], name_of: Callable[[Op], str], device: Device = DEVICE, assumptions: Assumptions = ASSUMED
 ) -> dict[str, float]:
-    """The ops' seconds summed by a name of each, the longest first."""
+    """Seconds of the ops summed by a name of each, the longest first; without those of the call."""
     seconds: collections.defaultdict[str, float] = collections.defaultdict(float)
     for op in ops:
         seconds[name_of(op)] += op_seconds(op, device, assumptions)
     return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+
+
+def totals(ops: Sequence[Op]) -> dict[str, Any]:
+    """Seconds, FLOPs, bytes and ops of one call."""
+    return {
+        "seconds": call_seconds(ops),
+        "flops": sum(op.flops for op in ops),
+        "weight_bytes": sum(op.weight_bytes for op in ops),
+        "activation_bytes": sum(map(activation_bytes, ops)),
+        "ops": len(ops),
+    }

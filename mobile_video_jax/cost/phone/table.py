@@ -2,7 +2,25 @@
 
 import dataclasses
 
-from mobile_video_jax.cost.phone.roofline import Assumptions, Device
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """A chip's fp16 operations a second (a multiply-add is two), and its bytes of memory a second."""
+
+    flops: float
+    bandwidth: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Assumptions:
+    """Numbers that are assumed of every chip."""
+
+    compute: float  # share of a chip's operations a second that is reached
+    memory: float  # share of its memory bytes a second that is reached
+    on_chip: int  # bytes up to which a tensor never leaves the chip
+    call: float  # seconds of a call beside its ops
+    op: float = 0.0  # seconds of an op beside its work
+
 
 # fp16 operations a second: Apple's announced figures, of which M1's is confirmed (12e12, arXiv 2606.22283, chapter 9).
 # From A17 Pro on they are of 8-bit numbers, and fp16 is half, as on M4 and M5; Stable Diffusion XL below is no faster
@@ -18,9 +36,11 @@ CHIPS = {
     "M2": Device(15.8e12, 102.4e9),
 }
 PHONE, CHIP = "iPhone 16 Pro Max", "A18 Pro"
+DEVICE = CHIPS[CHIP]
 ASSUMED = Assumptions(compute=0.588, memory=0.781, on_chip=2_000_000, call=0.23e-3)
 # Estimated over published seconds of networks that the fit had not seen, lowest and highest.
 HELD_OUT = (0.87, 1.48)
+FFN_TILES = 4  # that each product of an FFN is cut into, as in export.run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +77,9 @@ BESIDE = (
 
 def stated() -> list[tuple[str, str, str]]:
     """The assumptions as rows: what, how much, and where it is from."""
-    device = CHIPS[CHIP]
     return [
-        ("fp16 operations a second", f"{device.flops / 1e12:g} T", "half of the 35 T announced, of 8-bit numbers"),
-        ("memory bytes a second", f"{device.bandwidth / 1e9:g} G", "LPDDR5X-7500, 64 bits wide"),
+        ("fp16 operations a second", f"{DEVICE.flops / 1e12:g} T", "half of the 35 T announced, of 8-bit numbers"),
+        ("memory bytes a second", f"{DEVICE.bandwidth / 1e9:g} G", "LPDDR5X-7500, 64 bits wide"),
         ("share of operations reached", f"{ASSUMED.compute:.1%}", "fitted, see --calibrate"),
         ("share of memory bytes reached", f"{ASSUMED.memory:.1%}", "fitted, see --calibrate"),
         (

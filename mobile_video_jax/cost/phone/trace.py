@@ -1,0 +1,183 @@
+"""The ops of a JAX network in its form for phones, read from its jaxpr: nothing is computed, PyTorch is not needed.
+
+The phone's form (export/phone) differs from the jaxpr by these rules:
+
+- Numbers are fp16. Conversions, reshapes, transposes and slices move nothing. Constants are folded.
+- A product with weights includes its bias. A factor that is a number is folded into weights.
+- A product of two activations runs one batch element at a time (attention head by head), and so do the ops after it,
+  until the pieces are concatenated for a product with weights.
+- A function of one value alone is one op, as softmax and GELU are. A norm is several, so that fp16 can hold it.
+- The products of an FFN are cut into tiles.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.extend import core as jex_core
+
+from mobile_video_jax.cost.flops import PRODUCT_FLOPS, inner_jaxprs, shape_of
+from mobile_video_jax.cost.phone.ops import Op
+from mobile_video_jax.cost.phone.recorder import Array, Function, Recorder
+from mobile_video_jax.cost.phone.table import FFN_TILES
+from mobile_video_jax.cost.phone.tiled_ffn import tiled_down, tiled_up
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Primitives whose result is their operand as the phone sees it.
+SAME = _names(
+    "broadcast_in_dim convert_element_type copy expand_dims name optimization_barrier reduce_precision reshape "
+    "sharding_constraint squeeze stop_gradient transpose"
+)
+SLICES = _names("dynamic_slice slice split")
+ELEMENTWISE = _names(
+    "abs add add_any and clamp cos div eq erf erfc exp exp2 expm1 ge gt integer_pow is_finite le log log1p logistic lt "
+    "max min mul ne neg not or pow rsqrt select_n sign sin sqrt square sub tan tanh"
+)
+# Modules (nn/ffn.py) whose products are tiled.
+UP, DOWN = "ffn/up", "ffn/down"
+
+
+def ops_of_network(network: nn.Module, *inputs: jax.ShapeDtypeStruct, ffn_tiles: int = FFN_TILES) -> list[Op]:
+    """The ops of one call of a network on inputs of these shapes, with fp16 weights.
+
+    `cost/phone/roofline.py` tells how long they take: call_seconds(ops_of_network(network, *inputs)).
+    """
+    variables = nn.unbox(jax.eval_shape(lambda *x: network.init(jax.random.key(0), *x), *inputs))
+    jaxpr = jax.make_jaxpr(network.apply)(variables, *inputs).jaxpr
+    weights = len(jax.tree.leaves(variables))
+    trace = _Trace(ffn_tiles)
+    trace.run(jaxpr, [_array(x, is_weight=i < weights) for i, x in enumerate(jaxpr.invars)], "")
+    return trace.recorder.ops
+
+
+class _Trace:
+    """Follows the arrays through a jaxpr."""
+
+    def __init__(self, ffn_tiles: int):
+        self.recorder, self._ffn_tiles = Recorder(), ffn_tiles
+
+    def run(self, jaxpr: jex_core.Jaxpr, arrays: Sequence[Array], scope: str) -> list[Array]:
+        """The results of a jaxpr for these arguments. `scope` is the path of modules that run it."""
+        known = dict(zip(jaxpr.invars, arrays, strict=True)) | {x: _array(x, is_weight=True) for x in jaxpr.constvars}
+
+        def read(x: Any) -> Array:
+            return _array(x, is_weight=True) if isinstance(x, jex_core.Literal) else known[x]
+
+        for eqn in jaxpr.eqns:
+            part = "/".join(name for name in (scope, str(eqn.source_info.name_stack)) if name)
+            known |= zip(eqn.outvars, self._equation(eqn, [read(x) for x in eqn.invars], part), strict=True)
+        return [read(x) for x in jaxpr.outvars]
+
+    def _equation(self, eqn: jex_core.JaxprEqn, inputs: list[Array], part: str) -> list[Array]:
+        name = eqn.primitive.name
+        if name == "scan":
+            return self._scan(eqn, inputs, part)
+        if inner := _called(eqn):
+            return self.run(inner, inputs[len(inputs) - len(inner.invars) :], part)
+        if name in SAME:
+            return inputs[:1]
+        if all(x.is_weight for x in inputs):
+            return [_array(x, is_weight=True) for x in eqn.outvars]
+        if name in PRODUCT_FLOPS:
+            return [self._product(eqn, [self.recorder.computed(x, part) for x in inputs], part)]
+        operands = [x for x in inputs if not x.is_number]
+        if len(operands) == 1 and (name == "mul" or (name == "div" and inputs[1].is_number)):
+            return operands
+        if name == "add" and (summands := _product_and_bias(operands, part)):
+            return [self.recorder.add_bias(*summands)]
+        if function := _function(name, operands, _size(eqn.outvars[0])):
+            return [function]
+        operands = [self.recorder.computed(x, part) for x in dict.fromkeys(operands)]
+        if name in SLICES:
+            return [Array(_size(x), operands[0].whole, pieces=operands[0].pieces) for x in eqn.outvars]
+        return self._op(eqn, operands, part)
+
+    def _op(self, eqn: jex_core.JaxprEqn, operands: list[Array], part: str) -> list[Array]:
+        """An op, or where it is element-wise one for each piece that its operands are in."""
+        pieces = max(x.pieces for x in operands) if eqn.primitive.name in ELEMENTWISE else 1
+        operands = [x if x.pieces == pieces else self.recorder.joined(x, part) for x in operands]
+        sizes = [_size(x) for x in eqn.outvars]
+        reads = [x.share(pieces) if x.pieces == pieces or x.size == sizes[0] else x for x in operands]
+        return [self.recorder.op(part, reads, size // pieces, pieces=pieces) for size in sizes]
+
+    def _product(self, eqn: jex_core.JaxprEqn, operands: list[Array], part: str) -> Array:
+        size, flops = _size(eqn.outvars[0]), PRODUCT_FLOPS[eqn.primitive.name](eqn)
+        if not any(x.is_weight for x in operands):
+            batch = _batch(eqn)
+            operands = [(x if x.pieces == batch else self.recorder.joined(x, part)).share(batch) for x in operands]
+            return self.recorder.op(part, operands, size // batch, flops=flops // batch, pieces=batch)
+        if part.endswith((UP, DOWN)):
+            [x] = (x for x in operands if not x.is_weight)
+            rows = size // shape_of(eqn.outvars[0])[-1]
+            sizes = rows, x.size // rows, size // rows
+            if part.endswith(UP):
+                return tiled_up(self.recorder, part, self.recorder.joined(x, part), sizes, self._ffn_tiles)
+            return tiled_down(self.recorder, part, x, sizes)
+        self.recorder.op(part, [self.recorder.joined(x, part) for x in operands], size, flops=flops)
+        return Array(size, size, product=(len(self.recorder.ops) - 1, part))
+
+    def _scan(self, eqn: jex_core.JaxprEqn, inputs: list[Array], part: str) -> list[Array]:
+        """The body's ops, as often as it runs. An array that is scanned over is sliced."""
+        length, start = eqn.params["length"], eqn.params["num_consts"] + eqn.params["num_carry"]
+        arrays = [self._whole(x, part) for x in inputs]
+        arrays[start:] = [x.share(length) for x in arrays[start:]]
+        first = len(self.recorder.ops)
+        for x in self.run(eqn.params["jaxpr"].jaxpr, arrays, part):
+            self._whole(x, part)
+        self.recorder.ops += self.recorder.ops[first:] * (length - 1)
+        return [_array(x) for x in eqn.outvars]
+
+    def _whole(self, x: Array, part: str) -> Array:
+        return self.recorder.joined(self.recorder.computed(x, part), part)
+
+
+def _size(x: Any) -> int:
+    return math.prod(shape_of(x))
+
+
+def _array(x: Any, *, is_weight: bool = False) -> Array:
+    return Array(_size(x), _size(x), is_weight)
+
+
+def _called(eqn: jex_core.JaxprEqn) -> jex_core.Jaxpr | None:
+    """The jaxpr of an equation that does nothing but run it on its own operands; a condition's index is not passed on.
+
+    Raises ValueError for a loop whose length is not in the jaxpr.
+    """
+    if eqn.primitive.name == "while":
+        raise ValueError("a loop of unknown length cannot be counted: use jax.lax.scan")
+    inner = inner_jaxprs(eqn)
+    passed = len(eqn.invars) - (eqn.primitive.name == "cond")
+    return inner[0] if len(inner) == 1 and len(inner[0].invars) == passed else None
+
+
+def _function(primitive: str, operands: Sequence[Array], size: int) -> Function | None:
+    """The result as a function of one array, where all operands depend on that alone."""
+    roots = {x.root if isinstance(x, Function) else x for x in operands}
+    if len(roots) > 1 or not (primitive in ELEMENTWISE or primitive.startswith("reduce_")):
+        return None
+    [root], functions = roots, [x for x in operands if isinstance(x, Function)]
+    primitives = frozenset({primitive}).union(*(x.primitives for x in functions))
+    rows = min([size, *(x.rows for x in functions)])
+    return Function(size, size, pieces=root.pieces, root=root, primitives=primitives, rows=rows)
+
+
+def _product_and_bias(operands: Sequence[Array], part: str) -> tuple[Array, Array] | None:
+    """The summands where they are a product with weights and the bias of the same module."""
+    products = [x for x in operands if x.product and x.product[1] == part]
+    biases = [x for x in operands if x.is_weight]
+    return (products[0], biases[0]) if products and biases else None
+
+
+def _batch(eqn: jex_core.JaxprEqn) -> int:
+    """Elements of the batch axes of a product; 1 for a convolution."""
+    if eqn.primitive.name != "dot_general":
+        return 1
+    _, (axes, _) = eqn.params["dimension_numbers"]
+    return math.prod(shape_of(eqn.invars[0])[axis] for axis in axes)
