@@ -3,6 +3,7 @@
 import abc
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -88,7 +89,8 @@ class TabulatedCost(Cost):
 Costs = Mapping[str, Cost]
 
 
-def counted_costs(config: DitConfig, *inputs: jax.ShapeDtypeStruct) -> dict[str, Cost]:
+@functools.cache  # tracing takes seconds
+def counted_costs(config: DitConfig, *inputs: jax.ShapeDtypeStruct) -> Costs:
     """`parameters`; `flops`, `activations` and `latency` of one forward pass, counted in the network itself.
 
     A multiply-add is 2 FLOPs. Activations are the bytes of all products' results at 16 bits. Latency is the estimate

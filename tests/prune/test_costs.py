@@ -1,29 +1,37 @@
-"""What models and units cost, against the counts of real ones."""
+"""Costs of models and units, against the counts of real ones."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from configs import dit as dit_configs
+from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.flops import count_flops, count_parameters, written_bytes
+from mobile_video_jax.cost.phone.roofline import call_seconds
+from mobile_video_jax.cost.phone.trace import ops_of_network
+from mobile_video_jax.dit.config import BlockShape
 from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.nn.module import apply
-from mobile_video_jax.prune.costs import PHONE_BYTES, PHONE_FLOPS, counted_costs
+from mobile_video_jax.prune.costs import Costs, counted_costs, phone_latency
 from mobile_video_jax.prune.surgery import pruned_config, slice_params
 from mobile_video_jax.prune.units import Unit, Units, channel_group, kept_shapes
+from mobile_video_jax.stages.config import DitTraining
 from tests.prune.tiny import CONFIG, LARGE, UNITS, clips, params
 
 INPUTS = [jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for x in clips()]
 
 
 @pytest.fixture(scope="module")
-def costs() -> dict:
+def costs() -> Costs:
     return counted_costs(CONFIG, *INPUTS)
 
 
-def test_costs_are_linear_in_the_sizes_of_blocks(costs):
+def test_costs_are_those_of_the_sliced_model(costs):
     removed = [Unit("block", 1), Unit("heads", 0, 1), Unit("cross_heads", 2, 0), Unit("ffn", 2, 3)]
     for keep in (UNITS.all(), UNITS.without(UNITS.all(), removed)):
         dit, sliced = (
@@ -36,23 +44,50 @@ def test_costs_are_linear_in_the_sizes_of_blocks(costs):
         sixteen = Dit(dataclasses.replace(dit.config, dtype="bfloat16"))
         written = written_bytes(lambda *x, dit=sixteen: apply(dit, *x), sliced, *INPUTS)
         assert costs["activations"].of(kept_shapes(keep)) == written
-        seconds = sum(counted.values()) / PHONE_FLOPS + 2 * count_parameters(sliced) / PHONE_BYTES
-        assert costs["latency"].of(kept_shapes(keep)) == pytest.approx(seconds)
+        assert costs["latency"].of(kept_shapes(keep)) == pytest.approx(call_seconds(ops_of_network(dit, *INPUTS)))
 
 
-def test_a_unit_holds_what_the_model_has_less_of_without_it(costs):
+def test_a_removal_saves_what_the_model_has_less_of_without_it(costs):
+    shapes = dict(enumerate(CONFIG.block_shapes))
+    removals = [
+        [Unit("block", 2)],
+        [Unit("heads", 0, 1)],
+        [Unit("cross_heads", 1, 2), Unit("heads", 1, 0)],
+        [Unit("ffn", 0, 0), Unit("ffn", 0, 1), Unit("ffn", 1, 3)],
+    ]
     for cost in costs.values():
-        for unit in (Unit("block", 2), Unit("heads", 0, 1), Unit("cross_heads", 1, 2), Unit("ffn", 0, 0)):
-            less = cost.of(kept_shapes(UNITS.without(UNITS.all(), [unit])))
-            held = cost.held(unit, UNITS, dict(enumerate(CONFIG.block_shapes)))
-            assert held == pytest.approx(cost.of(CONFIG.block_shapes) - less, rel=1e-9) and held > 0
+        for removal in removals:
+            less = cost.of(kept_shapes(UNITS.without(UNITS.all(), removal)))
+            saved = cost.saved(removal, UNITS, shapes)
+            assert saved == pytest.approx(cost.of(CONFIG.block_shapes) - less, rel=1e-9) and saved > 0
 
 
-def test_a_unit_holds_its_own_share_of_a_linear_cost():
-    units = (Unit("block", 1), Unit("heads", 0, 1), Unit("ffn", 2, 3))
+def test_the_phones_time_is_exact_at_traced_sizes_and_near_between_them():
+    """The paper's server model: a tensor of more than 2 MB makes traffic, so the time has jumps in the sizes."""
+    denoiser = Denoiser(from_mapping(DitTraining, dit_configs.get_config("server").to_dict()))
+    shapes = denoiser.input_shapes(1)
+    inputs = shapes["latents"], jax.ShapeDtypeStruct((1,), jnp.float32), shapes["text"], shapes["text_mask"]
+    latency = phone_latency(denoiser.config.model, *inputs)
+
+    def traced(*sizes: tuple[int, int, int]) -> float:
+        config = dataclasses.replace(denoiser.config.model, blocks=sizes, scan=False)
+        return call_seconds(ops_of_network(Dit(config), *inputs))
+
+    exact = [((32, 32, 8192), (20, 20, 6144)), ((8, 28, 2048),)]
+    near = [((18, 20, 5000),), ((26, 14, 6656),), ((23, 16, 6336),), ((30, 30, 4480), (17, 32, 7488))]
+    for models, tolerance in ((exact, 1e-9), (near, 0.025)):
+        for sizes in models:
+            assert latency.of([BlockShape(*size) for size in sizes]) == pytest.approx(traced(*sizes), rel=tolerance)
+    interpolated = [latency.of([BlockShape(*size) for size in sizes]) for sizes in near]
+    assert np.argsort(interpolated).tolist() == np.argsort([traced(*sizes) for sizes in near]).tolist()
+
+
+def test_a_unit_has_its_own_share_of_a_linear_cost():
     shapes = dict(enumerate(CONFIG.block_shapes))
     block = LARGE.block + 3 * LARGE.heads + 3 * LARGE.cross_heads + 16 * LARGE.ffn
-    assert [LARGE.held(unit, UNITS, shapes) for unit in units] == [block, LARGE.heads, 4 * LARGE.ffn]
+    units = {Unit("block", 1): block, Unit("heads", 0, 1): LARGE.heads, Unit("ffn", 2, 3): 4 * LARGE.ffn}
+    for unit, share in units.items():
+        assert LARGE.saved([unit], UNITS, shapes) == share
 
 
 def test_units_of_unequal_blocks_are_those_that_each_has():

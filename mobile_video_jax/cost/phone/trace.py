@@ -39,7 +39,7 @@ ELEMENTWISE = _names(
     "abs add add_any and clamp cos div eq erf erfc exp exp2 expm1 ge gt integer_pow is_finite le log log1p logistic lt "
     "max min mul ne neg not or pow rsqrt select_n sign sin sqrt square sub tan tanh"
 )
-# Modules (nn/ffn.py) whose products are tiled.
+# Paths of the modules of nn.dense.FeedForward, whose products are tiled.
 UP, DOWN = "ffn/up", "ffn/down"
 
 
@@ -52,7 +52,8 @@ def ops_of_network(network: nn.Module, *inputs: jax.ShapeDtypeStruct, ffn_tiles:
     jaxpr = jax.make_jaxpr(network.apply)(variables, *inputs).jaxpr
     weights = len(jax.tree.leaves(variables))
     trace = _Trace(ffn_tiles)
-    trace.run(jaxpr, [_array(x, is_weight=i < weights) for i, x in enumerate(jaxpr.invars)], "")
+    for result in trace.run(jaxpr, [_array(x, is_weight=i < weights) for i, x in enumerate(jaxpr.invars)], ""):
+        trace.whole(result, "")
     return trace.recorder.ops
 
 
@@ -125,15 +126,16 @@ class _Trace:
     def _scan(self, eqn: jex_core.JaxprEqn, inputs: list[Array], part: str) -> list[Array]:
         """The body's ops, as often as it runs. An array that is scanned over is sliced."""
         length, start = eqn.params["length"], eqn.params["num_consts"] + eqn.params["num_carry"]
-        arrays = [self._whole(x, part) for x in inputs]
+        arrays = [self.whole(x, part) for x in inputs]
         arrays[start:] = [x.share(length) for x in arrays[start:]]
         first = len(self.recorder.ops)
         for x in self.run(eqn.params["jaxpr"].jaxpr, arrays, part):
-            self._whole(x, part)
+            self.whole(x, part)
         self.recorder.ops += self.recorder.ops[first:] * (length - 1)
         return [_array(x) for x in eqn.outvars]
 
-    def _whole(self, x: Array, part: str) -> Array:
+    def whole(self, x: Array, part: str) -> Array:
+        """The array, computed, as one tensor."""
         return self.recorder.joined(self.recorder.computed(x, part), part)
 
 
