@@ -14,7 +14,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.pipeline import captioned_clips
 from mobile_video_jax.data.prepare.prepare import prepare
 from mobile_video_jax.data.shapes.world import World
-from mobile_video_jax.data.video_file import probe
+from mobile_video_jax.data.video.probe import probe
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request, file_names

@@ -12,7 +12,10 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.dataset import Manifest, open_split
 from mobile_video_jax.data.share import Share
-from mobile_video_jax.data.video_file import Crop, UnreadableVideo, decode
+from mobile_video_jax.data.video.container import UnreadableVideo
+from mobile_video_jax.data.video.decode import decode
+from mobile_video_jax.data.video.index import FrameIndex
+from mobile_video_jax.data.video.render import Crop
 
 ZOOM = 1.25  # a training crop shows at least 1 / ZOOM of what a centre crop shows, in each direction
 Record = dict[str, Any]
@@ -125,7 +128,8 @@ def _cut(record: Record, clip: ClipShape, rng: np.random.Generator | None) -> Fr
     if "encoded" not in record:
         return record["video"][start : start + clip.frames]
     crop = Crop(rng.uniform(1, ZOOM), rng.random(), rng.random()) if rng else Crop()
-    return decode(record["encoded"], clip, start, crop)
+    index = FrameIndex.unpack(record["index"]) if record.get("index") else None
+    return decode(record["encoded"], clip, start, crop, index)
 
 
 def _trained(record: Record) -> Record:

@@ -11,7 +11,7 @@ from mobile_video_jax.core.progress import duration, say
 from mobile_video_jax.data.pipeline import captioned_clips
 from mobile_video_jax.data.prepare.prepare import prepare
 from mobile_video_jax.data.shapes.shape_world import Attributes
-from mobile_video_jax.data.video_file import write_mp4
+from mobile_video_jax.data.video.write import write_mp4
 from mobile_video_jax.demo.config import DemoConfig
 from mobile_video_jax.demo.export import check_export, export_packages
 from mobile_video_jax.evaluate.alignment import Samples, draw_samples

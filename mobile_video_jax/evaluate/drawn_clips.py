@@ -11,7 +11,8 @@ import numpy as np
 from mobile_video_jax.core.arrays import Clips, Frames
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
-from mobile_video_jax.data.video_file import UnreadableVideo, probe
+from mobile_video_jax.data.video.container import UnreadableVideo
+from mobile_video_jax.data.video.probe import probe
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.folder import Job, draw_folder
 from mobile_video_jax.generate.generator import Generator

@@ -15,7 +15,10 @@ from mobile_video_jax.core.arrays import Clips, Frames
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
-from mobile_video_jax.data.video_file import UnreadableVideo, decode, probe, write_mp4
+from mobile_video_jax.data.video.container import UnreadableVideo
+from mobile_video_jax.data.video.decode import decode
+from mobile_video_jax.data.video.probe import probe
+from mobile_video_jax.data.video.write import write_mp4
 from mobile_video_jax.evaluate.protocol import REPORT, SCORES
 from mobile_video_jax.generate.folder import FPS, SUMMARY
 from mobile_video_jax.generate.prompts import Request, file_names

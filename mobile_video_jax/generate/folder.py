@@ -13,7 +13,7 @@ from mobile_video_jax.core.claim import claim
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.progress import Progress
-from mobile_video_jax.data.video_file import write_gif, write_mp4
+from mobile_video_jax.data.video.write import write_gif, write_mp4
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request, file_names, picture

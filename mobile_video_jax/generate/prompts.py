@@ -11,7 +11,8 @@ from pathlib import Path
 from mobile_video_jax.core.arrays import Frames
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.data.video_file import UnreadableVideo, decode
+from mobile_video_jax.data.video.container import UnreadableVideo
+from mobile_video_jax.data.video.decode import decode
 
 SEEDS = 1 << 32  # a larger one gives the noise of its last 32 bits
 KEYS = {"prompt": str, "seed": int, "image": str}

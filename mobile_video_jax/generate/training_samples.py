@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.data.shapes.world import World
-from mobile_video_jax.data.video_file import write_mp4
+from mobile_video_jax.data.video.write import write_mp4
 from mobile_video_jax.diffusion.guidance import EmptyCaption, null_text
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.generate.config import SampleConfig

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from mobile_video_jax.core.arrays import Frames
 from mobile_video_jax.core.files import replacing
-from mobile_video_jax.data.video_file import mp4_bytes
+from mobile_video_jax.data.video.write import mp4_bytes
 
 Values = Sequence[float | int] | np.ndarray
 Series = tuple[Values, Values]

@@ -30,6 +30,16 @@ def noise(count: int, height: int = 24, width: int = 32) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (count, height, width, 3), np.uint8)
 
 
+def quarters(count, height=24, width=32):
+    """Four colours in four corners."""
+    frames = np.zeros((count, height, width, 3), np.uint8)
+    frames[:, : height // 2, : width // 2] = (230, 35, 35)
+    frames[:, : height // 2, width // 2 :] = (35, 230, 35)
+    frames[:, height // 2 :, : width // 2] = (35, 35, 230)
+    frames[:, height // 2 :, width // 2 :] = (230, 230, 230)
+    return frames
+
+
 def write_video(path: Path, frames: np.ndarray, rotation: int = 0, first_moov: bool = False) -> Path:
     """Encodes frames at 10 fps in the container that the name asks for, with B-frames and sparse key frames."""
     codec, pixels = CODECS[path.suffix]

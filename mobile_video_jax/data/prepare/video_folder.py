@@ -46,6 +46,7 @@ def features() -> tfds.features.FeaturesDict:
             "width": np.int32,
             "frames": np.int32,
             "seconds": np.float32,
+            "index": tfds.features.Tensor(shape=(), dtype=np.object_),  # a packed FrameIndex
         }
     )
 

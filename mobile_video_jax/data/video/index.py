@@ -1,0 +1,74 @@
+"""The index of a video file: what decoding from the start gives, by which decoding from the middle is checked."""
+
+import collections
+import dataclasses
+import functools
+import zlib
+
+import av
+import numpy as np
+from jaxtyping import Int32, Int64, UInt32
+
+KINDS, HEADER = ("<i8", "<u4", "<i4", "<i4"), 6  # of the packed arrays; integers before them
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameIndex:
+    """The decoded frames of a file, and the frames of the video that is made of them.
+
+    `times` are the decoded frames' times in the stream's unit; empty where they do not rise, and so do not tell one
+    frame from another. `prints` are the fingerprints of the decoded frames from number `entry` on, the second key
+    frame: what comes before is decoded from the start in any case. Frame i of the video shows decoded frame `shown[i]`;
+    frames `scenes` begin a scene, the first is 0.
+    """
+
+    times: Int64[np.ndarray, "n"]
+    prints: UInt32[np.ndarray, "p"]
+    shown: Int32[np.ndarray, "m"]
+    scenes: Int32[np.ndarray, "s"]
+    entry: int
+    interlaced: bool = False
+
+    def pack(self) -> bytes:
+        """As bytes, about four a decoded frame: all but the fingerprints compress to little."""
+        arrays = (np.diff(self.times, prepend=0), self.prints, np.diff(self.shown, prepend=0), self.scenes)
+        header = np.array([*map(len, arrays), self.entry, self.interlaced], "<i4")
+        parts = (array.astype(kind).tobytes() for array, kind in zip(arrays, KINDS, strict=True))
+        return zlib.compress(header.tobytes() + b"".join(parts), 1)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "FrameIndex":
+        """Reads what `pack` wrote."""
+        data = zlib.decompress(data)
+        *sizes, entry, interlaced = np.frombuffer(data, "<i4", HEADER).tolist()
+        arrays, offset = [], HEADER * 4
+        for size, kind in zip(sizes, KINDS, strict=True):
+            arrays.append(np.frombuffer(data, kind, size, offset))
+            offset += arrays[-1].nbytes
+        times, prints, shown, scenes = arrays
+        return cls(times.cumsum(), prints, shown.cumsum(dtype=np.int32), scenes, entry, bool(interlaced))
+
+
+def fingerprint(frame: av.VideoFrame) -> int:
+    """A checksum (CRC-32) of a frame's samples, without the padding of its rows."""
+    checksum = 0
+    for plane, bits in zip(frame.planes, _bits_of_planes(frame.format.name), strict=False):
+        stride, size = plane.line_size, -(-plane.width * bits // 8)
+        if stride == size:
+            checksum = zlib.crc32(memoryview(plane), checksum)
+        else:
+            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, stride)[:, :size]
+            checksum = zlib.crc32(rows.tobytes(), checksum)
+    return checksum
+
+
+@functools.cache
+def _bits_of_planes(name: str) -> list[int]:
+    """Bits of a pixel in each plane of a pixel format, a palette left out."""
+    pixel_format = av.VideoFormat(name, 16, 16)
+    if not pixel_format.is_planar:
+        return [pixel_format.padded_bits_per_pixel]
+    bits = collections.Counter[int]()
+    for part in pixel_format.components:
+        bits[part.plane] += -(-part.bits // 8) * 8
+    return [bits[plane] for plane in sorted(bits)]

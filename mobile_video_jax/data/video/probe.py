@@ -1,0 +1,128 @@
+"""What a video file holds, found by decoding all of it."""
+
+import base64
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.data.video.container import OpenVideo, UnreadableVideo, opened
+from mobile_video_jax.data.video.index import FrameIndex, fingerprint
+from mobile_video_jax.data.video.render import Renderer
+from mobile_video_jax.data.video.timing import resampled
+
+COMPLETE = 0.9  # share of the frames and of the seconds a container claims that must decode
+THUMBNAIL = ClipShape(1, 8, 8)
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoInfo:
+    """What a video holds: frames, pixels as shown, frames per second and seconds; and its packed FrameIndex."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+    seconds: float
+    index: bytes = dataclasses.field(default=b"", repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return dataclasses.asdict(self) | {"index": base64.b64encode(self.index).decode()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "VideoInfo":
+        """Reads what `to_json` gave."""
+        return cls(**values | {"index": base64.b64decode(values["index"])})
+
+
+@dataclasses.dataclass
+class _Decoded:
+    """What is noted of the decoded frames, in order."""
+
+    height: int = 0
+    width: int = 0
+    times: list[int | None] = dataclasses.field(default_factory=list)
+    prints: list[int] = dataclasses.field(default_factory=list)
+    key_frames: int = 0
+    interlaced: bool = False
+    last_duration: int = 0
+
+
+def probe(source: bytes | Path, fps: float = 0.0) -> VideoInfo:
+    """Decodes a whole video and describes it, resampled by time to `fps` frames a second where that is not 0.
+
+    Raises UnreadableVideo for anything that is no video, is damaged, stops before its end or cannot be shown, OSError
+    when the file does not open.
+    """
+    with opened(source) as video:
+        decoded = _decode_all(video)
+        count, times = len(decoded.times), _rising(decoded.times)
+        rate = float(video.stream.average_rate or video.stream.guessed_rate or 1)
+        unit = float(video.stream.time_base or 0)
+        starts, end = np.arange(count) / rate, count / rate
+        if len(times):
+            starts = times * unit
+            rate = (count - 1) / float(starts[-1] - starts[0]) if count > 1 else rate
+            end = float(starts[-1]) + (decoded.last_duration * unit or 1 / rate)
+        _check_complete(video, count, float(starts[0]), end, 1 / rate)
+    shown = resampled(starts, end, fps) if fps else np.arange(count, dtype=np.int32)
+    prints, scenes = np.array(decoded.prints, np.uint32), np.zeros(1, np.int32)
+    index = FrameIndex(times, prints, shown, scenes, count - len(prints), decoded.interlaced)
+    rate = fps or rate
+    return VideoInfo(len(shown), decoded.height, decoded.width, rate, len(shown) / rate, index.pack())
+
+
+def _decode_all(video: OpenVideo) -> _Decoded:
+    decoded, renderer = _Decoded(), Renderer(video)
+    try:
+        for frame in video.frames():
+            if frame.is_corrupt:
+                raise UnreadableVideo(f"damaged: frame {len(decoded.times)} is corrupt")
+            if not decoded.times:
+                decoded.height, decoded.width = renderer.size(frame)
+                renderer.render(frame, THUMBNAIL)  # what cannot be shown is refused now
+            decoded.times.append(frame.pts)
+            decoded.key_frames += frame.key_frame
+            if decoded.key_frames > 1:
+                decoded.prints.append(fingerprint(frame))
+            decoded.interlaced |= frame.interlaced_frame
+            decoded.last_duration = frame.duration
+    except av.FFmpegError as error:
+        raise UnreadableVideo(f"damaged or truncated after {len(decoded.times)} frames: {error.strerror}") from error
+    if not decoded.times:
+        raise UnreadableVideo("it holds no frames")
+    return decoded
+
+
+def _rising(times: list[int | None]) -> np.ndarray:
+    """The times, int64 [n], or none where one is missing or does not rise: those tell nothing about order."""
+    known = np.array([time for time in times if time is not None], np.int64)
+    return known if len(known) == len(times) and (np.diff(known) > 0).all() else known[:0]
+
+
+def _check_complete(video: OpenVideo, frames: int, start: float, end: float, frame_seconds: float) -> None:
+    """Raises UnreadableVideo where fewer frames or seconds decode than the container claims."""
+    stream, container = video.stream, video.container
+    if frames < COMPLETE * stream.frames and container.format.name.startswith("mov"):
+        # An edit list hides some, as those that a cut without encoding leaves before its start.
+        expected = stream.frames - sum(entry.is_discard for entry in stream.index_entries)
+        if frames < COMPLETE * expected:
+            raise UnreadableVideo(f"truncated: {frames} of {expected} frames decode")
+    claimed = _claimed_seconds(video)
+    if claimed > start > 0:  # Matroska counts from 0, whenever the first frame comes
+        claimed -= start
+    if end - start < COMPLETE * claimed - frame_seconds:
+        raise UnreadableVideo(f"truncated: {end - start:.1f} of {claimed:.1f} seconds decode")
+
+
+def _claimed_seconds(video: OpenVideo) -> float:
+    stream, container = video.stream, video.container
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    # Another stream, such as sound, may run longer than the pictures.
+    alone = len(container.streams) == 1
+    return (container.duration or 0) / av.time_base if alone else 0.0
