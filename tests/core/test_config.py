@@ -64,5 +64,5 @@ def test_every_config_key_is_read_by_some_code():
     read = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     keys = {field.name for cls in config_classes() for field in dataclasses.fields(cls)}
     assert len(config_classes()) >= 6
-    # DitStage compares its data's manifest with some by name, and VaeObjective weighs its terms by name.
-    assert keys - read - {"text_encoder", "text_width", "l1", "l2", "kl"} == set()
+    # DitStage compares its data's manifest with some by name, and both objectives weigh their terms by name.
+    assert keys - read - {"text_encoder", "text_width", "l1", "l2", "kl", "matching"} == set()
