@@ -19,7 +19,7 @@ from mobile_video_jax.core.lock import only_writer
 from mobile_video_jax.core.storage import local_path, storage_path
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.evaluate.compare_report import EVALUATIONS, LEFT, difference_table, write_comparison
-from mobile_video_jax.evaluate.protocol import PAGE, as_text
+from mobile_video_jax.evaluate.protocol import PAGE
 from mobile_video_jax.evaluate.run import evaluated_runs
 
 RUNS = flags.DEFINE_multi_string("runs", None, "Two folders or more: A B, or A,B.", required=True)
@@ -39,7 +39,7 @@ def main() -> None:
     if JSON.value:
         print(json.dumps(numbers))
         return
-    print(as_text(difference_table(numbers)))
+    print(difference_table(numbers).as_text())
     cli.finish(out / PAGE, numbers)
 
 

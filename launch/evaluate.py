@@ -24,7 +24,7 @@ from mobile_video_jax.core.lock import only_writer
 from mobile_video_jax.core.storage import local_path, storage_path
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.evaluate.generation import GenerationTask, evaluate_generation
-from mobile_video_jax.evaluate.protocol import PAGE, as_text, score_table
+from mobile_video_jax.evaluate.protocol import PAGE, score_table
 from mobile_video_jax.evaluate.run import is_vae
 from mobile_video_jax.evaluate.vae import VaeTask, evaluate_vae
 from mobile_video_jax.generate.prompts import SEEDS
@@ -64,7 +64,7 @@ def main() -> None:
     if JSON.value:
         print(json.dumps(report))
         return
-    print("\n".join([as_text(score_table(report)), *report["protocol"]["notes"]]))
+    print("\n".join([score_table(report).as_text(), *report["protocol"]["notes"]]))
     cli.finish(Path(OUT.value) / PAGE, report)
 
 

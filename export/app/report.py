@@ -8,7 +8,8 @@ from typing import Any
 from export.app.verify import Figures
 from export.app.whole_clip import GeneratedClip
 from mobile_video_jax.core.files import write_json
-from mobile_video_jax.report.page import Cell, ClipView, Gallery, GalleryRow, Report, Section, Table, write_report
+from mobile_video_jax.report.blocks import Cell, ClipView, Gallery, GalleryRow, Report, Section, Table
+from mobile_video_jax.report.page import write_report
 
 PAGE, NUMBERS = "report.html", "report.json"
 FP16 = (

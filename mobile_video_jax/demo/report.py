@@ -15,7 +15,8 @@ from mobile_video_jax.metrics.shape_detector import chance
 from mobile_video_jax.models.denoiser import read_denoiser
 from mobile_video_jax.prune.plan import sizes_of
 from mobile_video_jax.prune.units import kept_shapes
-from mobile_video_jax.report.page import ClipView, Curves, Gallery, GalleryRow, Report, Section, Table, write_report
+from mobile_video_jax.report.blocks import ClipView, Curves, Gallery, GalleryRow, Report, Section, Table
+from mobile_video_jax.report.page import write_report
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.train.metrics import read_metrics

@@ -12,7 +12,7 @@ from mobile_video_jax.evaluate.compare import Row, compare_evaluations, most_unl
 from mobile_video_jax.evaluate.folder import EvaluatedRun, read_clip
 from mobile_video_jax.evaluate.protocol import PAGE, REPORT, facts
 from mobile_video_jax.metrics.clip_scores import ACCURACY
-from mobile_video_jax.report.page import (
+from mobile_video_jax.report.blocks import (
     Block,
     Cell,
     ClipView,
@@ -26,8 +26,8 @@ from mobile_video_jax.report.page import (
     Section,
     Series,
     Table,
-    write_report,
 )
+from mobile_video_jax.report.page import write_report
 from mobile_video_jax.train.metrics import read_metrics
 
 TABLE, EVALUATIONS = "table.csv", "evaluations"

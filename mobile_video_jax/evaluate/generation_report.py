@@ -10,7 +10,8 @@ from mobile_video_jax.evaluate.generation_scores import Drawn
 from mobile_video_jax.evaluate.protocol import PAGE, facts, score_table
 from mobile_video_jax.generate.folder import FPS
 from mobile_video_jax.metrics.clip_scores import ACCURACY, PerClip
-from mobile_video_jax.report.page import Block, ClipView, Gallery, GalleryRow, Report, Section, write_report
+from mobile_video_jax.report.blocks import Block, ClipView, Gallery, GalleryRow, Report, Section
+from mobile_video_jax.report.page import write_report
 
 SHOWN = 8  # clips of each kind
 ALL = f"{ACCURACY}all"

@@ -13,7 +13,7 @@ from mobile_video_jax.core.revision import digest, git_revision, hardware
 from mobile_video_jax.data.dataset import open_split
 from mobile_video_jax.metrics.clip_scores import ACCURACY, PerClip
 from mobile_video_jax.metrics.interval import Score
-from mobile_video_jax.report.page import Table, digits
+from mobile_video_jax.report.blocks import Table, digits
 from mobile_video_jax.train.checkpoint import newest_step
 from mobile_video_jax.train.run import read_run
 
@@ -95,13 +95,6 @@ def score_table(report: Mapping[str, Any]) -> Table:
         rows.append([_shown(name), _cell(name, score["value"]), interval, score["n"], *others, *guess])
     names = [name.replace("_", " ") for name in beside]
     return Table(["metric", "value", "95 % interval", "n", *names, *(["chance"] if chance else [])], rows)
-
-
-def as_text(table: Table) -> str:
-    """A table in columns of equal width."""
-    rows = [list(table.columns), *([digits(cell) for cell in row] for row in table.rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
 def facts(protocol: Mapping[str, Any]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mobile_video_jax.evaluate.reconstruction import Judgement
-from mobile_video_jax.report.page import Block, ClipView, Curves, Gallery, GalleryRow, Table
+from mobile_video_jax.report.blocks import Block, ClipView, Curves, Gallery, GalleryRow, Table
 
 
 def judgement_numbers(judgement: Judgement) -> dict[str, Any]:

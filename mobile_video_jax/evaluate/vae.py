@@ -31,7 +31,8 @@ from mobile_video_jax.metrics.interval import Score
 from mobile_video_jax.metrics.lpips import Net, load_lpips, lpips
 from mobile_video_jax.metrics.video_distance import SETTINGS, FeatureCache, obstacle, video_distances
 from mobile_video_jax.models.vae import VaeBundle
-from mobile_video_jax.report.page import Report, Section, write_report
+from mobile_video_jax.report.blocks import Report, Section
+from mobile_video_jax.report.page import write_report
 from mobile_video_jax.train.run import read_run
 
 

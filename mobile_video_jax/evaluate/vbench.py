@@ -15,7 +15,8 @@ from mobile_video_jax.generate.folder import Job, draw_folder
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request, read_requests
 from mobile_video_jax.metrics.vbench import DIMENSIONS, QUALITY, Result, normalised, prompt_of, read_results, totals
-from mobile_video_jax.report.page import Report, Section, Table, write_report
+from mobile_video_jax.report.blocks import Report, Section, Table
+from mobile_video_jax.report.page import write_report
 
 DRAWN, VIDEOS = "drawn", "videos"
 LONGEST_NAME = 255  # bytes, on all common file systems

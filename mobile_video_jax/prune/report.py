@@ -13,8 +13,9 @@ from mobile_video_jax.prune.curves import Point
 from mobile_video_jax.prune.plan import costs_of, sizes_of
 from mobile_video_jax.prune.run import Pruned
 from mobile_video_jax.prune.units import WIDTHS, kept_blocks, kept_shapes
+from mobile_video_jax.report.blocks import Curves, Report, Section, Series, Table
 from mobile_video_jax.report.figures import save_figure
-from mobile_video_jax.report.page import Curves, Report, Section, Series, Table, write_report
+from mobile_video_jax.report.page import write_report
 
 PAGE, NUMBERS = "report.html", "report.json"
 UNITS = {

@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mobile_video_jax.core.revision import git_revision, hardware
+from mobile_video_jax.report.blocks import Curves, Report, Section, Table
 from mobile_video_jax.report.figures import save_figure
-from mobile_video_jax.report.page import Curves, Report, Section, Table, write_report
+from mobile_video_jax.report.page import write_report
 from mobile_video_jax.studies.compression import cells
 from mobile_video_jax.studies.config import StudyConfig
 from mobile_video_jax.studies.table import Row, spread, write_tables

@@ -6,8 +6,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from mobile_video_jax.core.revision import git_revision, hardware
+from mobile_video_jax.report.blocks import Report, Section, Table
 from mobile_video_jax.report.figures import save_figure
-from mobile_video_jax.report.page import Report, Section, Table, write_report
+from mobile_video_jax.report.page import write_report
 from mobile_video_jax.studies.chain import TEACHER
 from mobile_video_jax.studies.config import PruningStudy
 from mobile_video_jax.studies.pruning import cells

@@ -6,12 +6,13 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from mobile_video_jax.report.page import (
+from mobile_video_jax.report.blocks import (
     ClipView,
     Curves,
     Gallery,
@@ -19,11 +20,12 @@ from mobile_video_jax.report.page import (
     Interval,
     Intervals,
     Marked,
+    Picture,
     Report,
     Section,
     Table,
-    write_report,
 )
+from mobile_video_jax.report.page import write_report
 
 
 class Page(HTMLParser):
@@ -161,24 +163,63 @@ def test_the_same_clip_and_table_give_the_same_page_but_for_svg_identifiers(html
     assert re.sub(r"<svg.*?</svg>", "", again, flags=re.S) == re.sub(r"<svg.*?</svg>", "", html, flags=re.S)
 
 
+def test_a_picture_is_embedded_and_named_by_its_caption(tmp_path):
+    (tmp_path / "plot.png").write_bytes(b"any bytes")
+    write_report(
+        tmp_path / "page.html", Report("", "", {}, [Section("", "", [Picture("A & B", tmp_path / "plot.png")])])
+    )
+    [image] = Page((tmp_path / "page.html").read_text()).all("img")
+    head, data = image["src"].split(",", 1)
+    assert head == "data:image/png;base64" and base64.b64decode(data) == b"any bytes" and image["alt"] == "A & B"
+
+
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-PROBE = """<script>
+CLIPS = """<script>
 addEventListener("load", () => {
   const clips = [...document.querySelectorAll("video")], page = document.documentElement;
   const playable = clips.filter(clip => clip.readyState >= 2 && !clip.error);
   document.title = `${playable.length} of ${clips.length}, ${page.scrollWidth - innerWidth} too wide`;
 });
 </script></body>"""
+HINTS = """<script>
+const hinted = () => [...document.querySelectorAll(".scroll")].map(
+  box => box.classList.contains("more") && getComputedStyle(box.nextElementSibling).display == "block");
+addEventListener("load", () => setTimeout(() => {
+  const before = hinted(), page = document.documentElement;
+  for (const box of document.querySelectorAll(".scroll")) {
+    box.scrollLeft = box.scrollWidth;
+    box.dispatchEvent(new Event("scroll"));  // without a screen there is no frame at which chromium would
+  }
+  setTimeout(() => {
+    document.title = `${before} then ${hinted()}, ${page.scrollWidth - innerWidth} too wide`;
+  }, 200);
+}, 200));
+</script></body>"""
+
+
+def browse(html: str, probe: str, folder: Path) -> tuple[str, str]:
+    """The title that the probe gives a page in a window of 500 pixels, the least that chromium has, and complaints."""
+    page = folder / "page.html"
+    page.write_text(html.replace("</body>", probe))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += [f"--user-data-dir={folder}/profile", "--enable-logging=stderr", "--window-size=500,900"]
+    command = [BROWSER, *flags, "--virtual-time-budget=3000", "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    title = re.search("<title>(.*)</title>", done.stdout)
+    assert title, done.stderr
+    return title[1], done.stderr
 
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no chromium")
 def test_a_browser_plays_every_clip_and_has_nothing_to_complain_of(html, tmp_path):
-    page = tmp_path / "page.html"
-    page.write_text(html.replace("</body>", PROBE))
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    flags += [f"--user-data-dir={tmp_path}/profile", "--enable-logging=stderr", "--window-size=500,900"]
-    command = [BROWSER, *flags, "--virtual-time-budget=3000", "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    title = re.search("<title>(.*)</title>", done.stdout)
-    assert title and re.fullmatch(r"3 of 3, (-\d+|0) too wide", title[1])
-    assert "CONSOLE" not in done.stderr
+    title, complaints = browse(html, CLIPS, tmp_path)
+    assert re.fullmatch(r"3 of 3, (-\d+|0) too wide", title)
+    assert "CONSOLE" not in complaints
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no chromium")
+def test_a_table_wider_than_the_page_scrolls_and_says_so_until_its_end(tmp_path):
+    narrow, wide = Table(["a", "b"], [[1, 2]]), Table([f"a long heading {i}" for i in range(12)], [range(12)])
+    write_report(tmp_path / "wide.html", Report("", "", {}, [Section("", "", [wide, narrow])]))
+    title, _ = browse((tmp_path / "wide.html").read_text(), HINTS, tmp_path)
+    assert re.fullmatch(r"true,false then false,false, (-\d+|0) too wide", title)
