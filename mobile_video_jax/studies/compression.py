@@ -110,12 +110,12 @@ def plan(study: StudyConfig) -> list[dict[str, Any]]:
 
 def _vae_phases(study: StudyConfig, cell: Cell) -> list[VaeTraining]:
     """The configs of the cell's one or two phases."""
-    model = family_member(study.size, cell.compression)
-    first, second = (dataclasses.replace(study.vae.loss, **changes) for changes in OBJECTIVES[cell.objective])
-    config = dataclasses.replace(study.vae, model=model, seed=cell.seed)
-    long = dataclasses.replace(config, loss=first, steps=study.vae.steps - study.finetune_steps)
-    short = dataclasses.replace(config, loss=second, steps=study.finetune_steps)
-    return [long, short] if study.finetune_steps else [long]
+    config = dataclasses.replace(study.vae, model=family_member(study.size, cell.compression), seed=cell.seed)
+    lengths = [study.vae.steps - study.finetune_steps, *([study.finetune_steps] if study.finetune_steps else [])]
+    return [
+        dataclasses.replace(config, loss=dataclasses.replace(study.vae.loss, **changes), steps=steps)
+        for changes, steps in zip(OBJECTIVES[cell.objective], lengths, strict=False)
+    ]
 
 
 def _train_vae(study: StudyConfig, cell: Cell, data: Path, out: Path) -> Path:
