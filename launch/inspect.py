@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
@@ -83,6 +84,7 @@ def _costs() -> dict[str, Any]:
         raise UserError("--model, --data and --batches are for measuring a trained model: add --activations")
     if not CONFIG.value:
         raise UserError("--config is missing; for a trained model's activations use --activations --model=RUN")
+    jax.config.update("jax_platforms", "cpu")  # else JAX looks for accelerators, and libtpu says what it misses
     return build_stage(CONFIG.value.to_dict()).inspect()
 
 
