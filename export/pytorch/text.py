@@ -6,7 +6,7 @@ from export.pytorch.load import load_params
 from export.pytorch.t5 import T5Text
 from mobile_video_jax.text import clip, minilm, t5
 from mobile_video_jax.text.encoder_name import MINILM, EncoderName
-from mobile_video_jax.weights import huggingface as weights
+from mobile_video_jax.weights import huggingface
 
 TextMirror = Bert | ClipText | T5Text
 
@@ -15,7 +15,7 @@ def load(name: EncoderName) -> TextMirror:
     """The mirror of the text encoder of this name."""
     if name.kind == MINILM:
         bert = Bert(minilm.BertConfig())
-        load_params(bert, minilm.read_params(minilm.find_files() / weights.WEIGHTS, bert.config))
+        load_params(bert, minilm.read_params(minilm.find_files() / huggingface.WEIGHTS, bert.config))
         return bert
     if name.kind == "clip":
         text = ClipText(clip.read_config(name.folder))

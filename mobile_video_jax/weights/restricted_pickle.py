@@ -1,4 +1,4 @@
-"""Reads pickles of published weights without running what they ask for: only named objects can be built."""
+"""Reads pickles of published weights without running their code: only allow-listed objects can be built."""
 
 import contextlib
 import pickle
@@ -16,24 +16,24 @@ Allowed = Mapping[tuple[str, str], Callable[..., Any]]
 
 
 class RestrictedUnpickler(pickle.Unpickler):
-    """Builds plain values and the objects of `allowed`, by module and name; any other raises UnpicklingError."""
+    """Builds plain values and the objects in `allowed`, by module and name; any other raises UnpicklingError."""
 
     def __init__(self, file: BufferedIOBase, allowed: Allowed) -> None:
         super().__init__(file)
         self._allowed = allowed
 
     def find_class(self, module: str, name: str) -> Any:
-        """What is built where the pickle asks for this object."""
+        """Looks up the replacement of an object that the pickle names."""
         if (module, name) not in self._allowed:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no weights need")
         return self._allowed[module, name]
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[BufferedIOBase]:
-    """Opens a file of weights. Raises UserError where it is missing, and for whatever goes wrong while it is read.
+def open_weights(path: Path) -> Iterator[BufferedIOBase]:
+    """Opens a weights file. Raises UserError where it is missing, and for every exception while it is read.
 
-    A damaged or malicious pickle may end in any exception, as Python's manual of pickle says.
+    A damaged or malicious pickle may raise any exception (documentation of Python's pickle module).
     """
     if not path.is_file():
         raise UserError(f"{path} is missing: name a file of weights")
@@ -45,7 +45,7 @@ def reading(path: Path) -> Iterator[BufferedIOBase]:
 
 
 class _Dtype:
-    """The kind of an array's numbers; numpy's own takes flags from the file, which could make pointers of bytes."""
+    """Replaces numpy.dtype, whose state in the file could turn bytes into pointers; numbers only."""
 
     def __init__(self, name: str, *_: Any) -> None:
         self.numbers = np.dtype(name)
@@ -57,7 +57,7 @@ class _Dtype:
 
 
 class _Array:
-    """An array, filled from the shape, the kind, the order of axes and the bytes that follow in the file."""
+    """Replaces numpy.ndarray: built from the shape, dtype, order of axes and bytes that follow in the file."""
 
     def __init__(self, *_: Any) -> None:
         self.numbers = np.zeros(0)
@@ -77,7 +77,7 @@ NUMPY: Allowed = {
 
 
 def read_arrays(path: Path) -> Any:
-    """Reads a pickle of plain values and arrays of numbers. Raises UserError for one that is damaged or holds more."""
-    with reading(path) as file:
+    """Reads a pickle of plain values and arrays of numbers. Raises UserError where it is damaged or holds more."""
+    with open_weights(path) as file:
         tree = RestrictedUnpickler(file, NUMPY).load()
     return jax.tree.map(lambda leaf: leaf.numbers if isinstance(leaf, _Array) else leaf, tree)

@@ -1,7 +1,7 @@
-"""Reads the tensors of a PyTorch file without PyTorch, and without running what its pickle asks for.
+"""Reads the tensors of a PyTorch file without PyTorch, and without running its pickle's code.
 
-Both layouts of torch.save: a zip (since version 1.6), and one pickle after another (before; torchvision's VGG-16 and
-the heads of LPIPS have it).
+Both layouts of torch.save: a zip archive (since version 1.6), and one pickle after another (before; used by
+torchvision's VGG-16 and the heads of LPIPS).
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from mobile_video_jax.weights.restricted_pickle import Allowed, RestrictedUnpickler, reading
+from mobile_video_jax.weights.restricted_pickle import Allowed, RestrictedUnpickler, open_weights
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first value of a file of the old layout
 
@@ -25,7 +25,7 @@ Storages = dict[str, bytes]
 
 @dataclasses.dataclass(frozen=True)
 class _View:
-    """A tensor: where its numbers lie in which storage."""
+    """A tensor as a view of a storage: first element, shape and strides, counted in elements."""
 
     storage: str
     start: int
@@ -34,7 +34,7 @@ class _View:
 
 
 class _Parameter:
-    """A parameter as versions before 0.4 wrote it: the tensor, and flags that only training needs."""
+    """A parameter as PyTorch before 0.4 stored it: the tensor, and flags for training."""
 
     data: _View | None
 
@@ -65,23 +65,24 @@ class _TorchUnpickler(RestrictedUnpickler):
         super().__init__(file, ALLOWED)
 
     def persistent_load(self, pid: tuple[Any, ...]) -> str:
-        """The name of a storage, whose numbers are read apart."""
-        return pid[2]
+        """The key of a storage, whose elements are read separately."""
+        key: str = pid[2]
+        return key
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dictionary saved by torch.save, by name.
+    """Tensors by name of a state dictionary that torch.save wrote.
 
     Raises UserError for a file that is missing or damaged, or holds anything but contiguous float32 tensors.
     """
-    with reading(path) as file:
+    with open_weights(path) as file:
         tensors, storages = (_read_zip if zipfile.is_zipfile(file) else _read_old)(file)
-        return {name: _take(value, storages, name) for name, value in tensors.items()}
+        return {name: _tensor(value, storages, name) for name, value in tensors.items()}
 
 
 def _read_zip(file: BufferedIOBase) -> tuple[Any, Storages]:
     with zipfile.ZipFile(file) as archive:
-        # Every member lies in one folder, which has the name of the file that was saved.
+        # All members are in one folder, named after the file that was saved.
         members = {name.partition("/")[2]: name for name in archive.namelist()}
         tensors = _TorchUnpickler(BytesIO(archive.read(members["data.pkl"]))).load()
         keys = {name.removeprefix("data/"): full for name, full in members.items() if name.startswith("data/")}
@@ -96,13 +97,13 @@ def _read_old(file: BufferedIOBase) -> tuple[Any, Storages]:
     return tensors, {key: file.read(4 * int.from_bytes(file.read(8), "little")) for key in keys}
 
 
-def _take(value: Any, storages: Storages, name: str) -> Tensor:
+def _tensor(value: Any, storages: Storages, name: str) -> Tensor:
     view = value.data if isinstance(value, _Parameter) else value
     if not isinstance(view, _View):
-        raise ValueError(f"{name} is no tensor")
+        raise ValueError(f"{name} is not a tensor")
     steps = [math.prod(view.shape[axis + 1 :]) for axis in range(len(view.shape))]
-    if any(size > 1 and step != found for size, step, found in zip(view.shape, steps, view.stride, strict=True)):
+    if any(size > 1 and step != stride for size, step, stride in zip(view.shape, steps, view.stride, strict=True)):
         raise ValueError(f"{name} is not contiguous")
-    # Read as a whole and cut by numpy, which stays within the bytes there are whatever the file says.
-    numbers = np.frombuffer(storages[view.storage], "<f4")
-    return numbers[view.start : view.start + math.prod(view.shape)].reshape(view.shape)
+    # Numpy's slicing stays within the storage, whatever start and shape the file claims.
+    storage = np.frombuffer(storages[view.storage], "<f4")
+    return storage[view.start : view.start + math.prod(view.shape)].reshape(view.shape)

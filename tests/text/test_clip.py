@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.text import clip
 from mobile_video_jax.text.encoder import load_text_encoder
-from mobile_video_jax.weights import huggingface as weights
+from mobile_video_jax.weights import huggingface
 from tests.text.test_minilm import reference_states
 
 WORDS = ["a", "red", "blue", "ball", "cube", "rolls", "slowly", "over", "the", "white", "floor", "and", "falls"]
@@ -194,5 +194,5 @@ def test_unknown_names(name):
 def test_half_precision_files_are_read_as_float32(tmp_path):
     table = jnp.arange(6, dtype=jnp.bfloat16).reshape(2, 3) / 3
     save_file({"words.weight": np.asarray(table)}, tmp_path / "model.safetensors")
-    read = weights.open_tensors(tmp_path)["words.weight"][:]
+    read = huggingface.open_tensors(tmp_path)["words.weight"][:]
     np.testing.assert_array_equal(np.asarray(read, np.float32), np.asarray(table, np.float32))
