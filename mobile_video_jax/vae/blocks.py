@@ -1,4 +1,4 @@
-"""The two residual blocks of the VAE."""
+"""Residual blocks of the VAE: convolutions and causal attention."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from mobile_video_jax.nn.stream import with_past
 
 
 class ConvBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))), frame by frame or causal in time."""
+    """x + conv(silu(norm(conv(silu(norm(x)))))), 2-D per frame or causal in 3-D if `temporal`."""
 
     temporal: bool
     dtype: Any = jnp.float32
@@ -30,10 +30,10 @@ class ConvBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """x + attention(norm(x)), block-causal: a place sees all places of its own frame and of `window` - 1 before it.
+    """x + attention(norm(x)), block-causal: a position sees its own frame and the `window` - 1 frames before it.
 
-    H3AE (arXiv 2504.10567) lets it see every earlier frame; a window keeps memory linear in length and makes a
-    stream's state finite. Before the first frame stand copies of it, as before a causal convolution.
+    In H3AE (arXiv 2504.10567) it sees every earlier frame; a window makes memory linear in length and the state of a
+    stream finite. Copies of the first frame precede it, as for a causal convolution.
     """
 
     head_dim: int

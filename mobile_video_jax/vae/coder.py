@@ -1,41 +1,39 @@
-"""Coding long and large clips in bounded memory: chunk by chunk in time, tile by tile in space."""
+"""Encoding and decoding of long and large clips in bounded memory: chunk by chunk in time, tile by tile in space."""
 
 import dataclasses
 import functools
-import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.nn.stream import STREAM
 from mobile_video_jax.vae.ltx.model import LtxVae
 from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.pixels import to_signed
+from mobile_video_jax.vae.tiling import Blend, Grid, tiles_of
 
 Chunk = Shaped[np.ndarray, "_ _ _ _ _"]  # [b t h w c]
 Image = tuple[Shaped[np.ndarray, "b 1 _ _ _"], ...]  # vae.model.ImageFeatures on the host
-Pair = tuple[int, ...]  # rows and columns
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipCoder:
-    """Encodes and decodes clips that come as chunks, with a state of fixed size.
+    """Encodes and decodes clips that arrive as chunks, with a state of fixed size.
 
-    Chunk by chunk equals the whole clip; networks that are not causal in time take the clip as one chunk. With `tile`
-    pixels a side, larger frames are cut into tiles that share `overlap` pixels or a little more, and are blended
-    linearly there: close to the whole frame, not equal to it, since a tile's convolutions and attention end at its
-    border. Raises UserError for a tile that does not fit the stride, and at a second chunk for such a network.
+    Chunk by chunk equals the whole clip. Networks that are not causal in time take the whole clip as one chunk and
+    raise UserError at a second one. Larger frames than `tile` are split into overlapping tiles, blended linearly: close
+    to the whole frame, but not equal, as convolutions and attention of a tile end at its border. Raises UserError for a
+    tile that does not fit the stride.
     """
 
     vae: Vae | LtxVae
     params: Any
-    tile: int = 0
-    overlap: int = 0
+    tile: int = 0  # pixels a side; 0: whole frames
+    overlap: int = 0  # least overlap of neighbouring tiles in pixels
 
     def __post_init__(self) -> None:
         stride = self.vae.config.strides.space
@@ -60,19 +58,18 @@ class ClipCoder:
     def _coded(
         self, step: Callable[..., Any], chunks: Iterable[Chunk], scale: int, image: Image = ()
     ) -> Iterator[np.ndarray]:
-        """Each chunk's tiles coded and blended; `scale` is how many of its pixels a side of a latent place covers."""
+        """Codes each chunk's tiles and blends them; `scale` is the input rows per latent row."""
         stride = self.vae.config.strides.space
-        tile, overlap = self.tile // stride, self.overlap // stride
-        states: dict[Pair, Any] = {}
+        side, overlap = self.tile // stride, self.overlap // stride
+        states: dict[Grid, Any] = {}  # of each tile, by its start
         for chunk in chunks:
             grid = (chunk.shape[2] // scale, chunk.shape[3] // scale)
-            sides = tuple(min(tile or size, size) for size in grid)
-            blend = _Blend(grid)
-            for place in itertools.product(*(tile_starts(size, tile, overlap) for size in grid)):
-                part = chunk[_window(chunk, grid, place, sides)]
-                near = tuple(level[_window(level, grid, place, sides)] for level in image)
-                out, states[place] = step(self.vae, self.params, states.get(place, {}), part, near)
-                blend.add(np.asarray(out), place, sides, overlap)
+            blend = Blend(grid)
+            for tile in tiles_of(grid, side, overlap):
+                inputs = chunk[tile.window(chunk, grid)]
+                features = tuple(level[tile.window(level, grid)] for level in image)
+                out, states[tile.start] = step(self.vae, self.params, states.get(tile.start, {}), inputs, features)
+                blend.add(np.asarray(out), tile, overlap)
             yield blend.mean()
 
 
@@ -92,51 +89,3 @@ def _encode(vae: Vae | LtxVae, params: Any, state: Any, chunk: Any, _: Any) -> t
 @functools.partial(jax.jit, static_argnames="vae")
 def _decode(vae: Vae | LtxVae, params: Any, state: Any, chunk: Any, image: Any) -> tuple[jax.Array, Any]:
     return vae.apply({"params": params, **state}, chunk, image or None, method="decode", mutable=[STREAM])
-
-
-def tile_starts(size: int, tile: int, overlap: int) -> list[int]:
-    """Where equal tiles start that cover `size` places and share at least `overlap`; one tile where `tile` is 0."""
-    if not 0 < tile < size:
-        return [0]
-    count = math.ceil((size - overlap) / (tile - overlap))
-    return [round(i * (size - tile) / (count - 1)) for i in range(count)]
-
-
-def _window(x: Any, grid: Pair, place: Pair, sides: Pair) -> tuple[Any, ...]:
-    """The part of x, whose frames show the whole grid, that shows a tile."""
-    scale = x.shape[2] // grid[0]
-    rows, columns = (slice(start * scale, (start + side) * scale) for start, side in zip(place, sides, strict=True))
-    return (slice(None), slice(None), rows, columns)
-
-
-class _Blend:
-    """The weighted mean of overlapping tiles: weights fall linearly to the borders that a tile shares with others."""
-
-    def __init__(self, grid: Pair):
-        self._grid = grid
-        self._total: np.ndarray | None = None
-
-    def add(self, part: np.ndarray, place: Pair, sides: Pair, overlap: int) -> None:
-        scale = part.shape[2] // sides[0]
-        if self._total is None:
-            rows, columns = (size * scale for size in self._grid)
-            self._total = np.zeros((*part.shape[:2], rows, columns, part.shape[4]), np.float32)
-            self._weight = np.zeros((rows, columns, 1), np.float32)
-        window = _window(self._total, self._grid, place, sides)
-        rows, columns = (
-            _ramp(start, side, size, overlap, scale) for start, side, size in zip(place, sides, self._grid, strict=True)
-        )
-        weight = (rows[:, None] * columns[None, :])[..., None]
-        self._total[window] += weight * part
-        self._weight[window[2:]] += weight
-
-    def mean(self) -> np.ndarray:
-        return self._total / self._weight
-
-
-def _ramp(start: int, side: int, size: int, overlap: int, scale: int) -> Float[np.ndarray, "n"]:
-    """One axis of a tile's weights: rising over the overlap from a border inside the frame, 1 elsewhere."""
-    distance = (np.arange(side * scale, dtype=np.float32) + 0.5) / max(overlap * scale, 1)
-    rising = distance if start > 0 else np.ones_like(distance)
-    falling = distance[::-1] if start + side < size else np.ones_like(distance)
-    return np.minimum(np.minimum(rising, falling), 1.0)

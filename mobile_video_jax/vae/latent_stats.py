@@ -1,4 +1,4 @@
-"""Per-channel mean and standard deviation of a VAE's latents, measured once and used by everything after it."""
+"""Per-channel mean and standard deviation of a VAE's latents, which all later stages normalise by."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ class LatentStats:
 
     @classmethod
     def measure(cls, latents: list[np.ndarray]) -> "LatentStats":
-        """Statistics of arrays [..., c]. Raises UserError for a channel that never varies."""
+        """Computes them from arrays [..., c]. Raises UserError for a channel that is constant or not finite."""
         values = np.concatenate([x.reshape(-1, x.shape[-1]) for x in latents]).astype(np.float64)
         std = values.std(axis=0)
         if not (np.isfinite(std).all() and std.min() > 0):
@@ -44,7 +44,7 @@ class LatentStats:
 
     @classmethod
     def load(cls, run: Path) -> "LatentStats":
-        """Reads them back. Raises UserError where the run has none."""
+        """Reads the statistics of a run. Raises UserError where they are missing or damaged."""
         try:
             values = json.loads((run / NAME).read_text())
             return cls(tuple(values["mean"]), tuple(values["std"]))

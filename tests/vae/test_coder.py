@@ -10,7 +10,6 @@ import pytest
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.nn.module import apply, init
-from mobile_video_jax.vae import coder as coding
 from mobile_video_jax.vae.coder import ClipCoder
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.model import Vae
@@ -32,7 +31,7 @@ def params():
 
 @pytest.fixture(scope="module")
 def whole(params):
-    """A clip, its latents' means, its first frame's features and what the decoder makes of it with and without them."""
+    """A clip, its latents' means, its first frame's features, and the clips decoded without and with them."""
     video = clip(2, 17, 16, 16)
 
     @jax.jit
@@ -48,13 +47,14 @@ def close(streamed, expected):
     np.testing.assert_allclose(streamed, expected, atol=1e-5 * float(np.abs(expected).max()))
 
 
-@pytest.mark.parametrize("cuts", [(1, 5, 9, 13), (9,), (5, 13)])
-def test_chunk_by_chunk_equals_the_whole(params, whole, cuts):
+@pytest.mark.parametrize("starts", [(1, 5, 9, 13), (9,), (5, 13)])
+def test_chunk_by_chunk_equals_the_whole(params, whole, starts):
     video, latents, image, plain, conditioned = whole
-    coder, places = ClipCoder(VAE, params), [(cut - 1) // 4 + 1 for cut in cuts]
-    close(np.concatenate(list(coder.encode(np.split(video, cuts, axis=1))), axis=1), latents)
-    close(np.concatenate(list(coder.decode(np.split(latents, places, axis=1))), axis=1), plain)
-    close(np.concatenate(list(coder.decode(np.split(latents, places, axis=1), image)), axis=1), conditioned)
+    coder = ClipCoder(VAE, params)
+    latent_chunks = np.split(latents, [(frame - 1) // 4 + 1 for frame in starts], axis=1)
+    close(np.concatenate(list(coder.encode(np.split(video, starts, axis=1))), axis=1), latents)
+    close(np.concatenate(list(coder.decode(latent_chunks)), axis=1), plain)
+    close(np.concatenate(list(coder.decode(latent_chunks, image)), axis=1), conditioned)
 
 
 def test_the_state_of_a_stream_does_not_grow(params):
@@ -90,23 +90,6 @@ def test_tiles_come_near_the_whole_frame_and_overlap_brings_them_nearer():
     assert 0 < errors[1] < errors[0] and errors[1] < 0.25 * expected.std()
     tiled = next(ClipCoder(VAE, fresh, tile=32, overlap=16).encode([video]))
     assert np.abs(tiled - latents).mean() < 0.25 * latents.std()
-
-
-@pytest.mark.parametrize(("size", "tile", "overlap"), [(10, 4, 1), (7, 4, 2), (16, 8, 0), (5, 8, 2), (9, 4, 2)])
-def test_tiles_are_equal_cover_the_axis_and_share_the_overlap(size, tile, overlap):
-    starts = coding.tile_starts(size, tile, overlap)
-    ends = [start + min(tile, size) for start in starts]
-    assert starts[0] == 0 and ends[-1] == size
-    assert all(end - start >= overlap for start, end in zip(starts[1:], ends, strict=False))
-
-
-def test_blending_tiles_of_one_picture_gives_the_picture():
-    picture = np.random.default_rng(0).normal(size=(1, 2, 10, 14, 3)).astype(np.float32)
-    blend = coding._Blend((5, 7))
-    for row in coding.tile_starts(5, 3, 1):
-        for column in coding.tile_starts(7, 3, 1):
-            blend.add(picture[:, :, 2 * row : 2 * row + 6, 2 * column : 2 * column + 6], (row, column), (3, 3), 1)
-    np.testing.assert_allclose(blend.mean(), picture, atol=1e-5)
 
 
 def test_a_chunk_of_wrong_length_is_refused(params):
