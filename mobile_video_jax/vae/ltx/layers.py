@@ -182,5 +182,5 @@ def patches_to_pixels(x: Clip, side: int) -> Resized:
 
 
 def _transposed_channels(x: Clip, inner: int) -> Clip:
-    """Reorders channels i * outer + o to o * inner + i."""
+    """Reorders channels: the one at o * inner + i moves to i * outer + o."""
     return x.reshape(*x.shape[:-1], -1, inner).swapaxes(-1, -2).reshape(x.shape)
