@@ -20,7 +20,8 @@ from mobile_video_jax.latents.encode import encode_dataset
 from mobile_video_jax.metrics.shape_detector import Detected, detect
 from mobile_video_jax.models.vae import VaeBundle
 from mobile_video_jax.prune.report import write_prune_report
-from mobile_video_jax.prune.run import Pruned, prune
+from mobile_video_jax.prune.run import prune
+from mobile_video_jax.prune.selection import Pruned
 from mobile_video_jax.stages.distill import DistillStage, from_student
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.recover import RecoverStage, from_pruned

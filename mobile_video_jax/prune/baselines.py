@@ -1,4 +1,4 @@
-"""What sensitivity is compared with: scores by weights alone, and by chance."""
+"""Baselines of sensitivity: scores by the size of weights, and by chance."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from jaxtyping import Float64
 
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.dit.stacking import unstack_blocks
-from mobile_video_jax.prune.search import Score
-from mobile_video_jax.prune.units import Unit, Units, of_heads
+from mobile_video_jax.prune.search import ScoreUnits
+from mobile_video_jax.prune.units import Unit, Units, head_modules
 
 
-def magnitude(params: Any, units: Units) -> Score:
+def magnitude(params: Any, units: Units) -> ScoreUnits:
     """Scores a unit by the sum of its squared weights (Han et al., arXiv 1506.02626, for whole structures)."""
     unrolled = unstack_blocks(params) if units.config.scan else params
     squares = jax.tree.map(lambda x: np.square(np.asarray(x, np.float64)), unrolled)
@@ -24,8 +24,8 @@ def magnitude(params: Any, units: Units) -> Score:
     return score
 
 
-def chance(seed: int) -> Score:
-    """Scores units at random: any of them may go."""
+def chance(seed: int) -> ScoreUnits:
+    """Scores units at random."""
     rng = np.random.default_rng(seed)
     return lambda keep, scored: rng.random(len(scored))
 
@@ -39,5 +39,5 @@ def _unit_sum(block: Any, unit: Unit, units: Units) -> float:
         into, out = (block["ffn"]["up"],), block["ffn"]["down"]
     else:
         attention = block["self_attention" if unit.kind == "heads" else "cross_attention"]
-        into, out = tuple(attention[name] for name in of_heads(units.config)), attention["out"]
+        into, out = tuple(attention[name] for name in head_modules(units.config)), attention["out"]
     return float(sum(leaf[..., part].sum() for dense in into for leaf in dense.values()) + out["kernel"][part].sum())

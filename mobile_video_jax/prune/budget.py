@@ -1,4 +1,4 @@
-"""How a budget is divided between the three levels, and the paper's plan."""
+"""Budgets, their division between the three levels, and the model that the paper's shares leave."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ PAPER = Ratios()
 
 
 def target_shapes(space: SearchSpace, levels: Sequence[str], ratios: Ratios = PAPER) -> tuple[BlockShape, ...]:
-    """The model that keeps these shares of some levels and all of the others, to the nearest allowed sizes."""
+    """The model that keeps `ratios` of these levels and all of the others, to the nearest allowed sizes."""
 
     def width(block: int, kind: str) -> int:
         counts = space.counts(block, kind)
@@ -25,13 +25,13 @@ def target_shapes(space: SearchSpace, levels: Sequence[str], ratios: Ratios = PA
 
 
 def target_limits(space: SearchSpace, ratios: Ratios = PAPER) -> dict[str, Number]:
-    """The costs of the model that keeps these shares of all levels of the space, as a budget."""
+    """The costs, as limits, of the model that keeps `ratios` of all levels of the space."""
     shapes = target_shapes(space, space.levels, ratios)
     return {name: cost.of(shapes) for name, cost in space.costs.items()}
 
 
 def fraction_limits(space: SearchSpace, fractions: Limits) -> dict[str, Number]:
-    """Fractions of the unpruned model's costs as a budget. Raises UserError for one that a search cannot meet."""
+    """Fractions of the unpruned model's costs as limits. Raises UserError for limits out of reach."""
     limits = {
         name: fraction * (space.costs[name].of(space.units.shapes) if name in space.costs else 1.0)
         for name, fraction in fractions.items()
@@ -40,17 +40,17 @@ def fraction_limits(space: SearchSpace, fractions: Limits) -> dict[str, Number]:
     return limits
 
 
-def stage_limits(space: SearchSpace, limits: Limits, ratios: Ratios = PAPER) -> dict[str, dict[str, Number]]:
-    """The limits that hold after each level, coarse to fine: those after the last are `limits`.
+def level_limits(space: SearchSpace, limits: Limits, ratios: Ratios = PAPER) -> dict[str, dict[str, Number]]:
+    """The limits after each level, coarse to fine; after the last they are `limits`.
 
-    Each level removes the share of what is to go that it has in a model which keeps `ratios`: by parameters of the
-    paper's blocks 56 % blocks, 26 % heads, 18 % channels.
+    Each level's share of the removed costs is that which it has in a model that keeps `ratios`: of the parameters of
+    the paper's blocks 56 % for blocks, 26 % for heads, 18 % for channels.
     """
-    stages: dict[str, dict[str, Number]] = {level: {} for level in space.levels}
+    after: dict[str, dict[str, Number]] = {level: {} for level in space.levels}
     for name, limit in limits.items():
         cost = space.costs[name]
         chain = [cost.of(target_shapes(space, space.levels[:i], ratios)) for i in range(len(space.levels) + 1)]
         removed = [chain[0] - value for value in chain[1:]]
         for level, part in zip(space.levels, removed, strict=True):
-            stages[level][name] = chain[0] - part * (chain[0] - limit) / (removed[-1] or 1)
-    return stages
+            after[level][name] = chain[0] - part * (chain[0] - limit) / (removed[-1] or 1)
+    return after

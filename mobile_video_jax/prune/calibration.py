@@ -23,7 +23,7 @@ class Calibration(NamedTuple):
 def calibration(batch: dict[str, Any], rng: Rng, *, times: int, shift: float) -> Calibration:
     """The batch's clips, each `times` times: once in each stratum of the training times, with its own noise.
 
-    Strata are equal shares of the logit-normal distribution, moved by `shift`; within one, the b clips stand at its
+    Strata are equal shares of the logit-normal distribution, moved by `shift`; within one, the b clips are at its
     (i + 1/2) / b quantiles. Rows of one clip are neighbours. `batch` holds latents, text, text_mask and, for clips with
     padding, latent_mask.
     """

@@ -1,4 +1,4 @@
-"""What to keep within a budget by one integer program over all levels at once."""
+"""Search within a budget by one integer program over all levels at once."""
 
 from collections.abc import Hashable, Mapping
 from typing import NamedTuple
@@ -13,50 +13,50 @@ from mobile_video_jax.prune.costs import Number
 from mobile_video_jax.prune.space import Limits, SearchSpace
 from mobile_video_jax.prune.units import LEVEL_OF, WIDTHS, Unit
 
-# What a solution's loss may be above the least, relative to the sum that HiGHS minimises.
+# Largest relative gap between a solution's sum of scores and the least.
 GAP = 1e-4
 
-# The sum of coefficient times variable lies between two bounds.
+# A constraint: coefficients of variables, and the bounds of their sum.
 Row = tuple[dict[Hashable, float], float, float]
 
 
 class _Choice(NamedTuple):
-    """A variable of value 0 or 1: the block keeps `size` units of a kind; of kind "block", the block is kept."""
+    """A variable of value 0 or 1: a block keeps `size` units of a kind, or for kind "block" is kept."""
 
     block: int
     kind: str
     size: int
 
 
-def joint(space: SearchSpace, limits: Limits, rises: Mapping[Unit, float]) -> Masks:
-    """The keep of least summed sensitivity within the limits, over one table of the rises of all units.
+def joint(space: SearchSpace, limits: Limits, scores: Mapping[Unit, float]) -> Masks:
+    """The masks of least summed score of removed units within the limits, by one table of scores.
 
     Minimises sum over removed blocks of s(b) + sum over kept blocks and widths of the least possible sum of s(u) over
-    the units removed, where each kept block chooses one count a width, a multiple-choice knapsack (Kellerer, Pferschy
-    and Pisinger, Knapsack Problems, chapter 11, 2004) solved by HiGHS. Unlike greedy it takes sensitivities of all
-    levels to add up, and never scores again. Raises UserError for limits out of reach.
+    the removed units. Each kept block chooses one count a width: a multiple-choice knapsack (Kellerer, Pferschy and
+    Pisinger, Knapsack Problems, chapter 11, 2004), solved by HiGHS. Unlike greedy it takes the scores of all levels to
+    add up, and never scores again. Raises UserError for limits out of reach.
     """
     space.check(limits)
     blocks = range(len(space.units.shapes))
     choices = [_Choice(i, "block", 1) for i in blocks]
     choices += [_Choice(i, kind, count) for i in blocks for kind in WIDTHS for count in space.counts(i, kind)]
-    ranked = {(i, kind): _ranked(space, rises, i, kind) for i in blocks for kind in WIDTHS}
+    ranked = {(i, kind): _ranked(space, scores, i, kind) for i in blocks for kind in WIDTHS}
     losses = [
-        -rises.get(Unit("block", choice.block), 0.0)  # what keeping the block saves
+        -scores.get(Unit("block", choice.block), 0.0)
         if choice.kind == "block"
-        else sum((rises[unit] for unit in ranked[choice.block, choice.kind][choice.size :]), 0.0)
+        else sum((scores[unit] for unit in ranked[choice.block, choice.kind][choice.size :]), 0.0)
         for choice in choices
     ]
     chosen = _solve(space, limits, choices, losses)
     removed = [unit for i, kind, count in chosen if kind != "block" for unit in ranked[i, kind][count:]]
-    gone = set(blocks) - {choice.block for choice in chosen}
-    return space.units.without(space.units.all(), [*removed, *(Unit("block", i) for i in gone)])
+    removed_blocks = set(blocks) - {choice.block for choice in chosen}
+    return space.units.without(space.units.all(), [*removed, *(Unit("block", i) for i in removed_blocks)])
 
 
-def _ranked(space: SearchSpace, rises: Mapping[Unit, float], block: int, kind: str) -> list[Unit]:
-    """The block's units of a kind, the most important first."""
+def _ranked(space: SearchSpace, scores: Mapping[Unit, float], block: int, kind: str) -> list[Unit]:
+    """The block's units of a kind, the highest score first."""
     units = [unit for unit in space.units.kept(space.units.all(), kind) if unit.block == block]
-    return sorted(units, key=lambda unit: -rises.get(unit, 0.0))
+    return sorted(units, key=lambda unit: -scores.get(unit, 0.0))
 
 
 def _solve(space: SearchSpace, limits: Limits, choices: list[_Choice], losses: list[float]) -> list[_Choice]:
@@ -73,20 +73,20 @@ def _solve(space: SearchSpace, limits: Limits, choices: list[_Choice], losses: l
     entries = [(value, i, column[key]) for i, (terms, _, _) in enumerate(rows) for key, value in terms.items()]
     values, i, j = zip(*entries, strict=True)
     matrix = csr_array((values, (i, j)), shape=(len(rows), len(column)))
-    found = milp(
+    solution = milp(
         np.concatenate([losses, np.zeros(len(column) - len(choices))]),
         integrality=np.ones(len(column)),
         bounds=Bounds(0, 1),
         constraints=LinearConstraint(matrix, [row[1] for row in rows], [row[2] for row in rows]),
         options={"mip_rel_gap": GAP},
     )
-    if found.x is None:
+    if solution.x is None:
         raise UserError(f"no model meets all limits at once: raise that on {' or '.join(limits)}")
-    return [choice for choice in choices if found.x[column[choice]] > 0.5]
+    return [choice for choice in choices if solution.x[column[choice]] > 0.5]
 
 
 def _one_count_a_width(choices: list[_Choice]) -> list[Row]:
-    """A kept block has one count of each kind, a removed one none."""
+    """One count of each kind for a kept block, none for a removed one."""
     widths: dict[tuple[int, str], dict[Hashable, float]] = {}
     for choice in choices:
         if choice.kind != "block":
@@ -96,20 +96,18 @@ def _one_count_a_width(choices: list[_Choice]) -> list[Row]:
 
 
 def _within(space: SearchSpace, name: str, limit: Number, choices: list[_Choice]) -> Row:
-    """The cost of all choices is within its limit, in units of the least cost of a choice: HiGHS allows 1e-6."""
+    """The limit on a cost, in units of the least cost of a choice, as HiGHS tolerates 1e-6."""
     cost = space.costs[name]
-    terms = {
-        choice: cost.block
-        if choice.kind == "block"
-        else cost.of_width(choice.kind, choice.size * space.units.step(choice.kind))
-        for choice in choices
-    }
+    terms: dict[Hashable, float] = {choice: cost.block for choice in choices if choice.kind == "block"}
+    for choice in choices:
+        if choice.kind != "block":
+            terms[choice] = cost.of_width(choice.kind, choice.size * space.units.step(choice.kind))
     unit = min(value for value in terms.values() if value > 0)
     return {key: value / unit for key, value in terms.items()}, -np.inf, (limit - cost.rest) / unit
 
 
 def _same_widths(choices: list[_Choice], shared: list[tuple[str, int]]) -> list[Row]:
-    """All blocks choose the one count that their level has."""
+    """One count a level for all blocks."""
     rows: list[Row] = [
         ({choice: 1.0, (LEVEL_OF[choice.kind], choice.size): -1.0}, -np.inf, 0.0)
         for choice in choices

@@ -1,4 +1,4 @@
-"""Losses of masked models kept in a file, so that a stopped pass goes on and no model is scored twice."""
+"""A file of the losses of masked models, so that a stopped pass resumes and no model is scored twice."""
 
 import hashlib
 import json
@@ -13,13 +13,13 @@ from mobile_video_jax.dit.masks import Masks
 class LossFile(UserDict[str, float]):
     """A mapping from keep_key to loss that appends each new value to a file of JSON lines.
 
-    `of` says what the losses are of. Raises UserError where the file holds those of something else.
+    `fingerprint` identifies the model, clips and settings. Raises UserError for a file with another one.
     """
 
-    def __init__(self, path: Path, of: str):
+    def __init__(self, path: Path, fingerprint: str):
         super().__init__()
-        header = json.dumps({"of": of})
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []  # without a last line cut short
+        header = json.dumps({"of": fingerprint})
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []  # without a last line that was not finished
         if lines and lines[0] != header:
             raise UserError(f"{path} holds losses of another model, calibration set or setting: use another --out")
         with replacing(path) as temporary:
@@ -34,5 +34,5 @@ class LossFile(UserDict[str, float]):
 
 
 def keep_key(keep: Masks) -> str:
-    """A name for what is kept."""
+    """A key that identifies masks."""
     return hashlib.sha256(b"".join(mask.tobytes() for mask in keep)).hexdigest()[:24]

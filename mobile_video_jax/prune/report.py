@@ -1,4 +1,4 @@
-"""What pruning shows: report.html, report.json and two plots."""
+"""The report of pruning: report.html, report.json and two plots."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.prune.curves import Point
 from mobile_video_jax.prune.plan import costs_of, sizes_of
-from mobile_video_jax.prune.run import Pruned
+from mobile_video_jax.prune.selection import Pruned
 from mobile_video_jax.prune.units import WIDTHS, kept_blocks, kept_shapes
 from mobile_video_jax.report.blocks import Curves, Report, Section, Series, Table
 from mobile_video_jax.report.figures import save_figure
@@ -27,7 +27,7 @@ UNITS = {
 
 
 def write_prune_report(pruned: Pruned, out: Path, seconds: float) -> dict[str, Any]:
-    """Writes report.html, report.json, sensitivity.png and kept.png; returns what report.json holds."""
+    """Writes report.html, report.json, sensitivity.png and kept.png; returns the values of report.json."""
     numbers = prune_numbers(pruned) | {"seconds": seconds, "commit": git_revision(), "hardware": hardware()}
     write_json(out / NUMBERS, numbers)
     if pruned.curves:
@@ -46,10 +46,10 @@ def prune_numbers(pruned: Pruned) -> dict[str, Any]:
         "kd_loss": pruned.losses,
         "chosen": pruned.chosen,
         "limits": dict(plan.limits),
-        "stages": {level: dict(limits) for level, limits in plan.stages.items()},
+        "stages": {level: dict(limits) for level, limits in plan.level_limits.items()},
         "held_out_loss": pruned.held_out,
         "rank_correlation": pruned.correlation,
-        "units": [[*unit, rise] for unit, rise in pruned.rises.items()],
+        "units": [[*unit, score] for unit, score in pruned.scores.items()],
         "curves": {
             level: [{"removed": point.removed, "loss": point.loss, **point.costs} for point in points]
             for level, points in pruned.curves.items()
@@ -101,16 +101,16 @@ def _models(pruned: Pruned, numbers: Mapping[str, Any]) -> Table:
     ]
     caption = (
         "The last columns are shares of the model before: of parameters; and, for one forward pass of one clip, of "
-        "FLOPs, of the bytes that products write and of a phone's estimated time (prune/costs.py)."
+        "FLOPs, of the bytes that products write and of the estimated time on a phone (cost/phone)."
     )
     return Table(columns, rows, caption, highlight=[list(numbers["models"]).index(pruned.chosen)])
 
 
 def _about_scores(pruned: Pruned) -> str:
-    text = "The distillation loss without the least important units of one level, nothing being trained in between."
+    text = "The distillation loss without the least important units of one level; nothing is trained in between."
     if pruned.correlation:
-        found = ", ".join(f"{value:.2f} ({kind})" for kind, value in pruned.correlation.items())
-        text += f" Rank correlation of exact and first-order scores: {found}."
+        values = ", ".join(f"{value:.2f} ({kind})" for kind, value in pruned.correlation.items())
+        text += f" Rank correlation of exact and first-order scores: {values}."
     return text
 
 

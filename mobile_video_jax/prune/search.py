@@ -11,45 +11,44 @@ from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.prune.space import Limits, SearchSpace
 from mobile_video_jax.prune.units import LEVELS, Unit
 
-# The rise of the loss when each of the units is removed from what is kept.
-Score = Callable[[Masks, Sequence[Unit]], Float64[np.ndarray, "u"]]
+# Scores of units of a masked model: how much the loss rises, or another measure, if one of them is removed.
+ScoreUnits = Callable[[Masks, Sequence[Unit]], Float64[np.ndarray, "u"]]
 
-# Removals between two scorings, by level; 0 scores once, as the level begins.
+# Removals after which the units of a level are scored again; 0: scored once.
 RESCORE = {"block": 1, "head": 0, "channel": 0}
 
 
 def greedy(
-    space: SearchSpace, stages: Mapping[str, Limits], score: Score, rescore: Mapping[str, int] = RESCORE
+    space: SearchSpace, level_limits: Mapping[str, Limits], score: ScoreUnits, rescore: Mapping[str, int] = RESCORE
 ) -> Masks:
-    """What to keep: each level in turn removes what costs the least loss for what it saves, until its limits hold.
+    """The masks after each level in turn has removed units of the least score per saving, until its limits hold.
 
-    A removal is a block, or the least important heads or channels of one block (of all, where widths are uniform) down
-    to the next multiple; its loss is the sum of its units' rises, taken to add up. Saved are fractions of the model's
-    costs, summed over those that are still above their limits. Where the last level ends above the budget, its own
-    limits, the finer levels go on before the coarser ones. `stages` come from stage_limits (prune/budget.py). Raises
-    UserError for a budget out of reach.
+    A removal is a block, or the heads or channels of lowest scores of one block (of all blocks, if widths are uniform)
+    down to the next multiple. Its score is the sum of its units', its saving a fraction of the unpruned model's costs,
+    summed over costs that are above their limits. If the last level ends above its limits, the budget, all levels
+    continue, the finest first. `level_limits` come from prune/budget.py. Raises UserError for a budget out of reach.
     """
-    *_, budget = stages.values()
+    *_, budget = level_limits.values()
     space.check(budget)
     keep = space.units.all()
-    for level, limits in [*stages.items(), *((level, budget) for level in reversed(list(stages)))]:
+    for level, limits in [*level_limits.items(), *((level, budget) for level in reversed(list(level_limits)))]:
         keep = _reduced(space, level, limits, keep, score, rescore[level])
     if over := space.exceeded(keep, budget):
         raise UserError(f"no model meets all limits at once: raise that on {' or '.join(over)}")
     return keep
 
 
-def _reduced(space: SearchSpace, level: str, limits: Limits, keep: Masks, score: Score, rescore: int) -> Masks:
-    """The keep after removals at one level until the limits hold or nothing is left to remove."""
-    rises: dict[Unit, float] = {}
+def _reduced(space: SearchSpace, level: str, limits: Limits, keep: Masks, score: ScoreUnits, rescore: int) -> Masks:
+    """The masks after removals at one level, until the limits hold or nothing can be removed."""
+    scores: dict[Unit, float] = {}
     count = 0
-    while over := space.exceeded(keep, limits):
-        if not rises or (rescore and count % rescore == 0):
-            left = [unit for kind in LEVELS[level] for unit in space.units.kept(keep, kind)]
-            rises = dict(zip(left, score(keep, left).tolist(), strict=True))
-        moves = _removals(space, level, keep, rises)
-        savings = zip(space.savings(keep, moves, over), moves, strict=True)
-        ratios = [(sum(rises[unit] for unit in move) / saving, move) for saving, move in savings if saving > 0]
+    while exceeded := space.exceeded(keep, limits):
+        if not scores or (rescore and count % rescore == 0):
+            units = [unit for kind in LEVELS[level] for unit in space.units.kept(keep, kind)]
+            scores = dict(zip(units, score(keep, units).tolist(), strict=True))
+        removals = _removals(space, level, keep, scores)
+        savings = zip(space.savings(keep, removals, exceeded), removals, strict=True)
+        ratios = [(sum(scores[unit] for unit in units) / saving, units) for saving, units in savings if saving > 0]
         if not ratios:
             break
         keep = space.units.without(keep, min(ratios, key=lambda pair: pair[0])[1])
@@ -57,19 +56,19 @@ def _reduced(space: SearchSpace, level: str, limits: Limits, keep: Masks, score:
     return keep
 
 
-def _removals(space: SearchSpace, level: str, keep: Masks, rises: Mapping[Unit, float]) -> list[list[Unit]]:
+def _removals(space: SearchSpace, level: str, keep: Masks, scores: Mapping[Unit, float]) -> list[list[Unit]]:
     """The removals that a level allows next."""
     if level == "block":
         blocks = space.units.kept(keep, "block")
         return [[unit] for unit in blocks] if len(blocks) > 1 else []
-    kept = [unit for kind in LEVELS[level] for unit in space.units.kept(keep, kind)]
-    by_width = [list(units) for _, units in itertools.groupby(kept, key=lambda unit: (unit.kind, unit.block))]
-    moves = [move for units in by_width if (move := _down_one(space, units, rises))]
-    return [list(itertools.chain(*moves))] if space.uniform and moves else moves
+    units = [unit for kind in LEVELS[level] for unit in space.units.kept(keep, kind)]
+    widths = [list(width) for _, width in itertools.groupby(units, key=lambda unit: (unit.kind, unit.block))]
+    removals = [removal for width in widths if (removal := _one_step(space, width, scores))]
+    return [list(itertools.chain(*removals))] if space.uniform and removals else removals
 
 
-def _down_one(space: SearchSpace, units: list[Unit], rises: Mapping[Unit, float]) -> list[Unit]:
-    """The least important units of one width, as many as go down to the next allowed count; none at the smallest."""
+def _one_step(space: SearchSpace, units: list[Unit], scores: Mapping[Unit, float]) -> list[Unit]:
+    """The units of lowest score of one width, down to the next allowed count; none at the smallest."""
     smaller = [count for count in space.counts(units[0].block, units[0].kind) if count < len(units)]
     excess = len(units) - smaller[-1] if smaller else 0
-    return sorted(units, key=lambda unit: rises[unit])[:excess]
+    return sorted(units, key=lambda unit: scores[unit])[:excess]

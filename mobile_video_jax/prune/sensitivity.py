@@ -1,4 +1,4 @@
-"""How much each unit matters: the rise of the distillation loss when it is removed."""
+"""Sensitivity of the units: the rise of the distillation loss if one is removed, exactly or to first order."""
 
 import dataclasses
 import functools
@@ -21,16 +21,15 @@ from mobile_video_jax.prune.calibration import Calibration
 from mobile_video_jax.prune.memo import keep_key
 from mobile_video_jax.prune.units import Unit, Units
 
-Rises = Float64[np.ndarray, "u"]
+Scores = Float64[np.ndarray, "u"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Scorer:
     """Scores the units of an unpruned transformer, its own teacher, on calibration batches of one shape.
 
-    One forward pass carries every clip with each of `rows` masked models, so that a pass over all units is one program,
-    cut over the devices as the batches are. `progress` is told how many models of how many are done, before each group
-    of them. Losses are kept in `memo` under keep_key, and taken from there where they are known.
+    One forward pass runs every clip with each of `rows` masked models, so that one program serves a pass over all
+    units. It is sharded over the devices as the batches are.
     """
 
     dit: Dit
@@ -38,31 +37,31 @@ class Scorer:
     units: Units
     batches: Sequence[Calibration]
     weights: KdWeights = KdWeights()
-    rows: int = 8
-    progress: Callable[[int, int], object] = lambda done, total: None
-    memo: MutableMapping[str, float] = dataclasses.field(default_factory=dict)
+    rows: int = 8  # masked models in one forward pass
+    progress: Callable[[int, int], object] = lambda done, total: None  # called before each forward pass
+    memo: MutableMapping[str, float] = dataclasses.field(default_factory=dict)  # losses by keep_key
 
-    def losses(self, keeps: Sequence[Masks]) -> Rises:
+    def losses(self, keeps: Sequence[Masks]) -> Scores:
         """The distillation loss of each masked model, the mean over all clips."""
         keys = [keep_key(keep) for keep in keeps]
         new = {key: keep for key, keep in zip(keys, keeps, strict=True) if key not in self.memo}
         for start in range(0, len(new), self.rows):
             self.progress(start, len(new))
             names, chunk = list(new)[start : start + self.rows], list(new.values())[start : start + self.rows]
-            # The last group is filled up: one shape, one program.
-            filled = [*chunk, *[chunk[0]] * (self.rows - len(chunk))]
-            stacked = Masks(*(np.stack(mask) for mask in zip(*filled, strict=True)))
-            found = [_losses(self.dit, self.weights, self.params, batch, stacked) for batch in self.batches]
-            means = np.concatenate(found, axis=0).mean(axis=0, dtype=np.float64)
-            self.memo.update(zip(names, means.tolist(), strict=False))  # without those of the filling
+            # The last chunk is padded: one shape, one program.
+            padded = [*chunk, *[chunk[0]] * (self.rows - len(chunk))]
+            stacked = Masks(*(np.stack(mask) for mask in zip(*padded, strict=True)))
+            losses = [_losses(self.dit, self.weights, self.params, batch, stacked) for batch in self.batches]
+            means = np.concatenate(losses, axis=0).mean(axis=0, dtype=np.float64)
+            self.memo.update(zip(names, means.tolist(), strict=False))  # without those of the padding
         return np.array([self.memo[key] for key in keys])
 
-    def exact(self, keep: Masks, units: Iterable[Unit]) -> Rises:
-        """s(u) = L_KD(M without u) - L_KD(M) for each of the units, M being the model that `keep` leaves."""
+    def exact(self, keep: Masks, units: Iterable[Unit]) -> Scores:
+        """s(u) = L_KD(M without u) - L_KD(M) for each unit u, where M is the masked model."""
         base, *removed = self.losses([keep, *(self.units.without(keep, [unit]) for unit in units)])
         return np.array(removed) - base
 
-    def taylor(self, keep: Masks, units: Iterable[Unit], *, probes: int = 1, seed: int = 0) -> Rises:
+    def taylor(self, keep: Masks, units: Iterable[Unit], *, probes: int = 1, seed: int = 0) -> Scores:
         """s(u) with the network's outputs to first order in the masks, from one backward pass and one for each probe.
 
         With r the scaled differences of outputs whose squares are the loss (kd_residual) and J_u the derivative of r by
@@ -72,13 +71,17 @@ class Scorer:
         1801.05787), estimated as the mean of (e J_u)^2 over `probes` vectors e of random signs for each clip
         (Hutchinson, Communications in Statistics 18(3), 1989).
         """
-        rises = [
+        batch_scores = [
             _taylor(self.dit, self.weights, probes, self.units.group, self.params, batch, keep, seed + i)
             for i, batch in enumerate(self.batches)
         ]
-        mean = Masks(*(np.mean(parts, axis=0, dtype=np.float64) for parts in zip(*rises, strict=True)))
-        found = (getattr(mean, unit.kind)[(unit.block, *[unit.number] * (unit.kind != "block"))] for unit in units)
-        return np.array(list(found))
+        mean = Masks(*(np.mean(parts, axis=0, dtype=np.float64) for parts in zip(*batch_scores, strict=True)))
+        return np.array(
+            [
+                getattr(mean, kind)[block] if kind == "block" else getattr(mean, kind)[block, number]
+                for kind, block, number in units
+            ]
+        )
 
 
 def _outputs(dit: Dit, params: Any, batch: Calibration, keep: Masks) -> Outputs:
@@ -87,7 +90,7 @@ def _outputs(dit: Dit, params: Any, batch: Calibration, keep: Masks) -> Outputs:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _losses(dit: Dit, weights: KdWeights, params: Any, batch: Calibration, keeps: Masks) -> Float[Array, "b u"]:
-    """The loss of each of u models on each clip. Rows of one clip are neighbours: a cut along clips stays one."""
+    """The loss of each of u models on each clip. Rows of one clip are neighbours, so that clips stay sharded."""
     clips, models = batch.t.shape[0], keeps.block.shape[0]
     velocity, features = _outputs(dit, params, batch, ALL)
     teacher = jnp.repeat(velocity, models, axis=0), jnp.repeat(features, models, axis=1)
@@ -109,14 +112,14 @@ def _taylor(
     keep: Masks,
     seed: Int[Array, ""],
 ) -> Masks:
-    """-2 r J_u + |J_u|^2 of every unit, the mean over clips, in the places of the units."""
+    """-2 r J_u + |J_u|^2 of every unit, the mean over clips, at the units' positions in the masks."""
     teacher = _outputs(dit, params, batch, ALL)
 
     def residual(units: Masks) -> Outputs:
         masks = units._replace(ffn=jnp.repeat(units.ffn, group, axis=-1))
         return kd_residual(_outputs(dit, params, batch, masks), teacher, keep.block, weights, batch.mask)
 
-    # Masks of its own for each clip give the derivatives clip by clip.
+    # A mask for each clip gives the derivatives clip by clip.
     clips = batch.t.shape[0]
     grouped = keep._replace(ffn=keep.ffn[:, ::group])
     each = jax.tree.map(lambda mask: jnp.repeat(mask[:, None], clips, axis=1), grouped)
@@ -134,8 +137,8 @@ def _taylor(
     return jax.tree.map(lambda first, second: second - 2 * first, slope, curvature)
 
 
-def rank_correlation(units: Sequence[Unit], first: Rises, second: Rises) -> dict[str, float]:
-    """Spearman's rank correlation of two scores of the same units, for each kind where both scores vary."""
+def rank_correlation(units: Sequence[Unit], first: Scores, second: Scores) -> dict[str, float]:
+    """Spearman's rank correlation of two scores of the same units, for each kind whose scores vary."""
     kinds = np.array([unit.kind for unit in units])
     pairs = {kind: (first[kinds == kind], second[kinds == kind]) for kind in dict.fromkeys(kinds.tolist())}
     return {kind: float(spearmanr(*pair).statistic) for kind, pair in pairs.items() if all(map(np.ptp, pair))}

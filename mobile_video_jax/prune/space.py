@@ -1,4 +1,4 @@
-"""The smaller models that a search may choose from, and the limits that it has to meet."""
+"""The search space: the smaller models of a model, with their costs and limits on them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ Limits = Mapping[str, Number]
 
 @dataclasses.dataclass(frozen=True)
 class SearchSpace:
-    """What may be removed of a model: whole blocks, and heads and FFN channels down to multiples of a size.
+    """All models that remain after the removal of blocks, and of heads and FFN channels down to multiples of a size.
 
-    `uniform` models have the same widths in all blocks, and as many heads of cross- as of self-attention; others choose
-    the widths of each block. A kept block keeps at least one multiple of each width. `levels` are pruned in order,
-    others not at all. Raises UserError for unknown levels, for a multiple of no whole groups of channels, and for
-    uniform widths of unequal blocks.
+    `uniform` models have the same widths in all blocks, and as many heads of cross- as of self-attention. A kept block
+    keeps at least one multiple of each width. `levels` are pruned in order, others not at all. Raises UserError for
+    unknown levels, for a multiple that is no whole number of groups of channels, and for uniform widths of unequal
+    blocks.
     """
 
     units: Units
@@ -43,7 +43,7 @@ class SearchSpace:
             raise UserError("uniform widths need a model whose blocks are equal: set uniform=False")
 
     def counts(self, block: int, kind: str) -> list[int]:
-        """How many units of a kind the block may keep, from few to all."""
+        """Numbers of units of a kind that the block may keep, rising."""
         step = self.units.step(kind)
         total = getattr(self.units.shapes[block], kind) // step
         if not any(kind in LEVELS[level] for level in self.levels):
@@ -52,7 +52,7 @@ class SearchSpace:
         return [*range(multiple, total, multiple), total]
 
     def smallest(self) -> list[tuple[BlockShape, ...]]:
-        """The smallest models: the narrowest form of each single block, or of all together where blocks stay."""
+        """The smallest models: each block alone at its narrowest, or all of them if blocks are not removed."""
         narrow = tuple(
             BlockShape(*(self.counts(i, kind)[0] * self.units.step(kind) for kind in WIDTHS))
             for i in range(len(self.units.shapes))
@@ -60,7 +60,7 @@ class SearchSpace:
         return [(shape,) for shape in narrow] if "block" in self.levels else [narrow]
 
     def check(self, limits: Limits) -> None:
-        """Raises UserError for limits on unknown costs, below the smallest model or above the unpruned one."""
+        """Raises UserError for limits on unknown costs, below the smallest model's or above the unpruned one's."""
         for name, limit in limits.items():
             if name not in self.costs:
                 raise UserError(f"no cost is called '{name}': limit some of {', '.join(self.costs)}")
@@ -73,14 +73,12 @@ class SearchSpace:
                 )
 
     def exceeded(self, keep: Masks, limits: Limits) -> list[str]:
-        """The costs that are still above their limits, but for rounding."""
+        """The costs that are above their limits by more than rounding."""
         shapes = kept_shapes(keep)
         return [name for name, limit in limits.items() if self.costs[name].of(shapes) > limit * (1 + 1e-9)]
 
     def savings(self, keep: Masks, removals: Sequence[Sequence[Unit]], names: Sequence[str]) -> list[float]:
-        """What each removal saves of what `keep` leaves, in fractions of the unpruned model's costs, summed."""
+        """The savings of removals from a masked model: fractions of the unpruned model's costs, summed over costs."""
         blocks = kept_blocks(keep)
         costs = [(self.costs[name], self.costs[name].of(self.units.shapes)) for name in names]
-        return [
-            float(sum(cost.saved(removal, self.units, blocks) / full for cost, full in costs)) for removal in removals
-        ]
+        return [float(sum(cost.saved(units, self.units, blocks) / full for cost, full in costs)) for units in removals]

@@ -1,4 +1,4 @@
-"""Cutting the parameters of a smaller transformer out of a larger one."""
+"""Slicing: the config and the parameters of the smaller transformer that masks leave."""
 
 import dataclasses
 
@@ -8,19 +8,19 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.dit.stacking import Params, stack_blocks, unstack_blocks
-from mobile_video_jax.prune.units import WIDTHS, kept_blocks, of_heads
+from mobile_video_jax.prune.units import WIDTHS, head_modules, kept_blocks
 
 
 def block_map(keep: Masks) -> tuple[int, ...]:
-    """Which of the teacher's blocks each block of the student came from, for features that are compared in pairs."""
+    """The teacher's block that each block of the student is, for features that are compared in pairs."""
     return tuple(kept_blocks(keep))
 
 
 def pruned_config(config: DitConfig, keep: Masks) -> DitConfig:
-    """The config of what is left: depth, heads and ffn where one of each describes all blocks, else `blocks`.
+    """The config of the masked model: depth, heads and ffn if they describe all blocks, else `blocks`.
 
-    Heads that turn by angles of their own keep them: `rope_heads` names those that are left. Blocks that differ, in
-    these as well, cannot be scanned. Raises UserError where no block is left, or a block without heads or channels.
+    Heads with RoPE angles of their own keep them: `rope_heads` lists the original numbers of heads. Blocks that differ,
+    also in these, are not scanned. Raises UserError where no block remains, or a block without heads or channels.
     """
     blocks = kept_blocks(keep)
     if not blocks:
@@ -40,21 +40,21 @@ def pruned_config(config: DitConfig, keep: Masks) -> DitConfig:
 
 
 def _rope_heads(config: DitConfig, keep: Masks) -> tuple[tuple[int, ...], ...]:
-    """What DitConfig.rope_heads is of what is left; () where every block has the first heads."""
+    """DitConfig.rope_heads of the masked model; () if every block has the first heads."""
     if not config.rope_scale:
         return ()
-    own = config.block_rope_heads
-    left = tuple(tuple(own[i][head] for head in np.flatnonzero(keep.heads[i])) for i in kept_blocks(keep))
-    return left if any(heads != tuple(range(len(heads))) for heads in left) else ()
+    numbers = config.block_rope_heads
+    kept = tuple(tuple(numbers[i][head] for head in np.flatnonzero(keep.heads[i])) for i in kept_blocks(keep))
+    return kept if any(heads != tuple(range(len(heads))) for heads in kept) else ()
 
 
 def slice_params(params: Params, config: DitConfig, keep: Masks) -> Params:
-    """The parameters of pruned_config(config, keep), whose network is the masked one's function.
+    """The parameters of pruned_config(config, keep), a network that computes what the masked one does.
 
-    A head takes with it its columns of q, k and v and its rows of `out`; a channel its column of `up` and its row of
-    `down`. Norms of queries and keys are shared by heads and stay; those across heads lose the head's scales, and their
-    mean is of the heads that are left, as under masks. The width between blocks stays. The layout is that of the
-    config: one tree a block, or all stacked for scan.
+    Removed are a head's columns of q, k and v and its rows of `out`, and a channel's column of `up` and row of `down`.
+    Norms of queries and keys are shared by heads and stay; norms across heads lose the head's scales, and their mean is
+    over the kept heads, as under masks. The width between blocks stays. The layout is that of the config: one tree a
+    block, or all stacked for scan.
     """
     pruned = pruned_config(config, keep)
     unrolled = unstack_blocks(params) if config.scan else params
@@ -77,8 +77,8 @@ def _block(block: Params, source: int, config: DitConfig, keep: Masks) -> Params
 
 def _attention(attention: Params, heads: np.ndarray, config: DitConfig) -> Params:
     channels = (heads[:, None] * config.head_dim + np.arange(config.head_dim)).ravel()
-    cut = {name: _columns(attention[name], channels) for name in of_heads(config)}
-    return {**attention, **cut, "out": _rows(attention["out"], channels)}
+    sliced = {name: _columns(attention[name], channels) for name in head_modules(config)}
+    return {**attention, **sliced, "out": _rows(attention["out"], channels)}
 
 
 def _columns(module: Params, kept: np.ndarray) -> Params:

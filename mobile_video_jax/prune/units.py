@@ -1,4 +1,4 @@
-"""What pruning removes: blocks, attention heads and groups of FFN channels."""
+"""The units that pruning removes: blocks, attention heads and groups of FFN channels."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -26,10 +26,10 @@ class Unit(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Units:
-    """The units of a transformer whose FFN channels go in groups of `group` neighbours.
+    """The units of a transformer whose FFN channels are removed in groups of `group` neighbours.
 
-    What is left of the model is a `keep`: Masks of float32 numpy arrays. Raises UserError for a group that does not
-    divide the FFN of every block.
+    `keep` are Masks of float32 numpy arrays, one for what is kept. Raises UserError for a group that does not divide
+    the FFN of every block.
     """
 
     config: DitConfig
@@ -45,13 +45,13 @@ class Units:
         return self.config.block_shapes
 
     def all(self) -> Masks:
-        """The keep of the unpruned model."""
+        """The masks of the unpruned model."""
         widths = ([getattr(shape, kind) for shape in self.shapes] for kind in WIDTHS)
         rows = (np.arange(max(counts)) < np.array(counts)[:, None] for counts in widths)
         return Masks(np.ones(len(self.shapes), np.float32), *(row.astype(np.float32) for row in rows))
 
     def kept(self, keep: Masks, kind: str) -> list[Unit]:
-        """The units of a kind that are left, in order; a removed block has none."""
+        """The units of a kind that masks keep, in order; a removed block has none."""
         blocks = [int(i) for i in np.flatnonzero(keep.block)]
         if kind == "block":
             return [Unit(kind, i) for i in blocks]
@@ -59,38 +59,38 @@ class Units:
         return [Unit(kind, i, int(number)) for i in blocks for number in np.flatnonzero(rows[i])]
 
     def without(self, keep: Masks, units: Iterable[Unit]) -> Masks:
-        """The keep with these units removed."""
-        left = Masks(*(np.array(mask) for mask in keep))
+        """The masks with these units removed as well."""
+        masks = Masks(*(np.array(mask) for mask in keep))
         for unit in units:
-            mask, step = getattr(left, unit.kind), self.step(unit.kind)
-            mask[(unit.block, *_places(unit, step))] = 0
-        return left
+            mask, step = getattr(masks, unit.kind), self.step(unit.kind)
+            mask[(unit.block, *_positions(unit, step))] = 0
+        return masks
 
     def step(self, kind: str) -> int:
-        """How many places of its mask one unit of a kind takes."""
+        """Positions of the mask that one unit of a kind is."""
         return self.group if kind == "ffn" else 1
 
 
-def _places(unit: Unit, step: int) -> tuple[slice, ...]:
+def _positions(unit: Unit, step: int) -> tuple[slice, ...]:
     return () if unit.kind == "block" else (slice(unit.number * step, (unit.number + 1) * step),)
 
 
 def kept_blocks(keep: Masks) -> dict[int, BlockShape]:
-    """The blocks that are left, in order, with the shapes that they have left."""
+    """The kept blocks by their numbers, with what is kept of their widths."""
     counts = zip(*(np.asarray(getattr(keep, kind)).sum(axis=1).astype(int).tolist() for kind in WIDTHS), strict=True)
     return {i: BlockShape(*sizes) for i, sizes in enumerate(counts) if keep.block[i]}
 
 
 def kept_shapes(keep: Masks) -> tuple[BlockShape, ...]:
-    """The shapes of the blocks that are left, in order."""
+    """The shapes of the kept blocks, in order."""
     return tuple(kept_blocks(keep).values())
 
 
-def of_heads(config: DitConfig) -> tuple[str, ...]:
-    """The modules of an attention whose output channels belong to its heads."""
+def head_modules(config: DitConfig) -> tuple[str, ...]:
+    """The modules of an attention whose output channels are those of its heads."""
     return ("q", "k", "v", "q_norm", "k_norm") if config.qk_norm_across_heads else ("q", "k", "v")
 
 
 def channel_group(config: DitConfig) -> int:
-    """The usual size of a group: 64 channels, or a sixteenth of the FFN where that is less."""
+    """The default size of a group: 64 channels, or a sixteenth of the FFN if that is less."""
     return max(1, min(64, min(shape.ffn for shape in config.block_shapes) // 16))

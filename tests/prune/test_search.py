@@ -10,8 +10,8 @@ import pytest
 from configs.dit import MODELS
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import BlockShape, DitConfig
-from mobile_video_jax.prune.budget import fraction_limits, stage_limits, target_limits
-from mobile_video_jax.prune.costs import LinearCost, counted_costs
+from mobile_video_jax.prune.budget import fraction_limits, level_limits, target_limits
+from mobile_video_jax.prune.costs import LinearCost, TabulatedCost, counted_costs
 from mobile_video_jax.prune.joint import joint
 from mobile_video_jax.prune.search import greedy
 from mobile_video_jax.prune.space import SearchSpace
@@ -19,24 +19,29 @@ from mobile_video_jax.prune.surgery import pruned_config
 from mobile_video_jax.prune.units import LEVELS, WIDTHS, Units, kept_shapes
 
 KINDS = ("block", *WIDTHS)
-COSTS = {"parameters": LinearCost(10, 4, 6, 5, 2), "flops": LinearCost(3, 1, 9, 4, 3)}
+TABLES = {"heads": ((1, 2), (1.0, 5.0)), "cross_heads": ((1, 2), (2.0, 2.5)), "ffn": ((2, 4), (3.0, 3.5))}
+COSTS = {
+    "parameters": LinearCost(10, 4, 6, 5, 2),
+    "flops": LinearCost(3, 1, 9, 4, 3),
+    "latency": TabulatedCost(rest=1.0, block=0.5, tables=TABLES),
+}
 SMALL = Units(DitConfig(depth=2, heads=2, ffn=4), 2)
 
 
-def random_rises(units: Units, seed: int) -> dict:
+def random_scores(units: Units, seed: int) -> dict:
     rng, keep = np.random.default_rng(seed), units.all()
     return {unit: float(rng.exponential()) for kind in KINDS for unit in units.kept(keep, kind)}
 
 
-def scored(rises: dict):
-    return lambda keep, units: np.array([rises[unit] for unit in units])
+def scored(scores: dict):
+    return lambda keep, units: np.array([scores[unit] for unit in units])
 
 
-def removed_rise(space: SearchSpace, rises: dict, keep) -> float:
-    """What the removed units sum to; a removed block's own units are not counted."""
+def removed_score(space: SearchSpace, scores: dict, keep) -> float:
+    """The sum of removed units' scores; units of a removed block are not counted."""
     left = {unit for kind in KINDS for unit in space.units.kept(keep, kind)}
-    gone = set(rises) - left
-    return sum(rises[unit] for unit in gone if unit.kind == "block" or keep.block[unit.block])
+    gone = set(scores) - left
+    return sum(scores[unit] for unit in gone if unit.kind == "block" or keep.block[unit.block])
 
 
 def every_keep(space: SearchSpace):
@@ -67,17 +72,19 @@ def enumerated(request) -> tuple:
     return space, list(every_keep(space))
 
 
-@pytest.mark.parametrize("fractions", [{"parameters": 0.8}, {"parameters": 0.55}, {"parameters": 0.7, "flops": 0.6}])
+@pytest.mark.parametrize(
+    "fractions", [{"parameters": 0.8}, {"parameters": 0.55}, {"latency": 0.8}, {"parameters": 0.7, "latency": 0.6}]
+)
 def test_the_integer_program_equals_brute_force(enumerated, fractions):
     space, keeps = enumerated
     limits = fraction_limits(space, fractions)
     feasible = [keep for keep in keeps if not space.exceeded(keep, limits)]
     for seed in range(3):
-        rises = random_rises(SMALL, seed)
-        best = min(removed_rise(space, rises, keep) for keep in feasible)
-        found = joint(space, limits, rises)
-        assert not space.exceeded(found, limits)
-        assert removed_rise(space, rises, found) == pytest.approx(best)
+        scores = random_scores(SMALL, seed)
+        best = min(removed_score(space, scores, keep) for keep in feasible)
+        masks = joint(space, limits, scores)
+        assert not space.exceeded(masks, limits)
+        assert removed_score(space, scores, masks) == pytest.approx(best)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -86,11 +93,11 @@ def test_greedy_equals_brute_force_where_removals_cost_alike(level):
     space = SearchSpace(SMALL, costs, ffn_multiple=2, uniform=False, levels=(level,))
     keeps = list(every_keep(space))
     for seed, fraction in itertools.product(range(3), (0.95, 0.85)):
-        limits, rises = fraction_limits(space, {"parameters": fraction}), random_rises(SMALL, seed)
-        best = min(removed_rise(space, rises, keep) for keep in keeps if not space.exceeded(keep, limits))
-        found = greedy(space, {level: limits}, scored(rises))
-        assert not space.exceeded(found, limits)
-        assert removed_rise(space, rises, found) == pytest.approx(best)
+        limits, scores = fraction_limits(space, {"parameters": fraction}), random_scores(SMALL, seed)
+        best = min(removed_score(space, scores, keep) for keep in keeps if not space.exceeded(keep, limits))
+        masks = greedy(space, {level: limits}, scored(scores))
+        assert not space.exceeded(masks, limits)
+        assert removed_score(space, scores, masks) == pytest.approx(best)
 
 
 def test_greedy_scores_again_with_what_is_left():
@@ -100,8 +107,8 @@ def test_greedy_scores_again_with_what_is_left():
 
     def score(keep, units):
         seen.append(keep.block.tolist())
-        rises = {0: 0.2 if keep.block[1] else 5.0, 1: 0.1, 2: 1.0}
-        return np.array([rises[unit.block] for unit in units])
+        scores = {0: 0.2 if keep.block[1] else 5.0, 1: 0.1, 2: 1.0}
+        return np.array([scores[unit.block] for unit in units])
 
     limits = {"parameters": COSTS["parameters"].of(space.units.shapes[:1])}
     assert greedy(space, {"block": limits}, score).block.tolist() == [1, 0, 0]
@@ -113,18 +120,18 @@ def test_greedy_scores_again_with_what_is_left():
 def test_levels_that_save_nothing_are_left_alone():
     space = SearchSpace(SMALL, {"latency": LinearCost(1.0, 0.0, 0.0, 0.0, 2.0)}, ffn_multiple=2, uniform=False)
     limits = fraction_limits(space, {"latency": 0.6})
-    found = greedy(space, {"head": limits, "channel": limits}, scored(random_rises(SMALL, 0)))
-    assert not space.exceeded(found, limits) and found.heads.all() and found.cross_heads.all()
+    masks = greedy(space, {"head": limits, "channel": limits}, scored(random_scores(SMALL, 0)))
+    assert not space.exceeded(masks, limits) and masks.heads.all() and masks.cross_heads.all()
 
 
-def test_finer_levels_go_on_where_a_stage_falls_short():
-    """Channels alone cannot bear what the plan leaves them; heads and blocks then follow."""
+def test_finer_levels_continue_where_a_level_falls_short():
+    """Channels alone cannot save enough; heads and blocks then follow."""
     space = SearchSpace(SMALL, COSTS, ffn_multiple=4, uniform=False)
-    rises = random_rises(SMALL, 0)
+    scores = random_scores(SMALL, 0)
     limits = fraction_limits(space, {"parameters": 0.75})
-    stages = {"block": {"parameters": 1e9}, "head": {"parameters": 1e9}, "channel": limits}
-    found = greedy(space, stages, scored(rises))
-    assert not space.exceeded(found, limits) and found.block.all() and found.ffn.all()
+    levels = {"block": {"parameters": 1e9}, "head": {"parameters": 1e9}, "channel": limits}
+    masks = greedy(space, levels, scored(scores))
+    assert not space.exceeded(masks, limits) and masks.block.all() and masks.ffn.all()
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +145,7 @@ def large() -> SearchSpace:
 @pytest.mark.parametrize("names", [("parameters",), ("flops",), ("parameters", "flops")])
 def test_the_papers_budget_leads_from_server_to_mobile(large, names):
     limits = {name: value for name, value in target_limits(large).items() if name in names}
-    keep = greedy(large, stage_limits(large, limits), lambda keep, units: np.zeros(len(units)))
+    keep = greedy(large, level_limits(large, limits), lambda keep, units: np.zeros(len(units)))
     assert pruned_config(MODELS["server"], keep) == MODELS["mobile"]
     assert large.costs["parameters"].of(kept_shapes(keep)) == pytest.approx(0.9e9, rel=0.08)
     mobile = BlockShape(20, 20, 6144)
@@ -146,10 +153,10 @@ def test_the_papers_budget_leads_from_server_to_mobile(large, names):
     assert limits == {name: large.costs[name].of([mobile] * 20) for name in names}
 
 
-def test_stages_share_the_budget_as_the_papers_levels_do(large):
+def test_levels_share_the_budget_as_the_papers_levels_do(large):
     cost, (server, *_) = large.costs["parameters"], large.units.shapes
     limits = {"parameters": cost.of([BlockShape(20, 20, 6144)] * 20)}
-    after_blocks, after_heads, last = (stage["parameters"] for stage in stage_limits(large, limits).values())
+    after_blocks, after_heads, last = (level["parameters"] for level in level_limits(large, limits).values())
     assert after_blocks == pytest.approx(cost.of([server] * 20))
     assert after_heads == pytest.approx(cost.of([BlockShape(20, 20, 8192)] * 20))
     assert last == pytest.approx(limits["parameters"])
@@ -158,11 +165,11 @@ def test_stages_share_the_budget_as_the_papers_levels_do(large):
 @pytest.mark.slow
 def test_the_integer_program_solves_the_paper_sized_problem(large):
     """In seconds, and never worse than greedy by the sums that both go by."""
-    limits, rises = {"parameters": target_limits(large)["parameters"]}, random_rises(large.units, 0)
-    found = joint(large, limits, rises)
-    assert not large.exceeded(found, limits)
-    one_by_one = greedy(large, stage_limits(large, limits), scored(rises))
-    assert removed_rise(large, rises, found) <= removed_rise(large, rises, one_by_one)
+    limits, scores = {"parameters": target_limits(large)["parameters"]}, random_scores(large.units, 0)
+    masks = joint(large, limits, scores)
+    assert not large.exceeded(masks, limits)
+    one_by_one = greedy(large, level_limits(large, limits), scored(scores))
+    assert removed_score(large, scores, masks) <= removed_score(large, scores, one_by_one)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +177,7 @@ def test_the_integer_program_solves_the_paper_sized_problem(large):
     [
         ({"parameters": 5}, "out of reach: choose 29 to 78, 0.372 to 1"),
         ({"parameters": 79}, "out of reach: choose 29 to 78"),
-        ({"memory": 5}, "no cost is called 'memory': limit some of parameters, flops"),
+        ({"memory": 5}, "no cost is called 'memory': limit some of parameters, flops, latency"),
     ],
 )
 def test_budgets_out_of_reach_are_told_the_range(limits, message):
