@@ -19,6 +19,7 @@ from absl import flags
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.progress import say
+from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.interop.export_diffusers import export_diffusers
 from mobile_video_jax.text.encoder_name import EncoderName
 
@@ -33,7 +34,12 @@ TEXT_ENCODER = flags.DEFINE_string("text_encoder", "", "Where the run's text enc
 CLIP = flags.DEFINE_multi_string(
     "clip", [], "Frames x height x width of the clips, the run's own if not given; several become functions."
 )
-STEPS = flags.DEFINE_integer("steps", 4, "Sampling steps whose times the manifest lists.", lower_bound=1)
+STEPS = flags.DEFINE_integer(
+    "steps",
+    None,
+    "Sampling steps whose times the manifest lists; a distilled run's own if not given, or 4.",
+    lower_bound=1,
+)
 TILES = flags.DEFINE_list("tiles", ["4"], "Tiles of each FFN product (1: whole), one number or one for each block.")
 WEIGHTS = flags.DEFINE_string("weights", "fp16", "fp16, int8, palette8, palette6, palette4 or mixed.")
 TARGET_BITS = flags.DEFINE_float("target_bits", None, "Bits a weight that mixed weights take on average; 6 if not set.")
@@ -61,9 +67,9 @@ def main() -> None:
     settings = Settings(
         weights=Weights(WEIGHTS.value, TARGET_BITS.value, TARGET_PSNR.value),
         tiles=tuple(map(int, TILES.value)),
-        steps=STEPS.value,
+        steps=STEPS.value or 0,
         chunk_megabytes=LIMIT.value,
-        vae=Path(VAE.value) if VAE.value else None,
+        vae=storage_path(VAE.value) if VAE.value else None,
         clips=tuple(CLIP.value),
         text_encoder=TEXT_ENCODER.value,
         form=FORM.value,
@@ -71,7 +77,7 @@ def main() -> None:
         check=CHECK.value,
     )
     out = Path(OUT.value)
-    report = export_run(Path(MODEL.value), out, settings, say)
+    report = export_run(storage_path(MODEL.value), out, settings, say)
     rows = [{key: row[key] for key in ("name", "relative_error", "psnr", "bytes")} for row in report["packages"]]
     cli.finish(out, {"out": str(out), "packages": rows, "clips": report["clips"], "passed": report["passed"]})
     if not report["passed"]:
@@ -83,7 +89,7 @@ def write_diffusers() -> None:
     encoder = EncoderName.parse(TEXT_ENCODER.value) if TEXT_ENCODER.value else None
     if encoder and encoder.kind != "ltx":
         raise UserError(f"--text_encoder={TEXT_ENCODER.value} is none of a pipeline: use ltx:FOLDER, or leave it out")
-    run, out, text = Path(MODEL.value), Path(OUT.value), encoder.folder if encoder else None
+    run, out, text = storage_path(MODEL.value), Path(OUT.value), encoder.folder if encoder else None
     cli.finish(out, export_diffusers(run, out, dtype=DTYPE.value, text=text))
 
 

@@ -21,13 +21,13 @@ from launch import sampling_flags
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.lock import only_writer
-from mobile_video_jax.core.storage import local_path, storage_path
+from mobile_video_jax.core.storage import local_path
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.evaluate.generation import GenerationTask, evaluate_generation
 from mobile_video_jax.evaluate.protocol import PAGE, score_table
-from mobile_video_jax.evaluate.run import is_vae
 from mobile_video_jax.evaluate.vae import VaeTask, evaluate_vae
 from mobile_video_jax.generate.prompts import SEEDS
+from mobile_video_jax.models.run import Run
 
 MODEL = flags.DEFINE_string("model", None, "The run directory of a VAE or a transformer.", required=True)
 DATA = flags.DEFINE_string("data", None, "A prepared video data set.", required=True)
@@ -60,7 +60,7 @@ flags.adopt_module_key_flags(sampling_flags)
 def main() -> None:
     out = local_path(OUT.value)
     with only_writer(out):
-        report = _evaluate(storage_path(MODEL.value), data_folder(DATA.value), out)
+        report = _evaluate(Run.open(MODEL.value), data_folder(DATA.value), out)
     if JSON.value:
         print(json.dumps(report))
         return
@@ -68,8 +68,8 @@ def main() -> None:
     cli.finish(Path(OUT.value) / PAGE, report)
 
 
-def _evaluate(run: Path, data: Path, out: Path) -> dict[str, Any]:
-    if not is_vae(run):
+def _evaluate(run: Run, data: Path, out: Path) -> dict[str, Any]:
+    if run.stage != "vae":
         _check_unused(OF_VAES, "VAEs")
         return evaluate_generation(_generation_task(run, data, out))
     _check_unused(OF_TRANSFORMERS, "transformers")
@@ -81,9 +81,9 @@ def _evaluate(run: Path, data: Path, out: Path) -> dict[str, Any]:
     return evaluate_vae(task)
 
 
-def _generation_task(run: Path, data: Path, out: Path) -> GenerationTask:
+def _generation_task(run: Run, data: Path, out: Path) -> GenerationTask:
     return GenerationTask(
-        *(run, data, out, sampling_flags.sample_config(), sampling_flags.SHIFT.value),
+        *(run, data, out, sampling_flags.sampling()),
         *(SPLIT.value, CLIPS.value, SEED.value),
         *(IMAGE.value, DIVERSITY.value, FVD.value),
         vae=sampling_flags.vae(),

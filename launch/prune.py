@@ -23,7 +23,8 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.lock import only_writer
 from mobile_video_jax.core.storage import local_path, storage_path
 from mobile_video_jax.cost.tpu.topology import CHIPS
-from mobile_video_jax.models.denoiser import Denoiser, read_denoiser
+from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.prune.plan import costs_of, make_plan, planned_shapes, scoring_flops, sizes_of
 from mobile_video_jax.prune.report import PAGE, write_prune_report
@@ -59,7 +60,7 @@ def print_plan(config: PruneConfig) -> None:
     if not MODEL.value:
         raise UserError("say what to plan for with --model=RUN or --model=configs/dit.py:VARIANT")
     is_config = Path(MODEL.value.partition(":")[0]).suffix == ".py"
-    plan = make_plan(config, _denoiser_of(MODEL.value) if is_config else read_denoiser(storage_path(MODEL.value)))
+    plan = make_plan(config, _denoiser_of(MODEL.value) if is_config else Run.open(MODEL.value).denoiser)
     models = {"before": plan.space.units.shapes, "after": planned_shapes(plan)}
     found = {name: sizes_of(shapes) | costs_of(plan, shapes) for name, shapes in models.items()}
     flops = scoring_flops(config, plan)

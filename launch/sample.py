@@ -13,7 +13,7 @@ from launch import sampling_flags
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import storage_path
-from mobile_video_jax.generate.folder import Job, draw_folder
+from mobile_video_jax.generate.folder import GenerationJob, generate_folder
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import SEEDS, Request, make_requests, read_requests
 from mobile_video_jax.parallel.distributed import one_writer
@@ -25,22 +25,25 @@ IMAGE = flags.DEFINE_multi_string("image", [], "The clips' first frame: one for 
 CLIP = flags.DEFINE_string("clip", "", "Frames x height x width of the clips; the run's own if empty.")
 OUT = flags.DEFINE_string("out", None, "The folder for the clips.", required=True)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the first clip's noise.", 0, SEEDS - 1)
-FPS = flags.DEFINE_integer("fps", 8, "Frames a second of the files.", lower_bound=1)
+FPS = flags.DEFINE_float("fps", None, "Frames a second of the files; the run's own if not given, or 8.", lower_bound=1)
 SCALE = flags.DEFINE_integer("scale", 1, "Enlarges each pixel to SCALE x SCALE.", lower_bound=1)
 
 flags.adopt_module_key_flags(sampling_flags)
 
 
 def main() -> None:
-    run, out, requests = storage_path(MODEL.value), storage_path(OUT.value), _requests()
-    vae = sampling_flags.vae()
+    out, requests = storage_path(OUT.value), _requests()
     generator = Generator.load(
-        run, vae, sampling_flags.TEXT_ENCODER.value, clip=CLIP.value, fsdp=sampling_flags.FSDP.value
+        MODEL.value,
+        sampling_flags.vae(),
+        sampling_flags.TEXT_ENCODER.value,
+        clip=CLIP.value,
+        fsdp=sampling_flags.FSDP.value,
     )
-    config = sampling_flags.sample_config(**generator.times)
-    job = Job(run, vae or run / "vae", requests, config, out, FPS.value, SCALE.value)
+    config = generator.sample_config(**sampling_flags.sampling())
+    job = GenerationJob(requests, config, out, FPS.value or generator.frame_rate, SCALE.value)
     with one_writer(out):
-        clips = draw_folder(generator, job, sampling_flags.BATCH_SIZE.value)
+        clips = generate_folder(generator, job, sampling_flags.BATCH_SIZE.value)
     cli.finish(out, {"out": str(out), "clips": clips})
 
 

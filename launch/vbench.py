@@ -24,7 +24,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.lock import only_writer
 from mobile_video_jax.evaluate.protocol import PAGE
 from mobile_video_jax.evaluate.vbench import DRAWN, VIDEOS, draw_videos, vbench_requests, write_results
-from mobile_video_jax.generate.folder import Job
+from mobile_video_jax.generate.folder import GenerationJob
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import SEEDS
 
@@ -35,7 +35,7 @@ PROMPTS = flags.DEFINE_string("prompts", None, "With --model: VBench's list of p
 SAMPLES = flags.DEFINE_integer("samples", 5, "Clips a prompt.", lower_bound=1)
 CLIP = flags.DEFINE_string("clip", "", "Frames x height x width of the clips; the run's own if empty.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the first clip's noise; each clip has the next.", 0, SEEDS - 1)
-FPS = flags.DEFINE_integer("fps", 8, "Frames a second of the files.", lower_bound=1)
+FPS = flags.DEFINE_float("fps", None, "Frames a second of the files; the run's own if not given, or 8.", lower_bound=1)
 JSON = flags.DEFINE_bool("json", False, "With --results: print JSON alone.")
 
 flags.adopt_module_key_flags(sampling_flags)
@@ -66,12 +66,11 @@ def _draw(run: Path, out: Path) -> None:
     if not PROMPTS.value:
         raise UserError("--prompts is missing: name VBench's prompts/all_dimension.txt or another of its lists")
     requests = vbench_requests(Path(PROMPTS.value), SAMPLES.value, SEED.value)
-    vae = sampling_flags.vae()
     generator = Generator.load(
-        run, vae, sampling_flags.TEXT_ENCODER.value, clip=CLIP.value, fsdp=sampling_flags.FSDP.value
+        run, sampling_flags.vae(), sampling_flags.TEXT_ENCODER.value, clip=CLIP.value, fsdp=sampling_flags.FSDP.value
     )
-    config = sampling_flags.sample_config(**generator.times)
-    job = Job(run, vae or run / "vae", requests, config, out / DRAWN, FPS.value)
+    config = generator.sample_config(**sampling_flags.sampling())
+    job = GenerationJob(requests, config, out / DRAWN, FPS.value or generator.frame_rate)
     with only_writer(out):
         videos = draw_videos(generator, job, SAMPLES.value, sampling_flags.BATCH_SIZE.value)
     cli.finish(out / VIDEOS, {"out": str(out), "videos": len(videos), "samples": SAMPLES.value})

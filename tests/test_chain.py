@@ -1,6 +1,5 @@
 """From videos to samples through every stage, at the smallest size."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -20,7 +19,7 @@ from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request, file_names
 from mobile_video_jax.latents.encode import encode_dataset
 from mobile_video_jax.latents.store import records
-from mobile_video_jax.models.vae import VaeBundle
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.train.loop import train
@@ -82,7 +81,7 @@ def test_every_clip_is_encoded_once_with_its_caption_trimmed(chain):
 
 
 def test_latents_are_those_of_the_vae(chain):
-    bundle = VaeBundle.load(chain / "vae")
+    bundle = Run.open(chain / "vae").vae()
     clip = next(iter(captioned_clips(chain / "videos", "test", CLIP)))
     video = to_signed(jnp.asarray(clip["video"][None]))
     expected = bundle.encode(bundle.params, video)[0]
@@ -162,22 +161,22 @@ def _renamed(run: Path, out: Path, **config) -> Path:
 def test_a_sample_depends_on_its_prompt_and_seed_alone(chain, tmp_path):
     generator = Generator.load(chain / "dit")
     prompts = ["a red circle moving left", "a blue square moving up", "one green cross staying still"]
-    clips = generator.generate(prompts, [0, 1, 2], DRAW, batch_size=2)
+    clips = generator.generate(prompts, config=DRAW, batch_size=2).frames
     assert clips.shape == (3, 9, 32, 32, 3) and clips.dtype == np.uint8
-    streamed = generator.generate(prompts, [0, 1, 2], dataclasses.replace(DRAW, chunk=1), batch_size=2)
+    streamed = generator.generate(prompts, config=DRAW, chunk=1, batch_size=2).frames
     assert np.abs(streamed.astype(int) - clips).max() <= 1
-    negated = generator.generate(prompts, [0, 1, 2], dataclasses.replace(DRAW, negative_prompt="a red square"))
+    negated = generator.generate(prompts, config=DRAW, negative_prompt="a red square").frames
     assert np.abs(negated.astype(int) - clips).max() > 1
     with pytest.raises(UserError, match="was trained with text encoder"):
         Generator.load(_renamed(chain / "dit", tmp_path / "other", text_encoder="t5-00000000"), text_encoder="minilm")
-    alone = generator.generate(prompts[2:], [2], DRAW)
+    alone = generator.generate(prompts[2:], seed=2, config=DRAW).frames
     assert np.abs(clips[2].astype(int) - alone[0]).max() <= 1
-    assert np.abs(generator.generate(prompts[:1], [5], DRAW)[0].astype(int) - clips[0]).max() > 1
+    assert np.abs(generator.generate(prompts[0], seed=5, config=DRAW).frames[0].astype(int) - clips[0]).max() > 1
 
 
 def test_a_run_can_be_moved_and_still_samples(chain, tmp_path):
     shutil.copytree(chain / "dit", tmp_path / "moved")
-    assert Generator.load(tmp_path / "moved").generate(["a red circle"], [0], DRAW).shape[0] == 1
+    assert len(Generator.load(tmp_path / "moved").generate("a red circle", config=DRAW)) == 1
 
 
 @pytest.mark.parametrize(

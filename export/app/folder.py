@@ -24,19 +24,21 @@ from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.lock import new_folder
 from mobile_video_jax.dit.config import BlockShape
 from mobile_video_jax.generate.generator import Generator
+from mobile_video_jax.models.run import Run
+from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.models.vae import VaeBundle
 from mobile_video_jax.text.encoder_name import EncoderName
-from mobile_video_jax.train.run import read_run
 
 Progress = Callable[[str], None]
+UNDISTILLED_STEPS = 4
 CHECKS = ("clip", "packages", "one")
 DRAWN = "drawn"  # folder of the clips that the checks drew
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a run is exported: kind of weights, FFN tiles (one number, or one for each block), sampling steps, and the
-    megabytes in fp16 that a part of the transformer may take.
+    """How a run is exported: kind of weights, FFN tiles (one number, or one for each block), sampling steps (0:
+    see own_steps), and the megabytes in fp16 that a part of the transformer may take.
 
     `vae` is a run whose decoder is taken instead, `clips` other shapes than the run's own, `text_encoder` tells where
     the run's encoder lies. `form` is the transformer's, a key of form.LAYOUTS; the other networks have one for both.
@@ -45,7 +47,7 @@ class Settings:
 
     weights: Weights = Weights()
     tiles: tuple[int, ...] = (4,)
-    steps: int = 4
+    steps: int = 0
     chunk_megabytes: int = 1000
     vae: Path | None = None
     clips: tuple[str, ...] = ()
@@ -62,22 +64,23 @@ def export_run(run: Path, out: Path, settings: Settings, progress: Progress) -> 
     and for settings that do not fit it.
     """
     check_free(out)
-    record = read_run(run)
+    opened = Run.open(run)
     with new_folder(out) as folder:
         generators: list[Generator] = []
-        if record["stage"] == "vae":
-            bundle = VaeBundle.load(run)
-            clips = _shapes(settings.clips or (record["config"]["clip"],), bundle)
+        if opened.stage == "vae":
+            bundle = opened.vae()
+            clips = _shapes(settings.clips or (opened.config["clip"],), bundle)
             groups = _grouped([vae_parts(bundle, clip, folder) for clip in clips], clips)
             described = manifests.of_vae(bundle, clips)
         else:
-            _check_blocks(run, record["config"])
-            generators = _generators(run, settings)
+            _check_blocks(opened)
+            generators = _generators(opened, settings)
+            settings = dataclasses.replace(settings, steps=settings.steps or own_steps(opened.denoiser.sampling))
             groups = _groups(generators, settings, folder)
             described = manifests.of_transformer(generators, settings.steps)
             described |= {"form": settings.form, "tiles": list(_tiles(generators[0], settings))}
         packages = [write_package(group, folder, settings.weights, progress) for group in groups]
-        manifest = {**manifests.origin(run, record["stage"]), **described, "packages": packages}
+        manifest = {**manifests.origin(run, opened.stage), **described, "packages": packages}
         write_json(folder / manifests.NAME, manifest)
         report = _verified(folder, manifest, generators, settings, progress)
     return report
@@ -125,16 +128,21 @@ def _ffn(generators: Sequence[Generator], settings: Settings) -> list[dict[str, 
     return ffn_memory(denoiser.config.model.width, hidden, tokens, LAYOUTS[settings.form])
 
 
-def _check_blocks(run: Path, config: dict[str, Any]) -> None:
+def own_steps(sampling: Sampling) -> int:
+    """The steps of a run that is sampled without guidance, as an app does; others are not made for few steps."""
+    return sampling.steps if sampling.guidance == 1 else UNDISTILLED_STEPS
+
+
+def _check_blocks(run: Run) -> None:
     known = [field.name for field in dataclasses.fields(BlockShape)]
-    for i, block in enumerate(config["model"]["blocks"]):
+    for i, block in enumerate(run.config["model"]["blocks"]):
         if len(block) != len(known):
             raise UserError(
                 f"{run}: block {i}, {block}, is of an unknown kind: name a run whose have {', '.join(known)}"
             )
 
 
-def _generators(run: Path, settings: Settings) -> list[Generator]:
+def _generators(run: Run, settings: Settings) -> list[Generator]:
     """The run, for each shape of clips."""
     names = settings.clips or ("",)
     first = Generator.load(run, settings.vae, settings.text_encoder, clip=names[0])

@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Float
 
 from mobile_video_jax.core.arrays import Latents
+from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
-from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.sampling import sample_latents
+from mobile_video_jax.models.networks import build_network
 from mobile_video_jax.nn.embeddings import time_features
 from mobile_video_jax.nn.stream import STREAM
 from mobile_video_jax.text.encoder import pad
@@ -31,10 +32,10 @@ Tensors = dict[str, np.ndarray]
 PASSED = ("text_projection", "time_out", "pooled_text", "modulation")
 
 
-def dit_tensors(dit: Dit, params: Any, *inputs: Any) -> Tensors:
-    """Everything that a chunk of the transformer may take or leave, for one clip; `inputs` are those of Dit."""
+def dit_tensors(config: DitConfig, params: Any, *inputs: Any) -> Tensors:
+    """Every input and output of a chunk of the transformer, for one clip; `inputs` are those of Dit."""
     latents, t, text, mask = inputs
-    model = Dit(dataclasses.replace(dit.config, dtype="float32", remat="none"))
+    model = Dit(dataclasses.replace(config, dtype="float32", remat="none"))
 
     @jax.jit
     def run(params: Any, *inputs: Any) -> Any:
@@ -66,12 +67,12 @@ def noise(shape: tuple[int, ...]) -> Float[np.ndarray, "1 t h w c"]:
 def clip_tensors(generator: Generator, prompt: str, steps: int) -> Tensors:
     """A whole clip without guidance: its noise and latents, and `video`, frames [t, h, w, 3] in bytes."""
     denoiser, vae = generator.denoiser, generator.vae
-    dit = Dit(dataclasses.replace(denoiser.network.config, dtype="float32", remat="none"))
+    network = build_network(dataclasses.replace(denoiser.config.model, dtype="float32", remat="none"))
     bundle = dataclasses.replace(vae, vae=_in_float32(vae.vae))
-    config = SampleConfig(steps=steps, guidance=1.0, **generator.times)
+    config = generator.sample_config(steps=steps, guidance=1.0, solver="euler")
     text, mask = pad(generator.text_encoder.encode([prompt]), denoiser.config.text_tokens)
     start = noise(denoiser.latent_shape_of(generator.clip))
-    draw = jax.jit(functools.partial(sample_latents, dit, config))
+    draw = jax.jit(functools.partial(sample_latents, network, config))
     latents = _precisely(draw, generator.params, jnp.asarray(start), jnp.asarray(text), jnp.asarray(mask))
     video = _precisely(jax.jit(bundle.decode), vae.params, jnp.asarray(latents))
     return {

@@ -57,7 +57,7 @@ def dit_parts(
     noise = golden.noise(shape)
     t = time_grid(steps, **generator.times)[:1]
     tensors = golden.dit_tensors(
-        denoiser.network, generator.params, jnp.asarray(noise), t, jnp.asarray(text), jnp.asarray(mask)
+        config.model, generator.params, jnp.asarray(noise), t, jnp.asarray(text), jnp.asarray(mask)
     )
     cuts = chunk_ends(mirror, limit)
     for i, (first, last) in enumerate(zip([0, *cuts], cuts, strict=False)):

@@ -12,7 +12,7 @@ from mobile_video_jax.demo.run import MODELS, DemoResult
 from mobile_video_jax.evaluate.reconstruction_report import judgement_blocks, judgement_numbers
 from mobile_video_jax.metrics.accuracy import accuracies
 from mobile_video_jax.metrics.shape_detector import chance
-from mobile_video_jax.models.denoiser import read_denoiser
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.prune.plan import sizes_of
 from mobile_video_jax.prune.units import kept_shapes
 from mobile_video_jax.report.blocks import ClipView, Curves, Gallery, GalleryRow, Report, Section, Table
@@ -49,7 +49,7 @@ def demo_numbers(result: DemoResult) -> dict[str, Any]:
             "cost": VaeStage(result.config.vae).inspect(),
         },
         "dit": {"cost": DitStage(result.config.dit).inspect()},
-        "recovered": {"cost": read_denoiser(result.out / "recovered").inspect()},
+        "recovered": {"cost": Run.open(result.out / "recovered").denoiser.inspect()},
         "export": {key: result.exported[key] for key in ("packages", "clips", "passed")},
         "commit": git_revision(),
         "hardware": hardware(),
@@ -60,7 +60,7 @@ def demo_numbers(result: DemoResult) -> dict[str, Any]:
 def _size(result: DemoResult, name: str) -> dict[str, float]:
     sampling = result.config.few if MODELS[name].few else result.config.sampling
     return {
-        "parameters": read_denoiser(result.out / MODELS[name].run).describe()["parameters"],
+        "parameters": Run.open(result.out / MODELS[name].run).denoiser.describe()["parameters"],
         "evaluations": sampling.steps * (2 if sampling.guidance != 1 else 1),
         "seconds_per_clip": result.samples[name].seconds_per_clip,
     }

@@ -18,7 +18,7 @@ from mobile_video_jax.evaluate.alignment import Samples, draw_samples
 from mobile_video_jax.evaluate.reconstruction import Judgement, judge
 from mobile_video_jax.latents.encode import encode_dataset
 from mobile_video_jax.metrics.shape_detector import Detected, detect
-from mobile_video_jax.models.vae import VaeBundle
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.prune.report import write_prune_report
 from mobile_video_jax.prune.run import prune
 from mobile_video_jax.prune.selection import Pruned
@@ -87,7 +87,7 @@ def run_demo(config: DemoConfig, out: Path) -> DemoResult:
     timed("recover", lambda: train(RecoverStage(from_pruned(recover)), out / "recovered"))
     distill = dataclasses.replace(config.distill, init_from=str(out / "recovered"), data=str(out / "latents"))
     timed("distill", lambda: train(DistillStage(from_student(distill)), out / "distilled"))
-    bundle = VaeBundle.load(out / "vae")
+    bundle = Run.open(out / "vae").vae()
     judgements = {
         "moving_shapes": judge(bundle, shapes, "test", clip, count=64),
         "sample_clips": judge(bundle, real, "test", clip, count=64),

@@ -35,6 +35,6 @@ def draw_samples(run: Path, world: World, count: int, config: SampleConfig, text
     texts, asked = zip(*prompts(world, seed=1, n=count, split="test"), strict=True)
     generator, progress = Generator.load(run, text_encoder=text_encoder), Progress("sample:", count)
     started = time.monotonic()
-    clips = generator.generate(texts, range(count), config, progress=progress.report)
+    clips = generator.generate(texts, config=config, progress=progress.report).frames
     seconds = (time.monotonic() - started) / count
     return Samples(clips, list(texts), list(asked), [detect(frames, world) for frames in clips], seconds)

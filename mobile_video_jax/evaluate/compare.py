@@ -14,7 +14,8 @@ from mobile_video_jax.evaluate.folder import EvaluatedRun
 from mobile_video_jax.metrics.clip_scores import ACCURACY
 from mobile_video_jax.metrics.paired import compare
 from mobile_video_jax.metrics.vbench import DIMENSIONS
-from mobile_video_jax.train.run import NAME, read_run
+from mobile_video_jax.models.run import Run
+from mobile_video_jax.train.run import NAME
 
 # Numbers from other clips are not compared at all; other settings, such as solver steps, are what is compared.
 MUST_AGREE = ("data_digest", "split", "clip")
@@ -76,7 +77,7 @@ def differences(first: EvaluatedRun, second: EvaluatedRun) -> dict[str, Row]:
 def configs(evaluations: Sequence[EvaluatedRun]) -> dict[str, Row]:
     """The training configs of those runs whose directories are there, flat, by name."""
     there = [one for one in evaluations if (one.run / NAME).exists()]
-    return {one.name: flatten_dict(read_run(one.run)["config"], sep=".") for one in there}
+    return {one.name: flatten_dict(Run.open(one.run).config, sep=".") for one in there}
 
 
 def most_unlike(evaluations: Sequence[EvaluatedRun], samples: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:

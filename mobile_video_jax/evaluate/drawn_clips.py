@@ -14,7 +14,7 @@ from mobile_video_jax.core.files import replacing
 from mobile_video_jax.data.video.container import UnreadableVideo
 from mobile_video_jax.data.video.probe import probe
 from mobile_video_jax.generate.config import SampleConfig
-from mobile_video_jax.generate.folder import Job, draw_folder
+from mobile_video_jax.generate.folder import GenerationJob, generate_folder
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request, file_names
 from mobile_video_jax.parallel.distributed import wait_for_all
@@ -26,24 +26,26 @@ class _Keeping(Generator):
 
     files: Mapping[Request, Path]
 
-    def draw(self, requests: Sequence[Request], config: SampleConfig, batch_size: int = 16) -> Iterator[Clips]:
+    def generate_batches(
+        self, requests: Sequence[Request], config: SampleConfig, batch_size: int = 16
+    ) -> Iterator[Clips]:
         waiting = iter(requests)
-        for clips in super().draw(requests, config, batch_size):
+        for clips in super().generate_batches(requests, config, batch_size):
             for frames, request in zip(clips, waiting, strict=False):
                 with replacing(self.files[request]) as temporary, temporary.open("wb") as file:
                     np.savez_compressed(file, frames=frames)
             yield clips
 
 
-def draw_clips(generator: Generator, job: Job, batch_size: int) -> list[Path]:
-    """Draws a folder as draw_folder does, with NAME.npz beside NAME.mp4, and returns the former.
+def draw_clips(generator: Generator, job: GenerationJob, batch_size: int) -> list[Path]:
+    """Writes a folder as generate_folder does, with NAME.npz beside NAME.mp4, and returns the former.
 
-    No two requests may be equal. Returns when all processes have drawn their share; raises UserError as draw_folder.
+    No two requests may be equal. Returns when all processes have written their share. Raises UserError as that does.
     """
     files = [job.out / f"{name}.npz" for name in file_names(job.requests)]
     parts = {field.name: getattr(generator, field.name) for field in dataclasses.fields(generator)}
     keeping = _Keeping(**parts, files=dict(zip(job.requests, files, strict=True)))
-    draw_folder(keeping, job, batch_size)
+    generate_folder(keeping, job, batch_size)
     wait_for_all("every process has drawn its clips")
     return files
 

@@ -20,7 +20,8 @@ from mobile_video_jax.data.video.decode import decode
 from mobile_video_jax.data.video.probe import probe
 from mobile_video_jax.data.video.write import write_mp4
 from mobile_video_jax.evaluate.protocol import REPORT, SCORES
-from mobile_video_jax.generate.folder import FPS, SUMMARY
+from mobile_video_jax.generate.clips import FRAME_RATE
+from mobile_video_jax.generate.folder import SUMMARY
 from mobile_video_jax.generate.prompts import Request, file_names
 from mobile_video_jax.metrics.interval import Score
 
@@ -80,11 +81,11 @@ def read_evaluation(folder: Path, name: str) -> EvaluatedRun:
 
 
 def write_clips(folder: Path, prompts: Sequence[str], clips: Clips) -> list[str]:
-    """Keeps an evaluation's clips as draw_folder does, clip i under the seed i, and returns the names of the files."""
+    """Writes an evaluation's clips as generate_folder does, clip i under the seed i, and returns the files' names."""
     requests = [Request(prompt, i) for i, prompt in enumerate(prompts)]
     names = [f"{name}.mp4" for name in file_names(requests)]
     for name, frames in zip(names, clips, strict=True):
-        write_mp4(folder / CLIPS / name, frames, FPS)
+        write_mp4(folder / CLIPS / name, frames, FRAME_RATE)
     listed = [{"file": name, "prompt": one.prompt, "seed": one.seed} for name, one in zip(names, requests, strict=True)]
     write_json(folder / CLIPS / SUMMARY, {"clips": listed})
     return names

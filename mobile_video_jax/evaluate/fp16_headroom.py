@@ -19,13 +19,14 @@ from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.dit.block import DitBlock
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import unstack_blocks
-from mobile_video_jax.models.vae import restore_params
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.nn.attention.layer import Attention
 from mobile_video_jax.nn.dense import Dense, FeedForward
 from mobile_video_jax.nn.embeddings import apply_rope
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.nn.norm import RMSNorm
 from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.stages.dit import DitStage
 
 FP16_MAX = float(np.finfo(np.float16).max)
@@ -47,7 +48,8 @@ def largest_activations(
     and, where a norm squares the values, `squares_headroom` = 65,504 / value^2. Raises UserError for a run or data set
     that is missing or does not fit, and for values that are not finite.
     """
-    config = DitStage.of_run(run).config
+    opened = Run.open(run)
+    config = DitStage.of_run(opened).config
     # One device measures, whatever mesh the run was trained on.
     config = dataclasses.replace(
         config, data=data or config.data, eval_batches=batches or config.eval_batches, mesh=MeshConfig()
@@ -55,7 +57,7 @@ def largest_activations(
     stage = DitStage(config)
     # TPUs and GPUs round the factors of float32 products unless told not to.
     with jax.default_matmul_precision("highest"):
-        clips, found = _over_clips(*_unrolled(run, stage), stage, progress)
+        clips, found = _over_clips(*_unrolled(opened, stage), stage, progress)
     if not np.isfinite(list(found.values())).all():
         raise UserError(
             f"{run} computes values that are not finite even in float32: train it again or name another run"
@@ -118,13 +120,10 @@ def _over_clips(
     return clips, found
 
 
-def _unrolled(run: Path, stage: DitStage) -> tuple[Dit, Any]:
+def _unrolled(run: Run, stage: DitStage) -> tuple[Dit, Any]:
     """The run's network in float32 with a module a block, and its weights."""
     config = stage.config
-    text = jnp.zeros((1, config.text_tokens, config.text_width)), jnp.ones((1, config.text_tokens), bool)
-    params = restore_params(
-        run, stage.denoiser.network, jnp.zeros((1, *stage.denoiser.latent_shape)), jnp.zeros(1), *text
-    )
+    params = run.sharded_params(make_mesh(config.mesh, jax.local_devices()[:1]))
     dit = Dit(dataclasses.replace(config.model, scan=False, remat="none", dtype="float32"))
     return dit, unstack_blocks(params) if config.model.scan else params
 

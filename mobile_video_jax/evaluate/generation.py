@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,12 @@ from mobile_video_jax.evaluate.protocol import (
 )
 from mobile_video_jax.evaluate.reconstruction import Code, pieces, whole_clips
 from mobile_video_jax.generate.config import SampleConfig
-from mobile_video_jax.generate.folder import FPS, Job
+from mobile_video_jax.generate.folder import GenerationJob
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request
 from mobile_video_jax.metrics.clip_scorer import Caption, Scorer
 from mobile_video_jax.metrics.video_distance import SETTINGS, FeatureCache, obstacle
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 
 SAMPLES = 4  # clips of each caption that diversity is measured on
@@ -49,22 +50,21 @@ class GenerationTask:
 
     Captions are those of the first `count` clips of a held-out split; clip i has the seed `seed` + i and, with `image`,
     starts from the real clip's first frame. The first `diversity_prompts` different captions are drawn three more
-    times. `sampling` draws with the time shift of training where `shift` is None. `fvd` asks for Fréchet and kernel
-    video distance; None measures them where that can be done. The rest is as for Generator.load.
+    times. `sampling` are changes of the run's own sampling (Generator.sample_config). `fvd` asks for Fréchet and
+    kernel video distance; None measures them where that can be done. The rest is as for Generator.load.
     """
 
-    run: Path
+    run: Run
     data: Path
     out: Path
-    sampling: SampleConfig
-    shift: float | None = None
+    sampling: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     split: str = "test"
     count: int = 64
     seed: int = 0
     image: bool = False
     diversity_prompts: int = 4
     fvd: bool | None = None
-    vae: Path | None = None
+    vae: Run | None = None
     text_encoder: str = ""
     clip: str = ""
     fsdp: int = 1
@@ -81,31 +81,30 @@ def evaluate_generation(task: GenerationTask) -> dict[str, Any]:
     generator = Generator.load(task.run, task.vae, task.text_encoder, clip=task.clip, fsdp=task.fsdp)
     if task.image and not generator.denoiser.config.image_probability:
         raise UserError(f"{task.run} was trained with image_probability=0 and starts from no image: leave out --image")
-    times = generator.times | ({} if task.shift is None else {"shift": task.shift})
-    task = dataclasses.replace(task, sampling=dataclasses.replace(task.sampling, **times))
-    settings, notes = _settings(task, generator)
+    config = generator.sample_config(**task.sampling)
+    settings, notes = _settings(task, generator, config)
     captions = _captions(task, generator, settings["clips"])
     groups = _groups(captions, task.diversity_prompts)
-    generator.check(_requests(captions, groups, task.seed, []), task.sampling)
+    generator.check(_requests(captions, groups, task.seed, []), config)
     claim(task.out, CLAIM, settings, "evaluation")
     images = _first_frames(task, generator, len(captions)) if task.image else []
     requests = _requests(captions, groups, task.seed, images)
-    job = Job(task.run, task.vae or task.run / "vae", requests, task.sampling, task.out / CLIPS, FPS)
+    job = GenerationJob(requests, config, task.out / CLIPS, generator.frame_rate)
     files = draw_clips(generator, job, task.batch_size)
     if is_first():
         drawn = Drawn(files, captions, groups, functools.partial(_videos, task, generator))
-        _score(task, generator, drawn, settings, notes)
+        _score(task, generator, config, drawn, settings, notes)
     wait_for_all("the report is written")
     return read_json(task.out / REPORT)
 
 
-def _settings(task: GenerationTask, generator: Generator) -> tuple[dict[str, Any], list[str]]:
+def _settings(task: GenerationTask, generator: Generator, config: SampleConfig) -> tuple[dict[str, Any], list[str]]:
     """All that decides the numbers, and what is left out and why. Raises UserError for what cannot be measured."""
     data = data_facts(task.data, task.split, task.count)
     settings = {"run": str(task.run), **run_facts(task.run), **data, "clip": str(generator.clip)}
     if task.vae:
         settings["vae"] = {"run": str(task.vae), **run_facts(task.vae)}
-    settings |= {"seed": task.seed, "sampling": dataclasses.asdict(task.sampling), "image": task.image}
+    settings |= {"seed": task.seed, "sampling": dataclasses.asdict(config), "image": task.image}
     settings |= {"diversity_prompts": task.diversity_prompts, "metrics": {}}
     reason = obstacle(generator.clip, data["clips"])
     if task.fvd and reason:
@@ -153,13 +152,18 @@ def _first_frames(task: GenerationTask, generator: Generator, count: int) -> lis
 
 
 def _score(
-    task: GenerationTask, generator: Generator, drawn: Drawn, settings: dict[str, Any], notes: list[str]
+    task: GenerationTask,
+    generator: Generator,
+    config: SampleConfig,
+    drawn: Drawn,
+    settings: dict[str, Any],
+    notes: list[str],
 ) -> None:
     """Writes the report."""
     world = read_manifest(task.data)["world"]
     cache = FeatureCache(task.out / FEATURES) if settings["metrics"] else None
     scorer = Scorer(world and from_mapping(World, world), cache)
-    scores = score_drawn(drawn, scorer, _code(task, generator) if task.image else None)
+    scores = score_drawn(drawn, scorer, _code(generator, config) if task.image else None)
     evaluation = Evaluation(
         *("dit", settings, drawn.names, [caption.text for caption in drawn.captions]),
         *(scores.metrics, scores.per_clip, scores.beside, scorer.chance()),
@@ -168,8 +172,7 @@ def _score(
     write_generation_report(task.out, write_evaluation(task.out, evaluation), drawn, scores.per_clip)
 
 
-def _code(task: GenerationTask, generator: Generator) -> Code:
+def _code(generator: Generator, config: SampleConfig) -> Code:
     """Codes a clip as the drawn ones are decoded."""
-    how = task.sampling
-    in_pieces = how.chunk or how.tile
-    return pieces(generator.vae, how.chunk, how.tile, how.overlap) if in_pieces else whole_clips(generator.vae)
+    in_pieces = config.chunk or config.tile
+    return pieces(generator.vae, config.chunk, config.tile, config.overlap) if in_pieces else whole_clips(generator.vae)

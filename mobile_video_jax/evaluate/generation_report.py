@@ -8,7 +8,7 @@ import numpy as np
 
 from mobile_video_jax.evaluate.generation_scores import Drawn
 from mobile_video_jax.evaluate.protocol import PAGE, facts, score_table
-from mobile_video_jax.generate.folder import FPS
+from mobile_video_jax.generate.clips import FRAME_RATE
 from mobile_video_jax.metrics.clip_scores import ACCURACY, PerClip
 from mobile_video_jax.report.blocks import Block, ClipView, Gallery, GalleryRow, Report, Section
 from mobile_video_jax.report.page import write_report
@@ -62,7 +62,7 @@ def _pairs(drawn: Drawn, per_clip: PerClip, places: Sequence[int] | np.ndarray, 
         GalleryRow(drawn.captions[i].text, [ClipView(made, *_verdict(per_clip, i)), ClipView(real, "real")])
         for i, made, real in clips
     ]
-    return Gallery(rows, caption, FPS)
+    return Gallery(rows, caption, FRAME_RATE)
 
 
 def _verdict(per_clip: PerClip, i: int) -> tuple[str, bool | None]:
@@ -79,4 +79,4 @@ def _diversity(drawn: Drawn) -> Gallery:
         GalleryRow(drawn.captions[group[0]].text, [ClipView(frames) for frames in drawn.clips(group)])
         for group in drawn.groups
     ]
-    return Gallery(rows, fps=FPS, columns=len(drawn.groups[0]))
+    return Gallery(rows, fps=FRAME_RATE, columns=len(drawn.groups[0]))

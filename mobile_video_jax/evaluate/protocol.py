@@ -13,9 +13,8 @@ from mobile_video_jax.core.revision import digest, git_revision, hardware
 from mobile_video_jax.data.dataset import open_split
 from mobile_video_jax.metrics.clip_scores import ACCURACY, PerClip
 from mobile_video_jax.metrics.interval import Score
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.report.blocks import Table, digits
-from mobile_video_jax.train.checkpoint import newest_step
-from mobile_video_jax.train.run import read_run
 
 REPORT, SCORES, CLAIM, PAGE = "report.json", "scores.json", "inputs.json", "report.html"
 HELD_OUT = ("test", "validation")
@@ -52,10 +51,9 @@ def check_held_out(split: str) -> None:
         raise UserError(f"a run is judged on clips it has not seen: use the split {' or '.join(HELD_OUT)}")
 
 
-def run_facts(run: Path) -> dict[str, Any]:
-    """The settings that tell which model is judged."""
-    record = read_run(run)
-    return {"step": newest_step(run), "revision": record["revision"], "config_digest": digest(record["config"])}
+def run_facts(run: Run) -> dict[str, Any]:
+    """The settings that identify the evaluated model."""
+    return {"step": run.step, "revision": run.record["revision"], "config_digest": digest(run.config)}
 
 
 def data_facts(data: Path, split: str, count: int) -> dict[str, Any]:

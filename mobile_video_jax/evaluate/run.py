@@ -8,28 +8,18 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.evaluate.folder import EvaluatedRun, read_evaluation, shown_names
 from mobile_video_jax.evaluate.generation import GenerationTask, evaluate_generation
 from mobile_video_jax.evaluate.vae import VaeTask, evaluate_vae
-from mobile_video_jax.generate.config import SampleConfig
-from mobile_video_jax.models.denoiser import STAGES
-from mobile_video_jax.train.run import NAME, read_run
+from mobile_video_jax.models.run import VAE, Run
+from mobile_video_jax.train.run import NAME
 
 
-def evaluate_run(run: Path, data: Path, out: Path) -> dict[str, Any]:
-    """Evaluates a run with the defaults of its stage and returns what report.json in `out` holds.
+def evaluate_run(run: Run, data: Path, out: Path) -> dict[str, Any]:
+    """Evaluates a run with the defaults of its stage, sampled as it says, and returns report.json of `out`.
 
-    Raises UserError for a run of a stage that has no evaluation.
+    Raises UserError for a run that holds neither a VAE nor a denoiser.
     """
-    if is_vae(run):
+    if run.stage == VAE:
         return evaluate_vae(VaeTask(run, data, out))
-    steps = read_run(run)["description"].get("sampling_steps")  # a distilled run has its own, without guidance
-    return evaluate_generation(GenerationTask(run, data, out, SampleConfig(steps, 1.0) if steps else SampleConfig()))
-
-
-def is_vae(run: Path) -> bool:
-    """Whether a run is evaluated as a VAE or, otherwise, as a transformer. Raises UserError where it is neither."""
-    stage = read_run(run)["stage"]
-    if stage not in ("vae", *STAGES):
-        raise UserError(f"{run} is of the stage '{stage}', which has no evaluation: name a VAE or a transformer")
-    return stage == "vae"
+    return evaluate_generation(GenerationTask(run, data, out))
 
 
 def evaluated_runs(paths: Sequence[Path], data: Path | None, out: Path) -> list[EvaluatedRun]:
@@ -48,6 +38,7 @@ def evaluated_runs(paths: Sequence[Path], data: Path | None, out: Path) -> list[
         else:
             tasks[name] = (path, data, out / name)
     for name, task in tasks.items():
-        evaluate_run(*task)
+        run, data, folder = task
+        evaluate_run(Run.open(run), data, folder)
         found[name] = read_evaluation(out / name, name)
     return [found[name] for name in names]

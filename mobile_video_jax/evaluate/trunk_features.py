@@ -11,9 +11,7 @@ from jaxtyping import Float
 
 from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.diffusion.guidance import null_text
-from mobile_video_jax.dit.features import velocity_and_features
-from mobile_video_jax.models.denoiser import read_denoiser, restore_on
-from mobile_video_jax.models.vae import VaeBundle
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.vae.pixels import to_signed
@@ -27,8 +25,9 @@ def trunk_features(run: Path, batch_size: int = 30) -> Callable[[Clips], Feature
     Clips are coded by the run's VAE and seen clean (t = 0) and without a caption. I3D (metrics/i3d.py) is what
     published Fréchet video distances use; it wants 16 frames and real scenes, where these are of the clips' own kind.
     """
-    denoiser, bundle = read_denoiser(run), VaeBundle.load(run / "vae")
-    params = restore_on(make_mesh(MeshConfig(data=1), jax.local_devices()[:1]), run, denoiser)
+    opened = Run.open(run)
+    denoiser, bundle = opened.denoiser, opened.vae()
+    params = opened.sharded_params(make_mesh(MeshConfig(data=1), jax.local_devices()[:1]))
     shapes = denoiser.input_shapes(1)
     text, mask = (jnp.zeros(shapes[name].shape, shapes[name].dtype) for name in ("text", "text_mask"))
 
@@ -36,7 +35,7 @@ def trunk_features(run: Path, batch_size: int = 30) -> Callable[[Clips], Feature
     def features(params: Any, coder: Any, video: jax.Array) -> jax.Array:
         latents, count = bundle.encode(coder, to_signed(video)), video.shape[0]
         nothing = (jnp.repeat(x, count, axis=0) for x in null_text(text, mask))
-        _, hidden = velocity_and_features(denoiser.network, params, latents, jnp.zeros(count), *nothing)
+        _, hidden = denoiser.velocity_and_features(params, latents, jnp.zeros(count), *nothing)
         return jnp.mean(hidden[(hidden.shape[0] - 1) // 2], axis=1, dtype=jnp.float32)
 
     def of(clips: Clips) -> Features:

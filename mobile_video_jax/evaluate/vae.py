@@ -25,15 +25,15 @@ from mobile_video_jax.evaluate.protocol import (
 )
 from mobile_video_jax.evaluate.reconstruction import Code, Judgement, judge, over_devices, pieces
 from mobile_video_jax.evaluate.reconstruction_report import judgement_blocks, worst_clips
-from mobile_video_jax.generate.folder import FPS
+from mobile_video_jax.generate.clips import FRAME_RATE
 from mobile_video_jax.metrics.clip_scorer import watched
 from mobile_video_jax.metrics.interval import Score
 from mobile_video_jax.metrics.lpips import Net, load_lpips, lpips
 from mobile_video_jax.metrics.video_distance import SETTINGS, FeatureCache, obstacle, video_distances
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.vae import VaeBundle
 from mobile_video_jax.report.blocks import Report, Section
 from mobile_video_jax.report.page import write_report
-from mobile_video_jax.train.run import read_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class VaeTask:
     video distance, `lpips`, as "vgg:FILE", for LPIPS with the classifier in the file.
     """
 
-    run: Path
+    run: Run
     data: Path
     out: Path
     clip: str = ""
@@ -65,8 +65,7 @@ def evaluate_vae(task: VaeTask) -> dict[str, Any]:
     pixels, in grey levels. Raises UserError for settings that do not work, missing weights and too few clips.
     """
     check_held_out(task.split)
-    described = read_run(task.run, "vae")["description"]
-    bundle = VaeBundle.load(task.run)
+    described, bundle = task.run.record["description"], task.run.vae()
     shape = ClipShape.parse(task.clip or described["clip"]).check(bundle.vae.config.strides)
     code = _code(task, bundle, shape)
     settings = _settings(task, shape)
@@ -142,6 +141,10 @@ def _seam(whole: Clips, tiled: Clips) -> dict[str, float]:
 def _page(task: VaeTask, report: dict[str, Any], judgement: Judgement) -> Report:
     compression = report["compression"]
     lead = f"A VAE of {compression} on {len(judgement.clips)} clips that it was not trained on."
-    blocks = [score_table(report), *judgement_blocks({task.data.name: judgement}, FPS), worst_clips(judgement, FPS)]
+    blocks = [
+        score_table(report),
+        *judgement_blocks({task.data.name: judgement}, FRAME_RATE),
+        worst_clips(judgement, FRAME_RATE),
+    ]
     shown = facts({"compression": compression, **report["protocol"]})
-    return Report(f"Evaluation of {task.run.name}", lead, shown, [Section("Scores", "", blocks)])
+    return Report(f"Evaluation of {task.run.path.name}", lead, shown, [Section("Scores", "", blocks)])

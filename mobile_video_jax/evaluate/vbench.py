@@ -11,7 +11,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing, write_json
 from mobile_video_jax.core.revision import git_revision
 from mobile_video_jax.evaluate.protocol import PAGE, REPORT, SCORES
-from mobile_video_jax.generate.folder import Job, draw_folder
+from mobile_video_jax.generate.folder import GenerationJob, generate_folder
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request, read_requests
 from mobile_video_jax.metrics.vbench import DIMENSIONS, QUALITY, Result, normalised, prompt_of, read_results, totals
@@ -42,13 +42,13 @@ def video_name(prompt: str, index: int) -> str:
     return f"{prompt}-{index}.mp4"
 
 
-def draw_videos(generator: Generator, job: Job, samples: int, batch_size: int) -> list[Path]:
+def draw_videos(generator: Generator, job: GenerationJob, samples: int, batch_size: int) -> list[Path]:
     """Draws the job, `samples` clips of each prompt in turn, as OUT/videos/PROMPT-INDEX.mp4, and returns the files.
 
     VBench takes the extension of whichever file it lists first for that of all, so that nothing else lies there: what
     was drawn, its seeds and what makes it resumable are in OUT/drawn.
     """
-    drawn = draw_folder(generator, job, batch_size)
+    drawn = generate_folder(generator, job, batch_size)
     (job.out.parent / VIDEOS).mkdir(exist_ok=True)
     videos = []
     for i, (name, request) in enumerate(zip(drawn, job.requests, strict=True)):

@@ -1,22 +1,24 @@
 """Settings of generation."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated
 
 from mobile_video_jax.core.config import Config
-from mobile_video_jax.core.ranges import CountOrZero, Decay, GuidanceScale, Share, Shift, SolverSteps
+from mobile_video_jax.core.ranges import CountOrZero, GuidanceScale, Range, Share, SolverSteps
+from mobile_video_jax.models.config import SolverName
 
-Solver = Literal["euler", "heun", "dpmpp_2m"]
+ShiftOrOwn = Annotated[float, Range(0, 1000)]
+TerminalOrOwn = Annotated[float, Range(0, 1, open="high", also=-1)]
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig(Config):
-    """Settings of a sampler, and of decoding what it gives."""
+    """Settings of a sampler, and of decoding what it gives. A run's own are Generator.sample_config()."""
 
-    steps: SolverSteps = 40  # solver steps
-    guidance: GuidanceScale = 5.0  # guidance scale; 1 is none and costs half
-    shift: Shift = 1.0  # time shift; above 1 spends more steps on noise
-    solver: Solver = "euler"  # heun: second order, two passes a step; dpmpp_2m: second order, one
+    steps: SolverSteps  # solver steps
+    guidance: GuidanceScale  # guidance scale; 1 is none and costs half
+    shift: ShiftOrOwn = 0.0  # time shift; above 1 spends more steps on noise; 0: as the run was trained
+    solver: SolverName = "euler"  # heun: second order, two passes a step; dpmpp_2m: second order, one
     chunk: CountOrZero = 0  # latent frames decoded at a time; 0: a clip in one pass
     tile: CountOrZero = 0  # pixels a side of a decoded tile; 0: whole frames
     overlap: CountOrZero = 0  # pixels that neighbouring tiles share
@@ -24,4 +26,9 @@ class SampleConfig(Config):
     guidance_low: Share = 0.0  # least time (0 is data) at which guidance acts
     guidance_high: Share = 1.0  # greatest time (1 is noise) at which guidance acts
     guidance_rescale: Share = 0.0  # share of the contrast that guidance adds which is taken back
-    terminal: Decay = 0.0  # time at which the last step starts; 0: where the grid says
+    terminal: TerminalOrOwn = -1.0  # time at which the last step starts; 0: where the grid says; -1: as trained
+
+    def with_times(self, *, shift: float, terminal: float) -> "SampleConfig":
+        """These settings, with the times of a run where they name none."""
+        end = terminal if self.terminal < 0 else self.terminal
+        return dataclasses.replace(self, shift=self.shift or shift, terminal=end)

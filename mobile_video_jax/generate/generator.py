@@ -14,10 +14,12 @@ from jax.sharding import Mesh
 from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.generate.clips import FRAME_RATE, GeneratedClips
 from mobile_video_jax.generate.config import SampleConfig
-from mobile_video_jax.generate.prompts import Request, picture
+from mobile_video_jax.generate.prompts import Request, make_requests, picture
 from mobile_video_jax.generate.sampling import sample_latents
-from mobile_video_jax.models.denoiser import Denoiser, read_denoiser, restore_on
+from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.vae import VaeBundle, on_mesh
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import batch_sharding, make_mesh
@@ -31,7 +33,8 @@ class Generator:
     `vae` decodes; `image_vae`, the run's own, encodes the images that clips start from.
     """
 
-    denoiser: Denoiser
+    run: Run
+    vae_run: Run
     params: Any
     vae: VaeBundle
     image_vae: VaeBundle
@@ -41,52 +44,84 @@ class Generator:
 
     @classmethod
     def load(
-        cls, run: Path, vae: Path | None = None, text_encoder: str = "", *, clip: str = "", fsdp: int = 1
+        cls,
+        run: Run | Path | str,
+        vae: Run | Path | str | None = None,
+        text_encoder: str = "",
+        *,
+        clip: str = "",
+        fsdp: int = 1,
     ) -> "Generator":
-        """Reads a transformer run and the VAE inside it, or another VAE of the same latents.
+        """Reads a denoiser's run and the VAE inside it, or another VAE of the same latents.
 
         `text_encoder` tells where the encoder lies that the run was trained with, as "t5:FOLDER"; an embedded one is
         found by itself. Clips have the run's shape or that of `clip`; `fsdp` devices share one copy of the weights.
         Raises UserError where a run is missing or damaged, for other latents or text states, for a clip that the VAE
         cannot code and for devices that do not divide.
         """
-        denoiser = read_denoiser(run)
-        config = denoiser.config
-        shape = ClipShape.parse(clip or config.clip).check(denoiser.strides)
+        run = Run.open(run)
+        config = run.denoiser.config
+        shape = ClipShape.parse(clip or config.clip).check(run.denoiser.strides)
         mesh = make_mesh(MeshConfig(data=-1, fsdp=fsdp), jax.local_devices())
-        params = restore_on(mesh, run, denoiser)
+        params = run.sharded_params(mesh)
         encoder = load_text_encoder(text_encoder or config.text_encoder)
         if encoder.name != config.text_encoder:
             raise UserError(f"{run} was trained with text encoder {config.text_encoder}, not {encoder.name}")
-        own = VaeBundle.load(run / "vae")
-        bundle = VaeBundle.load(vae) if vae else own
-        if bundle.stats != own.stats:
+        image_vae_run = run.vae_run()
+        vae_run = Run.open(vae, "vae") if vae else image_vae_run
+        image_vae = image_vae_run.vae()
+        decoder = vae_run.vae() if vae else image_vae
+        if decoder.stats != image_vae.stats:
             raise UserError(f"{vae} has other latents than those {run} was trained on: name a decoder trained for them")
-        return cls(denoiser, params, bundle, own, encoder, shape, mesh)
+        return cls(run, vae_run, params, decoder, image_vae, encoder, shape, mesh)
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The network and what it knows of clips, captions, times and sampling."""
+        return self.run.denoiser
 
     @property
     def times(self) -> dict[str, Any]:
-        """What time_grid, and SampleConfig, take for clips of this shape."""
+        """The arguments `shift` and `terminal` of time_grid and SampleConfig for clips of this shape."""
         return self.denoiser.sampled_times(self.clip.tokens(self.denoiser.strides))
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second of written clips: the run's own, or FRAME_RATE."""
+        return self.denoiser.sampling.frame_rate or FRAME_RATE
+
+    def sample_config(self, **changes: Any) -> SampleConfig:
+        """How the run is to be sampled, with those of the changes that are not None."""
+        sampling = self.denoiser.sampling
+        own = {"steps": sampling.steps, "guidance": sampling.guidance, "solver": sampling.solver, **self.times}
+        return SampleConfig(**own | {key: value for key, value in changes.items() if value is not None})
 
     def generate(
         self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        config: SampleConfig,
+        prompts: str | Sequence[str],
         *,
+        seed: int = 0,
+        config: SampleConfig | None = None,
         batch_size: int = 16,
         progress: Callable[[int], object] = lambda done: None,
-    ) -> Clips:
-        """One clip a prompt. A clip depends on its prompt and seed alone, not on what else is drawn with it."""
-        requests = [Request(*pair) for pair in zip(prompts, seeds, strict=True)]
-        clips: list[np.ndarray] = []
-        for drawn in self.draw(requests, config, batch_size):
-            clips.extend(drawn)
-            progress(len(clips))
-        return np.stack(clips)
+        **changes: Any,
+    ) -> GeneratedClips:
+        """Generates a clip for each prompt, from noise of `seed`, seed + 1, …
 
-    def draw(self, requests: Sequence[Request], config: SampleConfig, batch_size: int = 16) -> Iterator[Clips]:
+        Settings are the run's own or `config`, with `changes` such as steps=8. A clip depends on its prompt, its seed
+        and the settings alone, not on the others of its batch.
+        """
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        config = dataclasses.replace(config or self.sample_config(), **changes)
+        frames: list[np.ndarray] = []
+        for clips in self.generate_batches(make_requests(texts, seed, []), config, batch_size):
+            frames.extend(clips)
+            progress(len(frames))
+        return GeneratedClips(np.stack(frames), texts, self.frame_rate)
+
+    def generate_batches(
+        self, requests: Sequence[Request], config: SampleConfig, batch_size: int = 16
+    ) -> Iterator[Clips]:
         """The requests' clips in batches of `batch_size`, or the next larger number that the devices share evenly."""
         decode, size = self._decoder(config), self._whole(min(batch_size, len(requests)) or 1)
         for start in range(0, len(requests), size):
@@ -95,6 +130,7 @@ class Generator:
 
     def latents(self, requests: Sequence[Request], config: SampleConfig) -> jax.Array:
         """Normalised latents [b lt lh lw c] of one batch, which the devices share evenly."""
+        config = config.with_times(**self.times)
         inputs = jax.device_put(self._inputs(requests, config), batch_sharding(self.mesh))
         return self._compiled(config, self.params, *inputs)
 
@@ -103,6 +139,7 @@ class Generator:
         trained = self.denoiser.config
         if any(request.image for request in requests) and not trained.image_probability:
             raise UserError("this model cannot start from an image: train one with --config.image_probability=0.3")
+        config = config.with_times(**self.times)
         self._decoder(config)
         # The prompts of the most and of the fewest tokens show whatever may be wrong with one.
         lengths = list(map(len, self.text_encoder.tokenizer.encode_batch([request.prompt for request in requests])))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +18,8 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.data.video.write import write_mp4
 from mobile_video_jax.diffusion.guidance import EmptyCaption, null_text
-from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.generate.clips import FRAME_RATE
 from mobile_video_jax.generate.config import SampleConfig
-from mobile_video_jax.generate.folder import FPS
 from mobile_video_jax.generate.prompts import Request, file_names
 from mobile_video_jax.generate.sampling import sample_latents
 from mobile_video_jax.latents.store import Record, read_manifest, records
@@ -37,7 +37,7 @@ class TrainingSamples:
     `empty` as in diffusion.guidance.null_text.
     """
 
-    dit: Dit
+    network: nn.Module
     config: SampleConfig
     latent_shape: tuple[int, ...]
     text_tokens: int
@@ -53,7 +53,7 @@ class TrainingSamples:
         if jax.process_index() == 0:
             names = file_names([Request(caption.text, i) for i, caption in enumerate(captions)])
             for name, frames in zip(names, clips, strict=True):
-                write_mp4(out / f"{name}.mp4", frames, FPS)
+                write_mp4(out / f"{name}.mp4", frames, FRAME_RATE)
         scores = Scorer(self.world, None)(clips, captions).per_clip
         return {f"sample_{name}": float(np.mean(values)) for name, values in scores.items()}
 
@@ -66,7 +66,9 @@ class TrainingSamples:
         def draw(params: Any, text: jax.Array, mask: jax.Array) -> jax.Array:
             keys = jax.vmap(jax.random.key)(jnp.arange(len(self.records)))
             noise = jax.vmap(lambda key: jax.random.normal(key, self.latent_shape))(keys)
-            return sample_latents(self.dit, self.config, params, noise, text, mask, null_text(text, mask, self.empty))
+            return sample_latents(
+                self.network, self.config, params, noise, text, mask, null_text(text, mask, self.empty)
+            )
 
         return jax.jit(draw)
 

@@ -16,8 +16,7 @@ from mobile_video_jax.interop import ltx_schedule, ltx_transformer, ltx_vae
 from mobile_video_jax.interop.diffusers_folder import SCHEDULER, write_index, write_network
 from mobile_video_jax.interop.ltx_schedule import Schedule
 from mobile_video_jax.interop.mapping import published, stacked
-from mobile_video_jax.models.denoiser import Denoiser, read_denoiser, restore_on
-from mobile_video_jax.models.vae import VaeBundle
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.text.encoder import name_ltx_text
@@ -38,8 +37,8 @@ def export_diffusers(run: Path, out: Path, *, dtype: str = "float32", text: Path
     something.
     """
     check_free(out)
-    denoiser = read_denoiser(run)
-    config, bundle = denoiser.config, VaeBundle.load(run / "vae")
+    opened = Run.open(run)
+    config, bundle = opened.denoiser.config, opened.vae()
     if not isinstance(bundle.vae, LtxVae):
         raise UserError(f"{run / 'vae'} is none of LTX-Video's: only an imported run becomes a diffusers folder")
     settings = ltx_transformer.settings(config.model, bundle.vae.config.channels, config.text_width)
@@ -47,7 +46,7 @@ def export_diffusers(run: Path, out: Path, *, dtype: str = "float32", text: Path
         raise UserError(f"{run} was trained with text encoder {config.text_encoder}, {text} holds {found}")
     times = Schedule(config.time_shift, config.shift_follows_tokens, config.time_terminal)
     with new_folder(out) as folder:
-        write_network(folder / "transformer", settings, _cast(_transformer(run, denoiser), dtype))
+        write_network(folder / "transformer", settings, _cast(_transformer(opened), dtype))
         # The statistics stay in float32, as they are published.
         network = _cast(published(bundle.params, ltx_vae.sources(bundle.vae.config)), dtype)
         tensors = network | ltx_vae.published_stats(bundle.stats)
@@ -66,9 +65,9 @@ def export_diffusers(run: Path, out: Path, *, dtype: str = "float32", text: Path
     return {"out": str(out), "dtype": dtype, "text_encoder": bool(text)}
 
 
-def _transformer(run: Path, denoiser: Denoiser) -> dict[str, np.ndarray]:
-    params = restore_on(make_mesh(MeshConfig(), jax.local_devices()[:1]), run, denoiser)
-    model, sources = denoiser.config.model, ltx_transformer.sources(denoiser.config.model)
+def _transformer(run: Run) -> dict[str, np.ndarray]:
+    params = run.sharded_params(make_mesh(MeshConfig(), jax.local_devices()[:1]))
+    model, sources = run.denoiser.config.model, ltx_transformer.sources(run.denoiser.config.model)
     return published(params, stacked(sources, model.depth) if model.scan else sources)
 
 

@@ -22,10 +22,10 @@ from mobile_video_jax.interop.ltx_schedule import Schedule
 from mobile_video_jax.interop.ltx_single_file import open_single_file
 from mobile_video_jax.interop.mapping import Sources, read_params, stacked
 from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.nn.module import init
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh, replicated
-from mobile_video_jax.parallel.rules import parameter_shardings
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.text.encoder import LTX_TOKENS, name_ltx_text
@@ -86,13 +86,14 @@ def import_weights(found: Published, out: Path, *, clip: str, frame_rate: float,
             shift_follows_tokens=found.schedule.follows_tokens,
             time_terminal=found.schedule.terminal,
             model=dataclasses.replace(model, scan=scan),
-        )
+        ),
+        Sampling(frame_rate=frame_rate),
     )
     with new_folder(out) as folder:
         vae_parameters = _import_vae(found.vae, LtxVae(vae_config), clip, folder / "vae")
         description = stage.description()
         _import_transformer(found.transformer, stage.denoiser, folder)
-        write_run(folder, "dit", plain(stage.config), description)
+        write_run(folder, "dit", plain(stage.config), description, stage.sampling)
     counts = {"parameters": description["parameters"], "vae_parameters": vae_parameters}
     return {"out": str(out), **counts, "text_encoder": encoder}
 
@@ -115,9 +116,7 @@ def _import_vae(found: Component, vae: LtxVae, clip: str, folder: Path) -> int:
 
 
 def _import_transformer(found: Component, denoiser: Denoiser, folder: Path) -> None:
-    boxed = jax.eval_shape(denoiser.init, jax.random.key(0))
-    mesh = make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices())
-    target = jax.tree.map(abstract, nn.unbox(boxed), parameter_shardings(boxed, mesh))
+    target = denoiser.abstract_params(make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices()))
     model, sources = denoiser.config.model, ltx_transformer.sources(denoiser.config.model)
     layout = stacked(sources, model.depth) if model.scan else sources
     save_model(folder, 0, _read(found.tensors, layout, target, "transformer"))

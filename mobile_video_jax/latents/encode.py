@@ -28,12 +28,12 @@ from mobile_video_jax.latents.store import (
     write_shard,
 )
 from mobile_video_jax.latents.store import read_manifest as read_encoded
-from mobile_video_jax.models.vae import VaeBundle, check_rows, copy_bundle, on_mesh
+from mobile_video_jax.models.run import Run
+from mobile_video_jax.models.vae import VaeBundle, check_rows, on_mesh
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 from mobile_video_jax.parallel.mesh import check_batch, make_mesh
 from mobile_video_jax.text.encoder import TextEncoder, load_text_encoder
-from mobile_video_jax.train.run import read_run
 
 CLAIM = "inputs.json"
 
@@ -49,7 +49,7 @@ class _Job:
 
 
 def encode_dataset(
-    vae_run: Path,
+    vae_run: Run | Path,
     data: Path,
     out: Path,
     *,
@@ -69,17 +69,18 @@ def encode_dataset(
     limit) are cut. The manifest comes last: a folder without one is not finished. Raises UserError where `out` was made
     from other inputs, and for clips that do not fit the videos.
     """
-    bundle, encoder = VaeBundle.load(vae_run), load_text_encoder(text_encoder)
+    vae_run = Run.open(vae_run, "vae")
+    bundle, encoder = vae_run.vae(), load_text_encoder(text_encoder)
     if text_tokens:
         encoder = encoder.limited_to(text_tokens)
-    given = clips or [read_run(vae_run)["description"]["clip"]]
+    given = clips or [vae_run.record["description"]["clip"]]
     shapes = [ClipShape.parse(clip).check(bundle.vae.config.strides) for clip in dict.fromkeys(given)]
     members = _members(data, shapes)
     manifest = {
         "clips": [str(shape) for shape in shapes],
         "compression": str(bundle.vae.config.strides),
         **_text_facts(encoder),
-        "vae": read_run(vae_run),
+        "vae": vae_run.record,
         "source": read_manifest(data),
         "shard_records": shard_records,
         "splits": _sizes(members, shard_records),
@@ -97,7 +98,7 @@ def encode_dataset(
         if missing:
             (out / MANIFEST).unlink(missing_ok=True)
         write_json(out / CLAIM, manifest)
-        copy_bundle(vae_run, out / "vae")
+        vae_run.copy(out / "vae")
         if encoder.padded_to:
             write_empty_caption(out, encoder.empty())
     wait_for_all("the folder is claimed")

@@ -1,4 +1,4 @@
-"""A run that holds an adapter (dit/lora.py): which run it adds to, and both read back as one transformer."""
+"""A run that holds an adapter (dit/lora.py): the run that it adds to, and both merged into one network."""
 
 import functools
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 import flax.linen as nn
 import jax
 
-from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import read_json, write_json
 from mobile_video_jax.core.storage import storage_path
@@ -14,10 +13,9 @@ from mobile_video_jax.dit.config import LoraConfig
 from mobile_video_jax.dit.lora import init_adapter, merged
 from mobile_video_jax.parallel.mesh import replicated
 from mobile_video_jax.train.checkpoint import abstract, newest_step, restore_model
-from mobile_video_jax.train.run import read_run
 from mobile_video_jax.train.stage import Params
 
-# What a run of adapter checkpoints holds beside them: the run it adds to, and that run's step.
+# The file of an adapter's run that names the run it adds to, and that run's step.
 BASE = "base.json"
 
 
@@ -30,36 +28,43 @@ def check_adapter(rank: int, stage: str, init_from: str) -> None:
 
 
 def record_base(run: Path, base: Path) -> None:
-    """Writes down which run an adapter's run adds to. Raises UserError where it has been trained since."""
+    """Writes BASE into an adapter's run. Raises UserError where the base has been trained since."""
     if newest_step(run) is not None:
-        _check_step(run, base)
+        _check_step(run, base, read_json(run / BASE)["step"])
     write_json(run / BASE, {"run": str(base.absolute()), "step": newest_step(base)})
 
 
-def restore_transformer(run: Path, target: Params) -> Params:
-    """The averaged weights of a run's newest checkpoint, placed as `target` says; an adapter is merged into its base.
-
-    Raises UserError where the run or its base is missing or damaged, and where the base has been trained since.
-    """
-    lora = from_mapping(LoraConfig, read_run(run)["config"].get("lora", {}))
-    if not lora.rank:
-        return restore_model(run, target)
-    base = storage_path(read_json(run / BASE)["run"])
+def base_of(run: Path) -> Path:
+    """The run that an adapter's run adds to. Raises UserError where it is gone or has been trained since."""
+    record = read_json(run / BASE)
+    base = storage_path(record["run"])
     if not base.is_dir():
-        raise UserError(f"{run} adds to {base}, which does not exist: bring it back, or name its place in {run / BASE}")
-    _check_step(run, base)
-    whole = replicated(jax.tree.leaves(target)[0].sharding.mesh)
-    shapes = nn.unbox(jax.eval_shape(functools.partial(init_adapter, lora), jax.random.key(0), target))
-    adapter = restore_model(run, {"adapter": jax.tree.map(lambda x: abstract(x, whole), shapes)})["adapter"]
+        raise UserError(f"{run} adds to {base}, which does not exist: bring it back, or name its path in {run / BASE}")
+    _check_step(run, base, record["step"])
+    return base
+
+
+def restore_adapter(run: Path, config: LoraConfig, network: Params) -> Params:
+    """The factors of the newest checkpoint, on every device of the mesh that the network's shapes are sharded over."""
+    whole = replicated(jax.tree.leaves(network)[0].sharding.mesh)
+    shapes = nn.unbox(jax.eval_shape(functools.partial(init_adapter, config), jax.random.key(0), network))
+    factors: Params = restore_model(run, {"adapter": jax.tree.map(lambda x: abstract(x, whole), shapes)})["adapter"]
+    return factors
+
+
+def merge_adapter(base: Params, adapter: Params, config: LoraConfig) -> Params:
+    """The base's parameters with the adapter's updates added, sharded as they are; their memory is reused."""
     merge = jax.jit(
-        functools.partial(merged, scale=lora.scale),
-        out_shardings=jax.tree.map(lambda x: x.sharding, target),
+        functools.partial(merged, scale=config.scale),
+        out_shardings=jax.tree.map(lambda x: x.sharding, base),
         donate_argnums=0,
     )
-    return merge(restore_transformer(base, target), adapter)
+    return merge(base, adapter)
 
 
-def _check_step(run: Path, base: Path) -> None:
-    step, now = read_json(run / BASE)["step"], newest_step(base)
-    if now != step:
-        raise UserError(f"{run} adds to step {step} of {base}, whose newest is {now}: use a copy of the run as it was")
+def _check_step(run: Path, base: Path, step: int) -> None:
+    newest = newest_step(base)
+    if newest != step:
+        raise UserError(
+            f"{run} adds to step {step} of {base}, whose newest is {newest}: use a copy of the run as it was"
+        )

@@ -1,10 +1,13 @@
 """Settings of a denoiser, part of every config that trains one."""
 
 import dataclasses
+from typing import Literal
 
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.ranges import Decay, Share, Shift, Size
 from mobile_video_jax.dit.config import DitConfig
+
+SolverName = Literal["euler", "heun", "dpmpp_2m"]  # keys of diffusion.samplers.SOLVERS
 
 
 @dataclasses.dataclass(frozen=True)

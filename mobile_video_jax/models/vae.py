@@ -1,7 +1,8 @@
-"""Trained models read back from run directories."""
+"""Trained VAEs: coding clips in one pass, in pieces, and over a mesh."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,11 @@ from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import replacing
-from mobile_video_jax.nn.module import apply
+from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.parallel.mesh import clip_sharding, replicated
-from mobile_video_jax.train.checkpoint import copy_model, restore_model
-from mobile_video_jax.train.run import NAME as RUN_JSON
-from mobile_video_jax.train.run import read_run
+from mobile_video_jax.train.checkpoint import restore_model
 from mobile_video_jax.vae.coder import ClipCoder
 from mobile_video_jax.vae.config import VaeConfig
-from mobile_video_jax.vae.latent_stats import NAME as STATS_JSON
 from mobile_video_jax.vae.latent_stats import LatentStats
 from mobile_video_jax.vae.ltx.config import LtxVaeConfig
 from mobile_video_jax.vae.ltx.model import LtxVae
@@ -33,19 +30,24 @@ from mobile_video_jax.vae.pixels import to_bytes, to_signed
 
 @dataclasses.dataclass(frozen=True)
 class VaeBundle:
-    """A trained VAE, ready to code clips."""
+    """A trained VAE: its network, parameters and latent statistics."""
 
     vae: Vae | LtxVae
     params: Any
     stats: LatentStats
 
     @classmethod
-    def load(cls, run: Path) -> "VaeBundle":
-        """Reads a VAE run. Raises UserError where it is missing, unfinished or damaged."""
-        vae = _network(read_run(run, "vae")["config"]["model"])
-        stats = LatentStats.load(run)
+    def load(cls, run: Path, model: Mapping[str, Any]) -> "VaeBundle":
+        """Reads the VAE of a run whose config has this `model`, onto the first device.
+
+        Raises UserError where the run is unfinished or damaged.
+        """
+        vae, stats = _network(model), LatentStats.load(run)
         space = vae.config.strides.space
-        return cls(vae, restore_params(run, vae, jnp.zeros((1, 1, space, space, 3))), stats)
+        shapes = nn.unbox(jax.eval_shape(lambda: init(vae, jax.random.key(0), jnp.zeros((1, 1, space, space, 3)))))
+        device = SingleDeviceSharding(jax.local_devices()[0])
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
+        return cls(vae, restore_model(run, target), stats)
 
     @property
     def decodes_in_chunks(self) -> bool:
@@ -65,8 +67,8 @@ class VaeBundle:
 
         Raises UserError for more than one chunk where the decoder is not causal in time.
         """
-        cuts = range(chunk, latents.shape[1], chunk) if chunk else ()
-        chunks = np.split(np.asarray(self.stats.denormalize(latents)), list(cuts), axis=1)
+        ends = range(chunk, latents.shape[1], chunk) if chunk else ()
+        chunks = np.split(np.asarray(self.stats.denormalize(latents)), list(ends), axis=1)
         decoded = self.coder(tile, overlap).decode(chunks)
         return np.concatenate([np.asarray(to_bytes(jnp.asarray(part))) for part in decoded], axis=1)
 
@@ -75,8 +77,8 @@ class VaeBundle:
         return apply(self.vae, params, self.stats.denormalize(latents), method="decode")
 
 
-def _network(model: dict[str, Any]) -> Vae | LtxVae:
-    """The VAE of a run's config.model; one of LTX-Video's says so by its family."""
+def _network(model: Mapping[str, Any]) -> Vae | LtxVae:
+    """The VAE of a run's config.model; LTX-Video's names its family."""
     if model.get("family") == LtxVaeConfig.family:
         return LtxVae(from_mapping(LtxVaeConfig, model))
     return Vae(from_mapping(VaeConfig, model))
@@ -90,35 +92,23 @@ def check_rows(bundle: VaeBundle, clip: ClipShape, rows: int) -> None:
 
 
 def on_mesh(bundle: VaeBundle, mesh: Mesh) -> tuple[Callable[[Clips], np.ndarray], Callable[[np.ndarray], Clips]]:
-    """`encode` (uint8 clips to normalised latents) and `decode` (back), batches and rows cut over the mesh.
+    """`encode` (uint8 clips to normalised latents) and `decode` (back), batches and rows sharded over the mesh.
 
-    XLA exchanges the rows at the cuts that convolutions reach over, so the result is that of one device.
+    XLA exchanges the rows at shard borders that convolutions reach over, so the result is that of one device.
     """
-    whole, cut = replicated(mesh), clip_sharding(mesh)
+    whole, sharded = replicated(mesh), clip_sharding(mesh)
     params = jax.device_put(bundle.params, whole)
-    compiled: dict[str, Any] = {"in_shardings": (whole, cut), "out_shardings": whole}
-    encode = jax.jit(lambda params, video: bundle.encode(params, to_signed(video)), **compiled)
-    decode = jax.jit(lambda params, latents: to_bytes(bundle.decode(params, latents)), **compiled)
+    on_devices = functools.partial(jax.jit, in_shardings=(whole, sharded), out_shardings=whole)
+
+    @on_devices
+    def encode(params: Any, video: jax.Array) -> jax.Array:
+        return bundle.encode(params, to_signed(video))
+
+    @on_devices
+    def decode(params: Any, latents: jax.Array) -> jax.Array:
+        return to_bytes(bundle.decode(params, latents))
+
     return (
-        lambda video: np.asarray(encode(params, jax.device_put(video, cut))),
-        lambda latents: np.asarray(decode(params, jax.device_put(latents, cut))),
+        lambda video: np.asarray(encode(params, jax.device_put(video, sharded))),
+        lambda latents: np.asarray(decode(params, jax.device_put(latents, sharded))),
     )
-
-
-def restore_params(run: Path, module: nn.Module, *example: Any) -> Any:
-    """A run's averaged weights on the first device, for a module called with arrays like `example`."""
-    shapes = nn.unbox(jax.eval_shape(lambda: module.init(jax.random.key(0), *example)["params"]))
-    device = SingleDeviceSharding(jax.local_devices()[0])
-    return restore_model(run, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes))
-
-
-def copy_bundle(run: Path, out: Path) -> None:
-    """Copies what using a run needs (its newest model, run.json, latent statistics), unless `out` is there already."""
-    if (out / RUN_JSON).exists():
-        return
-    read_run(run)
-    with replacing(out) as temporary:
-        copy_model(run, temporary)
-        for name in (RUN_JSON, STATS_JSON):
-            if (run / name).exists():
-                (temporary / name).write_bytes((run / name).read_bytes())

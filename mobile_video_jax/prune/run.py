@@ -17,8 +17,8 @@ from mobile_video_jax.core.revision import digest
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.latents.store import read_manifest
-from mobile_video_jax.models.denoiser import restore_on
-from mobile_video_jax.models.vae import copy_bundle
+from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, put_batch
 from mobile_video_jax.prune.calibration import Calibration, calibration
@@ -32,7 +32,7 @@ from mobile_video_jax.prune.units import kept_shapes
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.recover import PRUNED
 from mobile_video_jax.train.checkpoint import newest_step, save_model
-from mobile_video_jax.train.run import NAME, write_run
+from mobile_video_jax.train.run import write_run
 from mobile_video_jax.vae.latent_stats import LatentStats
 
 LOSSES = "losses.jsonl"
@@ -45,12 +45,13 @@ def prune(config: PruneConfig, run: Path, data: str, out: Path, *, fsdp: int = 1
     the losses of masked models that are in `out`. Raises UserError for a budget out of reach, latents of another VAE,
     and a folder of another model.
     """
-    stage = _calibration_stage(DitStage.of_run(run), config, data)
+    source = Run.open(run)
+    stage = _calibration_stage(DitStage.of_run(source), config, data)
     plan = make_plan(config, stage.denoiser)
     _check_out(out, config, run)
     mesh = make_mesh(MeshConfig(data=-1, fsdp=fsdp), jax.local_devices())
     check_batch(config.batch_clips * config.times, mesh)
-    params = restore_on(mesh, run, stage.denoiser)
+    params = source.sharded_params(mesh)
     scorer = Scorer(
         dit=stage.denoiser.network,
         params=params,
@@ -59,12 +60,12 @@ def prune(config: PruneConfig, run: Path, data: str, out: Path, *, fsdp: int = 1
         weights=config.kd,
         rows=config.rows,
         progress=_PassProgress(),
-        memo=LossFile(out / LOSSES, _fingerprint(config, stage, run)),
+        memo=LossFile(out / LOSSES, _fingerprint(config, stage, source)),
     )
     pruned = select(config, plan, scorer)
     student = slice_params(params, stage.config.model, pruned.keep)
     pruned = dataclasses.replace(pruned, held_out=_held_out(stage, params, student, pruned.keep))
-    _write_run(config, run, out, student, pruned)
+    _write_run(config, source, out, student, pruned)
     return pruned
 
 
@@ -115,11 +116,11 @@ def _held_out_loss(stage: DitStage, params: Any) -> float:
     return float(np.mean(losses))
 
 
-def _fingerprint(config: PruneConfig, stage: DitStage, run: Path) -> str:
+def _fingerprint(config: PruneConfig, stage: DitStage, run: Run) -> str:
     """A digest of all that the losses of masked models depend on."""
     settings = {name: getattr(config, name) for name in ("clips", "times", "batch_clips", "group", "seed")}
     data = [read_manifest(data_folder(folder)) for folder in stage.config.data.split(",")]
-    return digest([read_json(run / NAME), newest_step(run), settings, dataclasses.asdict(config.kd), data])
+    return digest([run.record, run.step, settings, dataclasses.asdict(config.kd), data])
 
 
 def _check_out(out: Path, config: PruneConfig, run: Path) -> None:
@@ -133,11 +134,11 @@ def _check_out(out: Path, config: PruneConfig, run: Path) -> None:
         )
 
 
-def _write_run(config: PruneConfig, run: Path, out: Path, params: Any, pruned: Pruned) -> None:
+def _write_run(config: PruneConfig, run: Run, out: Path, params: Any, pruned: Pruned) -> None:
     """Writes the files of a run: PRUNED first, by which a stopped command knows its own folder, run.json last."""
     shapes, training = kept_shapes(pruned.keep), DitStage.of_run(run).config
     record = {
-        "teacher": str(run.absolute()),
+        "teacher": str(run.path.absolute()),
         "config": plain(config),
         "block_map": list(block_map(pruned.keep)),
         "keep": {kind: mask.astype(int).tolist() for kind, mask in pruned.keep._asdict().items()},
@@ -145,11 +146,12 @@ def _write_run(config: PruneConfig, run: Path, out: Path, params: Any, pruned: P
         "costs": costs_of(pruned.plan, shapes),
     }
     write_json(out / PRUNED, record)
-    copy_bundle(run / "vae", out / "vae")
+    run.vae_run().copy(out / "vae")
     if newest_step(out) is None:
-        save_model(out, newest_step(run) or 0, params)
-    smaller = DitStage(dataclasses.replace(training, model=pruned_config(training.model, pruned.keep)))
-    write_run(out, "dit", plain(dataclasses.replace(smaller.config, stage="dit")), smaller.description())
+        save_model(out, run.step or 0, params)
+    student = dataclasses.replace(training, model=pruned_config(training.model, pruned.keep))
+    sampling = dataclasses.asdict(run.denoiser.sampling)
+    write_run(out, "dit", plain(student), Denoiser(student).describe(), sampling)
 
 
 class _PassProgress:

@@ -1,6 +1,7 @@
 """Step distillation: a student learns to draw in a few unguided steps what its teacher draws in many guided ones."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,25 +12,22 @@ import jax.numpy as jnp
 
 from mobile_video_jax.core.arrays import Rng, Scalar
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import read_json
 from mobile_video_jax.core.rng import named_key
-from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.cost.flops import count_flops, count_parameters
 from mobile_video_jax.diffusion.guidance import drop_captions
 from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.distill.collapse import collapse_metrics, collapse_reason
 from mobile_video_jax.distill.discriminator import make_discriminator
 from mobile_video_jax.distill.objective import CRITICS, CaptionedLatents, Objective
-from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.sampling import sample_latents
-from mobile_video_jax.models.adapter import restore_transformer
-from mobile_video_jax.models.denoiser import read_denoiser
+from mobile_video_jax.models.networks import build_network
+from mobile_video_jax.models.run import Run
+from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.stages.config import DistillTraining
 from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.stages.recover import PRUNED
+from mobile_video_jax.stages.recover import read_pruned
 from mobile_video_jax.stages.teacher import check_latents, in_its_dtype
-from mobile_video_jax.train.run import read_run
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
 
 # What student and teacher must share, and the student's run decides.
@@ -43,13 +41,12 @@ def from_student(config: DistillTraining) -> DistillTraining:
     """
     if not config.init_from:
         return config
-    run = storage_path(config.init_from)
-    student, known = read_denoiser(run).config, read_run(run)["config"].get("teacher")
-    pruned: dict[str, Any] = read_json(run / PRUNED) if (run / PRUNED).exists() else {}
-    name = config.teacher or known or pruned.get("teacher")
+    run = Run.open(config.init_from)
+    student = run.denoiser.config
+    name = config.teacher or run.config.get("teacher") or read_pruned(run).get("teacher")
     if not name:
         raise UserError(f"{run} learnt from no other run: name one to learn from with --config.teacher=RUN")
-    teacher = read_denoiser(storage_path(name)).config
+    teacher = Run.open(name).denoiser.config
     for key in SHARED:
         if getattr(teacher, key) != getattr(student, key):
             raise UserError(
@@ -68,18 +65,17 @@ class DistillStage(DitStage):
     def __init__(self, config: DistillTraining):
         if config.image_probability:
             raise UserError("distillation draws whole clips: set image_probability=0")
-        super().__init__(config)
+        super().__init__(config, Sampling(config.sampling_steps, guidance=1.0))
         teacher = config.teacher_model
         discriminator = make_discriminator(teacher, config.trunk_blocks, config.head, config.head_blocks)
-        self.objective = Objective(self.denoiser.network, Dit(teacher), discriminator, config.objective)
+        self.objective = Objective(self.denoiser.network, build_network(teacher), discriminator, config.objective)
 
     @property
     def frozen(self) -> frozenset[str]:
         return frozenset({"teacher"})
 
     def init(self, rng: Rng) -> Params:
-        example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.denoiser.input_shapes(1))
-        inputs = (example["latents"], jnp.zeros(1), example["text"], example["text_mask"])
+        inputs = self.denoiser.zero_inputs()
         teacher = self.objective.teacher.init(named_key(rng, "teacher"), *inputs)["params"]
         params = {"generator": super().init(rng), "teacher": in_its_dtype(teacher, self.config.teacher_model.dtype)}
         match CRITICS[self.config.objective.method]:
@@ -98,23 +94,26 @@ class DistillStage(DitStage):
     def given(self, target: Params) -> Params:
         """The generator of `init_from`, its teacher, and the critic, which starts as the teacher (arXiv 2311.18828)."""
         runs = {"generator": self.config.init_from, "teacher": self.config.teacher, "critic": self.config.teacher}
-        return {
-            part: restore_transformer(storage_path(run), target[part])
-            for part, run in runs.items()
-            if run and part in target
-        }
+        return {part: Run.open(run).params(target[part]) for part, run in runs.items() if run and part in target}
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
         rate = self.config.caption_dropout
         text = drop_captions(named_key(rng, "captions"), batch["text"], batch["text_mask"], rate, self.empty_caption)
         x0 = batch["latents"]
-        grid = time_grid(self.config.sampling_steps, shift=self._shift_of(x0))
-        return self.objective(
-            params, CaptionedLatents(x0, *text, batch.get("latent_mask"), self.empty_caption), grid, rng
-        )
+        times = self.denoiser.sampled_times(math.prod(x0.shape[1:4]))
+        grid = time_grid(self.config.sampling_steps, **times)
+        captioned = CaptionedLatents(x0, *text, batch.get("latent_mask"), self.empty_caption)
+        return self.objective(params, captioned, grid, rng)
 
-    def sampling(self) -> SampleConfig:
-        return SampleConfig(self.config.sampling_steps, 1.0, self.denoiser.time_shift(self.clip.tokens(self.strides)))
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The steps that the student is trained for, without guidance."""
+        return dataclasses.asdict(self.denoiser.sampling)
+
+    def sample_config(self) -> SampleConfig:
+        sampling = self.denoiser.sampling
+        times: dict[str, Any] = self.denoiser.sampled_times(self.denoiser.tokens)
+        return SampleConfig(sampling.steps, sampling.guidance, solver=sampling.solver, **times)
 
     def evaluate_batch(self, params: Params, batch: Batch, rng: Rng) -> Metrics:
         """Samples for held-out captions, from the same noise every time, beside real clips.
@@ -123,7 +122,7 @@ class DistillStage(DitStage):
         good it is.
         """
         x0 = batch["latents"]
-        config = dataclasses.replace(self.sampling(), shift=self._shift_of(x0))
+        config = dataclasses.replace(self.sample_config(), shift=self._shift_of(x0))
         noise = jax.random.normal(named_key(rng, "noise"), x0.shape)
         samples = sample_latents(self.denoiser.network, config, params, noise, batch["text"], batch["text_mask"])
         measures = collapse_metrics(samples, x0, batch.get("latent_mask"))

@@ -12,9 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mobile_video_jax.core.arrays import FrameTimes, Rng, Scalar
-from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.rng import named_key
-from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.cost.flops import (
     count_flops,
     count_parameters,
@@ -25,9 +23,9 @@ from mobile_video_jax.diffusion.timesteps import sample_times, stratified_times
 from mobile_video_jax.dit.lora import init_adapter, merged
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.training_samples import TrainingSamples, first_captions
-from mobile_video_jax.models.adapter import check_adapter, record_base, restore_transformer
-from mobile_video_jax.models.denoiser import known, trained_config
-from mobile_video_jax.models.vae import VaeBundle, copy_bundle
+from mobile_video_jax.models.adapter import check_adapter, record_base
+from mobile_video_jax.models.run import Run
+from mobile_video_jax.models.sampling import STANDARD, Sampling
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.latent_stage import LatentStage
@@ -45,16 +43,28 @@ class DitStage(LatentStage):
     Parameters are the network's; of an adapter {"adapter", "base"}, and a run leaves the adapter.
     """
 
-    def __init__(self, config: DitTraining):
+    def __init__(self, config: DitTraining, sampling: Sampling = STANDARD):
         check_adapter(config.lora.rank, config.stage, config.init_from)
-        super().__init__(config)
+        super().__init__(config, sampling)
 
     @classmethod
-    def of_run(cls, run: Path) -> "DitStage":
+    def of_run(cls, run: Run) -> "DitStage":
         """A run's denoiser as a stage that trains it plainly, whatever stage the run is of."""
-        values = known(DitTraining, trained_config(run))
-        plain = {"optimizer": known(OptimizerConfig, values["optimizer"]), "lora": {}}
-        return cls(from_mapping(DitTraining, values | plain))
+        denoiser = run.denoiser
+        names = {field.name for field in dataclasses.fields(OptimizerConfig)}
+        optimizer = {key: value for key, value in run.config["optimizer"].items() if key in names}
+        config = run.config_as(DitTraining, stage="dit", init_from="", optimizer=optimizer, lora={})
+        return cls(config, denoiser.sampling)
+
+    @functools.cached_property
+    def source(self) -> Run | None:
+        """The run that training starts from."""
+        return Run.open(self.config.init_from) if self.config.init_from else None
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The sampling of the run that training starts from, or the default."""
+        return dataclasses.asdict(self.source.denoiser.sampling if self.source else self.denoiser.sampling)
 
     @property
     def sample_every(self) -> int:
@@ -68,12 +78,12 @@ class DitStage(LatentStage):
         return params | {"base": {}} if self.config.lora.rank else params
 
     def given(self, target: Params) -> Params:
-        if not self.config.init_from:
+        if not self.source:
             return {}
-        run = storage_path(self.config.init_from)
         if self.config.lora.rank:
-            return {"base": restore_transformer(run, target["base"])}
-        return restore_transformer(run, target)
+            return {"base": self.source.params(target["base"])}
+        params: Params = self.source.params(target)
+        return params
 
     def init(self, rng: Rng) -> Params:
         network, lora = self.denoiser.init(rng), self.config.lora
@@ -133,9 +143,7 @@ class DitStage(LatentStage):
         tokens = self.batch_size(self.clip, devices) * self.clip.tokens(self.strides)
         if self.config.lora.rank:
             return Cost(tokens, self._adapter_flops(devices))
-        flops = count_flops(
-            self.loss, self.denoiser.parameter_shapes(), self.abstract_batch(devices), jax.random.key(0)
-        )
+        flops = count_flops(self.loss, self.denoiser.parameter_shapes, self.abstract_batch(devices), jax.random.key(0))
         # The backward pass costs two products for each one of the forward pass.
         return Cost(tokens, 3 * sum(flops.values()))
 
@@ -160,24 +168,25 @@ class DitStage(LatentStage):
 
     def start(self, run: Path) -> None:
         """Copies the VAE of the latents into the run, which then holds or names all that sampling needs."""
-        copy_bundle(self._checked_data()[0] / "vae", run / "vae")
-        if self.config.lora.rank:
-            record_base(run, storage_path(self.config.init_from))
+        Run.open(self._checked_data()[0] / "vae", "vae").copy(run / "vae")
+        if self.config.lora.rank and self.source:
+            record_base(run, self.source.path)
 
     def sample(self, params: Params, step: int, run: Path) -> dict[str, float]:
         return self._samples.write(self.network(params), run / "samples" / str(step))
 
-    def sampling(self) -> SampleConfig:
-        """How clips are drawn as the network trains."""
-        return SampleConfig(SAMPLE_STEPS, **self.denoiser.sampled_times(self.denoiser.tokens))
+    def sample_config(self) -> SampleConfig:
+        """How clips are sampled while the network trains."""
+        times: dict[str, Any] = self.denoiser.sampled_times(self.denoiser.tokens)
+        return SampleConfig(SAMPLE_STEPS, self.denoiser.sampling.guidance, **times)
 
     @functools.cached_property
     def _samples(self) -> TrainingSamples:
         cfg, data = self.config, self._checked_data()[0]
         captions, world = first_captions(data, cfg.sample_clips)
-        vae = VaeBundle.load(data / "vae")
+        vae = Run.open(data / "vae", "vae").vae()
         of_clips = (self.denoiser.latent_shape, cfg.text_tokens, captions, vae, world, self.empty_caption)
-        return TrainingSamples(self.denoiser.network, self.sampling(), *of_clips)
+        return TrainingSamples(self.denoiser.network, self.sample_config(), *of_clips)
 
     def finish(self, run: Path, params: Params, progress: Callable[[str], None]) -> None:
         """A transformer leaves nothing beside its checkpoints."""

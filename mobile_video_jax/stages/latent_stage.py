@@ -18,6 +18,7 @@ from mobile_video_jax.diffusion.guidance import EmptyCaption
 from mobile_video_jax.latents.batches import Mix, latent_batches
 from mobile_video_jax.latents.store import read_empty_caption, read_manifest
 from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.models.sampling import STANDARD, Sampling
 from mobile_video_jax.parallel.mesh import batch_shard, make_mesh
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.text.encoder import LTX_PREFIX
@@ -28,9 +29,9 @@ from mobile_video_jax.vae.latent_stats import LatentStats
 class LatentStage:
     """Batches of normalised latents and text states, whose clips have one shape each."""
 
-    def __init__(self, config: DitTraining):
+    def __init__(self, config: DitTraining, sampling: Sampling = STANDARD):
         self.config = config
-        self.denoiser = Denoiser(config)
+        self.denoiser = Denoiser(config, sampling)
         self.strides, self.clip = self.denoiser.strides, self.denoiser.clip
 
     @functools.cached_property

@@ -12,14 +12,11 @@ from mobile_video_jax.core.arrays import Rng, Scalar
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import read_json
 from mobile_video_jax.core.rng import named_key
-from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.cost.flops import count_flops, count_parameters
 from mobile_video_jax.distill.block_map import matched_blocks
 from mobile_video_jax.distill.kd import kd_terms
-from mobile_video_jax.dit.features import velocity_and_features
-from mobile_video_jax.dit.model import Dit
-from mobile_video_jax.models.adapter import restore_transformer
-from mobile_video_jax.models.denoiser import read_denoiser
+from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.stages.config import RecoverTraining
 from mobile_video_jax.stages.dit import DitStage
@@ -30,6 +27,13 @@ from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
 PRUNED = "pruned.json"
 
 
+def read_pruned(run: Run) -> dict[str, Any]:
+    """The content of PRUNED, empty for a run that was not pruned."""
+    path = run.path / PRUNED
+    record: dict[str, Any] = read_json(path) if path.exists() else {}
+    return record
+
+
 def from_pruned(config: RecoverTraining) -> RecoverTraining:
     """The config with what the run in `init_from` says; unchanged without one.
 
@@ -37,8 +41,8 @@ def from_pruned(config: RecoverTraining) -> RecoverTraining:
     """
     if not config.init_from:
         return config
-    student, run = read_denoiser(storage_path(config.init_from)).config, storage_path(config.init_from)
-    pruned: dict[str, Any] = read_json(run / PRUNED) if (run / PRUNED).exists() else {}
+    run = Run.open(config.init_from)
+    student, pruned = run.denoiser.config, read_pruned(run)
     teacher = config.teacher or pruned.get("teacher")
     if not teacher:
         raise UserError(f"{run} was not pruned from another run: name one to learn from with --config.teacher=RUN")
@@ -48,7 +52,7 @@ def from_pruned(config: RecoverTraining) -> RecoverTraining:
         config,
         **{key: getattr(student, key) for key in taken},
         teacher=teacher,
-        teacher_model=read_denoiser(storage_path(teacher)).config.model,
+        teacher_model=Run.open(teacher).denoiser.config.model,
         block_map=config.block_map or tuple(pruned.get("block_map", ())),
     )
 
@@ -63,17 +67,21 @@ class RecoverStage(DitStage):
 
     def __init__(self, config: RecoverTraining):
         super().__init__(config)
-        self.teacher = Dit(config.teacher_model)
+        self.teacher = Denoiser(dataclasses.replace(config, model=config.teacher_model))
         self.block_map = matched_blocks(config.model, config.teacher_model, config.block_map)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The teacher's."""
+        teacher = Run.open(self.config.teacher).denoiser if self.config.teacher else self.denoiser
+        return dataclasses.asdict(teacher.sampling)
 
     @property
     def frozen(self) -> frozenset[str]:
         return frozenset({"teacher"})
 
     def init(self, rng: Rng) -> Params:
-        example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.denoiser.input_shapes(1))
-        inputs = (example["latents"], jnp.zeros(1), example["text"], example["text_mask"])
-        teacher = self.teacher.init(named_key(rng, "teacher"), *inputs)["params"]
+        teacher = self.teacher.init(named_key(rng, "teacher"))
         return {"student": super().init(rng), "teacher": in_its_dtype(teacher, self.config.teacher_model.dtype)}
 
     def model(self, params: Params) -> Params:
@@ -83,21 +91,15 @@ class RecoverStage(DitStage):
         """The student of `init_from` and its teacher; what no run is named for is drawn at random."""
         cfg = self.config
         runs = {"student": cfg.init_from, "teacher": cfg.teacher}
-        return {
-            part: restore_transformer(storage_path(run), target[part])
-            for part, run in runs.items()
-            if run and part in target
-        }
+        return {part: Run.open(run).params(target[part]) for part, run in runs.items() if run and part in target}
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
         cfg, asked = self.config, self.noised(batch, rng)
         if not cfg.kd.any:
             velocity = apply(self.denoiser.network, params["student"], *asked.inputs)
             return cfg.flow_weight * jnp.mean(asked.errors(velocity)), {}
-        outputs = velocity_and_features(self.denoiser.network, params["student"], *asked.inputs)
-        velocity, features = jax.lax.stop_gradient(
-            velocity_and_features(self.teacher, params["teacher"], *asked.inputs)
-        )
+        outputs = self.denoiser.velocity_and_features(params["student"], *asked.inputs)
+        velocity, features = jax.lax.stop_gradient(self.teacher.velocity_and_features(params["teacher"], *asked.inputs))
         kept = jnp.ones(len(self.block_map))
         distilled, felt = kd_terms(outputs, (velocity, features[jnp.array(self.block_map)]), kept, cfg.kd, asked.counts)
         flow = asked.errors(outputs[0])
@@ -120,7 +122,7 @@ class RecoverStage(DitStage):
         params = nn.unbox(jax.eval_shape(self.init, jax.random.key(0)))["teacher"]
         batch = self.abstract_batch(devices)
         inputs = (batch["latents"], jnp.zeros(batch["latents"].shape[0]), batch["text"], batch["text_mask"])
-        flops = count_flops(lambda p, *x: apply(self.teacher, p, *x), params, *inputs)
+        flops = count_flops(self.teacher.velocity, params, *inputs)
         return Cost(plain.tokens, plain.flops + sum(flops.values()))
 
     def description(self) -> dict[str, Any]:

@@ -20,12 +20,11 @@ from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.cost.flops import count_flops, count_parameters, flops_by_part, parameters_by_part
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.data.pipeline import clip_batches
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 from mobile_video_jax.parallel.mesh import batch_shard, make_mesh, put_batch, replicated
 from mobile_video_jax.stages.config import VaeTraining
-from mobile_video_jax.train.checkpoint import restore_model
-from mobile_video_jax.train.run import read_run
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.latent_stats import LatentStats
@@ -41,6 +40,7 @@ class VaeStage:
     """Reconstruction of clips through a sampled posterior."""
 
     sample_every = 0
+    sampling = None
 
     def __init__(self, config: VaeTraining):
         self.config = config
@@ -78,25 +78,23 @@ class VaeStage:
         parts = ("encoder",) if self.config.freeze_encoder else ("encoder", "decoder")
         wanted = {part: target[part] for part in parts if part in target}
         if wanted and (source := self._source()):
-            given |= restore_model(source, wanted)
+            given |= source.params(wanted)
         return given
 
-    def _source(self) -> Path | None:
+    def _source(self) -> Run | None:
         """The run to start from. Raises UserError where it is missing or has another encoder."""
         config = self.config
         if not config.init_from:
             if config.freeze_encoder:
                 raise UserError("a decoder is trained for an encoder: name its run with --config.init_from=RUN")
             return None
-        source = read_run(storage_path(config.init_from), "vae")["config"]["model"]
+        source = Run.open(config.init_from, "vae")
         attention = ("attention_blocks", "attention_window", "head_dim", "rope_theta")
         for key in ("compression", "encoder_widths", "encoder_depths", *attention):
             wanted = getattr(config.model, key)
-            if _plain(source.get(key)) != _plain(wanted):
-                raise UserError(
-                    f"{config.init_from} has {key}={source.get(key)}, this config {wanted}: make them equal"
-                )
-        return storage_path(config.init_from)
+            if _plain(trained := source.config["model"].get(key)) != _plain(wanted):
+                raise UserError(f"{source} has {key}={trained}, this config {wanted}: make them equal")
+        return source
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
         return self.objective(params, to_signed(batch["video"]), rng)

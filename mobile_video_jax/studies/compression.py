@@ -14,7 +14,7 @@ from mobile_video_jax.evaluate.alignment import draw_samples
 from mobile_video_jax.evaluate.reconstruction import judge
 from mobile_video_jax.latents.encode import encode_dataset
 from mobile_video_jax.metrics.accuracy import accuracies
-from mobile_video_jax.models.vae import VaeBundle
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.config import DitTraining, VaeTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.vae import VaeStage, decoder_flops_per_frame
@@ -82,7 +82,7 @@ def run_cell(study: StudyConfig, cell: Cell, data: Path, out: Path) -> dict[str,
     started = time.monotonic()
     run = _train_vae(study, cell, data, out)
     trained = time.monotonic()
-    judgement = judge(VaeBundle.load(run), data, "test", ClipShape.parse(study.vae.clip), study.test_clips)
+    judgement = judge(Run.open(run).vae(), data, "test", ClipShape.parse(study.vae.clip), study.test_clips)
     return {
         **dataclasses.asdict(cell),
         "name": cell.name,

@@ -19,6 +19,9 @@ DistillationArm = Literal["kd", "conv", "dit", "dmd"]
 Seeds = Annotated[tuple[Seed, ...], Range(1, 1000)]
 
 
+GUIDED = SampleConfig(steps=40, guidance=5.0)
+
+
 @dataclasses.dataclass(frozen=True)
 class StudyConfig(Config):
     """The grid of VAEs, and what every cell shares.
@@ -41,7 +44,7 @@ class StudyConfig(Config):
     validation_clips: Count = 64  # synthetic clips held out for training's own evaluations
     test_clips: Count = 64  # synthetic clips that reconstructions are evaluated on
     finetune_steps: CountOrZero = 0  # last steps of a VAE, a phase with changes of the loss of its own
-    sampling: SampleConfig = dataclasses.field(default_factory=SampleConfig)  # sampler of a cell's clips
+    sampling: SampleConfig = GUIDED  # sampler of a cell's clips
     samples: Count = 120  # clips that a cell's transformer is evaluated by
 
 
@@ -56,7 +59,7 @@ class ChainStudy(Config):
     train_clips: Count = 3000  # synthetic clips to train on
     validation_clips: Count = 128  # synthetic clips held out for training's own evaluations
     test_clips: Count = 120  # synthetic clips with held-out compositions
-    sampling: SampleConfig = dataclasses.field(default_factory=SampleConfig)  # sampler of models that are not distilled
+    sampling: SampleConfig = GUIDED  # sampler of models that are not distilled
     samples: Count = 120  # clips that each model of a cell is evaluated by
 
 

@@ -17,7 +17,6 @@ from mobile_video_jax.metrics.accuracy import accuracies
 from mobile_video_jax.metrics.diversity import pixel_diversity
 from mobile_video_jax.metrics.kernel_distance import kernel_distance
 from mobile_video_jax.metrics.motion import motion_energy
-from mobile_video_jax.models.denoiser import read_denoiser
 from mobile_video_jax.prune.run import prune
 from mobile_video_jax.stages.config import DistillTraining
 from mobile_video_jax.stages.distill import DistillStage, from_student
@@ -115,9 +114,8 @@ class _Judge:
         self._real: Clips = np.stack([item["video"] for item in captioned_clips(out / "data", "test", clip)])
 
     def __call__(self, run: Path, steps: int, guidance: float) -> dict[str, Any]:
-        study, trained = self._study, read_denoiser(run)
-        shift = trained.time_shift(trained.tokens)
-        config = dataclasses.replace(study.sampling, steps=steps, guidance=guidance, shift=shift)
+        study = self._study
+        config = dataclasses.replace(study.sampling, steps=steps, guidance=guidance)
         samples = draw_samples(run, study.world, study.samples, config)
         scores = accuracies(study.world, samples.pairs)
         real, made = self._features(self._real), self._features(samples.clips)
@@ -133,7 +131,6 @@ class _Judge:
 
 def _diversity(run: Path, prompts: list[str], config: SampleConfig) -> float:
     """The mean over prompts of how different their samples are, in grey levels."""
-    clips = Generator.load(run).generate(
-        [prompt for prompt in prompts for _ in range(DRAWS)], range(1000, 1000 + DRAWS * len(prompts)), config
-    )
+    repeated = [prompt for prompt in prompts for _ in range(DRAWS)]
+    clips = Generator.load(run).generate(repeated, seed=1000, config=config).frames
     return float(np.mean([pixel_diversity(clips[i : i + DRAWS]) for i in range(0, len(clips), DRAWS)]))

@@ -7,7 +7,8 @@ from typing import Any
 from mobile_video_jax.distill.config import KdWeights
 from mobile_video_jax.evaluate.alignment import draw_samples
 from mobile_video_jax.metrics.accuracy import accuracies
-from mobile_video_jax.models.denoiser import Denoiser, read_denoiser
+from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.prune.config import Budget, PruneConfig
 from mobile_video_jax.prune.plan import make_plan, planned_shapes, scoring_flops, sizes_of
 from mobile_video_jax.prune.run import prune
@@ -70,7 +71,7 @@ def _run_cell(study: PruningStudy, arm: str, seed: int, out: Path, folder: Path)
     if arm == "scratch":
         train(DitStage(_small(study, out, seed)), folder / "scratch")
         return {"trained": {"plain": _judged(study, folder / "scratch")}}
-    config = _arm_config(study, arm, read_denoiser(teacher), seed)
+    config = _arm_config(study, arm, Run.open(teacher).denoiser, seed)
     pruned = prune(config, teacher, str(out / "latents"), folder / "pruned")
     trained = {}
     for name, kd in (("kd", study.recover.kd), ("plain", NO_KD)):
@@ -101,7 +102,7 @@ def _small(study: PruningStudy, out: Path, seed: int) -> DitTraining:
 
 def _judged(study: PruningStudy, run: Path) -> dict[str, Any]:
     """Size, held-out velocity loss, and what the detector reads in samples for held-out prompts."""
-    denoiser = read_denoiser(run)
+    denoiser = Run.open(run).denoiser
     held_out = [line["eval_loss"] for line in read_metrics(run) if "eval_loss" in line]
     samples = draw_samples(run, study.world, study.samples, study.sampling)
     scores = accuracies(study.world, samples.pairs)

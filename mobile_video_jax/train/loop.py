@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.progress import Progress, duration, say
-from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.data.loader import load
 from mobile_video_jax.parallel.distributed import is_first, one_writer, wait_for_all
@@ -24,7 +23,7 @@ from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.metrics import MetricsLog
 from mobile_video_jax.train.optimizer import make_optimizer
 from mobile_video_jax.train.preemption import Preemption
-from mobile_video_jax.train.run import check_run, open_run, read_run
+from mobile_video_jax.train.run import check_run, open_run
 from mobile_video_jax.train.sessions import record_session
 from mobile_video_jax.train.stage import Stage
 from mobile_video_jax.train.state import TrainState, create_state, frozen_parts, state_shardings, trainable, usable
@@ -71,12 +70,11 @@ def _start(stage: Stage, run: Path, executable: Path | None, timers: Timers) -> 
     profile = StepProfile(config.profile, run / "profile")
     stored = StoredStep.read(executable, stage, mesh) if executable else None
     batches, _ = load(stage.train_batches(), config.loader_processes), stage.eval_batches()
-    if config.init_from:
-        read_run(storage_path(config.init_from))
+    sampling = stage.sampling
     check_run(run, config)
     wait_for_all("every process has checked the run directory")
     if is_first():
-        open_run(run, config, stage.description())
+        open_run(run, config, stage.description(), sampling)
         stage.start(run)
     wait_for_all("the run directory is there")
     return _Loop(stage, run, mesh, batches, stored, profile, timers)

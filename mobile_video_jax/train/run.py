@@ -1,6 +1,7 @@
 """The run directory: what was run, with which config and code, so that the folder explains itself."""
 
 import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,27 @@ def check_run(run: Path, config: TrainConfig) -> None:
         check_holds_only(run, (), "run", flag="--workdir")
 
 
-def open_run(run: Path, config: TrainConfig, description: dict[str, Any]) -> None:
+def open_run(
+    run: Path, config: TrainConfig, description: dict[str, Any], sampling: Mapping[str, Any] | None = None
+) -> None:
     """Writes run.json into a new run directory."""
     if not (run / NAME).exists():
         run.mkdir(parents=True, exist_ok=True)
-        write_run(run, config.stage, plain(config), description)
+        write_run(run, config.stage, plain(config), description, sampling)
 
 
-def write_run(run: Path, stage: str, config: dict[str, Any], description: dict[str, Any]) -> None:
-    """Writes run.json."""
+def write_run(
+    run: Path,
+    stage: str,
+    config: dict[str, Any],
+    description: dict[str, Any],
+    sampling: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes run.json; `sampling` are the fields of models.sampling.Sampling, None for what is not sampled."""
     record = {
         "stage": stage,
         "description": description,
+        **({"sampling": dict(sampling)} if sampling is not None else {}),
         "config": config,
         "revision": git_revision(),
         "versions": versions(),
@@ -55,7 +65,9 @@ def read_run(run: Path, stage: str | None = None) -> dict[str, Any]:
     """The content of run.json. Raises UserError where there is none or where the run is of another stage."""
     if not run.is_dir():
         raise UserError(f"{run} does not exist: name the folder of a training run")
-    record = read_json(run / NAME)
+    record: dict[str, Any] = read_json(run / NAME)
+    if not isinstance(record, dict) or not isinstance(record.get("config"), dict) or "stage" not in record:
+        raise UserError(f"{run / NAME} is no record of a training run: name another folder")
     if stage is not None and record["stage"] != stage:
         raise UserError(f"{run} is a run of stage '{record['stage']}', not '{stage}': name another run")
     return record

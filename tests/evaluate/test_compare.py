@@ -251,14 +251,16 @@ def test_run_directories_are_evaluated_first_as_their_stage_asks(pair, tmp_path,
     )
     found = evaluated_runs([pair[0], tmp_path / "vae"], Path("data"), tmp_path / "out")
     assert [one.name for one in found] == ["plain", "vae"] and found[1].folder == tmp_path / "out" / "vae"
-    assert [(task.run, task.data, task.out) for task in done] == [(tmp_path / "vae", Path("data"), found[1].folder)]
+    assert [(task.run.path, task.data, task.out) for task in done] == [
+        (tmp_path / "vae", Path("data"), found[1].folder)
+    ]
 
 
 def test_run_directories_need_data_and_a_stage_that_is_evaluated(pair, tmp_path):
     write_run(tmp_path / "other", "other", {}, {})
     with pytest.raises(UserError, match="other is a run directory: add --data=DIR"):
         evaluated_runs([pair[0], tmp_path / "other"], None, tmp_path)
-    with pytest.raises(UserError, match="stage 'other', which has no evaluation"):
+    with pytest.raises(UserError, match="stage 'other', which holds no transformer"):
         evaluated_runs([pair[0], tmp_path / "other"], Path("data"), tmp_path)
     with pytest.raises(UserError, match="there is no .*report.json: name the folder that launch.evaluate wrote"):
         evaluated_runs([pair[0], tmp_path], None, tmp_path)

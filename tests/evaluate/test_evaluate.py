@@ -21,19 +21,19 @@ from mobile_video_jax.evaluate.drawn_clips import read_drawn
 from mobile_video_jax.evaluate.folder import read_evaluation
 from mobile_video_jax.evaluate.generation import GenerationTask, evaluate_generation
 from mobile_video_jax.evaluate.vae import VaeTask
-from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.metrics import video_distance
 from mobile_video_jax.metrics.diversity import pixel_diversity
 from mobile_video_jax.metrics.i3d import Activations
 from mobile_video_jax.metrics.motion import motion_energy
 from mobile_video_jax.metrics.reconstruction import psnr
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.train.checkpoint import save_model
 from mobile_video_jax.train.run import write_run
 from tests import tiny
 
-SAMPLING = SampleConfig(steps=1, guidance=2.0)
+SAMPLING = {"steps": 1, "guidance": 2.0}
 COUNT, MORE = 4, 3  # clips with a caption of their own, and further ones of the first caption
 
 
@@ -77,9 +77,16 @@ def model(tmp_path_factory):
         yield run
 
 
+@functools.cache
+def opened(model: Path) -> Run:
+    return Run.open(model)
+
+
 def task(model: Path, videos: Path, out: Path, **changes) -> GenerationTask:
-    short = GenerationTask(model, videos, out, SAMPLING, image=True, diversity_prompts=1, batch_size=COUNT, seed=5)
-    return dataclasses.replace(short, **changes)
+    short = GenerationTask(
+        opened(model), videos, out, SAMPLING, image=True, diversity_prompts=1, batch_size=COUNT, seed=5
+    )
+    return dataclasses.replace(short, batch_size=COUNT, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +204,7 @@ def test_a_vae_has_the_distances_asked_for(model, videos, i3d, tmp_path, monkeyp
     (tmp_path / "vgg.pth").write_bytes(b"weights")
     monkeypatch.setattr(evaluate_vae, "load_lpips", lambda net, file: net)
     monkeypatch.setattr(evaluate_vae, "lpips", lambda net, params, x, y: np.abs(x[:, 0, 0, 0, 0] - 128.0))
-    asked = VaeTask(model / "vae", videos, tmp_path / "out", fvd=True, lpips=f"vgg:{tmp_path}/vgg.pth")
+    asked = VaeTask(Run.open(model / "vae"), videos, tmp_path / "out", fvd=True, lpips=f"vgg:{tmp_path}/vgg.pth")
     report = evaluate_vae.evaluate_vae(asked)
     assert {"psnr", "ssim", "flicker", "lpips", "fvd", "kvd"} == report["metrics"].keys()
     assert report["metrics"]["lpips"]["n"] == COUNT and "vgg, sha256" in report["protocol"]["metrics"]["lpips"]

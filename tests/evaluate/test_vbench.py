@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.video.probe import probe
 from mobile_video_jax.evaluate.vbench import draw_videos, vbench_requests, write_results
 from mobile_video_jax.generate.config import SampleConfig
-from mobile_video_jax.generate.folder import Job
+from mobile_video_jax.generate.folder import GenerationJob
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.metrics.vbench import DIMENSIONS, prompt_of
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.train.run import write_run
 from tests import tiny
 
@@ -25,14 +27,18 @@ PROMPTS = ["a red circle, oil painting", "A red circle moving left.", "a red cir
 class Noise(Generator):
     """Draws noise by seed in no time: what is drawn is not looked at here."""
 
-    def __init__(self):
+    times: ClassVar = {"shift": 1.0, "terminal": 0.0}
+
+    def __init__(self, folder: Path):
+        object.__setattr__(self, "run", Run.open(folder))
+        object.__setattr__(self, "vae_run", self.run.vae_run())
         object.__setattr__(self, "clip", ClipShape.parse(tiny.CLIP))
         object.__setattr__(self, "text_encoder", SimpleNamespace(name="minilm"))
 
     def check(self, requests, config):
         pass
 
-    def draw(self, requests, config, batch_size=16):
+    def generate_batches(self, requests, config, batch_size=16):
         draw = lambda one: np.random.default_rng(one.seed).integers(0, 256, (9, 32, 32, 3), np.uint8)
         yield np.stack([draw(request) for request in requests])
 
@@ -82,8 +88,8 @@ def test_vbench_finds_each_clip_and_nothing_else(tmp_path):
     run(tmp_path / "dit")
     requests = vbench_requests(listed(tmp_path), 2, 0)
     config = SampleConfig(steps=1, guidance=1.0)
-    job = Job(tmp_path / "dit", tmp_path / "dit" / "vae", requests, config, tmp_path / "out" / "drawn")
-    videos = draw_videos(Noise(), job, 2, 16)
+    job = GenerationJob(requests, config, tmp_path / "out" / "drawn")
+    videos = draw_videos(Noise(tmp_path / "dit"), job, 2, 16)
     expected = [f"{prompt}-{i}.mp4" for prompt in PROMPTS[:2] for i in (0, 1)]
     # As VBench does in build_full_info_json: any file tells the extension, and names are the prompts.
     assert sorted(os.listdir(tmp_path / "out" / "videos")) == sorted(expected) == sorted(path.name for path in videos)
@@ -93,7 +99,7 @@ def test_vbench_finds_each_clip_and_nothing_else(tmp_path):
     (tmp_path / "out" / "drawn" / "00001-a-red-circle-oil-painting.mp4").unlink()
     videos[1].unlink()
     before = [path.stat().st_mtime_ns for path in (videos[0], *videos[2:])]
-    assert draw_videos(Noise(), job, 2, 16) == videos
+    assert draw_videos(Noise(tmp_path / "dit"), job, 2, 16) == videos
     assert before == [path.stat().st_mtime_ns for path in (videos[0], *videos[2:])] and videos[1].exists()
 
 

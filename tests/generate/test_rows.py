@@ -9,7 +9,8 @@ import numpy as np
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.evaluate.reconstruction import over_devices
-from mobile_video_jax.models.vae import VaeBundle, on_mesh
+from mobile_video_jax.models.run import Run
+from mobile_video_jax.models.vae import on_mesh
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from tests import tiny
@@ -18,7 +19,7 @@ from tests.commands import call
 
 def print_differences(run: Path) -> None:
     """What meshes of eight devices make of a clip beside what one device does."""
-    bundle = VaeBundle.load(run)
+    bundle = Run.open(run).vae()
     video = np.random.default_rng(0).integers(0, 256, (2, 9, 64, 32, 3), np.uint8)
     results = []
     for sizes in ((1, 1, 1), (2, 1, 4), (1, 1, 8)):

@@ -12,7 +12,7 @@ import pytest
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.generate.config import SampleConfig
-from mobile_video_jax.generate.folder import Job, draw_folder
+from mobile_video_jax.generate.folder import GenerationJob, generate_folder
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request, picture
 from mobile_video_jax.parallel.config import MeshConfig
@@ -64,7 +64,7 @@ def print_differences(run: Path, path: Path) -> None:
     results = []
     for generator, extra in ((one, 0), (eight, 3), (shared, 3)):
         latents = np.asarray(generator.latents(requests + requests[-1:] * extra, DRAW))[:5]
-        (clips,) = generator.draw(requests, DRAW)
+        (clips,) = generator.generate_batches(requests, DRAW)
         results.append((latents, clips.astype(int)))
     split = [leaf for leaf in jax.tree.leaves(shared.params) if not leaf.sharding.is_fully_replicated]
     found = {
@@ -101,7 +101,7 @@ def test_a_clip_starts_from_its_image(generator, tmp_path):
 
 def test_a_clip_may_have_another_size(model):
     larger = Generator.load(model, clip="17x32x64")
-    assert larger.generate(["a ring"], [0], DRAW).shape == (1, 17, 32, 64, 3)
+    assert larger.generate("a ring", config=DRAW).frames.shape == (1, 17, 32, 64, 3)
     for clip, words in (("18x32x32", "use 17 or 21"), ("9x36x32", "use 32 or 40"), ("9x32", "not of the form")):
         with pytest.raises(UserError, match=words):
             Generator.load(model, clip=clip)
@@ -119,9 +119,9 @@ def test_devices_that_do_not_divide_are_refused(model):
         Generator.load(model, fsdp=3)
 
 
-def job(model: Path, out: Path, **changes) -> Job:
+def job(model: Path, out: Path, **changes) -> GenerationJob:
     requests = [Request(text, 10 + i) for i, text in enumerate(PROMPTS)]
-    return dataclasses.replace(Job(model, model / "vae", requests, DRAW, out), **changes)
+    return dataclasses.replace(GenerationJob(requests, DRAW, out), **changes)
 
 
 class Killed(Exception):
@@ -132,8 +132,8 @@ def killed(generator: Generator, after: int) -> Generator:
     """The generator of a process that ends after some batches."""
 
     class Dying(Generator):
-        def draw(self, requests, config, batch_size=16):
-            for number, clips in enumerate(super().draw(requests, config, batch_size)):
+        def generate_batches(self, requests, config, batch_size=16):
+            for number, clips in enumerate(super().generate_batches(requests, config, batch_size)):
                 if number == after:
                     raise Killed
                 yield clips
@@ -146,20 +146,22 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_stopped_job_goes_on_where_it_was(model, generator, tmp_path, capsys):
-    names = draw_folder(generator, job(model, tmp_path / "whole"), batch_size=2)
+    names = generate_folder(generator, job(model, tmp_path / "whole"), batch_size=2)
     with pytest.raises(Killed):
-        draw_folder(killed(generator, after=1), job(model, tmp_path / "cut"), batch_size=2)
+        generate_folder(killed(generator, after=1), job(model, tmp_path / "cut"), batch_size=2)
     early = contents(tmp_path / "cut")
     assert set(early) == {"inputs.json", *names[:2], *(name.replace("mp4", "gif") for name in names[:2])}
     times = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cut").glob("*.mp4")}
     capsys.readouterr()
-    assert draw_folder(generator, job(model, tmp_path / "cut"), batch_size=2) == names
+    assert generate_folder(generator, job(model, tmp_path / "cut"), batch_size=2) == names
     assert all((tmp_path / "cut" / name).stat().st_mtime_ns == time for name, time in times.items())
     said = capsys.readouterr().err
     assert "4/5" in said and "5/5" in said and "2/5" not in said
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
     summary = json.loads((tmp_path / "cut" / "samples.json").read_text())
-    assert summary["model"] == str(model) and summary["sampling"] == dataclasses.asdict(DRAW)
+    assert summary["model"] == str(model) and summary["sampling"] == dataclasses.asdict(
+        DRAW.with_times(**generator.times)
+    )
     assert summary["clips"][1] == {"file": "00011-a-blue-square.mp4", "prompt": "a blue square", "seed": 11}
 
 
@@ -167,7 +169,7 @@ def test_processes_take_prompts_in_turn_and_the_last_one_closes(model, generator
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     for index, count in ((1, 2), (0, 5)):
         monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-        names = draw_folder(generator, job(model, tmp_path / "out"))
+        names = generate_folder(generator, job(model, tmp_path / "out"))
         assert len(list((tmp_path / "out").glob("*.mp4"))) == count
         assert (tmp_path / "out" / "samples.json").exists() == (index == 0)
         assert all((tmp_path / "out" / name).exists() for name in names[1::2])
@@ -176,26 +178,26 @@ def test_processes_take_prompts_in_turn_and_the_last_one_closes(model, generator
 def test_a_folder_of_other_clips_is_refused(model, generator, tmp_path):
     a, out = image(tmp_path / "a.png"), tmp_path / "out"
     start = [Request("a ring", 0, a)]
-    draw_folder(generator, job(model, out, requests=start))
+    generate_folder(generator, job(model, out, requests=start))
     before = contents(out)
-    draw_folder(generator, job(model, out, requests=start), batch_size=1)
+    generate_folder(generator, job(model, out, requests=start), batch_size=1)
     others = [
         ({"requests": [Request("a ring", 1, a)]}, "list of prompts"),
         ({"requests": [Request("a ring", 0, image(tmp_path / "b.png", seed=1))]}, "list of prompts"),
         ({"requests": start, "config": dataclasses.replace(DRAW, steps=4)}, "steps"),
-        ({"requests": start, "fps": 9}, "fps"),
+        ({"requests": start, "fps": 9.0}, "fps"),
     ]
     for changes, key in others:
         with pytest.raises(UserError, match=f"made with another {key}: name another --out"):
-            draw_folder(generator, job(model, out, **changes))
+            generate_folder(generator, job(model, out, **changes))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty and holds no clips generated"):
-        draw_folder(generator, job(model, tmp_path / "mine"))
+        generate_folder(generator, job(model, tmp_path / "mine"))
     shutil.copytree(model / "checkpoints" / "1", model / "checkpoints" / "2")
     try:
         with pytest.raises(UserError, match="another checkpoint"):
-            draw_folder(generator, job(model, out, requests=start))
+            generate_folder(generator, job(model, out, requests=start))
     finally:
         shutil.rmtree(model / "checkpoints" / "2")
     assert contents(out) == before
@@ -213,7 +215,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is(model, generator, tm
         ({"config": dataclasses.replace(DRAW, negative_prompt="red " * 40)}, "tokens does not fit"),
     ]:
         with pytest.raises(UserError, match=words):
-            draw_folder(generator, job(model, tmp_path / "out", **changes))
+            generate_folder(generator, job(model, tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()
 
 

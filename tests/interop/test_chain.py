@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobile_video_jax.models.denoiser import read_denoiser
+from mobile_video_jax.models.run import Run
 from tests.commands import run
 from tests.interop.pipeline import make_pipeline
 
@@ -39,7 +39,7 @@ def test_an_imported_model_goes_down_the_chain(tmp_path, monkeypatch):
     assert np.load(Path(root["latents"], "empty_caption.npy")).shape == (16,)
     prune = ("--config=configs/prune.py:tiny", f"--data={root['latents']}", f"--model={root['server']}")
     command("launch.prune", *prune, f"--out={root['pruned']}", **PRUNED)
-    model = read_denoiser(Path(root["pruned"])).config.model
+    model = Run.open(root["pruned"]).denoiser.config.model
     assert model.rope_scale and {len(block) for block in model.rope_heads or ((0,),)} == {1}
     for stage, before, changes in (("recover", "pruned", {}), ("distill", "recovered", UNWATCHED)):
         flags = (f"--config=configs/{stage}.py:tiny", f"--workdir={root[AFTER[stage]]}")

@@ -11,13 +11,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request
 from mobile_video_jax.interop.export_diffusers import export_diffusers
 from mobile_video_jax.interop.import_weights import import_weights, open_diffusers
 from mobile_video_jax.metrics.reconstruction import psnr
-from mobile_video_jax.train.run import read_run
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.vae.pixels import to_bytes
 from tests.commands import run
 from tests.interop.pipeline import make_pipeline
@@ -46,7 +45,7 @@ def test_sampling_equals_the_pipeline(pipeline, imported):
     theirs, folder = pipeline
     generator = Generator.load(imported, text_encoder=f"ltx:{folder}")
     assert generator.times["terminal"] == 0.1 and generator.times["shift"] != 1
-    config = SampleConfig(STEPS, SCALE, **generator.times)
+    config = generator.sample_config(steps=STEPS, guidance=SCALE)
     drawn = generator.latents([Request(PROMPT, 7)], config)
     noise = generator._inputs([Request(PROMPT, 7)], config)[0]
     given = {
@@ -63,10 +62,10 @@ def test_sampling_equals_the_pipeline(pipeline, imported):
 
 
 def test_the_run_says_what_it_is(pipeline, imported):
-    record = read_run(imported)
+    record = Run.open(imported).record
     assert record["stage"] == "dit" and record["config"]["text_encoder"].startswith("ltx-t5-")
     assert record["config"]["compression"] == "t8_s32_c6" and record["config"]["model"]["scan"]
-    assert read_run(imported / "vae", "vae")["config"]["model"]["family"] == "ltx"
+    assert Run.open(imported / "vae", "vae").config["model"]["family"] == "ltx"
 
 
 def damage(folder: Path, change: str) -> None:
@@ -120,7 +119,7 @@ def test_the_command_draws_after_importing(pipeline, imported, tmp_path):
     """The user's way: launch.import_weights, then launch.sample with the text encoder's place."""
     done = run("launch.import_weights", f"--source={pipeline[1]}", f"--out={tmp_path / 'run'}", "--clip=9x32x32")
     assert done.status == 0, done.err
-    assert json.loads(done.out.splitlines()[-1])["text_encoder"] == read_run(imported)["config"]["text_encoder"]
+    assert json.loads(done.out.splitlines()[-1])["text_encoder"] == Run.open(imported).record["config"]["text_encoder"]
     again = run("launch.import_weights", f"--source={pipeline[1]}", f"--out={tmp_path / 'run'}")
     assert again.status == 2 and "is not empty" in again.err
     drawn = run(

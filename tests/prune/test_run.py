@@ -16,7 +16,8 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.distill.config import KdWeights
 from mobile_video_jax.distill.kd import kd_loss
 from mobile_video_jax.dit.features import velocity_and_features
-from mobile_video_jax.models.denoiser import Denoiser, read_denoiser
+from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.prune import run as pruning
@@ -70,7 +71,7 @@ def recovery(pruned: Path, data: Path, **changes) -> RecoverTraining:
 
 def test_what_is_left_is_a_run_that_fits_the_budget_and_is_the_masked_model(pruned, teacher):
     found, out = pruned
-    before, after = read_denoiser(teacher), read_denoiser(out)
+    before, after = Run.open(teacher).denoiser, Run.open(out).denoiser
     [shape] = set(after.config.model.block_shapes)
     assert (len(after.config.model.block_shapes), *dataclasses.astuple(shape)) == (2, 1, 1, 32)
     count = after.describe()["parameters"]
@@ -83,7 +84,7 @@ def test_what_is_left_is_a_run_that_fits_the_budget_and_is_the_masked_model(prun
 
 def _target(denoiser) -> dict:
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = denoiser.parameter_shapes()
+    shapes = denoiser.parameter_shapes
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
 
 
@@ -199,8 +200,8 @@ def test_timestep_aware_distillation_weighs_as_much_as_flow_matching():
 
 def test_recovery_trains_the_student_alone_and_leaves_it_for_every_command(pruned, data, tmp_path):
     train(RecoverStage(recovery(pruned[1], data)), tmp_path / "run")
-    after = read_denoiser(tmp_path / "run")
-    assert after.config.model == read_denoiser(pruned[1]).config.model
+    after = Run.open(tmp_path / "run").denoiser
+    assert after.config.model == Run.open(pruned[1]).denoiser.config.model
     weights, first = (restore_model(path, _target(after)) for path in (tmp_path / "run", pruned[1]))
     changed = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), weights, first)
     assert all(change > 0 for change in jax.tree.leaves(changed["block_0"]["ffn"]))

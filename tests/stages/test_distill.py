@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 from configs import distill
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.distill.config import CollapseConfig, ObjectiveConfig
-from mobile_video_jax.models.denoiser import read_denoiser
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.stages.config import DistillTraining
 from mobile_video_jax.stages.distill import DistillStage, from_student
@@ -73,7 +73,7 @@ def finished(config, folder) -> Path:
 
 def test_sizes_come_from_the_students_run_and_the_result_is_one_for_every_command(config, finished, teacher):
     assert config.model == STUDENT and config.teacher_model == TEACHER
-    left = read_denoiser(finished)
+    left = Run.open(finished).denoiser
     assert left.config.model == STUDENT and left.time_shift(48) == 3.0
     again = from_student(dataclasses.replace(config, init_from=str(finished), teacher=""))
     assert again.teacher == str(teacher)
@@ -82,8 +82,8 @@ def test_sizes_come_from_the_students_run_and_the_result_is_one_for_every_comman
 
 
 def test_both_players_move_and_no_checkpoint_holds_the_teacher(finished, student):
-    stage = read_denoiser(finished)
-    after, before = (restore_model(run, _on_device(stage.parameter_shapes())) for run in (finished, student))
+    stage = Run.open(finished).denoiser
+    after, before = (restore_model(run, _on_device(stage.parameter_shapes)) for run in (finished, student))
     moved = [np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (after, before)), strict=True)]
     assert np.mean(moved) > 0.9
     logits = [line["real_logit"] for line in read_metrics(finished)]

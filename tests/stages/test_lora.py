@@ -18,8 +18,8 @@ from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.dit.config import LoraConfig
 from mobile_video_jax.dit.lora import init_adapter
 from mobile_video_jax.generate.generator import Generator
-from mobile_video_jax.models.adapter import record_base, restore_transformer
-from mobile_video_jax.models.denoiser import read_denoiser, restore_on
+from mobile_video_jax.models.adapter import record_base
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh, replicated
 from mobile_video_jax.stages.config import DitTraining, RecoverTraining
@@ -70,8 +70,7 @@ def run(folder, config) -> Path:
 
 
 def weights(run: Path) -> dict:
-    denoiser = read_denoiser(run)
-    return flatten_dict(restore_on(make_mesh(MeshConfig()), run, denoiser), sep="/")
+    return flatten_dict(Run.open(run).sharded_params(make_mesh(MeshConfig())), sep="/")
 
 
 def shapes_of(config: DitTraining) -> dict:
@@ -121,7 +120,7 @@ def test_every_command_reads_base_and_adapter_as_one_network(run, base, config):
         np.testing.assert_allclose(after[path], np.asarray(before[path]) + update, rtol=1e-6, atol=1e-7)
     generator = Generator.load(run)
     jax.tree.map(np.testing.assert_array_equal, flatten_dict(generator.params, sep="/"), after)
-    assert not hasattr(generator.denoiser.config, "lora")
+    assert not DitStage.of_run(Run.open(run)).frozen
 
 
 def test_a_run_goes_on_exactly(config, run, tmp_path, capsys):
@@ -141,7 +140,7 @@ def test_a_run_goes_on_exactly(config, run, tmp_path, capsys):
 def test_what_is_trained_and_what_there_is_are_counted(config, run, base):
     for described in (DitStage(config).inspect(), json.loads((run / "run.json").read_text())["description"]):
         assert described["trainable_parameters"] == TRAINED
-    assert DitStage(config).description()["parameters"] == read_denoiser(base).describe()["parameters"]
+    assert DitStage(config).description()["parameters"] == Run.open(base).denoiser.describe()["parameters"]
     whole = dataclasses.replace(config, lora=LoraConfig())
     assert DitStage(config).cost().flops < 0.8 * DitStage(whole).cost().flops
 
@@ -161,10 +160,10 @@ def test_a_base_that_is_gone_or_has_changed_is_told(run, base, config, tmp_path)
     copy, moved = shutil.copytree(run, tmp_path / "run"), shutil.copytree(base, tmp_path / "base")
     target = shapes_of(config)["base"]
     record_base(copy, moved)
-    restore_transformer(copy, target)
+    Run.open(copy).params(target)
     shutil.copytree(moved / "checkpoints" / "1", moved / "checkpoints" / "5")
     with pytest.raises(UserError, match="adds to step 1 of .*base, whose newest is 5: use a copy"):
-        restore_transformer(copy, target)
+        Run.open(copy).params(target)
     with pytest.raises(UserError, match="adds to step 1 of .*base, whose newest is 5: use a copy"):
         DitStage(dataclasses.replace(config, init_from=str(moved))).start(copy)
     shutil.rmtree(moved)
@@ -219,13 +218,12 @@ def check_shared_factors(path: str) -> None:
         train(DitStage(dataclasses.replace(config, mesh=MeshConfig(data=1, fsdp=size, tensor=size))), run)
         losses[size] = [(line["loss"], line.get("eval_loss", 0.0)) for line in read_metrics(run)]
     np.testing.assert_allclose(losses[2], losses[1], rtol=1e-5)
-    denoiser = read_denoiser(run)
     mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=2))
     placed = parameter_shardings(jax.eval_shape(DitStage(config).init, jax.random.key(0)), mesh)["adapter"]
     spec = lambda layer: [placed["blocks"]["block"]["ffn"][layer][name].spec for name in "ab"]
     assert spec("up") == [P(None, "fsdp", None), P(None, None, "tensor")]
     assert spec("down") == [P(None, "tensor", None), P(None, None, "fsdp")]
-    kernel = restore_on(mesh, run, denoiser)["blocks"]["block"]["ffn"]["up"]["kernel"]
+    kernel = Run.open(run).sharded_params(mesh)["blocks"]["block"]["ffn"]["up"]["kernel"]
     assert kernel.sharding.spec == P(None, "fsdp", "tensor")
 
 

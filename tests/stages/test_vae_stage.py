@@ -15,7 +15,7 @@ from mobile_video_jax.data.prepare.prepare import prepare
 from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.evaluate.vae import VaeTask, evaluate_vae
 from mobile_video_jax.generate.generator import Generator
-from mobile_video_jax.models.vae import VaeBundle, copy_bundle
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.config import VaeTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.vae import VaeStage
@@ -56,7 +56,7 @@ def decoder(videos, base, tmp_path_factory) -> Path:
 
 
 def test_a_smaller_decoder_keeps_the_encoder_and_the_statistics(base, decoder):
-    old, new = VaeBundle.load(base), VaeBundle.load(decoder)
+    old, new = Run.open(base).vae(), Run.open(decoder).vae()
     jax.tree.map(np.testing.assert_array_equal, new.params["encoder"], old.params["encoder"])
     assert new.stats == old.stats
     sizes = [sum(leaf.size for leaf in jax.tree.leaves(vae.params["decoder"])) for vae in (old, new)]
@@ -68,7 +68,7 @@ def test_a_smaller_decoder_keeps_the_encoder_and_the_statistics(base, decoder):
 def test_a_smaller_decoder_serves_a_transformer_of_its_latents_and_no_other(base, decoder, tmp_path):
     latents = tiny.latents(tmp_path / "latents")
     shutil.rmtree(latents / "vae")
-    copy_bundle(base, latents / "vae")
+    Run.open(base).copy(latents / "vae")
     train(DitStage(tiny.dit_config(latents, steps=1, eval_every=1, checkpoint_every=1)), tmp_path / "dit")
     assert Generator.load(tmp_path / "dit", decoder).vae.vae.config.decoder_widths == (6, 6, 6)
     other = tiny.vae_run(tmp_path / "other")
@@ -80,7 +80,7 @@ def test_a_second_phase_starts_from_the_first_ones_weights(videos, base, tmp_pat
     loss = VaeLossConfig(kl=0.0, scale_equivariance=0.1)
     tuned = config(videos, init_from=str(base), loss=loss, steps=1, eval_every=1, checkpoint_every=1)
     train(VaeStage(tuned), tmp_path / "tuned")
-    before, after = (VaeBundle.load(run).params for run in (base, tmp_path / "tuned"))
+    before, after = (Run.open(run).vae().params for run in (base, tmp_path / "tuned"))
     moved = [float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True)]
     # The averaged weights of one step at the warm-up's rate of 0 are the first phase's.
     assert max(moved) < 1e-6
@@ -99,7 +99,7 @@ def test_a_run_with_a_discriminator_and_vgg_resumes_exactly(videos, tmp_path):
         assert [line[name] for line in whole] == [line[name] for line in read_metrics(run)]
     assert [session["steps"] for session in read_sessions(run)] == [[0, 4], [2, 4]]
     # What a run leaves for use is the VAE alone.
-    assert set(VaeBundle.load(run).params) == {"encoder", "decoder"}
+    assert set(Run.open(run).vae().params) == {"encoder", "decoder"}
 
 
 def test_a_decoder_without_its_encoders_run_is_refused(videos, base, tmp_path):
@@ -121,7 +121,7 @@ def test_scales_that_leave_no_latent_place_are_refused(videos):
 
 def test_evaluation_writes_scores_with_their_protocol_and_the_seam_of_tiles(base, videos, tmp_path):
     def evaluated(name, **changes):
-        return evaluate_vae(VaeTask(base, videos, tmp_path / name, count=3, **changes))
+        return evaluate_vae(VaeTask(Run.open(base), videos, tmp_path / name, count=3, **changes))
 
     whole = evaluated("whole")
     assert set(whole["metrics"]) == {"psnr", "ssim", "flicker"} and whole["protocol"]["clips"] == 3

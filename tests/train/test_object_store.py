@@ -17,12 +17,11 @@ from mobile_video_jax.core.files import filling, write_json
 from mobile_video_jax.core.storage import copy_folder
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.latents.store import records
-from mobile_video_jax.models.vae import VaeBundle, copy_bundle
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh, replicated
 from mobile_video_jax.train.checkpoint import Checkpoints, newest_step, restore_model
 from mobile_video_jax.train.metrics import MetricsLog, read_metrics
-from mobile_video_jax.train.run import read_run
 from mobile_video_jax.train.state import TrainState
 from mobile_video_jax.train.step_profile import StepProfile
 from tests import tiny
@@ -93,13 +92,12 @@ def vae(tmp_path_factory) -> Path:
 
 
 def test_a_model_goes_to_a_bucket_and_back(folder, vae, tmp_path):
-    copy_bundle(vae, folder / "vae")
-    copy_bundle(folder / "vae", tmp_path / "vae")
-    copy_bundle(tmp_path, folder / "vae")  # it is there: nothing is read
-    expected = VaeBundle.load(vae)
+    Run.open(vae).copy(folder / "vae")
+    Run.open(folder / "vae").copy(tmp_path / "vae")
+    expected = Run.open(vae).vae()
     for run in (folder / "vae", tmp_path / "vae"):
-        bundle = VaeBundle.load(run)
-        assert read_run(run, "vae") == read_run(vae) and bundle.stats == expected.stats
+        bundle = Run.open(run).vae()
+        assert Run.open(run, "vae").record == Run.open(vae).record and bundle.stats == expected.stats
         jax.tree.map(np.testing.assert_array_equal, bundle.params, expected.params)
 
 
@@ -142,7 +140,7 @@ def test_a_run_in_a_bucket_is_killed_and_goes_on_with_the_losses_of_a_local_one(
     assert len(losses(folder / "run")) < 12
     summary = launch(*arguments)
     assert losses(folder / "run") == losses(tmp_path / "run") and summary["workdir"] == f"{folder}/run"
-    assert newest_step(folder / "run") == 12 and read_run(folder / "run" / "vae", "vae")
+    assert newest_step(folder / "run") == 12 and Run.open(folder / "run" / "vae", "vae")
     assert [path.suffix for path in (folder / "run" / "samples" / "12").iterdir()] == [".mp4"]
     # A run that starts from it, and clips that it draws.
     launch(*command(folder / "latents", folder / "next", steps=2, init_from=folder / "run"))
@@ -152,7 +150,7 @@ def test_a_run_in_a_bucket_is_killed_and_goes_on_with_the_losses_of_a_local_one(
 
 @pytest.mark.slow
 def test_a_data_set_is_prepared_and_encoded_in_a_bucket(folder, cache, vae, tmp_path):
-    copy_bundle(vae, folder / "vae")
+    Run.open(vae).copy(folder / "vae")
     for place, run in ((tmp_path, vae), (folder, folder / "vae")):
         prepare = ("launch.prepare_data", "--source=moving_shapes", f"--clip={tiny.CLIP}", f"--out={place}/videos")
         launch(*prepare, "--train=10", "--validation=8", "--test=2")

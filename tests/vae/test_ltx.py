@@ -9,7 +9,7 @@ import pytest
 
 from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.models.vae import VaeBundle
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.config import VaeTraining
 from mobile_video_jax.train.checkpoint import save_model
 from mobile_video_jax.train.run import write_run
@@ -86,7 +86,7 @@ def test_a_run_is_read_by_its_family(params, tmp_path):
     write_run(tmp_path, "vae", {**plain(VaeTraining(clip="5x16x16")), "model": plain(CAUSAL)}, described)
     save_model(tmp_path, 0, params)
     LatentStats((0.1,) * 4, (0.5,) * 4).save(tmp_path)
-    bundle = VaeBundle.load(tmp_path)
+    bundle = Run.open(tmp_path).vae()
     assert bundle.vae == LtxVae(CAUSAL)
     jax.tree.map(np.testing.assert_array_equal, bundle.params, params)
 

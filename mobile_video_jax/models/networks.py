@@ -1,0 +1,45 @@
+"""The networks that predict a velocity, by the class of their config: the one place that tells them apart.
+
+Each is called as network(x_t, t, text, text_mask, mask=None) and returns a velocity of the shape of x_t. Its config has
+`dtype`, the dtype that it computes in, and `remat`, which activations are computed again in the backward pass.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+
+from mobile_video_jax.core.arrays import Latents
+from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.cost_groups import cost_group
+from mobile_video_jax.dit.features import Features, velocity_and_features
+from mobile_video_jax.dit.model import Dit
+
+NetworkConfig = DitConfig  # a union, once there is another
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """One kind of network.
+
+    `features(network, params, *inputs)` are its velocity and the features that a student is compared by; `cost_group`
+    names the part of the network that costs of a parameter's path or a module's scope are counted under.
+    """
+
+    module: Callable[[Any], nn.Module]
+    features: Callable[..., tuple[Latents, Features]]
+    cost_group: Callable[[str], str]
+
+
+FAMILIES: dict[type, Family] = {DitConfig: Family(Dit, velocity_and_features, cost_group)}
+
+
+def family_of(config: NetworkConfig) -> Family:
+    """The family of a network's config."""
+    return FAMILIES[type(config)]
+
+
+def build_network(config: NetworkConfig) -> Any:
+    """The module of a network's config, without parameters."""
+    return family_of(config).module(config)

@@ -1,0 +1,32 @@
+"""How a trained denoiser is to be sampled, as its run says."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from mobile_video_jax.core.config import Config, from_mapping
+from mobile_video_jax.core.ranges import GuidanceScale, Range, SolverSteps
+from mobile_video_jax.models.config import SolverName
+
+FrameRate = Annotated[float, Range(0, 1000)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling(Config):
+    """How a denoiser is sampled unless a user says otherwise; `sampling` in run.json."""
+
+    steps: SolverSteps = 40  # solver steps
+    guidance: GuidanceScale = 5.0  # guidance scale; 1 is none
+    solver: SolverName = "euler"  # a solver of diffusion.samplers
+    frame_rate: FrameRate = 0.0  # frames a second of its clips; 0: not known
+
+
+STANDARD = Sampling()
+
+
+def sampling_of(record: Mapping[str, Any]) -> Sampling:
+    """The sampling of a run's record. Older ones lack it; a distilled run then has its own steps, without guidance."""
+    if "sampling" in record:
+        return from_mapping(Sampling, record["sampling"], "sampling")
+    steps = record["config"].get("sampling_steps")
+    return Sampling(steps, guidance=1.0) if steps else STANDARD
