@@ -159,9 +159,8 @@ def test_a_stopped_job_goes_on_where_it_was(model, generator, tmp_path, capsys):
     assert "4/5" in said and "5/5" in said and "2/5" not in said
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
     summary = json.loads((tmp_path / "cut" / "samples.json").read_text())
-    assert summary["model"] == str(model) and summary["sampling"] == dataclasses.asdict(
-        DRAW.with_times(**generator.times)
-    )
+    assert summary["model"] == str(model)
+    assert summary["sampling"] == dataclasses.asdict(DRAW) | generator.times
     assert summary["clips"][1] == {"file": "00011-a-blue-square.mp4", "prompt": "a blue square", "seed": 11}
 
 
@@ -209,8 +208,6 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is(model, generator, tm
     for changes, words in [
         ({"requests": [*requests, Request("red " * 40, 3)]}, "tokens does not fit into 16"),
         ({"requests": [*requests, Request("a ring", 3, tmp_path / "text.png")]}, "text.png: it does not decode"),
-        ({"config": dataclasses.replace(DRAW, steps=0)}, "steps must be 1 or more"),
-        ({"config": dataclasses.replace(DRAW, solver="rk4")}, "sampler 'rk4' is unknown"),
         ({"config": dataclasses.replace(DRAW, tile=20)}, "multiples of the spatial stride"),
         ({"config": dataclasses.replace(DRAW, negative_prompt="red " * 40)}, "tokens does not fit"),
     ]:
