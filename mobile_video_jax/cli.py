@@ -5,9 +5,12 @@ import json
 import logging as python_logging
 import os
 import re
+import shutil
 import sys
+import threading
 import time
 import traceback
+from _thread import interrupt_main
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,7 +18,7 @@ from typing import Any, NoReturn
 import jax
 from absl import flags, logging
 
-from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.errors import Stopped, UserError
 from mobile_video_jax.parallel.distributed import is_first, join
 
 BAD_INPUT = 2
@@ -28,14 +31,17 @@ REFUSED = tuple(
     getattr(errno, name)
     for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG", "EEXIST", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
 )
+# What libraries with exceptions of their own say of a disk that takes no more.
+FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 def run(main: Callable[[], None], *, distributed: bool = False) -> NoReturn:
     """Parses sys.argv, calls `main` and exits.
 
-    The status is 0, 2 after one line `error: …` on stderr for bad input, or 130 after Ctrl-C. Other exceptions are
-    bugs and keep their traceback. A `distributed` command has a flag that joins the processes of a job.
+    The status is 0, 2 after one line `error: …` on stderr for bad input, 130 after Ctrl-C, or that of `Stopped`. Other
+    exceptions are bugs and keep their traceback. A `distributed` command has a flag that joins the processes of a job.
     """
+    sys.unraisablehook = _interrupt_again
     logging.use_absl_handler()  # to stderr, and without the INFO lines of absl and Orbax
     logging.set_verbosity(logging.WARNING)
     # Orbax leaves the futures of a failed save unread; the failure itself is told in our one line.
@@ -52,15 +58,17 @@ def run(main: Callable[[], None], *, distributed: bool = False) -> NoReturn:
         main()
     except UserError as error:
         _fail(str(error))
-    except OSError as error:
-        if error.errno not in REFUSED:
-            _leave_the_job()
-            raise
-        _fail(str(error))
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(stop.status)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted", file=sys.stderr, flush=True)
+        if jax.distributed.is_initialized():
+            os._exit(INTERRUPTED)  # see _leave_the_job
         sys.exit(INTERRUPTED)
-    except Exception:
+    except Exception as error:
+        if refusal := _refused(error):
+            _fail(refusal)
         _leave_the_job()
         raise
     sys.exit(0)
@@ -71,6 +79,24 @@ def finish(path: Path, summary: dict[str, Any]) -> None:
     if not jax.distributed.is_initialized() or is_first():
         print(path)
         print(json.dumps(summary), flush=True)
+
+
+def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Repeats a Ctrl-C that came within a callback of the garbage collector or of JAX, where its exception is lost."""
+    if lost.exc_type is KeyboardInterrupt:
+        threading.Timer(0.05, interrupt_main).start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _refused(error: Exception) -> str | None:
+    """The line for what the system refuses because of a path or a disk; None for anything else."""
+    if isinstance(error, OSError) and error.errno in REFUSED:
+        return str(error)
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        return str(error.args[0][0][-1])  # of (source, target, reason) for each file that was not copied
+    lines = [line for line in str(error).splitlines() if any(reason in line for reason in FULL)]
+    return f"{lines[0][:500]}: free some space and start the same command again" if lines else None
 
 
 def _leave_the_job() -> None:

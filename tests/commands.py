@@ -6,6 +6,7 @@ That one is started once a test process and starts no backend itself, so a proce
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -52,7 +53,7 @@ class Started:
             return Finished(self.process.exitcode, *(path.read_text() for path in self.streams))
 
 
-def start(module: str, *arguments: str, devices: int, environment: dict[str, str] | None = None) -> Started:
+def start(module: str, *arguments: str, devices: int = 1, environment: dict[str, str] | None = None) -> Started:
     """Starts `python -m MODULE ARGUMENTS` where jax has so many CPU devices and the environment these variables."""
     return Started(_function, _command, (module, arguments, ROOT, environment or {}), devices)
 
@@ -68,6 +69,7 @@ def call(function: Callable[..., None], *args: Any, devices: int) -> Finished:
 
 
 def _redirected(out: Path, err: Path, target: Callable[..., None], *args: Any) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the shell that runs the tests ignores it
     for stream, path in ((sys.stdout, out), (sys.stderr, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream.fileno())
     target(*args)

@@ -1,7 +1,9 @@
-"""What all tests share: programs are compiled once a test run, and quickly rather than for speed."""
+"""What all tests share: programs are compiled once a test run, and quickly; no process outlives its test."""
 
+import multiprocessing
 import os
 import tempfile
+from collections.abc import Iterator
 from importlib.metadata import version
 
 import pytest
@@ -20,3 +22,12 @@ os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take longest for their few tests come first, so that two workers end at about the same time."""
     items.sort(key=lambda item: item.get_closest_marker("first") is None)
+
+
+@pytest.fixture(autouse=True)
+def end_processes() -> Iterator[None]:
+    """Kills the processes that a test started and, as it failed, did not wait for."""
+    yield
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()

@@ -8,12 +8,17 @@ COMMAND = '''"""Does nothing much.
 
 A second line of help.
 """
-import errno, os, signal
+import errno, os, shutil, signal, time
 from pathlib import Path
 from absl import flags, logging
 from ml_collections import config_flags
 from mobile_video_jax import cli
-from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.errors import Stopped, UserError
+
+class Lost:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where to.", required=True)
@@ -27,6 +32,15 @@ def main():
         raise ZeroDivisionError("a bug")
     if FAIL.value == "ctrl-c":
         os.kill(os.getpid(), signal.SIGINT)
+    if FAIL.value == "ctrl-c in a callback":
+        Lost()
+        time.sleep(60)
+    if FAIL.value == "full":
+        raise RuntimeError("No space left on device (os error 28)")
+    if FAIL.value == "copy":
+        raise shutil.Error([("/a", "/b", "[Errno 28] No space left on device: '/b'")])
+    if FAIL.value == "stopped":
+        raise Stopped("step 3 is saved", 143)
     if FAIL.value:
         raise OSError(getattr(errno, FAIL.value), "refused", "/the/file")
     cli.finish(Path(WORKDIR.value), CONFIG.value.to_dict())
@@ -98,6 +112,11 @@ GOOD = ("--workdir=a", "--config=config.py")
         ((*GOOD, "--config.steps=many"), "flag --config.steps=many: invalid literal for int() with base 10: 'many'"),
         ((*GOOD, "--fail=user"), "first line second line"),
         ((*GOOD, "--fail=ENOSPC"), "[Errno 28] refused: '/the/file'"),
+        ((*GOOD, "--fail=copy"), "[Errno 28] No space left on device: '/b'"),
+        (
+            (*GOOD, "--fail=full"),
+            "No space left on device (os error 28): free some space and start the same command again",
+        ),
         ((*GOOD, "--fail=EROFS"), "[Errno 30] refused: '/the/file'"),
         ((*GOOD, "--fail=EACCES"), "[Errno 13] refused: '/the/file'"),
     ],
@@ -114,6 +133,12 @@ def test_bugs_keep_their_traceback(folder, fault):
     assert "Traceback" in done.err
 
 
-def test_interruption(folder):
-    done = run(folder, *GOOD, "--fail=ctrl-c")
+@pytest.mark.parametrize("where", ["ctrl-c", "ctrl-c in a callback"])
+def test_interruption(folder, where):
+    done = run(folder, *GOOD, f"--fail={where}")
     assert (done.status, done.err) == (130, "interrupted\n")
+
+
+def test_an_orderly_stop_has_its_own_status(folder):
+    done = run(folder, *GOOD, "--fail=stopped")
+    assert (done.status, done.err, done.out) == (143, "step 3 is saved\n", "")

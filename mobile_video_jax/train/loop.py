@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.errors import Stopped, UserError
 from mobile_video_jax.core.progress import Progress, duration, say
 from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.data.loader import load
@@ -33,12 +33,11 @@ from mobile_video_jax.train.timers import Timers
 from mobile_video_jax.train.watchdog import Watchdog
 
 
-class TrainingDiverged(Exception):
+class TrainingDiverged(Stopped):
     """The loss is not finite, or the stage sees a collapse: the message names the step and what is wrong with it."""
 
-
-class Preempted(Exception):
-    """SIGTERM came: the state is saved, and the same command goes on from there."""
+    def __init__(self, message: str):
+        super().__init__(f"error: {message}", status=1)
 
 
 def train(stage: Stage, run: Path, executable: Path | None = None) -> dict[str, Any]:
@@ -46,23 +45,25 @@ def train(stage: Stage, run: Path, executable: Path | None = None) -> dict[str, 
 
     The step is compiled, or taken from a file that launch.compile left (see StoredStep).
 
-    Returns step, loss, workdir and seconds. Raises TrainingDiverged, Preempted, and UserError for bad input and for a
-    run that another process writes.
+    Returns step, loss, workdir and seconds. Raises TrainingDiverged, Stopped after SIGTERM or Ctrl-C, and UserError for
+    bad input and for a run that another process writes.
     """
-    started, timers = time.monotonic(), Timers()
+    started, timers, preemption = time.monotonic(), Timers(), Preemption()
     with one_writer(run), timers.compilation():
-        with timers("start"):
-            loop = _start(stage, run, executable, timers)
-        try:
-            state, loss = loop.run()
-        finally:
-            loop.close()
+        with preemption.watched():
+            with timers("start"):
+                loop = _start(stage, run, executable, timers, preemption)
+            try:
+                state, loss = loop.run()
+            finally:
+                loop.close()
+        preemption.check("all steps are done and saved")
         stage.finish(run, usable(stage, state), say)
     summary = {"step": int(state.step), "loss": loss, "workdir": str(run)}
     return summary | {"seconds": time.monotonic() - started, "goodput": timers.seconds}
 
 
-def _start(stage: Stage, run: Path, executable: Path | None, timers: Timers) -> "_Loop":
+def _start(stage: Stage, run: Path, executable: Path | None, timers: Timers, preemption: Preemption) -> "_Loop":
     """Opens everything. Bad data and a missing starting point are found before anything is written."""
     config = stage.config
     mesh = make_mesh(config.mesh)
@@ -72,12 +73,13 @@ def _start(stage: Stage, run: Path, executable: Path | None, timers: Timers) -> 
     batches, _ = load(stage.train_batches(), config.loader_processes), stage.eval_batches()
     sampling = stage.sampling
     check_run(run, config)
+    preemption.check("nothing was begun")
     wait_for_all("every process has checked the run directory")
     if is_first():
         open_run(run, config, stage.description(), sampling)
         stage.start(run)
     wait_for_all("the run directory is there")
-    return _Loop(stage, run, mesh, batches, stored, profile, timers)
+    return _Loop(stage, run, mesh, batches, stored, profile, timers, preemption)
 
 
 def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
@@ -98,9 +100,10 @@ class _Loop:
         stored: StoredStep | None,
         profile: StepProfile,
         timers: Timers,
+        preemption: Preemption,
     ):
         self.stage, self.config, self.run_folder, self.mesh = stage, stage.config, run, mesh
-        self.batches, self.profile, self.timers = batches, profile, timers
+        self.batches, self.profile, self.timers, self.preemption = batches, profile, timers, preemption
         self.checkpoints = Checkpoints(run, keep=self.config.keep_checkpoints, frozen=stage.frozen)
         optimizer = make_optimizer(self.config.optimizer, self.config.steps)
         shapes, shardings = state_shardings(stage, optimizer, mesh)
@@ -117,7 +120,6 @@ class _Loop:
         self.log = MetricsLog(run, resumed_step=self.first_step, write=is_first())
         self.say = say if is_first() else lambda text: None
         self.progress = Progress(f"{self.config.stage}:", self.config.steps, done=self.first_step, write=self.say)
-        self.preemption = Preemption()
         self.watchdog = Watchdog(self.config.hang_seconds)
         self.waited = 0.0  # seconds for data until the last report
         self.evaluated = 0, math.inf  # the step of the last evaluation, and its loss
@@ -139,7 +141,8 @@ class _Loop:
 
     def run(self) -> tuple[TrainState, float]:
         """Steps until the end; returns the last state and loss."""
-        with self.preemption.watched(), self.timers("steps"):
+        self.preemption.check("no step was done")
+        with self.timers("steps"):
             loss = self._steps()
         return self.state, loss
 
@@ -178,7 +181,7 @@ class _Loop:
             loss = self._finish_step(*pending)
         if stop:
             self._save(step)
-            raise Preempted(f"SIGTERM: step {step} is saved; the same command goes on from there")
+            raise self.preemption.stop(f"step {step} is saved")
         return loss
 
     def _pauses(self) -> tuple[int, ...]:

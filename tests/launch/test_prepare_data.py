@@ -1,23 +1,14 @@
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from mobile_video_jax.data.dataset import read_manifest
 from tests import commands
 from tests.data.videos import video_folder, write_captions
-
-ROOT = Path(__file__).parents[2]
-
-
-def start(*arguments, before=(), **options):
-    command = [*before, sys.executable, "-m", "launch.prepare_data", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
 def run(*arguments):
@@ -96,22 +87,21 @@ def test_bad_input_is_one_line(tmp_path, arguments, words):
 
 
 def test_a_disk_that_takes_no_more(tmp_path):
-    limited = 'ulimit -f 100; exec "$@"'
+    limited = ["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", sys.executable, "-m", "launch.prepare_data"]
     arguments = ["--source=moving_shapes", f"--out={tmp_path / 'out'}", "--train=200"]
-    process = start(*arguments, before=["bash", "-c", limited, "bash"])
-    stdout, stderr = process.communicate()
-    assert (process.returncode, stdout) == (2, "")
-    assert "error: [Errno 27] File too large" in stderr.splitlines()[-1]
-    assert "Traceback" not in stderr
+    done = subprocess.run([*limited, *arguments], cwd=commands.ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "error: [Errno 27] File too large" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 def test_interruption_leaves_nothing(tmp_path):
-    process = start("--source=moving_shapes", f"--out={tmp_path / 'out'}", "--train=1000000", start_new_session=True)
+    arguments = ["--source=moving_shapes", f"--out={tmp_path / 'out'}", "--train=1000000"]
+    started = commands.start("launch.prepare_data", *arguments)
     while not list(tmp_path.glob(".out.*/moving_shapes/*")):
-        assert process.poll() is None
+        assert started.process.is_alive()
         time.sleep(0.1)
-    os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode == 130
+    started.signal(signal.SIGINT)
+    assert started.finish(30).status == 130
     assert list(tmp_path.iterdir()) == []

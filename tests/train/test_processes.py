@@ -54,7 +54,7 @@ def test_a_run_survives_a_kill_and_a_preemption_on_other_process_counts_and_mesh
     job[3].signal(signal.SIGTERM)
     ended = finish_job(job)
     assert [status for status, _, _ in ended] == [143] * 4
-    assert all("the same command goes on" in err for _, _, err in ended)
+    assert all("the same command resumes" in err for _, _, err in ended)
 
     first, second = finish_job(start(data, run, 2, 2, fsdp=2, tensor=2))
     assert first.status == second.status == 0 and not second.out.strip().endswith("}")

@@ -75,7 +75,7 @@ def test_sigterm_saves_and_leaves_and_the_run_goes_on(data, unbroken, tmp_path):
     wait_for_step(process, tmp_path / "run", 3)
     process.signal(signal.SIGTERM)
     status, _, err = process.finish(120)
-    assert status == 143 and "the same command goes on" in err
+    assert status == 143 and "the same command resumes" in err
     [saved] = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]
     assert saved == read_metrics(tmp_path / "run")[-1]["step"] >= 3
 

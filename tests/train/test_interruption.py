@@ -1,0 +1,85 @@
+"""Ctrl-C at any moment of a training: what is done is saved, and the run resumes with the same losses to the bit."""
+
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mobile_video_jax.core.errors import Stopped
+from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.train.loop import train
+from mobile_video_jax.train.preemption import Preemption
+from tests import tiny
+from tests.commands import start
+from tests.train.test_resume import command, finish, losses, wait_for_step
+
+STEPS = 400
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return tiny.latents(tmp_path_factory.mktemp("latents"))
+
+
+def test_the_first_ctrl_c_is_a_request_and_the_second_leaves_at_once(monkeypatch, capfd):
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    preemption = Preemption()
+    with preemption.watched():
+        signal.raise_signal(signal.SIGINT)
+        assert preemption.stop_after(1) and left == [] and "Ctrl-C again leaves at once" in capfd.readouterr().err
+        signal.raise_signal(signal.SIGINT)
+        assert left == [130]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_process_that_was_started_to_ignore_ctrl_c_goes_on_ignoring_it():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with (preemption := Preemption()).watched():
+            signal.raise_signal(signal.SIGINT)
+        assert not preemption.stop_after(1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_training_that_is_interrupted_now_and_then_ends_like_one_that_was_not(data, tmp_path):
+    stage = DitStage(tiny.dit_config(data, checkpoint_every=100))
+    train(stage, tmp_path / "unbroken")
+    moments, stops = random.Random(0), []
+    while len(stops) < 4:
+        interruption = threading.Timer(moments.uniform(0, 3), os.kill, (os.getpid(), signal.SIGINT))
+        interruption.start()
+        try:
+            train(stage, tmp_path / "run")
+            break
+        except (Stopped, KeyboardInterrupt) as stop:
+            stops.append(stop)
+        finally:
+            interruption.cancel()
+    assert train(stage, tmp_path / "run")["step"] == 12
+    assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
+
+
+@pytest.mark.slow
+def test_twenty_interruptions_at_random_moments_change_no_loss(data, tmp_path):
+    config = {"steps": STEPS, "checkpoint_every": 1000, "eval_every": 50}
+    finish(command(data, tmp_path / "unbroken", **config))
+    run, moments = tmp_path / "run", random.Random(0)
+    for interruption in range(20):
+        process = start(*command(data, run, **config))
+        if interruption % 2:
+            wait_for_step(process, run, len(losses(run)) + 1)
+            time.sleep(moments.uniform(0, 0.1))
+        else:
+            time.sleep(moments.uniform(0, 10))
+        process.signal(signal.SIGINT)
+        done = process.finish()
+        assert done.status == 130 and "Traceback" not in done.err, done.err
+    finish(command(data, run, **config))
+    assert losses(run) == losses(tmp_path / "unbroken")
