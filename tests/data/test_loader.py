@@ -1,6 +1,11 @@
 """Batches from processes of their own: the same ones, from any position on."""
 
 import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
 
 import grain
 import numpy as np
@@ -10,6 +15,7 @@ from absl import flags
 from mobile_video_jax.data.loader import load
 from mobile_video_jax.latents.batches import Mix, latent_batches
 from tests import tiny
+from tests.commands import call
 
 
 def numbers(count: int = 24) -> grain.IterDataset:
@@ -41,6 +47,28 @@ def test_processes_make_the_batches_of_threads_and_go_on_from_any_position():
 
 def test_processes_that_were_not_asked_for_a_batch_close():
     load(numbers(), 2).close()
+
+
+def read_and_die() -> None:
+    flags.FLAGS.mark_as_parsed()
+    iterator = load(numbers(), 2)
+    drawn(iterator, 2)
+    for process in multiprocessing.active_children():
+        os.kill(process.pid, signal.SIGINT)
+        print(process.pid, flush=True)
+    drawn(iterator, 10)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_processes_survive_ctrl_c_and_end_with_their_parent():
+    done = call(read_and_die, devices=1)
+    pids = done.out.split()
+    assert done.status == -signal.SIGKILL and len(pids) == 2, done.err
+    deadline = time.monotonic() + 30
+    alive = lambda pid: subprocess.run(["ps", "-o", "stat=", "-p", pid], capture_output=True).stdout.strip(b"Z\n ")
+    while any(map(alive, pids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.slow
