@@ -16,17 +16,17 @@ from export.phone.tiled_ffn import TiledFfn
 TILES = (1, 2, 4, 8)
 
 
-def ffn_memory(width: int, hidden: int, tokens: int, form: Layout) -> list[dict[str, int]]:
+def ffn_memory(width: int, hidden: int, tokens: int, layout: Layout) -> list[dict[str, int]]:
     """An FFN of random weights, converted with each of TILES: its products, and bytes of live activations at the peak.
 
     `hidden_bytes` counts those between both products alone, `tile_bytes` the largest of them.
     """
     torch.manual_seed(0)
     up, down = nn.Linear(width, hidden), nn.Linear(hidden, width)
-    x = form.turn(torch.randn(1, width, 1, tokens))
+    x = layout.turn(torch.randn(1, width, 1, tokens))
     rows = []
     for tiles in (tiles for tiles in TILES if tiles <= min(width, hidden)):
-        ffn = TiledFfn(up, down, tiles, form).requires_grad_(False)
+        ffn = TiledFfn(up, down, tiles, layout).requires_grad_(False)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "ffn.mlpackage"
             convert(Part("ffn", ffn, {"x": x.numpy()}, {"y": ffn(x).numpy()}), path)

@@ -14,7 +14,7 @@ from export.app.report import write_export_report
 from export.app.verify import failures, lost_tiles, verify_record
 from export.app.whole_clip import GeneratedClip, generate_clip
 from export.coreml.compress import Weights
-from export.coreml.package import PLAIN, Part, write_package
+from export.coreml.package import UNCOMPRESSED, Part, write_package
 from export.mil.verify import LEAST_PSNR
 from export.phone.layout import LAYOUTS
 from mobile_video_jax.core.claim import check_free
@@ -106,7 +106,7 @@ def _verified(
         for clip in clips:
             clip.save(folder / DRAWN)
             wrong += clip.failures
-    shutil.rmtree(folder / PLAIN, ignore_errors=True)
+    shutil.rmtree(folder / UNCOMPRESSED, ignore_errors=True)
     manifest["verification"] = {"passed": not wrong, "failures": wrong, "clips": [clip.figures for clip in clips]}
     write_json(folder / manifests.NAME, manifest)
     progress("report")

@@ -83,10 +83,11 @@ def chunk_ends(dit: torch_dit.Dit, limit: int) -> list[int]:
         )
     sums = np.cumsum([0, *blocks])
     ends = _filled(sums, limit)
-    while (limit := max(np.diff(sums[[0, *ends]])) - 1) >= max(blocks) and len(more := _filled(sums, limit)) == len(
-        ends
-    ):
-        ends = more
+    while (limit := int(np.diff(sums[[0, *ends]]).max()) - 1) >= max(blocks):
+        more_even = _filled(sums, limit)
+        if len(more_even) > len(ends):
+            break
+        ends = more_even
     return ends
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from export.app import golden
 from export.app.runtime import App
-from export.coreml.package import PLAIN, write_golden
+from export.coreml.package import UNCOMPRESSED, write_golden
 from export.mil.golden import EXACT_PSNR
 from export.mil.verify import LEAST_PSNR
 from mobile_video_jax.generate.generator import Generator
@@ -63,6 +63,6 @@ def generate_clip(
     app = App(folder, clip["function"])
     write_golden(folder / "golden" / f"clip_{clip['clip']}.npz", {"noise": noise, **app.tokens(prompt)}, expected)
     before = None
-    if (folder / PLAIN).is_dir():
-        before = App(folder, clip["function"], folder / PLAIN).draw(prompt, noise, progress)["video"]
+    if (folder / UNCOMPRESSED).is_dir():
+        before = App(folder, clip["function"], folder / UNCOMPRESSED).draw(prompt, noise, progress)["video"]
     return GeneratedClip(clip["clip"], prompt, expected["video"], app.draw(prompt, noise, progress)["video"], before)

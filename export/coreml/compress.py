@@ -1,4 +1,4 @@
-"""Weights of fewer bits in a Core ML package."""
+"""A Core ML package with weights of fewer bits."""
 
 import dataclasses
 import functools
@@ -13,21 +13,22 @@ from mobile_video_jax.core.errors import UserError
 
 optimize = ct.optimize.coreml
 
-# Tensors below this many numbers stay as they are: tables and norms, whose bytes are few and whose errors are many.
-SMALLEST = 2048
+# The least numbers of a tensor that is compressed. Smaller ones, tables and norms, spare few bytes and cost much error.
+LEAST_NUMBERS = 2048
 DEFAULT_BITS = 6.0
+BITS_RANGE, PSNR_RANGE = (4, 8), (1, 100)
 
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """A kind of weights; of `mixed` ones also the bits a weight that they take on average, or the PSNR they reach.
+    """A kind of weights; mixed ones take DEFAULT_BITS a weight unless they have a target.
 
-    Raises UserError for an unknown kind, and for targets that no palette meets or that do not belong to the kind.
+    Raises UserError for an unknown kind, for a target out of range and for one of another kind.
     """
 
-    kind: str = "fp16"
-    target_bits: float | None = None
-    target_psnr: float | None = None
+    kind: str = "fp16"  # fp16, a key of METHODS, or mixed
+    target_bits: float | None = None  # bits a weight on average
+    target_psnr: float | None = None  # dB that every package reaches
 
     def __post_init__(self) -> None:
         if self.kind not in ("fp16", "mixed", *METHODS):
@@ -38,24 +39,26 @@ class Weights:
             raise UserError(f"--target_bits and --target_psnr belong to --weights=mixed, not {self.kind}")
         if len(targets) > 1:
             raise UserError("set --target_bits or --target_psnr, not both")
-        if self.target_bits is not None and not 4 <= self.target_bits <= 8:
-            raise UserError(f"--target_bits={self.target_bits:g} cannot be met: use 4 to 8")
+        ranges = {"bits": (self.target_bits, *BITS_RANGE), "psnr": (self.target_psnr, *PSNR_RANGE)}
+        for name, (target, low, high) in ranges.items():
+            if target is not None and not low <= target <= high:
+                raise UserError(f"--target_{name}={target:g} cannot be met: use {low} to {high}")
 
 
 def compress(model: ct.models.MLModel, kind: str, recipe: Mapping[str, int]) -> ct.models.MLModel:
-    """The model with weights of a kind of METHODS, or each with the bits that `recipe` names."""
+    """The model with weights of a kind of METHODS or, of kind mixed, with the bits that `recipe` gives each."""
     with quietly():
         return _palettes(model, recipe) if kind == "mixed" else METHODS[kind](model)
 
 
 def _int8(model: Any) -> Any:
     """One scale for each output channel, symmetric about 0."""
-    config = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int8", weight_threshold=SMALLEST)
+    config = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int8", weight_threshold=LEAST_NUMBERS)
     return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=config))
 
 
 def _palette(bits: int) -> Callable[[Any], Any]:
-    """Each weight is one of 2^bits numbers, a table for each tensor."""
+    """Palettes of 2^bits numbers, one for each tensor."""
 
     def palettize(model: Any) -> Any:
         return optimize.palettize_weights(model, optimize.OptimizationConfig(global_config=_table(bits)))
@@ -70,8 +73,8 @@ def _palettes(model: Any, recipe: Mapping[str, int]) -> Any:
 
 def _table(bits: int) -> Any:
     # coremltools' own k-means would take minutes for a table of words.
-    find = functools.partial(palette, bits=bits)
-    return optimize.OpPalettizerConfig(mode="custom", lut_function=find, weight_threshold=SMALLEST)
+    k_means = functools.partial(palette, bits=bits)
+    return optimize.OpPalettizerConfig(mode="custom", lut_function=k_means, weight_threshold=LEAST_NUMBERS)
 
 
 METHODS: dict[str, Callable[[Any], Any]] = {

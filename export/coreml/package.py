@@ -1,4 +1,4 @@
-"""From a PyTorch module to a saved Core ML package."""
+"""Saved Core ML packages of PyTorch modules."""
 
 import dataclasses
 import hashlib
@@ -22,37 +22,34 @@ from mobile_video_jax.core.errors import UserError
 
 Tensors = dict[str, np.ndarray]
 Record = dict[str, Any]
-# Token ids are never negative, so nothing needs to guard against it.
+# Token ids are never negative.
 SKIPPED_PASSES = {"common::guard_negative_gather_indices"}
-OVERHEAD = 1_000_000  # bytes of a program beside its weights, for one of a thousand operations or two
-PLAIN = "fp16"  # the folder of packages before their weights are compressed
+OVERHEAD = 1_000_000  # bytes beside the weights of a program of one or two thousand operations, at most
+UNCOMPRESSED = "fp16"  # the folder of packages before their weights are compressed
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A function of a package to be made: a module, and its inputs and outputs by name, which fix all shapes.
+    """A function of a package that is to be written. The arrays fix all shapes: float32, and int32 for ids."""
 
-    The arrays are the reference that the package is compared with: float32, and int32 for ids.
-    """
-
-    name: str
+    name: str  # of the package
     module: nn.Module
-    inputs: Tensors
-    outputs: Tensors
+    inputs: Tensors  # by name, in the module's order
+    outputs: Tensors  # the reference's, which the package is verified against
     function: str = FIRST_FUNCTION
 
 
 def write_package(parts: Sequence[Part], out: Path, weights: Weights, progress: Callable[[str], None]) -> Record:
-    """Writes OUT/NAME.mlpackage of functions that share weights, and golden arrays; returns what manifest.json says.
+    """Writes OUT/NAME.mlpackage of functions that share weights, and golden arrays; returns its entry in manifest.json.
 
-    Of compressed weights OUT/fp16/NAME.mlpackage is the package before. Raises UserError for a kind of weights that
-    does not make this network smaller.
+    Before weights are compressed the package is written to OUT/fp16/NAME.mlpackage. Raises UserError for a kind of
+    weights that does not make this network smaller.
     """
-    name, small = parts[0].name, weights.kind != "fp16"
+    name, compressed = parts[0].name, weights.kind != "fp16"
     path = out / f"{name}.mlpackage"
-    plain = out / PLAIN / path.name if small else path
-    plain.parent.mkdir(exist_ok=True)
-    chosen: Recipe = {}
+    uncompressed = out / UNCOMPRESSED / path.name if compressed else path
+    uncompressed.parent.mkdir(exist_ok=True)
+    bits: Recipe = {}
     with tempfile.TemporaryDirectory(dir=out) as temporary:
         before, after = (Path(temporary) / kind for kind in ("before", "after"))
         before.mkdir()
@@ -60,17 +57,17 @@ def write_package(parts: Sequence[Part], out: Path, weights: Weights, progress: 
         for part in parts:
             progress(f"{name}: converting{f' {part.function}' * (len(parts) > 1)}")
             models[part.function] = convert(part, before / f"{part.function}.mlpackage")
-        if small:
+        if compressed:
             progress(f"{name}: compressing to {weights.kind}")
-            chosen = _recipe(parts[0], models[parts[0].function], weights)
+            bits = _recipe(parts[0], models[parts[0].function], weights)
             for function, model in models.items():
-                compress(model, weights.kind, chosen).save(str(after / f"{function}.mlpackage"))
+                compress(model, weights.kind, bits).save(str(after / f"{function}.mlpackage"))
             _save_functions(after, list(models), path)
-        _save_functions(before, list(models), plain)  # models read their weights from there
-    _check_size(parts, size(plain))
-    if small and size(path) >= size(plain):
+        _save_functions(before, list(models), uncompressed)  # last: models read their weights from there
+    _check_size(parts, size(uncompressed))
+    if compressed and size(path) >= size(uncompressed):
         raise UserError(
-            f"{name} takes {size(path)} bytes with {weights.kind}, {size(plain)} with fp16: use --weights=fp16"
+            f"{name} takes {size(path)} bytes with {weights.kind}, {size(uncompressed)} with fp16: use --weights=fp16"
         )
     progress(f"{name}: {size(path) / 1e6:.1f} MB")
     return {
@@ -78,10 +75,10 @@ def write_package(parts: Sequence[Part], out: Path, weights: Weights, progress: 
         "file": path.name,
         "weights": weights.kind,
         "bytes": size(path),
-        "fp16_bytes": size(plain),
+        "fp16_bytes": size(uncompressed),
         "sha256": digests(path),
-        "functions": {part.function: _described(part, out) for part in parts},
-        **({"bits": chosen} if chosen else {}),
+        "functions": {part.function: _write_function(part, out) for part in parts},
+        **({"bits": bits} if bits else {}),
     }
 
 
@@ -113,11 +110,11 @@ def size(package: Path) -> int:
 
 def digests(package: Path) -> dict[str, str]:
     """The SHA-256 of each of a package's files, by its path in the package."""
-    found = {}
-    for file in _files(package):
-        with file.open("rb") as opened:
-            found[str(file.relative_to(package))] = hashlib.file_digest(opened, "sha256").hexdigest()
-    return found
+    hashes = {}
+    for path in _files(package):
+        with path.open("rb") as file:
+            hashes[str(path.relative_to(package))] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
 
 
 def _files(package: Path) -> list[Path]:
@@ -129,7 +126,7 @@ def _recipe(part: Part, model: Any, weights: Weights) -> Recipe:
 
 
 def _save_functions(folder: Path, functions: Sequence[str], path: Path) -> None:
-    """Moves FOLDER/FUNCTION.mlpackage to the path; several become one package that holds equal weights once."""
+    """Moves FOLDER/FUNCTION.mlpackage to the path; several become one package that stores equal weights once."""
     if len(functions) == 1:
         shutil.move(folder / f"{functions[0]}.mlpackage", path)
         return
@@ -141,20 +138,20 @@ def _save_functions(folder: Path, functions: Sequence[str], path: Path) -> None:
         ct.utils.save_multifunction(descriptor, str(path))
 
 
-def _check_size(parts: Sequence[Part], found: int) -> None:
-    """Two bytes a number; more would mean that weights were stored twice or widened."""
+def _check_size(parts: Sequence[Part], stored: int) -> None:
+    """Raises RuntimeError for more than two bytes a number: weights would have been stored twice or widened."""
     tensors = {x.data_ptr(): x for x in (*parts[0].module.parameters(), *parts[0].module.buffers())}
-    # Other functions add their tables, such as those of places.
+    # Other functions add their own tables, such as those of positions.
     tables = {x.data_ptr(): x for part in parts[1:] for x in part.module.buffers()}
     expected = 2 * sum(x.numel() for x in (*tensors.values(), *tables.values()))
-    if found > 1.02 * expected + OVERHEAD * len(parts):
-        raise RuntimeError(f"{parts[0].name} takes {found} bytes, {expected} were expected of its weights in fp16")
+    if stored > 1.02 * expected + OVERHEAD * len(parts):
+        raise RuntimeError(f"{parts[0].name} takes {stored} bytes, {expected} were expected of its weights in fp16")
 
 
-def _described(part: Part, out: Path) -> dict[str, Any]:
-    """Writes the function's golden arrays and tells its features."""
-    several = "" if part.function == FIRST_FUNCTION else f".{part.function}"
-    golden = out / "golden" / f"{part.name}{several}.npz"
+def _write_function(part: Part, out: Path) -> dict[str, Any]:
+    """Writes the function's golden arrays and returns its entry in manifest.json."""
+    suffix = "" if part.function == FIRST_FUNCTION else f".{part.function}"
+    golden = out / "golden" / f"{part.name}{suffix}.npz"
     golden.parent.mkdir(exist_ok=True)
     write_golden(golden, part.inputs, part.outputs)
     return {

@@ -1,33 +1,37 @@
-"""A weight as one table of 2^bits numbers and an index into it for each of its own."""
+"""Palettes: a weight as a table of 2^bits numbers and an index into it for each of its own."""
 
 import numpy as np
+from jaxtyping import Float16, Float64, Int, Shaped, UInt8
 
-ROUNDS = 100
+ROUNDS = 100  # of k-means, at most
 
 
-def palette(weight: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """The sorted table [2^bits] in fp16 and the indices [n], in order, that k-means finds for a weight of n numbers.
+def palette(
+    weight: Shaped[np.ndarray, "*s"], bits: int
+) -> tuple[Float16[np.ndarray, "{2**bits}"], UInt8[np.ndarray, "n"]]:
+    """The sorted table, and the index of each number in order, that k-means finds for a weight of n numbers.
 
-    Fp16 has few numbers, so that each is taken once, with its count: a table of words takes a second or two, where
+    Fp16 has few numbers, so each is taken once, with its count: a table of words takes a second or two, where
     coremltools' own k-means takes minutes; the errors are those of k-means++ within a few percent.
     """
-    values, places, counts = np.unique(weight.astype(np.float16), return_inverse=True, return_counts=True)
+    values, positions, counts = np.unique(weight.astype(np.float16), return_inverse=True, return_counts=True)
     values, size = values.astype(np.float64), 2**bits
     if len(values) <= size:
         table = np.pad(values, (0, size - len(values)), mode="edge")
     else:
         table = _means(values, counts, size)
     nearest = np.searchsorted((table[1:] + table[:-1]) / 2, values)
-    return table.astype(np.float16), nearest[places.ravel()].astype(np.uint8)
+    return table.astype(np.float16), nearest[positions.ravel()].astype(np.uint8)
 
 
-def palettized(weight: np.ndarray, bits: int) -> np.ndarray:
-    """The weight that the palette stands for."""
+def palettized(weight: Shaped[np.ndarray, "*s"], bits: int) -> Shaped[np.ndarray, "*s"]:
+    """The weight with each number replaced by the palette's."""
     table, indices = palette(weight, bits)
-    return table[indices].reshape(weight.shape).astype(weight.dtype)
+    values: np.ndarray = table[indices].reshape(weight.shape).astype(weight.dtype)
+    return values
 
 
-def _means(values: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:
+def _means(values: Float64[np.ndarray, "m"], counts: Int[np.ndarray, "m"], size: int) -> Float64[np.ndarray, "{size}"]:
     """Lloyd's k-means over sorted values, whose clusters are spans between the centres' midpoints.
 
     Centres start at equal shares of density^(1/3), the best for many narrow spans (Panter and Dite, "Quantization
@@ -35,13 +39,13 @@ def _means(values: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:
     """
     totals, moments = (np.concatenate([[0.0], np.cumsum(x)]) for x in (counts, counts * values))
     shares = np.cumsum(np.cbrt(counts * np.gradient(values) ** 2))
-    centres = np.interp((np.arange(size) + 0.5) / size * shares[-1], shares, values)
+    centres: np.ndarray = np.interp((np.arange(size) + 0.5) / size * shares[-1], shares, values)
     for _ in range(ROUNDS):
         inner = np.searchsorted(values, (centres[1:] + centres[:-1]) / 2)
-        cuts = np.concatenate([[0], inner, [len(values)]])
-        members = np.diff(totals[cuts])
-        found = np.where(members > 0, np.diff(moments[cuts]) / np.maximum(members, 1), centres)
-        if np.array_equal(found, centres):
+        ends = np.concatenate([[0], inner, [len(values)]])
+        members = np.diff(totals[ends])
+        means = np.where(members > 0, np.diff(moments[ends]) / np.maximum(members, 1), centres)
+        if np.array_equal(means, centres):
             break
-        centres = found
+        centres = means
     return centres

@@ -29,7 +29,7 @@ def stable_diffusion_2_1() -> list[Op]:
             attention_head_dim=(5, 10, 20, 20), cross_attention_dim=1024, use_linear_projection=True
         )
     unet.set_attn_processor(SplitEinsum())
-    return ops_of_module(unet.eval(), empty(2, 4, 64, 64), torch.tensor(1), empty(2, 77, 1024), weight_bits=6)
+    return ops_of_module(unet.eval(), empty(2, 4, 64, 64), torch.tensor(1), empty(2, 77, 1024), weight_bits=6.0)
 
 
 def stable_diffusion_xl() -> list[Op]:

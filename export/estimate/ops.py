@@ -34,7 +34,7 @@ def ops_of_program(function: Any) -> list[Op]:
     return ops
 
 
-def ops_of_module(module: nn.Module, *inputs: Tensor, weight_bits: float = 16, **named: Any) -> list[Op]:
+def ops_of_module(module: nn.Module, *inputs: Tensor, weight_bits: float = 16.0, **named: Any) -> list[Op]:
     """The ops of a module on PyTorch's meta device, which computes shapes alone.
 
     All numbers are fp16, except weights, which have `weight_bits`.

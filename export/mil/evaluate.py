@@ -1,7 +1,7 @@
 """Executes a function of a loaded package op by op, with the precision of the phone's values.
 
 Every op computes in float32. Where the package declares fp16 its result is rounded to that, as inputs and weights are.
-What hardware adds is not modelled: the width and order of its accumulators, and its own softmax and GELU.
+Hardware's accumulators (their width and order) and its own softmax and GELU are not modelled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from export.mil.ops.table import KERNELS, is_constant, is_packed, refuse_unknown
 from export.mil.ranges import SMALLEST_NORMAL, Range, measure
 from mobile_video_jax.core.errors import UserError
 
-# PyTorch computes little in unsigned types other than bytes; the next wider ones hold the same numbers.
+# PyTorch computes little in unsigned types but bytes; the next wider types hold the same numbers.
 DTYPES = {
     types.fp16: torch.float16,
     types.fp32: torch.float32,
@@ -49,7 +49,7 @@ class Evaluation:
 
     @property
     def largest(self) -> Range | None:
-        """The range that comes nearest to fp16's end, weights aside; none of a program in float32."""
+        """The range that comes nearest to fp16's end, weights aside; None for a program in float32."""
         computed = (span for span in self.ranges if not span.op.startswith("const"))
         return max(computed, key=lambda span: span.largest, default=None)
 
@@ -61,7 +61,7 @@ def evaluate(
     *,
     flush_to_zero: bool = False,
 ) -> Evaluation:
-    """Runs a function on inputs by name; `states`, from zero_states, go on from call to call and are changed in place.
+    """Runs a function on inputs by name; `states`, of zero_states or an earlier call, are changed in place.
 
     `flush_to_zero` replaces numbers below fp16's smallest normal one, 2^-14, by 0, as some hardware does. Raises
     UserError for an op without a kernel, and where a result has another shape than the package declares.
@@ -71,7 +71,7 @@ def evaluate(
     ranges: list[Range] = []
     values: dict[Any, Any] = {}
 
-    def keep(var: Any, value: Tensor, op: str) -> None:
+    def store(var: Any, value: Tensor, op: str) -> None:
         if var.dtype == types.fp16:
             ranges.append(measure(op, var.name, value))
         values[var] = _declared(var, value, op, flush_to_zero)
@@ -80,7 +80,7 @@ def evaluate(
         if is_state(var):
             values[var] = states[name]
         else:
-            keep(var, torch.tensor(inputs[name]), "input")
+            store(var, torch.tensor(inputs[name]), "input")
     with torch.inference_mode():
         for op, dead in zip(function.operations, dying(function), strict=True):
             if is_constant(op) and is_packed(op):
@@ -89,16 +89,16 @@ def evaluate(
                 if isinstance(value, str):
                     values[var] = value
                 else:
-                    keep(var, value, op.op_type)
+                    store(var, value, op.op_type)
             for var in dead:
                 values.pop(var, None)
     return Evaluation({var.name: values[var].numpy() for var in function.outputs}, ranges)
 
 
 def fits(var: Any, shape: Sequence[int]) -> bool:
-    """Whether a shape is the declared one; a size that a package leaves to the call fits any."""
+    """Whether a shape is the declared one; a size that the package leaves open fits any."""
     return len(shape) == len(var.shape) and all(
-        declared == found for declared, found in zip(var.shape, shape, strict=True) if not is_symbolic(declared)
+        declared == size for declared, size in zip(var.shape, shape, strict=True) if not is_symbolic(declared)
     )
 
 
@@ -120,7 +120,7 @@ def _constant(var: Any) -> Tensor | str:
 
 
 def _argument(source: Any, values: Mapping[Any, Any]) -> Any:
-    """Values as kernels take them: fp16 in float32."""
+    """A value as kernels take it: fp16 becomes float32."""
     if isinstance(source, tuple | list):
         return tuple(_argument(var, values) for var in source)
     value = values[source]

@@ -1,4 +1,4 @@
-"""Which values live when, and what each op costs: FLOPs, weight bytes and activation bytes from the op list alone."""
+"""Live values and the cost of each op, from a program's op list alone."""
 
 import math
 from collections.abc import Callable
@@ -16,21 +16,18 @@ PRODUCTS = ("conv", "linear", "matmul")
 
 @dataclass(frozen=True)
 class OpCost:
-    """One op: FLOPs of its products (a multiply-add is 2), bytes of weights as stored, bytes it reads and writes.
-
-    Whole numbers such as axes and shapes are no weights.
-    """
+    """The cost of one op."""
 
     op: str
     name: str
-    flops: int
-    weight_bytes: int
-    read_bytes: int
+    flops: int  # of products; a multiply-add is 2
+    weight_bytes: int  # as stored; integers such as axes and shapes are no weights
+    read_bytes: int  # of activations
     written_bytes: int
 
 
 def arguments(op: Any) -> list[Any]:
-    """The values that an op takes, lists opened."""
+    """The values that an op takes, those of its lists included."""
     values: list[Any] = []
     for value in op.inputs.values():
         values.extend(value if isinstance(value, tuple | list) else [] if value is None else [value])
@@ -38,21 +35,21 @@ def arguments(op: Any) -> list[Any]:
 
 
 def dying(function: Any) -> list[set[Any]]:
-    """For each op, the values that nothing needs after it. The function's outputs never die."""
-    seen = set(function.outputs)
-    last: list[set[Any]] = []
+    """The values that no op needs after each op. The function's outputs never die."""
+    needed = set(function.outputs)
+    dead: list[set[Any]] = []
     for op in reversed(function.operations):
-        values = {*arguments(op), *op.outputs} - seen
-        seen |= values
-        last.append(values)
-    return last[::-1]
+        values = {*arguments(op), *op.outputs} - needed
+        needed |= values
+        dead.append(values)
+    return dead[::-1]
 
 
 def live_bytes(function: Any, counts: Callable[[Any], bool] | None = None) -> list[int]:
-    """What lives while each op runs, its inputs and outputs together: intermediates, inputs and outputs, no constants.
+    """Bytes of the values that live while each op runs, its own inputs and outputs included.
 
-    Every op's result counts as a buffer of its own, also that of a reshape; states, which live outside, do not count.
-    `counts` picks among the values.
+    Every result counts as a buffer of its own, also that of a reshape. Constants and states, which live outside, do not
+    count. `counts` selects among the values.
     """
     counts = counts or _counts
     live = sum(bytes_of(var) for var in function.inputs.values() if counts(var))
@@ -65,7 +62,7 @@ def live_bytes(function: Any, counts: Callable[[Any], bool] | None = None) -> li
 
 
 def peak_live_bytes(function: Any) -> int:
-    """The largest sum of live values over the ops in their order."""
+    """The most bytes that live at a time, with the ops in their order."""
     return max(live_bytes(function))
 
 
@@ -75,7 +72,7 @@ def op_costs(function: Any) -> list[OpCost]:
 
 
 def bytes_of(var: Any) -> int:
-    """Size of a value; dimensions that only the call decides count as 1."""
+    """Bytes of a value; sizes that the package leaves open count as 1."""
     return math.ceil(_elements(var.shape) * _bits(var.dtype) / 8)
 
 
@@ -91,7 +88,7 @@ def _counts(var: Any) -> bool:
 
 
 def _stored(var: Any) -> set[Any]:
-    """The numbers in the file that a value is made of, unless it is computed from inputs."""
+    """The constants in the file that a value is decompressed from; none if it is computed from inputs."""
     if var.op is None or not is_constant(var.op):
         return set()
     if var.op.op_type == "const":
@@ -100,24 +97,24 @@ def _stored(var: Any) -> set[Any]:
 
 
 def _flops(op: Any) -> int:
-    """2 x the products of matrices, convolutions and attention; what works value by value is 0, as in cost/flops.py."""
+    """2 x the products of matrices, convolutions and attention; element-wise ops count 0, as in cost/flops.py."""
     inputs, result = op.inputs, op.outputs[0]
     if op.op_type == "linear":
-        return 2 * _elements(result.shape) * inputs["x"].shape[-1]
+        return 2 * _elements(result.shape) * _size(inputs["x"].shape[-1])
     if op.op_type == "matmul":
-        return 2 * _elements(result.shape) * inputs["x"].shape[-2 if _true(inputs["transpose_x"]) else -1]
+        return 2 * _elements(result.shape) * _size(inputs["x"].shape[-2 if _true(inputs["transpose_x"]) else -1])
     if op.op_type == "conv":
         return 2 * _elements(result.shape) * _elements(inputs["weight"].shape[1:])
     if op.op_type == "conv_transpose":
         return 2 * _elements(inputs["x"].shape) * _elements(inputs["weight"].shape[1:])
     if op.op_type == "scaled_dot_product_attention":
         query, keys = inputs["query"].shape, inputs["key"].shape[-2]
-        return 2 * _elements(query[:-1]) * keys * (query[-1] + inputs["value"].shape[-1])
+        return 2 * _elements(query[:-1]) * _size(keys) * (_size(query[-1]) + _size(inputs["value"].shape[-1]))
     return _einsum_flops(op) if op.op_type == "einsum" else 0
 
 
 def _einsum_flops(op: Any) -> int:
-    """2 x the product of the sizes of all letters."""
+    """2 x the product of the sizes of all letters of the equation."""
     terms = op.inputs["equation"].val.split("->")[0].split(",")
     sizes: dict[str, int] = {}
     for term, var in zip(terms, op.inputs["values"], strict=True):
@@ -131,7 +128,12 @@ def _true(var: Any) -> bool:
 
 
 def _elements(shape: tuple[Any, ...]) -> int:
-    return math.prod(int(size) for size in shape if not is_symbolic(size))
+    return math.prod(map(_size, shape))
+
+
+def _size(size: Any) -> int:
+    """A size, or 1 where the package leaves it open."""
+    return 1 if is_symbolic(size) else int(size)
 
 
 def _bits(dtype: Any) -> int:

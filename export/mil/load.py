@@ -1,4 +1,4 @@
-"""From a saved .mlpackage to its program in MIL, Core ML's model intermediate language."""
+"""Reads a saved .mlpackage as a program in MIL, Core ML's model intermediate language."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,7 @@ from mobile_video_jax.core.errors import UserError
 
 WEIGHTS = Path("Data/com.apple.CoreML/weights")
 FIRST_FUNCTION = "main"
-# What a file calls the op that coremltools calls coreml_update_state.
-SERIALIZED = ("write_state",)
+SERIALIZED = ("write_state",)  # the name in files of coremltools' coreml_update_state
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Package:
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
     def function(self, name: str | None = None) -> Any:
-        """The function of that name, or the default one. Raises UserError naming those that there are."""
+        """The function of that name, or the default one. Raises UserError for an unknown name."""
         name = name or self.default_function
         if name not in self.functions:
             raise UserError(f"{self.path} has no function {name}: name one of {', '.join(sorted(self.functions))}")
@@ -39,7 +38,8 @@ class Package:
 def load_package(path: Path) -> Package:
     """Reads program and weights.
 
-    Raises UserError for a path that is no package, a damaged or truncated one, and a model that is no ML program.
+    Raises UserError for a path that is no package, for a damaged or truncated one, and for a model that is no ML
+    program.
     """
     if not path.is_dir():
         raise UserError(f"{path} is no .mlpackage folder: name one that export.run or coremltools wrote")
@@ -61,7 +61,7 @@ def load_package(path: Path) -> Package:
 
 
 def _refuse_unknown_ops(spec: Any, path: Path) -> None:
-    """Ops that coremltools does not know, which would fail in it without their name."""
+    """Raises UserError for an op that coremltools does not know: it would fail without naming it."""
     functions = spec.mlProgram.functions.values()
     blocks = [block for function in functions for block in function.block_specializations.values()]
     for op in (op for block in blocks for op in block.operations):

@@ -4,7 +4,7 @@ import statistics
 import timeit
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from coremltools.models import MLModel
@@ -17,13 +17,20 @@ from export.mil.verify import Verification, as_json, passes
 CALLS = 10
 
 
+class Placement(TypedDict):
+    """The count of ops that a compute unit runs, and their share of the cost."""
+
+    ops: int
+    cost: float
+
+
 @dataclass(frozen=True)
 class CoreMlRun:
-    """Outputs by name, the median seconds of a call, and each compute unit's count of ops and share of the cost."""
+    """Outputs by name, the median seconds of a call, and what each compute unit runs."""
 
     outputs: dict[str, np.ndarray]
     seconds: float
-    placement: dict[str, dict[str, float]]
+    placement: dict[str, Placement]
 
 
 def add_core_ml(verification: Verification, summary: dict[str, Any]) -> dict[str, Any]:
@@ -54,12 +61,12 @@ def run_core_ml(verification: Verification) -> CoreMlRun:
     return CoreMlRun(outputs, seconds, placement(_planned(plan, op) for op in operations))
 
 
-def placement(planned: Iterable[tuple[str | None, float]]) -> dict[str, dict[str, float]]:
+def placement(planned: Iterable[tuple[str | None, float]]) -> dict[str, Placement]:
     """Counts ops and sums their cost for each compute unit, from (unit, share of cost) of each op.
 
     Constants, which run nowhere, have no unit.
     """
-    units: dict[str, dict[str, float]] = {}
+    units: dict[str, Placement] = {}
     for unit, cost in planned:
         if unit is not None:
             placed = units.setdefault(unit, {"ops": 0, "cost": 0.0})

@@ -1,4 +1,4 @@
-"""How far the values of a program come to the ends of fp16."""
+"""Ranges of a program's values, and their distance to the ends of fp16."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""PyTorch models that ours are measured against."""
+"""LTX-Video's decoder in diffusers, for comparison of speed."""
 
 import os
 from typing import Any
@@ -17,9 +17,8 @@ MISSING = f"the PyTorch peer is missing: pip install {PACKAGES}"
 class LtxDecoder:
     """LTX-Video's decoder (arXiv 2501.00103) in diffusers, with random weights: t8_s32_c128, 239 M parameters.
 
-    Maps latents [b, lt, lh, lw, c] on the host to a tensor [b, 3, t, h, w] on the device, and waits for it. `changes`
-    are arguments of AutoencoderKLLTXVideo, for smaller ones. Raises UserError where torch, diffusers or the GPU is
-    missing.
+    Maps latents on the host to a tensor [b, 3, t, h, w] on the device, and waits for it. `changes` are arguments of
+    AutoencoderKLLTXVideo, such as fewer channels. Raises UserError where torch, diffusers or the GPU is missing.
     """
 
     name = "LTX-Video's decoder (diffusers)"
@@ -29,7 +28,7 @@ class LtxDecoder:
         if device == "cuda" and not self._torch.cuda.is_available():
             raise UserError("PyTorch finds no GPU here: install its CUDA build, or use --suite=cpu")
         self._torch.set_num_threads(os.cpu_count() or 1)
-        # The encoder is dropped here, and its memory with it.
+        # Keeps no reference to the encoder, so that its memory is freed.
         self._decoder = model.decoder.to(device, getattr(self._torch, dtype))
         self._device, self._dtype = device, getattr(self._torch, dtype)
         self.parameters = sum(weights.numel() for weights in self._decoder.parameters())
@@ -65,7 +64,7 @@ def _model(device: str, changes: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _flops_per_frame(changes: dict[str, Any], clip: ClipShape) -> int:
-    """FLOPs of decoding a clip over its frames, a multiply-add as 2; counted on shapes alone."""
+    """FLOPs of decoding a clip divided by its frames, a multiply-add as 2, counted from shapes alone."""
     torch, model = _model("meta", changes)
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -73,4 +72,5 @@ def _flops_per_frame(changes: dict[str, Any], clip: ClipShape) -> int:
     strides = Compression(model.temporal_compression_ratio, model.spatial_compression_ratio, channels)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model.decoder(torch.empty(1, channels, *clip.latent(strides), device="meta"))
-    return counter.get_total_flops() // clip.frames
+    flops: int = counter.get_total_flops()
+    return flops // clip.frames

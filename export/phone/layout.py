@@ -1,4 +1,4 @@
-"""The two forms of a transformer for Core ML, which take and give the same tensors and lay them out differently inside.
+"""The two tensor layouts of a transformer's package, with the same inputs and outputs.
 
 phone, for the neural engine: [1, c, 1, s], linear layers as 1x1 convolutions, attention head by head.
 gpu, for GPU and CPU: [1, s, 1, c], matrix products, attention of all heads at once.
@@ -7,30 +7,35 @@ gpu, for GPU and CPU: [1, s, 1, c], matrix products, attention of all heads at o
 import dataclasses
 from collections.abc import Callable
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from export.phone.layers import PhoneAttention, Rope, pointwise, rotate
 from export.pytorch.dit import Attention
 from export.pytorch.safe_norms import rms_normalize
+from export.tensors import PhoneMask
 from mobile_video_jax.nn.attention.layer import MASKED
+
+LaidOut = Float[Tensor, "1 _ 1 _"]  # [1, c, 1, s] or [1, s, 1, c]
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The axis of channels, and the layers for it, made of a weight [o, i] and bias or of the mirror's attention.
-
-    `turn` brings the interface's [1, c, 1, s] into the form, and back. `rope` brings a table [h, s, d/2], where h may
-    be 1 for all heads, into that of queries and keys. `bias` makes what is added to the logits of a mask [1, 1, 1, m]
-    of ones and zeros.
-    """
+    """The axis of channels, and the layers for it, made from the mirror's weights or attention."""
 
     channels: int
-    layer: Callable[[Tensor, Tensor | None], nn.Module]
+    layer: Callable[[Float[Tensor, "o i"], Float[Tensor, "o"] | None], nn.Module]
     attention: Callable[[Attention], nn.Module]
-    turn: Callable[[Tensor], Tensor]
-    rope: Callable[[Tensor], Tensor]
-    bias: Callable[[Tensor], Tensor]
+    turn: Callable[[LaidOut], LaidOut]  # from [1, c, 1, s], in which packages take and return it, and back
+    rope: Callable[[Float[Tensor, "h s half"]], Float[Tensor, "_ _ _ _"]]  # h is 1 for a table of all heads
+    bias: Callable[[PhoneMask], LaidOut]  # what is added to the logits
+
+    @property
+    def tokens(self) -> int:
+        """The axis of tokens."""
+        return 4 - self.channels
 
     def linear(self, linear: nn.Linear) -> nn.Module:
         """A linear layer over channels."""
@@ -52,36 +57,41 @@ class GpuAttention(nn.Module):
         self.register_buffer("k_scale", attention.k_norm.weight.detach())
 
     def forward(
-        self, x: Tensor, context: Tensor, rope: Rope | None, context_rope: Rope | None, bias: Tensor | None = None
-    ) -> Tensor:
+        self,
+        x: Float[Tensor, "1 s 1 c"],
+        context: Float[Tensor, "1 m 1 c"],
+        rope: Rope | None,
+        context_rope: Rope | None,
+        bias: Float[Tensor, "1 1 1 m"] | None = None,
+    ) -> Float[Tensor, "1 s 1 c"]:
+        """Attention of x to the context; `bias` is added to the logits."""
         q = self._normalized(self.q(x), self.q_scale, rope).transpose(1, 2)
         k = self._normalized(self.k(context), self.k_scale, context_rope).transpose(1, 2)
         v = self._heads(self.v(context)).transpose(1, 2)
-        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        attended: Tensor = self.out(out.transpose(1, 2).flatten(2)[:, :, None])
+        heads = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        attended: Tensor = self.out(heads.transpose(1, 2).flatten(2)[:, :, None])
         return attended
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """[1, s, 1, h d] to [1, s, h, d]."""
-        return x.squeeze(2).unflatten(2, (self.heads, -1))
+    def _heads(self, x: Float[Tensor, "1 s 1 hd"]) -> Float[Tensor, "1 s h d"]:
+        return torch.unflatten(x.squeeze(2), 2, (self.heads, -1))
 
-    def _normalized(self, x: Tensor, scale: Tensor, rope: Rope | None) -> Tensor:
+    def _normalized(self, x: Float[Tensor, "1 s 1 hd"], scale: Tensor, rope: Rope | None) -> Float[Tensor, "1 s h d"]:
         x = x if self.norm_across_heads else self._heads(x)
         normalized = rms_normalize(x, axis=3, epsilon=self.eps) * scale
         heads = self._heads(normalized) if self.norm_across_heads else normalized
         return heads if rope is None else rotate(heads, rope, axis=3)
 
 
-def matrix(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """A linear layer, made without memory of its own."""
+def matrix(weight: Float[Tensor, "o i"], bias: Float[Tensor, "o"] | None) -> nn.Linear:
+    """A linear layer. On the meta device it allocates no memory of its own."""
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     linear.weight = nn.Parameter(weight.detach(), requires_grad=False)
     linear.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach(), requires_grad=False))
     return linear
 
 
-def additive(mask: Tensor) -> Tensor:
-    """Zero for tokens, and for padding what no logit comes near."""
+def additive(mask: PhoneMask) -> PhoneMask:
+    """Zero for tokens, and for padding a number far below any logit."""
     return (1 - mask) * MASKED
 
 

@@ -1,26 +1,27 @@
-"""Text encoders as the phone takes them."""
+"""A text encoder with the phone's inputs and outputs."""
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
 class PhoneText(nn.Module):
-    """An encoder as the transformer's package takes its states: [1, width, 1, s], zero where there is no token.
+    """Maps ids and their mask to states as the transformer's package takes them, zero where there is no token.
 
-    Takes ids [1, s] and the mask [1, 1, 1, s] of ones and zeros. With `seen`, nothing is masked inside, and so many
-    zeros follow the ids there: LTX-Video's T5 attends to all padding up to its own length.
+    With `padding` the encoder masks nothing, and so many zeros are appended to the ids: LTX-Video's T5 attends to all
+    padding up to its own length.
     """
 
     inputs, outputs = ("ids", "text_mask"), ("text",)
 
-    def __init__(self, encoder: nn.Module, seen: int | None = None):
+    def __init__(self, encoder: nn.Module, padding: int | None = None):
         super().__init__()
-        self.encoder, self.seen = encoder, seen
+        self.encoder, self.padding = encoder, padding
 
-    def forward(self, ids: Tensor, text_mask: Tensor) -> Tensor:
-        if self.seen is None:
-            states = self.encoder(ids, text_mask[:, 0, 0])
+    def forward(self, ids: Int[Tensor, "b s"], text_mask: Float[Tensor, "b 1 1 s"]) -> Float[Tensor, "b width 1 s"]:
+        if self.padding is None:
+            states: Tensor = self.encoder(ids, text_mask[:, 0, 0])
         else:
-            followed = torch.cat([ids, ids.new_zeros(1, self.seen)], dim=1) if self.seen else ids
-            states = self.encoder(followed)[:, : -self.seen or None]
+            padded = torch.cat([ids, ids.new_zeros(1, self.padding)], dim=1) if self.padding else ids
+            states = self.encoder(padded)[:, : -self.padding or None]
         return states.transpose(1, 2)[:, :, None] * text_mask

@@ -1,55 +1,56 @@
-"""The feed-forward network cut into tiles, so that neither a whole matrix nor the whole hidden activation is in use."""
+"""The feed-forward network in tiles: neither a whole matrix nor the whole hidden activation is in use at a time."""
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
-from export.phone.layout import PHONE, Layout
+from export.phone.layout import PHONE, LaidOut, Layout
 from export.pytorch.dit import gelu
 from mobile_video_jax.core.errors import UserError
 
 
 class TiledFfn(nn.Module):
-    """nn.dense.FeedForward over channels, both products cut into `tiles` along their input features.
+    """nn.dense.FeedForward over channels, both products split into `tiles` along their input features.
 
     y = b2 + sum_i gelu(b1[J_i] + sum_m W1[J_i, I_m] x[I_m]) W2[:, J_i]    (arXiv 2507.13343, figure 5)
 
-    I cuts the model's width and J the hidden channels, which are the second product's input: gelu acts on each alone,
-    so one tile of them exists at a time. Biases come with the first tile.
+    I splits the model's width and J the hidden channels, which are the second product's input: gelu acts on each alone,
+    so one tile of them exists at a time. The first tile has the bias.
 
     Raises UserError for more tiles than features.
     """
 
-    def __init__(self, up: nn.Linear, down: nn.Linear, tiles: int, form: Layout = PHONE):
+    def __init__(self, up: nn.Linear, down: nn.Linear, tiles: int, layout: Layout = PHONE):
         super().__init__()
         if not 1 <= tiles <= min(up.weight.shape):
             raise UserError(f"an FFN of {up.weight.shape[1]} to {up.weight.shape[0]} cannot have {tiles} tiles")
         inputs, hidden = (np.array_split(np.arange(size), tiles) for size in reversed(up.weight.shape))
         self.up = nn.ModuleList(
-            PartialSums(_tile(form, up, _span(rows), _span(part), bias=m == 0) for m, part in enumerate(inputs))
+            PartialSums(_tile(layout, up, _span(rows), _span(part), bias=m == 0) for m, part in enumerate(inputs))
             for rows in hidden
         )
         self.down = nn.ModuleList(
-            _tile(form, down, slice(None), _span(part), bias=i == 0) for i, part in enumerate(hidden)
+            _tile(layout, down, slice(None), _span(part), bias=i == 0) for i, part in enumerate(hidden)
         )
-        self.channels, self.sizes = form.channels, [len(part) for part in inputs]
+        self.channels, self.sizes = layout.channels, [len(part) for part in inputs]
         self.gelu = gelu()
 
-    def forward(self, x: Tensor) -> Tensor:
-        parts = x.split(self.sizes, dim=self.channels) if len(self.sizes) > 1 else (x,)
+    def forward(self, x: LaidOut) -> LaidOut:
+        parts = torch.split(x, self.sizes, dim=self.channels) if len(self.sizes) > 1 else (x,)
         return _sum(down(self.gelu(up(parts))) for up, down in zip(self.up, self.down, strict=True))
 
 
 class PartialSums(nn.ModuleList):
-    """A layer whose input comes in parts: the sum of what each tile makes of its own."""
+    """A layer split along its input: the sum of each tile's product with its part."""
 
-    def forward(self, parts: Sequence[Tensor]) -> Tensor:
+    def forward(self, parts: Sequence[LaidOut]) -> LaidOut:
         return _sum(tile(part) for tile, part in zip(self, parts, strict=True))
 
 
 def _sum(parts: Iterable[Tensor]) -> Tensor:
-    """The partial sums, each added before the next is computed."""
+    """The sum of the parts, each added before the next is computed."""
     parts = iter(parts)
     total = next(parts)
     for part in parts:
@@ -57,8 +58,8 @@ def _sum(parts: Iterable[Tensor]) -> Tensor:
     return total
 
 
-def _tile(form: Layout, linear: nn.Linear, rows: slice, columns: slice, *, bias: bool) -> nn.Module:
-    return form.layer(linear.weight[rows, columns], linear.bias[rows] if bias else None)
+def _tile(layout: Layout, linear: nn.Linear, rows: slice, columns: slice, *, bias: bool) -> nn.Module:
+    return layout.layer(linear.weight[rows, columns], linear.bias[rows] if bias else None)
 
 
 def _span(indices: np.ndarray) -> slice:

@@ -1,26 +1,27 @@
-"""The VAE's decoder for phones, a chunk of frames [t, c, h, w] at a time: 2-D convolutions over frames alone."""
+"""The VAE's decoder for phones, a chunk of frames [t, c, h, w] at a time, with 2-D convolutions alone."""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from export.phone.layers import PhoneAttention, Rope, column, convolution, pointwise
 from export.pytorch import vae as torch_vae
 from export.pytorch.safe_norms import rms_normalize
-from export.pytorch.vae import Stream, block_names
+from export.pytorch.vae import CausalState, block_names
+from export.tensors import PhoneFrames
 from mobile_video_jax.vae.config import VaeConfig
 
 
 class PhoneDecoder(nn.Module):
-    """torch_vae.Decoder without an image, for chunks of latent frames of one size (rows, columns).
+    """torch_vae.Decoder without a conditioning frame, for chunks of latent frames of one size (rows, columns).
 
-    Maps unnormalised latents [t, c, h, w], and with `starts` False what the chunk before left, to frames in about
-    [-1, 1] and what this chunk leaves. `kept` names the latter, in order, with their shapes: kept_NAME of one chunk is
-    past_NAME of the next.
+    Maps latents, not normalised, to frames in about [-1, 1] and the causal state. `kept` names the state's tensors, in
+    order, with their shapes: kept_NAME of one chunk is past_NAME of the next. A chunk that `starts` a clip takes none.
     """
 
     def __init__(self, decoder: torch_vae.Decoder, grid: tuple[int, int], *, starts: bool):
@@ -46,22 +47,22 @@ class PhoneDecoder(nn.Module):
         weight, bias = (_pixel_order(x, 1, self.patch) for x in (decoder.pixels.weight, decoder.pixels.bias))
         self.pixels = convolution(weight, bias)
 
-    def forward(self, latents: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
-        stream = Stream({} if self.starts else dict(zip(self.kept, past, strict=True)), axis=0)
+    def forward(self, latents: PhoneFrames, *past: Float[Tensor, "_ _ _ _"]) -> tuple[Float[Tensor, "_ _ _ _"], ...]:
+        state = CausalState({} if self.starts else dict(zip(self.kept, past, strict=True)), axis=0)
         x = self.stem(latents)
         for name, attention in self.attention.items():
-            x = attention(x, stream, name)
+            x = attention(x, state, name)
         for i, level in reversed(list(enumerate(self.levels))):
             if level.step:
                 x = self.convolutions[f"up_{i}"](x)
             for name in block_names(i, level):
-                x = self.convolutions[name](x, stream, name)
+                x = self.convolutions[name](x, state, name)
         video = functional.pixel_shuffle(self.pixels(functional.silu(self.norm(x))), self.patch)
-        return video, *(stream.kept[name] for name in self.kept)
+        return video, *(state.kept[name] for name in self.kept)
 
 
 def kept_shapes(config: VaeConfig, grid: tuple[int, int]) -> dict[str, tuple[int, int, int, int]]:
-    """What a chunk leaves to the next: each causal layer's last input frames, by the layer's name, in order."""
+    """The shapes of each causal layer's last input frames, by the layer's name, in order."""
     levels = config.levels(config.decoder_widths, config.decoder_depths)
     (h, w), before = grid, config.attention_window - 1
     names = [f"attention_{j}" for j in range(config.attention_blocks if before else 0)]
@@ -82,12 +83,12 @@ class PhoneNorm(nn.Module):
         super().__init__()
         self.register_buffer("scale", column(norm.weight))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: PhoneFrames) -> PhoneFrames:
         return rms_normalize(x) * self.scale
 
 
 class PhoneConv(nn.Module):
-    """nn.conv.Conv; a causal kernel over three frames is a 2-D one over their channels."""
+    """nn.conv.Conv; a causal kernel over three frames becomes a 2-D one over the channels of all three."""
 
     def __init__(self, conv: torch_vae.Conv):
         super().__init__()
@@ -96,11 +97,12 @@ class PhoneConv(nn.Module):
         weight = conv.weight.transpose(1, 2).flatten(1, 2) if self.temporal else conv.weight
         self.conv = convolution(weight, conv.bias)
 
-    def forward(self, x: Tensor, stream: Stream, name: str) -> Tensor:
+    def forward(self, x: PhoneFrames, state: CausalState, name: str) -> Float[Tensor, "t features h w"]:
         if self.temporal:
-            padded = stream.with_past(name, x, 2)
+            padded = state.with_past(name, x, 2)
             x = torch.cat([padded[:-2], padded[1:-1], padded[2:]], dim=1)
-        return self.conv(x)
+        y: Tensor = self.conv(x)
+        return y
 
 
 class PhoneConvBlock(nn.Module):
@@ -111,13 +113,14 @@ class PhoneConvBlock(nn.Module):
         self.norm_in, self.norm_out = PhoneNorm(block.norm_in), PhoneNorm(block.norm_out)
         self.conv_in, self.conv_out = PhoneConv(block.conv_in), PhoneConv(block.conv_out)
 
-    def forward(self, x: Tensor, stream: Stream, name: str) -> Tensor:
-        y = self.conv_in(functional.silu(self.norm_in(x)), stream, f"{name}_conv_in")
-        return x + self.conv_out(functional.silu(self.norm_out(y)), stream, f"{name}_conv_out")
+    def forward(self, x: PhoneFrames, state: CausalState, name: str) -> PhoneFrames:
+        y = self.conv_in(functional.silu(self.norm_in(x)), state, f"{name}_conv_in")
+        residual: Tensor = self.conv_out(functional.silu(self.norm_out(y)), state, f"{name}_conv_out")
+        return x + residual
 
 
 class PhoneUp(nn.Module):
-    """A step up in time and space. Its channels come in the order that a reshape and a pixel shuffle move."""
+    """An upsampling step in time and space; its channels are in the order that reshape and pixel shuffle expect."""
 
     def __init__(self, linear: nn.Linear, time: int, space: int, grid: tuple[int, int], starts: bool):
         super().__init__()
@@ -126,7 +129,7 @@ class PhoneUp(nn.Module):
         weight, bias = (_pixel_order(x, time, space) for x in (linear.weight, linear.bias))
         self.conv = pointwise(weight, bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: PhoneFrames) -> Float[Tensor, "t2 c2 h2 w2"]:
         x = self.conv(x).reshape(-1, *self.shape)
         return functional.pixel_shuffle(x, self.space)[self.dropped :]
 
@@ -145,22 +148,22 @@ class PhoneWindow(nn.Module):
         for name, part in zip(("cos", "sin"), block.rope(*grid), strict=True):
             self.register_buffer(name, part.T[None, :, None])
 
-    def forward(self, x: Tensor, stream: Stream, name: str) -> Tensor:
-        y = self.norm(x)
-        past = stream.with_past(name, y, self.window - 1)
-        frames = past.flatten(2)[:, :, None].split(1)
-        attended = [self._last(frames[i : i + self.window]) for i in range(len(frames) - self.window + 1)]
-        return x + torch.cat(attended).squeeze(2).unflatten(2, self.grid)
+    def forward(self, x: PhoneFrames, state: CausalState, name: str) -> PhoneFrames:
+        past = state.with_past(name, self.norm(x), self.window - 1)
+        frames = torch.split(past.flatten(2)[:, :, None], 1)
+        attended = [self._attend(frames[i : i + self.window]) for i in range(len(frames) - self.window + 1)]
+        return x + torch.unflatten(torch.cat(attended).squeeze(2), 2, self.grid)
 
-    def _last(self, frames: Sequence[Tensor]) -> Tensor:
-        """The last of the frames [1, c, 1, h w], which attends to all of them."""
-        places = math.prod(self.grid)
+    def _attend(self, frames: Sequence[Float[Tensor, "1 c 1 hw"]]) -> Float[Tensor, "1 c 1 hw"]:
+        """Attention of the last frame to all of them."""
+        positions = math.prod(self.grid)
         rope: Rope = (self.cos, self.sin)
-        own: Rope = (self.cos[..., -places:], self.sin[..., -places:])
-        return self.attention(frames[-1], torch.cat(tuple(frames), dim=3), own, rope)
+        query_rope: Rope = (self.cos[..., -positions:], self.sin[..., -positions:])
+        attended: Tensor = self.attention(frames[-1], torch.cat(tuple(frames), dim=3), query_rope, rope)
+        return attended
 
 
-def _pixel_order(x: Tensor, time: int, space: int) -> Tensor:
+def _pixel_order(x: Float[Tensor, "o *i"], time: int, space: int) -> Float[Tensor, "o *i"]:
     """Output features (time, row, column, channel) in the order (time, channel, row, column) of pixel_shuffle."""
-    parts = x.detach().unflatten(0, (time, space * space, -1))
+    parts = torch.unflatten(x.detach(), 0, (time, space * space, -1))
     return parts.transpose(1, 2).flatten(0, 2)

@@ -1,26 +1,32 @@
-"""The diffusion transformer in PyTorch: the modules of mobile_video_jax/dit with their names and shapes.
+"""The diffusion transformer in PyTorch, with the names and shapes of mobile_video_jax/dit.
 
-Modules compute in the dtype of their own weights, so that a half-precision copy needs no flag. Times are of whole
-clips [b], and all of a clip is real: what training on mixed shapes adds is not mirrored.
+Modules compute in the dtype of their own weights, so that a half-precision copy needs no flag. Each clip has one time,
+and no token is padding: mixed shapes, which training knows, are not mirrored.
 """
 
 from collections import OrderedDict
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from export.tensors import Latents, TextMask, TextStates, Tokens
 from mobile_video_jax.dit.config import BlockShape, DitConfig, Norms
 from mobile_video_jax.dit.model import grid_rope
-from mobile_video_jax.nn.norm import EPS
+from mobile_video_jax.nn.config import EPS
+
+Vector = Float[Tensor, "b d"]
+Modulation = Float[Tensor, "b 6 d"]
+# Cosines and sines of the angles of each token's pairs of channels, for all heads or one table a head.
+Rope = tuple[Float[Tensor, "*h n half"], Float[Tensor, "*h n half"]]
 
 
 class Dit(nn.Module):
     """dit.model.Dit for latents of one shape (lt, lh, lw, c), so that positions are constants of the graph.
 
-    Maps noisy latents x_t [b, lt, lh, lw, c], times t [b], text states [b, s, e] and their mask [b, s] to velocities
-    of x_t's shape.
+    Maps noisy latents x_t, times t, text states and their mask to velocities of x_t's shape.
     """
 
     cos: Tensor
@@ -48,20 +54,21 @@ class Dit(nn.Module):
             table = np.asarray(part).reshape(lt * lh * lw, -1, config.head_dim // 2)
             self.register_buffer(name, torch.tensor(table).transpose(0, 1), persistent=False)
 
-    def forward(self, x_t: Tensor, t: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
+    def forward(self, x_t: Latents, t: Float[Tensor, "b"], text: TextStates, text_mask: TextMask) -> Latents:
         dtype = self.patch_in.weight.dtype
-        text = self.text_projection(text.to(dtype))
-        embedding = self._time_embedding(t, text, text_mask)
-        shared = self.modulation(functional.silu(embedding)).unflatten(-1, (6, -1))
+        projected = self.text_projection(text.to(dtype))
+        embedding = self._time_embedding(t, projected, text_mask)
+        modulation = torch.unflatten(self.modulation(functional.silu(embedding)), -1, (6, -1))
         x = self.patch_in(x_t.flatten(1, 3).to(dtype))
         rope = self.cos.to(dtype), self.sin.to(dtype)
         for block in self.blocks:
-            x = block(x, shared, text, text_mask, rope)
-        return self.output(x, embedding).view_as(x_t)
+            x = block(x, modulation, projected, text_mask, rope)
+        velocity: Tensor = self.output(x, embedding)
+        return velocity.view_as(x_t)
 
-    def _time_embedding(self, t: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+    def _time_embedding(self, t: Float[Tensor, "b"], text: TextStates, mask: TextMask) -> Vector:
         features = time_features(t, self.time_in.in_features).to(text.dtype)
-        embedding = self.time_out(functional.silu(self.time_in(features)))
+        embedding: Tensor = self.time_out(functional.silu(self.time_in(features)))
         if self.pooled_text is not None:
             weights = mask.to(text.dtype)[..., None]
             embedding = embedding + self.pooled_text((text * weights).sum(1) / weights.sum(1))
@@ -83,16 +90,17 @@ class DitBlock(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, modulation: Tensor, text: Tensor, text_mask: Tensor, rope: tuple[Tensor, Tensor]
-    ) -> Tensor:
+        self, x: Tokens, modulation: Modulation, text: Float[Tensor, "b s d"], text_mask: TextMask, rope: Rope
+    ) -> Tokens:
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation_table(self.modulation, modulation)
-        own = self.own(rope[0]), self.own(rope[1])
-        x = x + gate1 * self.self_attention(rms_normalize(x, self.eps) * (1 + scale1) + shift1, rope=own)
+        own_rope = self.select_heads(rope[0]), self.select_heads(rope[1])
+        x = x + gate1 * self.self_attention(rms_normalize(x, self.eps) * (1 + scale1) + shift1, rope=own_rope)
         x = x + self.cross_attention(x, text, mask=text_mask[:, None, None, :])
-        return x + gate2 * self.ffn(rms_normalize(x, self.eps) * (1 + scale2) + shift2)
+        y: Tensor = x + gate2 * self.ffn(rms_normalize(x, self.eps) * (1 + scale2) + shift2)
+        return y
 
-    def own(self, table: Tensor) -> Tensor:
-        """The part of a table [h, n, d/2] that the block's heads turn by."""
+    def select_heads(self, table: Float[Tensor, "h n half"]) -> Float[Tensor, "k n half"]:
+        """The rows of a table of cosines or sines that this block's heads are rotated by."""
         return table if self.rope_heads in ([], list(range(len(table)))) else table[self.rope_heads]
 
 
@@ -109,30 +117,30 @@ class Attention(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
-        context: Tensor | None = None,
-        rope: tuple[Tensor, Tensor] | None = None,
-        mask: Tensor | None = None,
-    ) -> Tensor:
+        x: Tokens,
+        context: Float[Tensor, "b m d"] | None = None,
+        rope: Rope | None = None,
+        mask: Bool[Tensor, "b 1 1 m"] | None = None,
+    ) -> Tokens:
         context = x if context is None else context
         q, k = self._normalized(self.q(x), self.q_norm), self._normalized(self.k(context), self.k_norm)
         v = self._heads(self.v(context))
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope)
-        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out(out.transpose(1, 2).flatten(2))
+        heads = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        attended: Tensor = self.out(heads.transpose(1, 2).flatten(2))
+        return attended
 
-    def _normalized(self, x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    def _normalized(self, x: Tensor, norm: nn.RMSNorm) -> Float[Tensor, "b h n head_dim"]:
         heads: Tensor = self._heads(norm(x)) if self.norm_across_heads else norm(self._heads(x))
         return heads
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """[b, n, h d] to [b, h, n, d]."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    def _heads(self, x: Tokens) -> Float[Tensor, "b h n head_dim"]:
+        return torch.unflatten(x, -1, (self.heads, -1)).transpose(1, 2)
 
 
 class Output(nn.Module):
-    """The modulated last layer."""
+    """The modulated last layer, from tokens to velocities [b, n, c]."""
 
     def __init__(self, width: int, channels: int, eps: float, layer_norm: bool):
         super().__init__()
@@ -140,39 +148,45 @@ class Output(nn.Module):
         self.modulation = nn.Parameter(torch.zeros(2, width))
         self.velocity = nn.Linear(width, channels)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tokens, embedding: Vector) -> Float[Tensor, "b n c"]:
         shift, scale = modulation_table(self.modulation, torch.stack([embedding, embedding], dim=1))
         normalize = layer_normalize if self.layer_norm else rms_normalize
         x = normalize(x, self.eps) * (1 + scale) + shift
-        return self.velocity(x.to(self.velocity.weight.dtype))
+        velocity: Tensor = self.velocity(x.to(self.velocity.weight.dtype))
+        return velocity
 
 
 def gelu() -> nn.GELU:
+    """GELU in its tanh approximation."""
     return nn.GELU(approximate="tanh")
 
 
-def modulation_table(table: Tensor, modulation: Tensor) -> tuple[Tensor, ...]:
-    """The sum of a module's own table [k, d] and the shared modulation [b, k, d], as k vectors [b, 1, d]."""
-    return (modulation + table).split(1, dim=1)
+def modulation_table(
+    table: Float[Tensor, "k d"], modulation: Float[Tensor, "b k d"]
+) -> tuple[Float[Tensor, "b 1 d"], ...]:
+    """The sum of a module's own table and the shared modulation, as k vectors."""
+    return torch.split(modulation + table, 1, dim=1)
 
 
-def rms_normalize(x: Tensor, eps: float) -> Tensor:
+def rms_normalize(x: Tokens, eps: float) -> Tokens:
+    """x / sqrt(mean(x^2) + eps) over channels."""
     return functional.rms_norm(x, x.shape[-1:], eps=eps)
 
 
-def layer_normalize(x: Tensor, eps: float) -> Tensor:
+def layer_normalize(x: Tokens, eps: float) -> Tokens:
+    """(x - mean(x)) / sqrt(var(x) + eps) over channels."""
     return functional.layer_norm(x, x.shape[-1:], eps=eps)
 
 
-def apply_rope(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotates the pairs (x[j], x[j + d/2]) of each head [b, h, n, d] by its token's angles, [n, d/2] or [h, n, d/2]."""
+def apply_rope(x: Float[Tensor, "b h n d"], table: Rope) -> Float[Tensor, "b h n d"]:
+    """Rotates the pairs (x[j], x[j + d/2]) of each head by its token's angles."""
     cos, sin = table
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
-def time_features(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
-    """nn.embeddings.time_features [b, width] in float32. No buffer: a half-precision copy would round frequencies."""
+def time_features(t: Float[Tensor, "b"], width: int, max_period: float = 10_000.0) -> Float[Tensor, "b {width}"]:
+    """nn.embeddings.time_features, in float32. Frequencies are no buffer: a half-precision copy would round them."""
     half = width // 2
     frequencies = max_period ** (-torch.arange(half, device=t.device) / half)
     angles = 1000.0 * t.float()[:, None] * frequencies

@@ -1,4 +1,4 @@
-"""From the parameters of a flax network to the state dict of its PyTorch mirror."""
+"""Flax parameters copied into a network's PyTorch mirror."""
 
 import re
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from torch import nn
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.stacking import unstack_blocks
 
-# What a flax parameter is called in PyTorch.
-LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias", "modulation": "modulation"}
+# The PyTorch name of each flax parameter.
+NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias", "modulation": "modulation"}
 HINT = "the config is of another model; name the parameters' own"
 
 
@@ -23,18 +23,16 @@ def load_params(mirror: nn.Module, params: Mapping[str, Any]) -> None:
 
     Raises UserError naming a tensor that is missing, left over or of another shape than the mirror's.
     """
-    found = state_dict(params)
-    expected = mirror.state_dict()
-    for name, tensor in expected.items():
-        if name not in found:
-            raise UserError(f"tensor {name} of shape {tuple(tensor.shape)} is missing: {HINT}")
-        if found[name].shape != tensor.shape:
-            raise UserError(
-                f"tensor {name} should be of shape {tuple(tensor.shape)}, not {tuple(found[name].shape)}: {HINT}"
-            )
-    if left_over := sorted(found.keys() - expected.keys()):
-        raise UserError(f"tensor {left_over[0]} of shape {tuple(found[left_over[0]].shape)} has no place: {HINT}")
-    mirror.load_state_dict(found, assign=True)
+    tensors = state_dict(params)
+    shapes = {name: tuple(tensor.shape) for name, tensor in mirror.state_dict().items()}
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise UserError(f"tensor {name} of shape {shape} is missing: {HINT}")
+        if tuple(tensors[name].shape) != shape:
+            raise UserError(f"tensor {name} should be of shape {shape}, not {tuple(tensors[name].shape)}: {HINT}")
+    if unknown := sorted(tensors.keys() - shapes.keys()):
+        raise UserError(f"tensor {unknown[0]} of shape {tuple(tensors[unknown[0]].shape)} has no place: {HINT}")
+    mirror.load_state_dict(tensors, assign=True)
 
 
 def state_dict(params: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -42,10 +40,11 @@ def state_dict(params: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
     A flax kernel, of a dense layer or a convolution, is [..., in, out], a PyTorch weight [out, in, ...].
     """
-    arrays = jax.tree.map(np.asarray, dict(params))  # views, so that blocks are cut out of a stack without copies
+    arrays = jax.tree.map(np.asarray, dict(params))  # views, so that a stack is split into blocks without copies
     tensors = {}
-    for (*modules, leaf), array in flatten_dict(unstack_blocks(arrays) if "blocks" in arrays else arrays).items():
+    unstacked = unstack_blocks(arrays) if "blocks" in arrays else arrays
+    for (*modules, leaf), array in flatten_dict(unstacked).items():
         path = re.sub(r"^block_(\d+)", r"blocks.\1", ".".join(modules))
         values = np.moveaxis(array, (-1, -2), (0, 1)) if leaf == "kernel" else array
-        tensors[f"{path}.{LEAVES.get(leaf, leaf)}"] = torch.tensor(values)
+        tensors[f"{path}.{NAMES.get(leaf, leaf)}"] = torch.tensor(values)
     return tensors

@@ -1,17 +1,19 @@
-"""T5 v1.1's and UMT5's encoders in PyTorch: the modules of mobile_video_jax/text/t5.py with their names and shapes."""
+"""T5 v1.1's and UMT5's encoders in PyTorch, with the names and shapes of mobile_video_jax/text/t5.py."""
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from export.pytorch.safe_norms import rms_normalize
+from export.tensors import FloatMask, TextStates, TokenIds
 from mobile_video_jax.nn.attention.layer import MASKED
 from mobile_video_jax.text.t5 import T5Config, relative_buckets
 
 
 class T5Text(nn.Module):
-    """text.t5.T5Encoder: ids [b, s] and their mask [b, s] of ones, and zeros for padding, to states [b, s, width].
+    """text.t5.T5Encoder: maps token ids and their mask to the last layer's normalised states.
 
     Without a mask every id is a token.
     """
@@ -22,7 +24,7 @@ class T5Text(nn.Module):
         super().__init__()
         self.config = config
         self.words = nn.Embedding(config.vocabulary, config.width)
-        # Of all distances: beyond the largest, the bucket is the last one.
+        # The bucket of every distance up to the largest; beyond it, the bucket is the last one.
         distances = np.arange(-config.max_distance, config.max_distance + 1)
         buckets = relative_buckets(distances, config.buckets, config.max_distance)
         self.register_buffer("buckets", torch.tensor(buckets), persistent=False)
@@ -32,9 +34,9 @@ class T5Text(nn.Module):
             self.add_module(f"layer_{i}", T5Layer(config))
         self.norm = T5Norm(config)
 
-    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        config, places = self.config, torch.arange(ids.shape[1])
-        distances = (places - places[:, None]).clamp(-config.max_distance, config.max_distance)
+    def forward(self, ids: TokenIds, mask: FloatMask | None = None) -> TextStates:
+        config, positions = self.config, torch.arange(ids.shape[1])
+        distances = (positions - positions[:, None]).clamp(-config.max_distance, config.max_distance)
         buckets = self.buckets[distances + config.max_distance]
         padding = 0 if mask is None else (1 - mask)[:, None, None, :] * MASKED
         x = self.words(ids)
@@ -60,26 +62,27 @@ class T5Layer(nn.Module):
         self.ffn_gate, self.ffn_in = (nn.Linear(width, config.ffn_width, bias=False) for _ in range(2))
         self.ffn_out = nn.Linear(config.ffn_width, width, bias=False)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: TextStates, bias: Float[Tensor, "#b heads s s"]) -> TextStates:
         normed = self.attention_norm(x)
         query, key, value = (self._heads(part(normed)) for part in (self.query, self.key, self.value))
         weights = torch.softmax(query @ key.transpose(2, 3) + bias, dim=-1)
         x = x + self.attention_out((weights @ value).transpose(1, 2).flatten(2))
         normed = self.ffn_norm(x)
-        return x + self.ffn_out(functional.gelu(self.ffn_gate(normed), approximate="tanh") * self.ffn_in(normed))
+        hidden = functional.gelu(self.ffn_gate(normed), approximate="tanh") * self.ffn_in(normed)
+        states: Tensor = x + self.ffn_out(hidden)
+        return states
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """[b, s, h d] to [b, h, s, d]."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    def _heads(self, x: TextStates) -> Float[Tensor, "b heads s width"]:
+        return torch.unflatten(x, -1, (self.heads, -1)).transpose(1, 2)
 
 
 class T5Norm(nn.Module):
-    """RMS normalisation whose squares do not overflow fp16: T5's residual grows into the thousands."""
+    """RMS normalisation whose squares do not overflow fp16: T5's residual stream reaches the thousands."""
 
     def __init__(self, config: T5Config):
         super().__init__()
         self.epsilon = config.epsilon
         self.weight = nn.Parameter(torch.ones(config.width))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: TextStates) -> TextStates:
         return rms_normalize(x, -1, self.epsilon) * self.weight

@@ -1,4 +1,4 @@
-"""Text encoders in PyTorch: the mirror of each that can be exported, with its weights."""
+"""PyTorch mirrors of the text encoders, with their weights."""
 
 from export.pytorch.bert import Bert
 from export.pytorch.clip import ClipText
@@ -12,7 +12,7 @@ TextMirror = Bert | ClipText | T5Text
 
 
 def load(name: EncoderName) -> TextMirror:
-    """The mirror of the text encoder of this name."""
+    """Loads the mirror of a text encoder. Raises UserError where its files are missing or do not fit together."""
     if name.kind == MINILM:
         bert = Bert(minilm.BertConfig())
         load_params(bert, minilm.read_params(minilm.find_files() / huggingface.WEIGHTS, bert.config))

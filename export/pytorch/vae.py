@@ -1,22 +1,27 @@
-"""The VAE's decoder in PyTorch: the modules of mobile_video_jax/vae with their names and shapes, channels last."""
+"""The VAE's decoder in PyTorch, with the names and shapes of mobile_video_jax/vae, channels last."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from export.pytorch import dit as torch_dit
+from export.tensors import Features, Latents, Video
+from mobile_video_jax.nn.config import EPS
 from mobile_video_jax.nn.embeddings import rope_table
-from mobile_video_jax.nn.norm import EPS
 from mobile_video_jax.vae.config import Level, VaeConfig
 
+# Cosines and sines of the angles of each position of a context.
+ContextRope = tuple[Float[Tensor, "m half"], Float[Tensor, "m half"]]
 
-class Stream:
-    """nn.stream: `past`, what causal layers kept of the chunk before, empty where a clip starts; `kept`, of this one.
 
-    Frames lie along `axis`.
+class CausalState:
+    """The last input frames of each causal layer, by its name: `past` of the chunk before, `kept` of this one.
+
+    `past` is empty where a clip starts. Frames lie along `axis`; in JAX this is nn.stream.
     """
 
     def __init__(self, past: Mapping[str, Tensor], axis: int):
@@ -24,20 +29,20 @@ class Stream:
         self.kept: dict[str, Tensor] = {}
 
     def with_past(self, name: str, x: Tensor, count: int) -> Tensor:
-        """x behind the last `count` frames before it; where a clip starts these are copies of its first frame."""
+        """Prepends the `count` frames before x, or copies of its first frame where a clip starts."""
         if not count:
             return x
-        past = [self._frames(x, slice(1))] * count if self.starts else [self.past[name]]
+        past = [self._slice(x, slice(1))] * count if self.starts else [self.past[name]]
         padded = torch.cat([*past, x], self.axis)
-        self.kept[name] = self._frames(padded, slice(-count, None))
+        self.kept[name] = self._slice(padded, slice(-count, None))
         return padded
 
-    def _frames(self, x: Tensor, which: slice) -> Tensor:
-        return x[(slice(None),) * self.axis + (which,)]
+    def _slice(self, x: Tensor, frames: slice) -> Tensor:
+        return x[(slice(None),) * self.axis + (frames,)]
 
 
 class Decoder(nn.Module):
-    """vae.model.Decoder: latents [b, t, h, w, c], not normalised, to clips [b, t', h', w', 3] in about [-1, 1]."""
+    """vae.model.Decoder: maps latents, not normalised, to clips in about [-1, 1]."""
 
     def __init__(self, config: VaeConfig):
         super().__init__()
@@ -60,22 +65,25 @@ class Decoder(nn.Module):
         self.pixels = Conv(self.levels[0].width, 3 * config.patch**2, False)
 
     def forward(
-        self, latents: Tensor, past: Mapping[str, Tensor] | None = None, image: Sequence[Tensor] | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The clip of a chunk, and what the next one takes as `past`; None starts a clip, `image` is as in the VAE."""
-        stream = Stream(past or {}, axis=1)
+        self, latents: Latents, past: Mapping[str, Tensor] | None = None, image: Sequence[Tensor] | None = None
+    ) -> tuple[Video, dict[str, Tensor]]:
+        """Decodes a chunk of latent frames; returns its clip and the `past` of the next chunk.
+
+        No `past` starts a clip. `image` holds the encoder's features of a conditioning frame, as in the VAE.
+        """
+        state = CausalState(past or {}, axis=1)
         x = self.stem(latents)
         for j in range(self.config.attention_blocks):
-            x = self.get_submodule(f"attention_{j}")(x, stream, f"attention_{j}")
+            x = self.get_submodule(f"attention_{j}")(x, state, f"attention_{j}")
         for i, level in reversed(list(enumerate(self.levels))):
             if level.step:
-                x = shuffle_up(self.get_submodule(f"up_{i}")(x), *level.step, starts=stream.starts)
+                x = shuffle_up(self.get_submodule(f"up_{i}")(x), *level.step, starts=state.starts)
             if image is not None:
                 x = x + self.get_submodule(f"image_{i}")(image[i])
             for name in block_names(i, level):
-                x = self.get_submodule(name)(x, stream, name)
+                x = self.get_submodule(name)(x, state, name)
         x = self.pixels(functional.silu(self.norm(x)))
-        return shuffle_up(x, 1, self.config.patch, starts=True), stream.kept
+        return shuffle_up(x, 1, self.config.patch, starts=True), state.kept
 
 
 def block_names(i: int, level: Level) -> list[str]:
@@ -91,9 +99,10 @@ class ConvBlock(nn.Module):
         self.norm_in, self.norm_out = nn.RMSNorm(width, EPS), nn.RMSNorm(width, EPS)
         self.conv_in, self.conv_out = Conv(width, width, temporal), Conv(width, width, temporal)
 
-    def forward(self, x: Tensor, stream: Stream, name: str) -> Tensor:
-        y = self.conv_in(functional.silu(self.norm_in(x)), stream, f"{name}_conv_in")
-        return x + self.conv_out(functional.silu(self.norm_out(y)), stream, f"{name}_conv_out")
+    def forward(self, x: Features, state: CausalState, name: str) -> Features:
+        y = self.conv_in(functional.silu(self.norm_in(x)), state, f"{name}_conv_in")
+        residual: Tensor = self.conv_out(functional.silu(self.norm_out(y)), state, f"{name}_conv_out")
+        return x + residual
 
 
 class Conv(nn.Module):
@@ -105,8 +114,10 @@ class Conv(nn.Module):
         self.weight = nn.Parameter(torch.zeros(features, channels, *(3,) * (3 if temporal else 2)))
         self.bias = nn.Parameter(torch.zeros(features))
 
-    def forward(self, x: Tensor, stream: Stream | None = None, name: str = "") -> Tensor:
-        padded = stream.with_past(name, x, 2) if stream is not None and self.temporal else x
+    def forward(
+        self, x: Features, state: CausalState | None = None, name: str = ""
+    ) -> Float[Tensor, "b t h w features"]:
+        padded = state.with_past(name, x, 2) if state is not None and self.temporal else x
         weight = self.weight if self.temporal else self.weight[:, :, None]
         return functional.conv3d(padded.movedim(-1, 1), weight, self.bias, padding=(0, 1, 1)).movedim(1, -1)
 
@@ -120,38 +131,45 @@ class AttentionBlock(nn.Module):
         self.norm = nn.RMSNorm(width, EPS)
         self.attention = WindowAttention(width, width // config.head_dim, config.head_dim)
 
-    def forward(self, x: Tensor, stream: Stream, name: str) -> Tensor:
+    def forward(self, x: Features, state: CausalState, name: str) -> Features:
         b, t, h, w, width = x.shape
         y = self.norm(x)
-        past = stream.with_past(name, y, self.window - 1)
+        past = state.with_past(name, y, self.window - 1)
         context = torch.stack([past[:, i : i + t] for i in range(self.window)], dim=2)
         rope = self.rope(h, w)
-        y = self.attention(y.reshape(b * t, h * w, width), context.reshape(b * t, self.window * h * w, width), rope)
-        return x + y.reshape(x.shape)
+        queries, keys = y.reshape(b * t, h * w, width), context.reshape(b * t, self.window * h * w, width)
+        attended: Tensor = self.attention(queries, keys, rope)
+        return x + attended.reshape(x.shape)
 
-    def rope(self, h: int, w: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [window h w, head_dim / 2] of the context's places; the last frame's are the query's."""
+    def rope(self, h: int, w: int) -> ContextRope:
+        """Cosines and sines of the m = window h w positions of the context; the last frame's are the queries'."""
         table = rope_table((self.window, h, w), self.attention.head_dim, self.rope_theta)
         cos, sin = (torch.tensor(np.asarray(part)) for part in table)
         return cos, sin
 
 
 class WindowAttention(torch_dit.Attention):
-    """Attention whose queries stand at the last places of the context."""
+    """Attention of queries at the last positions of their context."""
 
     def __init__(self, width: int, heads: int, head_dim: int):
         super().__init__(width, heads, head_dim)
         self.head_dim = head_dim
 
-    def forward(self, x: Tensor, context: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "b n d"], context: Float[Tensor, "b m d"], rope: ContextRope
+    ) -> Float[Tensor, "b n d"]:
         q, k, v = self._heads(self.q(x)), self._heads(self.k(context)), self._heads(self.v(context))
-        own = rope[0][-x.shape[1] :], rope[1][-x.shape[1] :]
-        q, k = torch_dit.apply_rope(self.q_norm(q), own), torch_dit.apply_rope(self.k_norm(k), rope)
-        return self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        query_rope = rope[0][-x.shape[1] :], rope[1][-x.shape[1] :]
+        q, k = torch_dit.apply_rope(self.q_norm(q), query_rope), torch_dit.apply_rope(self.k_norm(k), rope)
+        attended: Tensor = self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return attended
 
 
-def shuffle_up(x: Tensor, time: int, space: int, *, starts: bool) -> Tensor:
-    """nn.clip_ops.shuffle_up: channels to blocks of time x space x space pixels; a start's copies are dropped."""
+def shuffle_up(x: Features, time: int, space: int, *, starts: bool) -> Float[Tensor, "b t2 h2 w2 c2"]:
+    """nn.clip_ops.shuffle_up: moves channels to blocks of time x space x space pixels.
+
+    Where a clip starts, the time - 1 copies of its first frame are dropped.
+    """
     b, t, h, w, _ = x.shape
     x = x.reshape(b, t, h, w, time, space, space, -1).permute(0, 1, 4, 2, 5, 3, 6, 7)
     return x.reshape(b, t * time, h * space, w * space, -1)[:, time - 1 if starts else 0 :]

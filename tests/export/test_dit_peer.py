@@ -1,5 +1,6 @@
 """The steps in PyTorch are those that they are measured beside."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def batch() -> dict[str, np.ndarray]:
 
 
 def test_a_sampling_step_is_a_guided_euler_step(peer):
-    params, (x, _, text, mask) = random_params(EQUAL), inputs()
+    params, (x, _, text, mask) = jax.tree.map(jnp.asarray, random_params(EQUAL)), inputs()
     load_params(peer._dit, params)
     denoiser = lambda *arguments: Dit(EQUAL).apply({"params": params}, *arguments)
     expected = euler_step(guided(denoiser, text, mask, Guidance(5.0)), x, jnp.float32(0.5), jnp.float32(0.4))

@@ -9,7 +9,11 @@ from export.coreml.palette import palette, palettized
 
 NUMBERS = np.random.default_rng(0).standard_normal((40, 60)).astype(np.float32)
 # A quarter of the error for each bit, as of fine palettes: 2 bits are 1/16.
-FALL = np.array([1, 1 / 16, 1 / 256, 0])
+FALL = (1, 1 / 16, 1 / 256, 0)
+
+
+def layer(name: str, size: int, error: float) -> Layer:
+    return Layer(name, size, [error * factor for factor in FALL])
 
 
 @pytest.mark.parametrize(("bits", "scale"), [(4, 1.02), (6, 1.05), (8, 1.2)])
@@ -27,14 +31,14 @@ def test_few_numbers_are_kept(weight: np.ndarray):
 
 
 def test_the_layer_that_errs_most_gets_most_bits_within_the_average():
-    layers = [Layer("loud", 100, 1e-3 * FALL), Layer("quiet", 100, 1e-6 * FALL), Layer("large", 200, 1e-5 * FALL)]
+    layers = [layer("loud", 100, 1e-3), layer("quiet", 100, 1e-6), layer("large", 200, 1e-5)]
     assert assign(layers, bits=4.0) == {"loud": 4, "quiet": 4, "large": 4}
     assert assign(layers, bits=5.0) == {"loud": 8, "quiet": 4, "large": 4}
     assert assign(layers, bits=6.0) == {"loud": 8, "quiet": 4, "large": 6}
 
 
 def test_a_psnr_is_met_with_few_bits():
-    layers = [Layer("loud", 100, 1e-3 * FALL), Layer("quiet", 100, 1e-6 * FALL)]
+    layers = [layer("loud", 100, 1e-3), layer("quiet", 100, 1e-6)]
     assert assign(layers, psnr=29.0) == {"loud": 4, "quiet": 4}
     assert assign(layers, psnr=40.0) == {"loud": 6, "quiet": 4}
     assert assign(layers, psnr=53.0) == {"loud": 8, "quiet": 4}

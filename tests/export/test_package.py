@@ -11,7 +11,7 @@ import torch
 
 from export.app.ffn_memory import ffn_memory
 from export.coreml.compress import Weights, compress
-from export.coreml.mixed_bits import Ranking, recipe
+from export.coreml.mixed_bits import Sensitivity, recipe
 from export.coreml.package import Part, convert, size, write_package
 from export.mil.evaluate import evaluate
 from export.mil.load import load_package
@@ -81,16 +81,16 @@ def test_compressed_weights_are_smaller_and_err_the_more(part, tmp_path, capfd):
     assert size(tmp_path / "plain.mlpackage") > sizes[0] > sizes[1] > sizes[2]
     assert 2e-3 < errors[0] < errors[1] < errors[2] < 0.2
     inputs = list(part.inputs.values())
-    bits = recipe(part.module, inputs, model, Weights("mixed", target_psnr=35))
+    bits = recipe(part.module, inputs, model, Weights("mixed", target_psnr=35.0))
     assert 4 < np.mean(list(bits.values())) < 16
-    assert Ranking(part.module, inputs, model).error(bits) <= 10**-3.5
+    assert Sensitivity(part.module, inputs, model).error(bits) <= 10**-3.5
     assert capfd.readouterr() == ("", "")
 
 
 def test_functions_share_their_weights_and_mixed_ones_meet_their_bits(part, written, tmp_path):
     x = torch.randn(1, WIDTH, 1, 7)
     longer = dataclasses.replace(part, inputs={"x": x.numpy()}, outputs={"y": part.module(x).numpy()}, function="long")
-    weights = Weights("mixed", target_bits=5)
+    weights = Weights("mixed", target_bits=5.0)
     record = write_package([dataclasses.replace(part, function="short"), longer], tmp_path, weights, lambda line: None)
     assert record["fp16_bytes"] < written[1]["bytes"] + 20_000  # a second program, no second copy of 33 kB of weights
     assert set(record["bits"].values()) <= {4, 6, 8, 16} and len(record["bits"]) == TILES

@@ -13,7 +13,7 @@ from export.pytorch.safe_norms import layer_normalize, rms_normalize
 from export.pytorch.vae import Decoder
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.nn.norm import EPS
+from mobile_video_jax.nn.config import EPS
 from mobile_video_jax.vae.config import VaeConfig
 from tests.dit.test_model import inputs
 from tests.export.test_torch_dit import ACROSS_HEADS, EQUAL, LATENTS, PRUNED, TEXT_WIDTH
@@ -41,15 +41,15 @@ def phone_inputs(dit: Dit, batch: list[torch.Tensor]) -> list[torch.Tensor]:
     return [flat, features, text[:1].transpose(1, 2)[:, :, None], mask[:1, None, None].float()]
 
 
-@pytest.mark.parametrize("form", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("config", [PRUNED, EQUAL, ACROSS_HEADS], ids=["pruned", "without pooled text", "across heads"])
-def test_the_transformer_whole_and_in_chunks(config: DitConfig, form: Layout):
+def test_the_transformer_whole_and_in_chunks(config: DitConfig, layout: Layout):
     dit = randomised(Dit(config, LATENTS, TEXT_WIDTH))
     batch = [torch.tensor(np.asarray(array)) for array in inputs()]
     expected = dit(*batch)[:1].flatten(1, 3).transpose(1, 2)[:, :, None]
     given = phone_inputs(dit, batch)
-    close(PhoneDit(dit, [1, 1], form=form)(*given), expected)
-    first, second = (PhoneDit(dit, [2, 3], i, i + 1, form) for i in range(2))
+    close(PhoneDit(dit, [1, 1], layout=layout)(*given), expected)
+    first, second = (PhoneDit(dit, [2, 3], i, i + 1, layout) for i in range(2))
     passed = dict(zip(first.outputs, first(*given), strict=True)) | {"text_mask": given[3]}
     close(second(*(passed[name] for name in second.inputs)), expected)
 

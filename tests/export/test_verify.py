@@ -52,9 +52,9 @@ def test_a_right_package_passes(package: Path, tmp_path: Path):
 
 def test_the_figures():
     reference = np.array([3, 4, 0, 0], np.float32)
-    found = agreement(reference, reference + np.float32([0, 0, 0, 0.5]))
-    assert found == Agreement(0.1, pytest.approx(20 * np.log10(4 / 0.25)))
-    assert agreement(reference, reference) == Agreement(0, EXACT_PSNR)
+    near = agreement(reference, reference + np.float32([0, 0, 0, 0.5]))
+    assert (near.relative_error, near.psnr) == pytest.approx((0.1, 20 * np.log10(4 / 0.25)))
+    assert agreement(reference, reference) == Agreement(0.0, EXACT_PSNR)
     assert agreement(0 * reference, reference) == Agreement(np.inf, -np.inf)
     assert np.isnan(agreement(reference, reference * np.nan).psnr)
 
@@ -62,16 +62,16 @@ def test_the_figures():
 @pytest.mark.parametrize(
     ("error", "psnr", "compressed", "passed"),
     [
-        (2e-3, 35, False, True),
-        (2.1e-3, 60, False, False),
+        (2e-3, 35.0, False, True),
+        (2.1e-3, 60.0, False, False),
         (1e-3, 34.9, False, False),
-        (0.1, 35, True, True),
+        (0.1, 35.0, True, True),
         (0.1, 34.9, True, False),
         (np.nan, np.nan, True, False),
     ],
 )
 def test_the_gates(error: float, psnr: float, compressed: bool, passed: bool):
-    assert passes({"a": Agreement(0, EXACT_PSNR), "b": Agreement(error, psnr)}, compressed) == passed
+    assert passes({"a": Agreement(0.0, EXACT_PSNR), "b": Agreement(error, psnr)}, compressed) == passed
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_core_ml_is_held_to_the_psnr(error: float, passed: bool, tmp_path: Path,
         package=Package(tmp_path, {}, "main"),
         function="main",
         golden=golden,
-        outputs={"y": Agreement(0, EXACT_PSNR)},
+        outputs={"y": Agreement(0.0, EXACT_PSNR)},
         compressed=False,
         largest=None,
         warnings=[],

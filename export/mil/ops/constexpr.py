@@ -1,24 +1,26 @@
-"""Compressed weights: palettes, blockwise scales, sparse ones."""
+"""Compressed weights: palettes, blockwise scales, sparse tensors."""
 
 import math
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from mobile_video_jax.core.errors import UserError
 
-PREFIX = "constexpr_"
+PREFIX = "constexpr_"  # of the ops that decompress
 
 
 def decompressed(var: Any) -> np.ndarray:
-    """The values of a constant, however many compressing ops it comes through, in its declared type.
+    """The values of a constant in its declared type, decompressed by as many ops as it takes.
 
-    Raises UserError for an op that coremltools has no numbers for.
+    Raises UserError for an op that coremltools cannot decompress.
     """
     if var.val is not None:
         return np.asarray(var.val)
     results = _decompress(var.op)
-    return results[var.op.outputs.index(var)] if isinstance(results, tuple) else results
+    values: np.ndarray = results[var.op.outputs.index(var)] if isinstance(results, tuple) else results
+    return values
 
 
 def _decompress(op: Any) -> Any:
@@ -35,18 +37,21 @@ def _decompress(op: Any) -> Any:
     return op.decompress(**values)
 
 
-def lut_to_dense(indices: np.ndarray, lut: np.ndarray, vector_axis: np.generic | None) -> np.ndarray:
-    """Values [n...] of indices [n...] into tables [g..., 2^bits, v], one for each of the g... groups of the axes.
+def lut_to_dense(
+    indices: Shaped[np.ndarray, "*n"], lut: Shaped[np.ndarray, "*g entries v"], vector_axis: np.generic | int | None
+) -> np.ndarray:
+    """Values [n...] of indices into the tables of g... groups of the axes; there are 2^bits entries of v numbers.
 
-    Vectors, v > 1, lie along `vector_axis` of the result. coremltools' own copies a whole table for every index.
+    Vectors, v > 1, lie along `vector_axis` of the result. coremltools' own function copies a table for every index.
     """
     *groups, entries, length = lut.shape
     table = np.arange(math.prod(groups)).reshape(groups)
     for axis, (size, count) in enumerate(zip(indices.shape, groups, strict=True)):
         table = table.repeat(size // count, axis)
-    values = lut.reshape(-1, length)[table * entries + indices.astype(np.int64)]
+    values: np.ndarray = lut.reshape(-1, length)[table * entries + indices.astype(np.int64)]
     if length == 1:
         return values[..., 0]
-    axis = int(vector_axis) % indices.ndim  # type: ignore[arg-type]
-    shape = [size * length if place == axis else size for place, size in enumerate(indices.shape)]
+    assert vector_axis is not None
+    axis = int(vector_axis) % indices.ndim
+    shape = [size * length if i == axis else size for i, size in enumerate(indices.shape)]
     return np.moveaxis(values, -1, axis + 1).reshape(shape)

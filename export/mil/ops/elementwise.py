@@ -1,4 +1,4 @@
-"""Ops that compute each value by itself."""
+"""Element-wise ops."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,7 +11,7 @@ Kernel = Callable[..., Any]
 
 
 def unary(module: Any, names: Iterable[str]) -> dict[str, Kernel]:
-    """PyTorch's functions of these names, with MIL's name of the argument."""
+    """PyTorch's functions of these names, with MIL's name for the argument."""
 
     def kernel(function: Kernel) -> Kernel:
         return lambda x: function(x)
@@ -20,7 +20,7 @@ def unary(module: Any, names: Iterable[str]) -> dict[str, Kernel]:
 
 
 def binary(module: Any, names: Iterable[str]) -> dict[str, Kernel]:
-    """The same with two arguments."""
+    """PyTorch's functions of these names, with MIL's names for the two arguments."""
 
     def kernel(function: Kernel) -> Kernel:
         return lambda x, y: function(x, y)
@@ -45,7 +45,7 @@ KERNELS: dict[str, Kernel] = {
     **unary(functional, ["relu6", "silu", "softplus", "softsign"]),
     **binary(torch, ["add", "greater", "greater_equal", "less", "less_equal", "logical_and"]),
     **binary(torch, ["logical_or", "logical_xor", "maximum", "minimum", "mul", "not_equal", "pow", "sub"]),
-    "cast": lambda x, dtype: x,  # the declared type of the result says the same
+    "cast": lambda x, dtype: x,  # the result takes its declared type anyway
     "clamped_relu": clamped_relu,
     "clip": lambda x, alpha, beta: torch.clamp(x, alpha, beta),
     "elu": lambda x, alpha: torch.where(x > 0, x, alpha * torch.expm1(x)),

@@ -13,7 +13,7 @@ TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3:
 def paddings(
     sizes: list[int], kernel: list[int], strides: list[int], pad_type: str, pad: Tensor | None
 ) -> list[tuple[int, int]]:
-    """What is added before and after each spatial dimension. `kernel` counts its dilation."""
+    """The padding before and after each spatial dimension; `kernel` holds dilated sizes."""
     if pad_type == "custom" and pad is not None:
         values = pad.tolist()
         return list(zip(values[::2], values[1::2], strict=True))
@@ -28,11 +28,12 @@ def paddings(
 
 
 def padded(x: Tensor, pairs: list[tuple[int, int]], value: float = 0.0) -> Tensor:
-    """The last dimensions, each with (before, after) values added."""
+    """Pads the last dimensions, each by (before, after) values."""
     return functional.pad(x, [amount for pair in reversed(pairs) for amount in pair], value=value)
 
 
 def dilated(weight: Tensor, dilations: Tensor) -> list[int]:
+    """The sizes of a kernel with its dilation."""
     return [(taps - 1) * step + 1 for taps, step in zip(weight.shape[2:], dilations.tolist(), strict=True)]
 
 
@@ -63,7 +64,7 @@ def conv_transpose(
     bias: Tensor | None = None,
     output_shape: Tensor | None = None,
 ) -> Tensor:
-    """The whole result, cropped by the pads; `output_shape` may ask for more at the end, which holds the bias alone."""
+    """The whole result cropped by the pads. What `output_shape` adds at the end holds the bias alone."""
     steps, taps = strides.tolist(), dilated(weight, dilations)
     full = TRANSPOSED[x.ndim - 2](x, weight, None, steps, 0, 0, int(groups), dilations.tolist())
     sizes = [size * step for size, step in zip(x.shape[2:], steps, strict=True)]
@@ -74,11 +75,11 @@ def conv_transpose(
             size = int(output_shape[axis])
         elif pad_type.startswith("same"):
             size = sizes[axis - 2]
-        full = _cut(full, axis, before, size)
+        full = _crop(full, axis, before, size)
     return full if bias is None else full + bias.view(-1, *[1] * len(steps))
 
 
-def _cut(x: Tensor, axis: int, start: int, size: int) -> Tensor:
+def _crop(x: Tensor, axis: int, start: int, size: int) -> Tensor:
     missing = max(start + size - x.shape[axis], 0)
     last = [(0, missing)] + [(0, 0)] * (x.ndim - 1 - axis)
     return padded(x, last).narrow(axis, start, size)

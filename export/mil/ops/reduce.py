@@ -1,4 +1,4 @@
-"""Ops that join values along axes: sums, norms, softmax, sorting."""
+"""Ops along axes: sums, norms, softmax, sorting."""
 
 import torch
 from torch import Tensor
@@ -8,10 +8,11 @@ from export.mil.ops.elementwise import Kernel
 
 
 def reduction(function: Kernel) -> Kernel:
-    """`function(x, axes, keep_dims)` as an op; without axes it takes all of them."""
+    """`function(x, axes, keep_dims)` as an op; without axes it reduces all of them."""
 
     def reduce(x: Tensor, keep_dims: Tensor, axes: Tensor | None = None) -> Tensor:
-        return function(x, list(range(x.ndim)) if axes is None else axes.tolist(), bool(keep_dims))
+        reduced: Tensor = function(x, list(range(x.ndim)) if axes is None else axes.tolist(), bool(keep_dims))
+        return reduced
 
     return reduce
 
@@ -23,7 +24,7 @@ def product(x: Tensor, axes: list[int], keep_dims: bool) -> Tensor:
 
 
 def sort(x: Tensor, axis: Tensor, ascending: Tensor) -> tuple[Tensor, Tensor]:
-    """Equal values keep their order."""
+    """Sorted values and their indices; equal values keep their order."""
     values, indices = torch.sort(x, stable=True, dim=int(axis), descending=not ascending)
     return values, indices
 
@@ -37,18 +38,18 @@ def topk(
 
 
 def cumsum(x: Tensor, axis: Tensor, exclusive: Tensor, reverse: Tensor) -> Tensor:
-    turned = x.flip(int(axis)) if reverse else x
-    sums = turned.cumsum(int(axis)) - (turned if exclusive else 0)
+    ordered = x.flip(int(axis)) if reverse else x
+    sums = ordered.cumsum(int(axis)) - (ordered if exclusive else 0)
     return sums.flip(int(axis)) if reverse else sums
 
 
 def layer_norm(
     x: Tensor, axes: Tensor, epsilon: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None
 ) -> Tensor:
-    """Over any axes; gamma and beta have the sizes of those."""
-    places = sorted(axis % x.ndim for axis in axes.tolist())
-    shape = [size if axis in places else 1 for axis, size in enumerate(x.shape)]
-    variance, mean = torch.var_mean(x, places, correction=0, keepdim=True)
+    """Normalises over any axes; gamma and beta have the sizes of those."""
+    positions = sorted(axis % x.ndim for axis in axes.tolist())
+    shape = [size if axis in positions else 1 for axis, size in enumerate(x.shape)]
+    variance, mean = torch.var_mean(x, positions, correction=0, keepdim=True)
     return _affine((x - mean) * torch.rsqrt(variance + epsilon), shape, gamma, beta)
 
 
@@ -70,7 +71,7 @@ def batch_norm(
 
 
 def l2_norm(x: Tensor, epsilon: Tensor) -> Tensor:
-    """Over the last three axes."""
+    """Normalises over the last three axes."""
     return x * torch.rsqrt(x.square().sum((-3, -2, -1), keepdim=True) + epsilon)
 
 

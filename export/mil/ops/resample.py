@@ -37,7 +37,7 @@ def resize_bilinear(x: Tensor, target_size_height: Tensor, target_size_width: Te
 
 
 def _interpolated(x: Tensor, size: list[int], **options: Any) -> Tensor:
-    """The last two axes; those before them, however many, are a batch."""
+    """Interpolates the last two axes; all axes before them are a batch."""
     flat = functional.interpolate(x.reshape(1, -1, *x.shape[-2:]), size, **options)
     return flat.view(*x.shape[:-2], *size)
 
@@ -67,7 +67,7 @@ def avg_pool(
 def _windows(
     x: Tensor, kernel: Tensor, strides: Tensor, pad_type: str, ceil_mode: Tensor, pad: Tensor | None, value: float
 ) -> Tensor:
-    """Every window of the spatial axes, its values along a new last axis."""
+    """All windows of the spatial axes, their values along a new last axis."""
     if ceil_mode:
         raise UserError("pooling with ceil_mode is not verified: pad the input instead")
     taps, steps = kernel.tolist(), strides.tolist()

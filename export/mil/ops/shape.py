@@ -1,4 +1,4 @@
-"""Ops that move values without changing them: shapes, joining, cutting, padding."""
+"""Ops that move values without changing them: reshaping, joining, slicing, padding."""
 
 import torch
 from torch import Tensor
@@ -8,14 +8,14 @@ from export.mil.ops.elementwise import Kernel
 
 
 def reshape(x: Tensor, shape: Tensor) -> Tensor:
-    """A 0 stands for the size that x has there, counted from the last axis, a -1 for what is left."""
+    """Reshapes; a 0 keeps the size of x's axis, counted from the last one, and -1 takes the rest."""
     sizes = shape.tolist()
-    kept = [1] * (len(sizes) - x.ndim) + list(x.shape[max(x.ndim - len(sizes), 0) :])
-    return x.reshape([size or same for size, same in zip(sizes, kept, strict=True)])
+    old = [1] * (len(sizes) - x.ndim) + list(x.shape[max(x.ndim - len(sizes), 0) :])
+    return x.reshape([size or same for size, same in zip(sizes, old, strict=True)])
 
 
 def expand_dims(x: Tensor, axes: Tensor) -> Tensor:
-    """Axes count in the result, negative ones from its end."""
+    """Adds axes of size 1; their positions are in the result, negative ones from its end."""
     rank = x.ndim + len(axes)
     for axis in sorted(axis % rank for axis in axes.tolist()):
         x = x.unsqueeze(axis)
@@ -24,8 +24,8 @@ def expand_dims(x: Tensor, axes: Tensor) -> Tensor:
 
 def concat(values: tuple[Tensor, ...], axis: Tensor, interleave: Tensor) -> Tensor:
     if interleave:
-        place = int(axis) % values[0].ndim
-        return torch.stack(values, place + 1).flatten(place, place + 1)
+        position = int(axis) % values[0].ndim
+        return torch.stack(values, position + 1).flatten(position, position + 1)
     return torch.cat(values, int(axis))
 
 
@@ -33,9 +33,9 @@ def split(
     x: Tensor, axis: Tensor, num_splits: Tensor | None = None, split_sizes: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     if split_sizes is not None:
-        return x.split(split_sizes.tolist(), int(axis))
+        return torch.split(x, split_sizes.tolist(), int(axis))
     assert num_splits is not None
-    return x.split(x.shape[int(axis)] // int(num_splits), int(axis))
+    return torch.split(x, x.shape[int(axis)] // int(num_splits), int(axis))
 
 
 def slices(
@@ -47,8 +47,8 @@ def slices(
     end_mask: Tensor | None = None,
     squeeze_mask: Tensor | None = None,
 ) -> list[Tensor]:
-    """The positions taken of each axis. A masked end is open; of a squeezed axis `begin` alone is taken."""
-    taken = []
+    """The positions of a slice on each axis. A masked end is open; a squeezed axis has `begin` alone."""
+    selected = []
     for axis, (first, last) in enumerate(zip(begin.tolist(), end.tolist(), strict=True)):
         step = 1 if stride is None else int(stride[axis])
         start = None if begin_mask is not None and begin_mask[axis] else first
@@ -57,8 +57,8 @@ def slices(
             positions = [first % x.shape[axis]]
         else:
             positions = list(range(*slice(start, stop, step).indices(x.shape[axis])))
-        taken.append(torch.tensor(positions, dtype=torch.int64))
-    return taken
+        selected.append(torch.tensor(positions, dtype=torch.int64))
+    return selected
 
 
 def slice_by_index(x: Tensor, begin: Tensor, end: Tensor, **options: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def slice_by_index(x: Tensor, begin: Tensor, end: Tensor, **options: Tensor) -> 
 
 
 def slice_by_size(x: Tensor, begin: Tensor, size: Tensor) -> Tensor:
-    """A size of -1 takes the rest."""
+    """Slices from `begin`; a size of -1 takes the rest."""
     for axis, (start, length) in enumerate(zip(begin.tolist(), size.tolist(), strict=True)):
         start %= x.shape[axis]
         x = x.narrow(axis, start, x.shape[axis] - start if length == -1 else length)
@@ -78,9 +78,9 @@ def slice_by_size(x: Tensor, begin: Tensor, size: Tensor) -> Tensor:
 
 
 def slice_update(x: Tensor, update: Tensor, begin: Tensor, end: Tensor, **options: Tensor) -> Tensor:
-    taken = slices(x, begin, end, **options)
+    selected = slices(x, begin, end, **options)
     result = x.clone()
-    result[torch.meshgrid(*taken, indexing="ij")] = update.reshape([len(positions) for positions in taken])
+    result[torch.meshgrid(*selected, indexing="ij")] = update.reshape([len(positions) for positions in selected])
     return result
 
 
@@ -89,7 +89,7 @@ def squeezed(x: Tensor, axes: Tensor | None = None) -> Tensor:
 
 
 def pad(x: Tensor, pad: Tensor, mode: str, constant_val: Tensor) -> Tensor:
-    """Amounts (before, after) of the last axes, first axis first."""
+    """Pads by amounts (before, after) of the last axes, first axis first."""
     amounts = pad.tolist()
     first = x.ndim - len(amounts) // 2
     if mode == "constant":
@@ -104,15 +104,15 @@ def pad(x: Tensor, pad: Tensor, mode: str, constant_val: Tensor) -> Tensor:
 
 
 def gather(x: Tensor, indices: Tensor, axis: Tensor, batch_dims: Tensor | None = None, **_: Tensor) -> Tensor:
-    """Slices of `axis` at the indices, in their shape; the first `batch_dims` axes of both go in step."""
+    """Slices of `axis` at the indices, in their shape; the first `batch_dims` axes of both are a batch."""
     batch = 0 if batch_dims is None else int(batch_dims)
-    place = int(axis) % x.ndim
+    dim = int(axis) % x.ndim
     if batch:
-        rest = torch.tensor(place - 1), torch.tensor(batch - 1)
+        rest = torch.tensor(dim - 1), torch.tensor(batch - 1)
         return torch.stack([gather(part, index, *rest) for part, index in zip(x, indices, strict=True)])
-    positions = torch.where(indices < 0, indices + x.shape[place], indices)
-    taken = x.index_select(place, positions.flatten().long())
-    return taken.reshape(*x.shape[:place], *indices.shape, *x.shape[place + 1 :])
+    positions = torch.where(indices < 0, indices + x.shape[dim], indices)
+    selected = x.index_select(dim, positions.flatten().long())
+    return selected.reshape(*x.shape[:dim], *indices.shape, *x.shape[dim + 1 :])
 
 
 def gather_along_axis(x: Tensor, indices: Tensor, axis: Tensor, **_: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ def gather_along_axis(x: Tensor, indices: Tensor, axis: Tensor, **_: Tensor) -> 
 
 
 def depth_to_space(x: Tensor, block_size: Tensor) -> Tensor:
-    """Places of a block come before channels (TensorFlow's order); pixel_shuffle has them after."""
+    """Moves channels to blocks of pixels. A block's pixels come before channels, in pixel_shuffle after them."""
     n, c, h, w = x.shape
     size = int(block_size)
     blocks = x.view(n, size, size, c // size**2, h, w)

@@ -1,4 +1,4 @@
-"""Values that a package keeps between calls."""
+"""States: values that a package keeps between calls."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +11,13 @@ from export.mil.ops.elementwise import Kernel
 
 @dataclass
 class State:
+    """A value that execution replaces."""
+
     value: Tensor
 
 
 def zero_states(function: Any) -> dict[str, State]:
-    """The states of a function as a session begins, all zero; execution changes them in place."""
+    """The states of a function at the start of a session, all zero; execution changes them in place."""
     states = {name: var for name, var in function.inputs.items() if is_state(var)}
     return {name: State(torch.zeros(var.shape)) for name, var in states.items()}
 

@@ -1,7 +1,7 @@
-"""The table of ops: what each does to values in float32, under MIL's names of its arguments.
+"""The table of ops: a function of float32 values for each, with MIL's names for its arguments.
 
-An argument is a tensor, a string, a tuple of tensors or a State; constants are tensors too. Meanings are those of
-coremltools' op definitions (coremltools.converters.mil.mil.ops.defs).
+An argument is a tensor, a string, a tuple of tensors or a State; constants are tensors too. They mean what coremltools'
+op definitions say (coremltools.converters.mil.mil.ops.defs).
 """
 
 from typing import Any
@@ -27,12 +27,13 @@ KERNELS: dict[str, Kernel] = {
 
 
 def is_constant(op: Any) -> bool:
-    """A weight, plain or compressed."""
-    return op.op_type == "const" or op.op_type.startswith(PREFIX)
+    """Whether an op is a weight, compressed or not."""
+    kind: str = op.op_type
+    return kind == "const" or kind.startswith(PREFIX)
 
 
 def is_packed(op: Any) -> bool:
-    """Numbers that only compressed weights are made of, such as 4-bit indices."""
+    """Whether an op's numbers are only parts of compressed weights, such as 4-bit indices."""
     users = [user for var in op.outputs for user in var.child_ops]
     return bool(users) and all(user.op_type.startswith(PREFIX) for user in users)
 

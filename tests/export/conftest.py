@@ -1,0 +1,26 @@
+"""Checked array types beside coremltools and torch.jit."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import coremltools  # noqa: F401  first: what a checked module imports is compiled anew, which warns of coremltools' strings
+import jaxtyping
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unchecked_traces() -> Iterator[None]:
+    """Array types are not checked while torch.jit traces: there a tensor's sizes are tensors themselves."""
+    trace = torch.jit.trace
+
+    def unchecked(*args: Any, **options: Any) -> Callable[..., Any]:
+        jaxtyping.config.update("jaxtyping_disable", True)
+        try:
+            return trace(*args, **options)
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", False)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.jit, "trace", unchecked)
+        yield
