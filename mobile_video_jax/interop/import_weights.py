@@ -24,12 +24,13 @@ from mobile_video_jax.interop.mapping import Sources, read_params, stacked
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.nn.module import init
+from mobile_video_jax.parallel.abstract import abstract
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh, replicated
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.text.encoder import LTX_TOKENS, name_ltx_text
-from mobile_video_jax.train.checkpoint import abstract, save_model
+from mobile_video_jax.train.checkpoint import save_model
 from mobile_video_jax.train.run import write_run
 from mobile_video_jax.vae.ltx.model import LtxVae
 

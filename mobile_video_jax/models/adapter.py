@@ -11,8 +11,9 @@ from mobile_video_jax.core.files import read_json, write_json
 from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.dit.config import LoraConfig
 from mobile_video_jax.dit.lora import init_adapter, merged
+from mobile_video_jax.parallel.abstract import abstract
 from mobile_video_jax.parallel.mesh import replicated
-from mobile_video_jax.train.checkpoint import abstract, newest_step, restore_model
+from mobile_video_jax.train.checkpoint import newest_step, restore_model
 from mobile_video_jax.train.stage import Params
 
 # The file of an adapter's run that names the run it adds to, and that run's step.

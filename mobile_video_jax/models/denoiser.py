@@ -17,8 +17,8 @@ from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.networks import family_of
 from mobile_video_jax.models.sampling import STANDARD, Sampling
 from mobile_video_jax.nn.module import apply
+from mobile_video_jax.parallel.abstract import abstract
 from mobile_video_jax.parallel.rules import parameter_shardings
-from mobile_video_jax.train.checkpoint import abstract
 
 
 class Denoiser:

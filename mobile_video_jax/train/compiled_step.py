@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 import mobile_video_jax
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
+from mobile_video_jax.parallel.abstract import abstract
 from mobile_video_jax.parallel.mesh import batch_sharding
-from mobile_video_jax.train.checkpoint import abstract
 from mobile_video_jax.train.optimizer import make_optimizer
 from mobile_video_jax.train.run import MAY_CHANGE
 from mobile_video_jax.train.stage import Batch, Metrics, Stage

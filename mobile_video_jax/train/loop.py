@@ -15,9 +15,10 @@ from mobile_video_jax.core.errors import Stopped, UserError
 from mobile_video_jax.core.progress import Progress, duration, say
 from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.data.loader import load
+from mobile_video_jax.parallel.abstract import abstract
 from mobile_video_jax.parallel.distributed import is_first, one_writer, wait_for_all
 from mobile_video_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, put_batch, replicated
-from mobile_video_jax.train.checkpoint import Checkpoints, abstract
+from mobile_video_jax.train.checkpoints import Checkpoints, restore_state
 from mobile_video_jax.train.compiled_step import StoredStep
 from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.metrics import MetricsLog
@@ -134,7 +135,7 @@ class _Loop:
         rng, target = jax.random.key(self.config.seed), jax.tree.map(abstract, shapes.params, shardings.params)
         if self.checkpoints.latest is None:
             return create_state(self.stage, optimizer, rng, shardings, self.stage.given(target))
-        state, position = self.checkpoints.restore(shapes, shardings)
+        state, position = restore_state(self.run_folder, shapes, shardings, self.stage.frozen)
         self.batches.set_state(position)
         say(f"{self.config.stage}: goes on from step {int(state.step)}")
         return dataclasses.replace(state, params=state.params | frozen_parts(self.stage, rng, shardings.params, target))

@@ -20,13 +20,14 @@ from mobile_video_jax.dit.lora import init_adapter
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.adapter import record_base
 from mobile_video_jax.models.run import Run
+from mobile_video_jax.parallel.abstract import abstract
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh, replicated
 from mobile_video_jax.stages.config import DitTraining, RecoverTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.recover import RecoverStage
 from mobile_video_jax.stages.registry import build_stage
-from mobile_video_jax.train.checkpoint import abstract, restore_model, save_model
+from mobile_video_jax.train.checkpoint import restore_model, save_model
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.train.optimizer import make_optimizer

@@ -20,7 +20,8 @@ from mobile_video_jax.latents.store import records
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh, replicated
-from mobile_video_jax.train.checkpoint import Checkpoints, newest_step, restore_model
+from mobile_video_jax.train.checkpoint import newest_step, restore_model
+from mobile_video_jax.train.checkpoints import Checkpoints, restore_state
 from mobile_video_jax.train.metrics import MetricsLog, read_metrics
 from mobile_video_jax.train.state import TrainState
 from mobile_video_jax.train.step_profile import StepProfile
@@ -56,9 +57,7 @@ def test_checkpoints_are_kept_restored_and_counted_only_when_whole(folder):
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"2"}
     here = replicated(make_mesh(MeshConfig()))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), saved[-1])
-    checkpoints = Checkpoints(folder, keep=1)
-    state, position = checkpoints.restore(shapes, jax.tree.map(lambda _: here, shapes))
-    checkpoints.close()
+    state, position = restore_state(folder, shapes, jax.tree.map(lambda _: here, shapes))
     assert position == {"next_index": 2} and int(state.step) == 2
     np.testing.assert_array_equal(restore_model(folder, shapes.ema)["w"], state.ema["w"])
     # What a kill within a save leaves: some of the objects, and not the one that comes last.
