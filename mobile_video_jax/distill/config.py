@@ -18,7 +18,7 @@ class KdWeights(Config):
 
     @property
     def any(self) -> bool:
-        """Whether a teacher is asked at all."""
+        """True where the loss needs a teacher."""
         return self.velocity > 0 or self.features > 0
 
 
@@ -28,10 +28,10 @@ class ObjectiveConfig(Config):
 
     method: Literal["adversarial", "dmd", "kd"] = "adversarial"  # hinge losses, distribution matching, or neither
     guidance: GuidanceScale = 5.0  # guidance scale of the teacher that the student learns from
-    teacher_steps: SolverSteps = 1  # teacher steps whose mean velocity the student learns, a student step
-    own_states: Share = 0.5  # share of clips at states that the student came to itself
+    teacher_steps: SolverSteps = 1  # teacher steps per student step, whose mean velocity is the target
+    own_states: Share = 0.5  # share of clips at states from the student's own previous step (backward simulation)
     target: Literal["data", "teacher"] = "data"  # clips that `distance` is measured to
-    judge_shift: Shift = 1.0  # time shift of clips that are noised again for the discriminator or critic
+    judge_shift: Shift = 1.0  # time shift of clips re-noised for the discriminator or critic
     adversarial: Weight = 0.1  # weight of the generator's hinge loss
     matching: Weight = 1.0  # weight of the distribution matching loss
     distance: Weight = 1.0  # weight of the pseudo-Huber distance of x0 to `target`

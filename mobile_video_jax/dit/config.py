@@ -1,4 +1,4 @@
-"""The diffusion transformer's sizes, and those of an adapter of it."""
+"""Sizes of the diffusion transformer and of its adapters."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ TARGETS = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class BlockShape:
-    """What one block may have of its own: heads of self- and cross-attention, hidden channels of the FFN."""
+    """Sizes of one block: heads of self- and cross-attention, hidden channels of the FFN."""
 
     heads: int
     cross_heads: int
@@ -24,11 +24,11 @@ class BlockShape:
 
 @dataclasses.dataclass(frozen=True)
 class Norms:
-    """The norms of a block: eps of its own, eps of those of queries and keys, and whether these are across heads."""
+    """Normalisation of a block."""
 
-    eps: float = EPS
-    qk_eps: float = EPS
-    qk_across_heads: bool = False
+    eps: float = EPS  # of the norms before self-attention and FFN
+    qk_eps: float = EPS  # of the norms of queries and keys
+    qk_across_heads: bool = False  # whether queries and keys are normalised over all heads at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,21 +42,21 @@ class DitConfig(Config):
     ffn: Size = 512  # hidden channels of every block's FFN, where `blocks` is empty
     blocks: tuple[tuple[Size, Size, Size], ...] = ()  # (heads, cross_heads, ffn) of each block of a pruned model
     time_features: Size = 256  # sines and cosines that the time is embedded by
-    pooled_text: bool = True  # add the mean text state to the time's embedding
+    pooled_text: bool = True  # add the mean text state to the time embedding
     rope_theta: Positive = 100.0  # base of RoPE's wavelengths, in token positions
     rope_scale: tuple[Positive, ...] = ()  # seconds, pixel rows and columns between tokens; gives heads their own RoPE
-    rope_heads: tuple[tuple[SizeOrZero, ...], ...] = ()  # with rope_scale, per block: whose RoPE its heads have
+    rope_heads: tuple[tuple[SizeOrZero, ...], ...] = ()  # with rope_scale, per block: RoPE table index of its heads
     qk_norm_across_heads: bool = False  # normalise queries and keys over all heads at once
     qk_norm_eps: PositiveShare = EPS  # added to the mean square of queries and keys
     norm_eps: PositiveShare = EPS  # added to the mean square of a block's input
-    final_layer_norm: bool = False  # LayerNorm before the last layer, in place of RMSNorm
+    final_layer_norm: bool = False  # LayerNorm instead of RMSNorm before the output layer
     scan: bool = False  # stack equal blocks, which compiles sooner
     remat: Remat = "none"  # kept for the backward pass: none (all), dots (products), full (each block's input)
     dtype: Dtype = "float32"  # of matrix products and activations
 
     @property
     def block_shapes(self) -> tuple[BlockShape, ...]:
-        """The shape of every block in order. Raises UserError where scan is asked of unequal blocks."""
+        """The shape of every block in order. Raises UserError for `scan` with unequal blocks."""
         shapes = tuple(BlockShape(*sizes) for sizes in self.blocks)
         shapes = shapes or (BlockShape(self.heads, self.heads, self.ffn),) * self.depth
         if self.scan and len(set(shapes)) > 1:
@@ -65,27 +65,27 @@ class DitConfig(Config):
 
     @property
     def norms(self) -> Norms:
-        """What the blocks' norms have of these settings."""
+        """Normalisation settings of the blocks."""
         return Norms(self.norm_eps, self.qk_norm_eps, self.qk_norm_across_heads)
 
     @property
     def block_rope_heads(self) -> tuple[tuple[int, ...], ...]:
-        """Which of the width's heads those of every block turn as; () without `rope_scale`.
+        """Per block, the indices of its heads in the RoPE table of width / head_dim heads; () without `rope_scale`.
 
-        Raises UserError where the lists do not fit the blocks, or scan is asked of blocks whose lists differ.
+        Raises UserError where the lists do not fit the blocks, and for `scan` with lists that differ.
         """
         shapes, heads = self.block_shapes, self.width // self.head_dim
         if not self.rope_scale:
             return ((),) * len(shapes)
-        own = self.rope_heads or tuple(tuple(range(shape.heads)) for shape in shapes)
-        if [len(block) for block in own] != [shape.heads for shape in shapes] or max(map(max, own)) >= heads:
+        indices = self.rope_heads or tuple(tuple(range(shape.heads)) for shape in shapes)
+        if [len(block) for block in indices] != [shape.heads for shape in shapes] or max(map(max, indices)) >= heads:
             raise UserError(
                 f"model.rope_heads does not fit the blocks: list for each of their heads which of the {heads} "
                 "(width / head_dim) it is"
             )
-        if self.scan and len(set(own)) > 1:
+        if self.scan and len(set(indices)) > 1:
             raise UserError("blocks of different rope_heads cannot be scanned: set model.scan=False")
-        return own
+        return indices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,5 +98,5 @@ class LoraConfig(Config):
 
     @property
     def scale(self) -> float:
-        """What A B is multiplied by."""
+        """Factor of the update A B."""
         return self.alpha / self.rank

@@ -1,4 +1,4 @@
-"""The transformer's parts: what its parameters and FLOPs are counted by."""
+"""Groups of the transformer's modules under which parameters, FLOPs and activations are reported."""
 
 ATTENTIONS = ("self_attention", "cross_attention")
 PROJECTIONS = frozenset({"q", "k", "v", "q_norm", "k_norm", "out"})
@@ -9,10 +9,11 @@ MODULES = {
 
 
 def cost_group(path: str) -> str:
-    """The one part that a parameter's path or a scope of Dit belongs to.
+    """Maps a parameter path or module scope of Dit to its group.
 
-    Both attentions have `projections`, with the norms of queries and keys, and `products`, q k^T and weights times v.
-    `modulation` is the shared matrix and the tables of blocks and output. Raises KeyError for a module of no part.
+    Groups: ffn, embeddings, modulation (the shared matrix, and the tables of blocks and output layer), and for each
+    attention its projections (with the norms of queries and keys) and products (q k^T and weights times v). Raises
+    KeyError for an unknown module.
     """
     names = path.split("/")
     if "modulation" in names:
@@ -23,4 +24,4 @@ def cost_group(path: str) -> str:
     for name in names:
         if name in MODULES:
             return MODULES[name]
-    raise KeyError(f"{path} is of no part of the transformer: name one for it in dit/cost_groups.py")
+    raise KeyError(f"{path} is in no cost group: add its module to dit/cost_groups.py")

@@ -18,33 +18,37 @@ Params = dict[str, Any]
 
 
 def init_adapter(config: LoraConfig, rng: Rng, params: Params) -> Params:
-    """Fresh factors {"a": A [in, rank], "b": B [rank, out]} for each target among parameters, at the kernel's path.
+    """Initial factors {"a": A [in, rank], "b": B [rank, out]} of each target layer, at its kernel's path.
 
-    A is normal and B zero, so that a fresh adapter changes nothing. Scanned layers have a leading axis, as their
-    kernels do. A has the kernel's logical name of its inputs, B that of its outputs. Raises UserError for a target that
-    names no linear layer.
+    A is normal and B zero, so that a fresh adapter changes nothing. Factors of scanned layers have a leading axis, like
+    their kernels. A has the logical axis name of the kernel's inputs, B that of its outputs. Raises UserError for a
+    target that is not a linear layer.
     """
     layers = {path[:-1]: kernel for path, kernel in flatten_dict(params).items() if path[-1] == "kernel"}
     _check_targets(config.targets, {layer_name(path) for path in layers})
-    chosen = {path: kernel for path, kernel in layers.items() if layer_name(path) in config.targets}
-    return unflatten_dict(
-        {path: _factors(named_key(rng, "/".join(path)), kernel, config.rank) for path, kernel in chosen.items()}
-    )
+    factors = {
+        path: _factors(named_key(rng, "/".join(path)), kernel, config.rank)
+        for path, kernel in layers.items()
+        if layer_name(path) in config.targets
+    }
+    adapter: Params = unflatten_dict(factors)
+    return adapter
 
 
 def layer_name(path: tuple[str, ...]) -> str:
-    """A layer's name within its block, or in the whole network where it is in none."""
+    """A layer's path within its block, or within the network for layers outside blocks."""
     return "/".join(name for name in path if not name.startswith("block"))
 
 
 def merged(params: Params, adapter: Params, scale: float) -> Params:
-    """Parameters with W + scale A B for every kernel W that the adapter has factors of, all others as they are."""
+    """Parameters with W + scale A B for every kernel W that the adapter has factors of; others are unchanged."""
     leaves, factors = flatten_dict(params), flatten_dict(adapter)
     for path in dict.fromkeys(path[:-1] for path in factors):
         kernel = leaves[*path, "kernel"]
         update = scale * (factors[*path, "a"] @ factors[*path, "b"])
         leaves[*path, "kernel"] = (kernel + update).astype(kernel.dtype)
-    return unflatten_dict(leaves)
+    params = unflatten_dict(leaves)
+    return params
 
 
 def _check_targets(targets: tuple[str, ...], names: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""A diffusers pipeline's folder: model_index.json and, in a folder each, its networks' settings and tensors."""
+"""Folder of a diffusers pipeline: model_index.json, and a folder with settings and tensors for each network."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,10 +16,11 @@ INDEX, CONFIG, WEIGHTS = "model_index.json", "config.json", "diffusion_pytorch_m
 SCHEDULER = "scheduler_config.json"
 PIPELINES = ("LTXPipeline", "LTXImageToVideoPipeline", "LTXConditionPipeline")
 SHARD_BYTES = 5_000_000_000
+LibraryClass = tuple[str | None, str | None]  # as ("diffusers", "LTXVideoTransformer3DModel")
 
 
 class Component(NamedTuple):
-    """A network of a pipeline: its settings, and its tensors, each read when it is sliced."""
+    """A network of a pipeline: its settings, and its tensors by name, each read when it is sliced."""
 
     settings: dict[str, Any]
     tensors: Mapping[str, Any]
@@ -29,35 +30,32 @@ def check_pipeline(folder: Path) -> None:
     """Raises UserError unless the folder holds an LTX-Video pipeline."""
     if not (folder / INDEX).is_file():
         raise UserError(f"{folder / INDEX} is missing: name the folder of a pipeline in diffusers' layout")
-    found = read_settings(folder / INDEX).get("_class_name")
-    if found not in PIPELINES:
-        raise UserError(
-            f"{folder} is of {found}: name the folder of an LTX-Video pipeline, of {' or '.join(PIPELINES)}"
-        )
+    name = read_settings(folder / INDEX).get("_class_name")
+    if name not in PIPELINES:
+        raise UserError(f"{folder} is of {name}: name the folder of an LTX-Video pipeline, of {' or '.join(PIPELINES)}")
 
 
 def open_network(folder: Path, kind: str) -> Component:
-    """A network's folder. Raises UserError where a file is missing or damaged, or of another class than `kind`."""
-    settings = _settings_of(folder / CONFIG, kind)
-    return Component(settings, open_tensors(folder, WEIGHTS))
+    """Opens a network's folder. Raises UserError where a file is missing, damaged, or of another class than `kind`."""
+    return Component(_read_settings(folder / CONFIG, kind), open_tensors(folder, WEIGHTS))
 
 
 def read_scheduler(folder: Path, kind: str) -> dict[str, Any]:
-    """A scheduler's settings. Raises UserError as open_network does."""
-    return _settings_of(folder / SCHEDULER, kind)
+    """Reads a scheduler's settings. Raises UserError as open_network does."""
+    return _read_settings(folder / SCHEDULER, kind)
 
 
-def _settings_of(path: Path, kind: str) -> dict[str, Any]:
+def _read_settings(path: Path, kind: str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path} is missing: download the folder again")
     settings = read_settings(path)
-    if (found := settings.get("_class_name")) != kind:
-        raise UserError(f"{path} is of {found}, not {kind}: name the folder of an LTX-Video pipeline")
+    if (name := settings.get("_class_name")) != kind:
+        raise UserError(f"{path} is of {name}, not {kind}: name the folder of an LTX-Video pipeline")
     return settings
 
 
 def write_network(folder: Path, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes a network's settings and tensors, in shards with their index where they are many."""
+    """Writes a network's settings and tensors, above SHARD_BYTES as shards with an index."""
     folder.mkdir(parents=True)
     write_json(folder / CONFIG, settings)
     shards = list(_shards(tensors))
@@ -65,9 +63,9 @@ def write_network(folder: Path, settings: Mapping[str, Any], tensors: Mapping[st
     if len(shards) > 1:
         stem = WEIGHTS.removesuffix(".safetensors")
         names = [f"{stem}-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
-        places = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+        weight_map = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
         total = sum(x.nbytes for x in tensors.values())
-        write_json(folder / f"{WEIGHTS}.index.json", {"metadata": {"total_size": total}, "weight_map": places})
+        write_json(folder / f"{WEIGHTS}.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
     for name, shard in zip(names, shards, strict=True):
         save_file(shard, folder / name, {"format": "pt"})
 
@@ -82,7 +80,7 @@ def _shards(tensors: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]
     yield shard
 
 
-def write_index(folder: Path, components: Mapping[str, tuple[str | None, str | None]]) -> None:
-    """Writes model_index.json: the library and class of each of a pipeline's parts, None for one that is missing."""
-    index = {"_class_name": PIPELINES[0], **{name: list(kind) for name, kind in components.items()}}
+def write_index(folder: Path, components: Mapping[str, LibraryClass]) -> None:
+    """Writes model_index.json: library and class of each component, (None, None) for a missing one."""
+    index = {"_class_name": PIPELINES[0], **{name: list(pair) for name, pair in components.items()}}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""A run of LTX-Video's shapes as the folder of a diffusers pipeline: the inverse of import_weights."""
+"""Export of an imported or further trained LTX-Video run as a diffusers pipeline's folder."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.lock import new_folder
 from mobile_video_jax.interop import ltx_schedule, ltx_transformer, ltx_vae
-from mobile_video_jax.interop.diffusers_folder import SCHEDULER, write_index, write_network
+from mobile_video_jax.interop.diffusers_folder import SCHEDULER, LibraryClass, write_index, write_network
 from mobile_video_jax.interop.ltx_schedule import Schedule
 from mobile_video_jax.interop.mapping import published, stacked
 from mobile_video_jax.models.run import Run
@@ -23,18 +23,18 @@ from mobile_video_jax.text.encoder import name_ltx_text
 from mobile_video_jax.vae.ltx.model import LtxVae
 
 DTYPES = {"float32": np.float32, "bfloat16": jnp.bfloat16, "float16": np.float16}
-TEXT: dict[str, tuple[str | None, str | None]] = {
+TEXT: dict[str, LibraryClass] = {
     "text_encoder": ("transformers", "T5EncoderModel"),
     "tokenizer": ("transformers", "T5Tokenizer"),
 }
 
 
 def export_diffusers(run: Path, out: Path, *, dtype: str = "float32", text: Path | None = None) -> dict[str, Any]:
-    """Writes `out` and returns what a program wants; adapters are merged.
+    """Writes the folder `out`, adapters merged, and returns the command's JSON values.
 
-    `text` is the folder whose text_encoder/ and tokenizer/ are copied; without one the pipeline's user brings them.
-    Raises UserError where diffusers has no class for the run, as for one that lost heads, and where `out` holds
-    something.
+    `text` is the folder whose text_encoder/ and tokenizer/ are copied; without it the pipeline's user supplies them.
+    Raises UserError where diffusers has no class for the network, such as one with pruned heads, and where `out` is not
+    empty.
     """
     check_free(out)
     opened = Run.open(run)
@@ -42,26 +42,26 @@ def export_diffusers(run: Path, out: Path, *, dtype: str = "float32", text: Path
     if not isinstance(bundle.vae, LtxVae):
         raise UserError(f"{run / 'vae'} is none of LTX-Video's: only an imported run becomes a diffusers folder")
     settings = ltx_transformer.settings(config.model, bundle.vae.config.channels, config.text_width)
-    if text and (found := name_ltx_text(text)[0]) != config.text_encoder:
-        raise UserError(f"{run} was trained with text encoder {config.text_encoder}, {text} holds {found}")
-    times = Schedule(config.time_shift, config.shift_follows_tokens, config.time_terminal)
+    if text and (name := name_ltx_text(text)[0]) != config.text_encoder:
+        raise UserError(f"{run} was trained with text encoder {config.text_encoder}, {text} holds {name}")
+    schedule = Schedule(config.time_shift, config.shift_follows_tokens, config.time_terminal)
     with new_folder(out) as folder:
         write_network(folder / "transformer", settings, _cast(_transformer(opened), dtype))
         # The statistics stay in float32, as they are published.
-        network = _cast(published(bundle.params, ltx_vae.sources(bundle.vae.config)), dtype)
-        tensors = network | ltx_vae.published_stats(bundle.stats)
-        write_network(folder / "vae", ltx_vae.settings(bundle.vae.config), tensors)
+        vae = _cast(published(bundle.params, ltx_vae.sources(bundle.vae.config)), dtype)
+        vae |= ltx_vae.published_stats(bundle.stats)
+        write_network(folder / "vae", ltx_vae.settings(bundle.vae.config), vae)
         (folder / "scheduler").mkdir()
-        write_json(folder / "scheduler" / SCHEDULER, ltx_schedule.settings(times))
+        write_json(folder / "scheduler" / SCHEDULER, ltx_schedule.settings(schedule))
         for name in TEXT if text else ():
             shutil.copytree(Path(text or "", name), folder / name)
-        absent: dict[str, tuple[str | None, str | None]] = dict.fromkeys(TEXT, (None, None))
-        components: dict[str, tuple[str | None, str | None]] = {
+        missing: dict[str, LibraryClass] = dict.fromkeys(TEXT, (None, None))
+        components: dict[str, LibraryClass] = {
             "scheduler": ("diffusers", ltx_schedule.KIND),
             "transformer": ("diffusers", ltx_transformer.CLASS),
             "vae": ("diffusers", ltx_vae.CLASS),
         }
-        write_index(folder, components | (TEXT if text else absent))
+        write_index(folder, components | (TEXT if text else missing))
     return {"out": str(out), "dtype": dtype, "text_encoder": bool(text)}
 
 

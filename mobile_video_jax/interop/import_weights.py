@@ -1,4 +1,4 @@
-"""Published LTX-Video weights as runs: a transformer's, with the VAE inside it, that every command takes."""
+"""Import of published LTX-Video weights as a transformer's run, with the VAE's run in it, for every command."""
 
 import dataclasses
 from pathlib import Path
@@ -35,41 +35,49 @@ from mobile_video_jax.train.run import write_run
 from mobile_video_jax.vae.ltx.model import LtxVae
 
 
-class Published(NamedTuple):
-    """What a release holds: its networks, how it is sampled, and where the text encoder and tokenizer lie."""
+class Release(NamedTuple):
+    """An opened release of LTX-Video."""
 
     transformer: Component
     vae: Component
     schedule: Schedule
-    text: Path
+    text: Path  # folder with text_encoder/ and tokenizer/
 
 
-def open_diffusers(folder: Path) -> Published:
-    """A pipeline's folder in diffusers' layout. Raises UserError where it is of another family, or not whole."""
+def open_diffusers(folder: Path) -> Release:
+    """Opens a pipeline's folder in diffusers' layout. Raises UserError where it is another pipeline or incomplete."""
     check_pipeline(folder)
-    schedule = ltx_schedule.schedule(read_scheduler(folder / "scheduler", ltx_schedule.KIND))
-    transformer = open_network(folder / "transformer", ltx_transformer.CLASS)
-    return Published(transformer, open_network(folder / "vae", ltx_vae.CLASS), schedule, folder)
+    return Release(
+        transformer=open_network(folder / "transformer", ltx_transformer.CLASS),
+        vae=open_network(folder / "vae", ltx_vae.CLASS),
+        schedule=ltx_schedule.parse_schedule(read_scheduler(folder / "scheduler", ltx_schedule.KIND)),
+        text=folder,
+    )
 
 
-def open_original(file: Path, text: Path) -> Published:
-    """A release's one file, beside a folder with text_encoder/ and tokenizer/. Raises UserError as open_diffusers."""
-    return Published(*open_single_file(file), Schedule(), text)
+def open_original(file: Path, text: Path) -> Release:
+    """Opens a release's single file; `text` holds text_encoder/ and tokenizer/. Raises UserError as open_diffusers."""
+    transformer, vae = open_single_file(file)
+    return Release(transformer, vae, Schedule(), text)
 
 
-def import_weights(found: Published, out: Path, *, clip: str, frame_rate: float, scan: bool) -> dict[str, Any]:
-    """Writes the run `out`, for clips of one shape and `frame_rate` frames a second, and returns what a program wants.
+def import_weights(release: Release, out: Path, *, clip: str, frame_rate: float, scan: bool) -> dict[str, Any]:
+    """Writes the run `out`, for clips of one shape at `frame_rate` fps, and returns the command's JSON values.
 
-    Tensors are read one by one into the layout of a mesh of this process's devices, so no more than one is held beside
-    the weights. `scan` stacks the blocks, as configs/dit.py:ltx does. Raises UserError naming a setting or tensor that
-    has no place in our networks, and where `out` holds something.
+    Tensors are read one by one and sharded over this process's devices, so that at most one is in memory beside the
+    parameters. `scan` stacks the blocks, as in configs/dit.py:ltx. Raises UserError naming a setting or tensor that our
+    networks do not have, and where `out` is not empty.
     """
     check_free(out)
-    vae_config = ltx_vae.vae_config(found.vae.settings)
-    strides = {"time_stride": vae_config.strides.time, "space_stride": vae_config.strides.space}
-    model = ltx_transformer.dit_config(found.transformer.settings, frame_rate=frame_rate, **strides)
-    encoder, width = name_ltx_text(found.text)
-    sizes = ltx_transformer.DEFAULTS | found.transformer.settings
+    vae_config = ltx_vae.vae_config(release.vae.settings)
+    model = ltx_transformer.dit_config(
+        release.transformer.settings,
+        frame_rate=frame_rate,
+        time_stride=vae_config.strides.time,
+        space_stride=vae_config.strides.space,
+    )
+    encoder, width = name_ltx_text(release.text)
+    sizes = ltx_transformer.DEFAULTS | release.transformer.settings
     channels, text_width = sizes["in_channels"], sizes["caption_channels"]
     if (channels, text_width) != (vae_config.channels, width):
         raise UserError(
@@ -83,31 +91,32 @@ def import_weights(found: Published, out: Path, *, clip: str, frame_rate: float,
             text_encoder=encoder,
             text_width=width,
             text_tokens=LTX_TOKENS,
-            time_shift=found.schedule.shift,
-            shift_follows_tokens=found.schedule.follows_tokens,
-            time_terminal=found.schedule.terminal,
+            time_shift=release.schedule.shift,
+            shift_follows_tokens=release.schedule.follows_tokens,
+            time_terminal=release.schedule.terminal,
             model=dataclasses.replace(model, scan=scan),
         ),
         Sampling(frame_rate=frame_rate),
     )
     with new_folder(out) as folder:
-        vae_parameters = _import_vae(found.vae, LtxVae(vae_config), clip, folder / "vae")
+        vae_parameters = _import_vae(release.vae, LtxVae(vae_config), clip, folder / "vae")
         description = stage.description()
-        _import_transformer(found.transformer, stage.denoiser, folder)
+        _import_transformer(release.transformer, stage.denoiser, folder)
         write_run(folder, "dit", plain(stage.config), description, stage.sampling)
     counts = {"parameters": description["parameters"], "vae_parameters": vae_parameters}
     return {"out": str(out), **counts, "text_encoder": encoder}
 
 
-def _import_vae(found: Component, vae: LtxVae, clip: str, folder: Path) -> int:
+def _import_vae(published: Component, vae: LtxVae, clip: str, folder: Path) -> int:
+    """Writes the VAE's run and returns its number of parameters."""
     space = vae.config.strides.space
     boxed = jax.eval_shape(lambda: init(vae, jax.random.key(0), jnp.zeros((1, 1, space, space, 3))))
-    whole = replicated(make_mesh(MeshConfig(data=-1), jax.local_devices()))
-    target = jax.tree.map(lambda shape: abstract(shape, whole), nn.unbox(boxed))
-    stats = ltx_vae.latent_stats(found.tensors, found.settings)
+    sharding = replicated(make_mesh(MeshConfig(data=-1), jax.local_devices()))
+    target = jax.tree.map(lambda shape: abstract(shape, sharding), nn.unbox(boxed))
+    stats = ltx_vae.latent_stats(published.tensors, published.settings)
     if len(stats.mean) != (channels := vae.config.channels):
         raise UserError(f"vae: {' and '.join(ltx_vae.STATISTICS)} are not of {channels} channels: download it again")
-    network = {name: x for name, x in found.tensors.items() if name not in ltx_vae.STATISTICS}
+    network = {name: x for name, x in published.tensors.items() if name not in ltx_vae.STATISTICS}
     save_model(folder, 0, _read(network, ltx_vae.sources(vae.config), target, "vae"))
     stats.save(folder)
     parameters = count_parameters(target)
@@ -116,25 +125,26 @@ def _import_vae(found: Component, vae: LtxVae, clip: str, folder: Path) -> int:
     return parameters
 
 
-def _import_transformer(found: Component, denoiser: Denoiser, folder: Path) -> None:
+def _import_transformer(published: Component, denoiser: Denoiser, folder: Path) -> None:
     target = denoiser.abstract_params(make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices()))
     model, sources = denoiser.config.model, ltx_transformer.sources(denoiser.config.model)
     layout = stacked(sources, model.depth) if model.scan else sources
-    save_model(folder, 0, _read(found.tensors, layout, target, "transformer"))
+    save_model(folder, 0, _read(published.tensors, layout, target, "transformer"))
 
 
 def _read(tensors: Any, sources: Sources, target: Any, name: str) -> Any:
-    """The parameters, each placed on its devices as it is read."""
+    """Reads the parameters, each moved to its devices at once, and reports progress."""
     count = len(jax.tree.leaves(target))
     progress, done = Progress(f"{name}: tensors", count), 0
 
-    def place(x: np.ndarray, shape: Any) -> jax.Array:
+    def put(x: np.ndarray, shape: Any) -> jax.Array:
         nonlocal done
         done += 1
         if done % max(1, count // 10) == 0:
             progress.report(done)
-        return jax.device_put(x, shape.sharding)
+        array: jax.Array = jax.device_put(x, shape.sharding)
+        return array
 
-    params = read_params(tensors, sources, target, name, place)
+    params = read_params(tensors, sources, target, name, put)
     say(f"{name}: writing")
     return params

@@ -1,4 +1,4 @@
-"""LTX-Video's scheduler: which shift, and which last time, its sampler takes."""
+"""LTX-Video's scheduler settings in diffusers' format: time shift and terminal time, both ways."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from mobile_video_jax.core.errors import UserError
 
 KIND = "FlowMatchEulerDiscreteScheduler"
-# What diffusion.timesteps.token_shift, euler and time_grid compute; other values are other samplers.
+# Values of diffusion/timesteps.py and the Euler solver; other values describe other samplers.
 FIXED: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "invert_sigmas": False,
@@ -25,19 +25,19 @@ BY_TOKENS: dict[str, Any] = {
 
 
 class Schedule(NamedTuple):
-    """A shift for all clips, or that of token_shift; and the time of the last step's start, 0 for the grid's own."""
+    """Settings of the sampling times."""
 
-    shift: float = 1.0
-    follows_tokens: bool = True
-    terminal: float = 0.1
+    shift: float = 1.0  # time shift of all clips, unless follows_tokens
+    follows_tokens: bool = True  # the shift depends on the number of tokens (token_shift)
+    terminal: float = 0.1  # time where the last step starts; 0: not stretched
 
 
-def schedule(settings: Mapping[str, Any]) -> Schedule:
-    """The schedule that scheduler_config.json asks for. Raises UserError naming a setting that is not supported."""
+def parse_schedule(settings: Mapping[str, Any]) -> Schedule:
+    """Parses scheduler_config.json. Raises UserError naming a setting that is not supported."""
     follows = bool(settings.get("use_dynamic_shifting", False))
     known = FIXED | BY_TOKENS if follows else FIXED
-    read = {"shift", "use_dynamic_shifting", "shift_terminal"} | (set() if follows else set(BY_TOKENS))
-    for key in sorted(key for key in settings.keys() - read if not key.startswith("_")):
+    parsed = {"shift", "use_dynamic_shifting", "shift_terminal"} | (set() if follows else set(BY_TOKENS))
+    for key in sorted(key for key in settings.keys() - parsed if not key.startswith("_")):
         if key not in known:
             raise UserError(f"scheduler: {key}={settings[key]} is not known here: use LTX-Video's scheduler")
         if settings[key] != known[key]:
@@ -45,13 +45,13 @@ def schedule(settings: Mapping[str, Any]) -> Schedule:
     return Schedule(settings.get("shift", 1.0), follows, settings.get("shift_terminal") or 0.0)
 
 
-def settings(found: Schedule) -> dict[str, Any]:
-    """The inverse of `schedule`."""
+def settings(schedule: Schedule) -> dict[str, Any]:
+    """Inverse of parse_schedule."""
     return {
         "_class_name": KIND,
         **FIXED,
         **BY_TOKENS,
-        "shift": found.shift,
-        "use_dynamic_shifting": found.follows_tokens,
-        "shift_terminal": found.terminal or None,
+        "shift": schedule.shift,
+        "use_dynamic_shifting": schedule.follows_tokens,
+        "shift_terminal": schedule.terminal or None,
     }

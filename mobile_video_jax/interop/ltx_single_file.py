@@ -1,7 +1,7 @@
-"""LTX-Video's original release: all tensors in one safetensors file, under names of their own."""
+"""LTX-Video's original releases: all tensors in one safetensors file, under other names than diffusers'."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,33 @@ VAE_RENAMED = {
     "last_time_embedder": "time_embedder",
     "last_scale_shift_table": "scale_shift_table",
 }
-STATISTICS = {"mean-of-means": "latents_mean", "std-of-means": "latents_std"}  # others are of no use to the network
+STATISTICS = {"mean-of-means": "latents_mean", "std-of-means": "latents_std"}  # the network needs no others
 
-# The networks of the releases, as diffusers' scripts/convert_ltx_to_diffusers.py gives their settings.
+# Settings of the releases' networks, from diffusers' scripts/convert_ltx_to_diffusers.py.
 _TRANSFORMER: dict[str, Any] = {
-    **{"in_channels": 128, "out_channels": 128, "patch_size": 1, "patch_size_t": 1, "caption_channels": 4096},
-    **{"activation_fn": "gelu-approximate", "qk_norm": "rms_norm_across_heads", "norm_elementwise_affine": False},
-    **{"norm_eps": 1e-6, "attention_bias": True, "attention_out_bias": True, "num_attention_heads": 32},
+    "in_channels": 128,
+    "out_channels": 128,
+    "patch_size": 1,
+    "patch_size_t": 1,
+    "caption_channels": 4096,
+    "activation_fn": "gelu-approximate",
+    "qk_norm": "rms_norm_across_heads",
+    "norm_elementwise_affine": False,
+    "norm_eps": 1e-6,
+    "attention_bias": True,
+    "attention_out_bias": True,
+    "num_attention_heads": 32,
 }
 _VAE: dict[str, Any] = {
-    **{"in_channels": 3, "out_channels": 3, "latent_channels": 128, "patch_size": 4, "patch_size_t": 1},
-    **{"resnet_norm_eps": 1e-6, "scaling_factor": 1.0, "encoder_causal": True, "decoder_causal": False},
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 128,
+    "patch_size": 4,
+    "patch_size_t": 1,
+    "resnet_norm_eps": 1e-6,
+    "scaling_factor": 1.0,
+    "encoder_causal": True,
+    "decoder_causal": False,
 }
 _ENCODER_090: dict[str, Any] = {
     "block_out_channels": [128, 256, 512, 512],
@@ -75,16 +91,32 @@ VAES: dict[str, dict[str, Any]] = {
         "decoder_inject_noise": [False] * 4,
     },
 }
-# The release numbers the blocks of a half in one row; diffusers nests them.
-_UP = ["mid_block", "up_blocks.0.upsamplers.0", "up_blocks.0", "up_blocks.1.upsamplers.0", "up_blocks.1"]
-_UP += ["up_blocks.2.upsamplers.0", "up_blocks.2", "up_blocks.3.upsamplers.0", "up_blocks.3"]
-_UP_090 = ["mid_block", "up_blocks.0", "up_blocks.1.upsamplers.0", "up_blocks.1", "up_blocks.2.conv_in"]
-_UP_090 += ["up_blocks.2.upsamplers.0", "up_blocks.2", "up_blocks.3.conv_in", "up_blocks.3.upsamplers.0", "up_blocks.3"]
-_DOWN = [name for i in range(4) for name in (f"down_blocks.{i}", f"down_blocks.{i}.downsamplers.0")] + ["mid_block"]
+# A release numbers the blocks of encoder and decoder consecutively; diffusers nests them.
+_UP = ["mid_block", *(f"up_blocks.{i}{layer}" for i in range(4) for layer in (".upsamplers.0", ""))]
+_UP_090 = [
+    "mid_block",
+    "up_blocks.0",
+    "up_blocks.1.upsamplers.0",
+    "up_blocks.1",
+    "up_blocks.2.conv_in",
+    "up_blocks.2.upsamplers.0",
+    "up_blocks.2",
+    "up_blocks.3.conv_in",
+    "up_blocks.3.upsamplers.0",
+    "up_blocks.3",
+]
+_DOWN = [*(f"down_blocks.{i}{layer}" for i in range(4) for layer in ("", ".downsamplers.0")), "mid_block"]
 _DOWN_090 = [
-    *("down_blocks.0", "down_blocks.0.downsamplers.0", "down_blocks.0.conv_out"),
-    *("down_blocks.1", "down_blocks.1.downsamplers.0", "down_blocks.1.conv_out"),
-    *("down_blocks.2", "down_blocks.2.downsamplers.0", "down_blocks.3", "mid_block"),
+    "down_blocks.0",
+    "down_blocks.0.downsamplers.0",
+    "down_blocks.0.conv_out",
+    "down_blocks.1",
+    "down_blocks.1.downsamplers.0",
+    "down_blocks.1.conv_out",
+    "down_blocks.2",
+    "down_blocks.2.downsamplers.0",
+    "down_blocks.3",
+    "mid_block",
 ]
 BLOCKS = {
     "0.9.0": {"encoder.down_blocks": _DOWN_090, "decoder.up_blocks": _UP_090},
@@ -94,20 +126,24 @@ BLOCKS = {
 
 
 def open_single_file(path: Path) -> tuple[Component, Component]:
-    """The transformer and the VAE of a release, under diffusers' names.
+    """Opens the transformer and the VAE of a release, under diffusers' names.
 
     Raises UserError where the file is damaged or holds something else.
     """
     tensors = open_tensors(path)
-    parts = [{n.removeprefix(p): x for n, x in tensors.items() if n.startswith(p)} for p in (TRANSFORMER, VAE)]
-    if not all(parts):
+    transformer, vae = _with_prefix(tensors, TRANSFORMER), _with_prefix(tensors, VAE)
+    if not (transformer and vae):
         raise UserError(f"{path} holds no tensors {TRANSFORMER}… and {VAE}…: name a release of LTX-Video")
-    release = _release(parts[1])
-    return _transformer(parts[0]), Component(VAES[release], dict(_vae_names(parts[1], release)))
+    release = _release(vae)
+    return _transformer(transformer), Component(VAES[release], dict(_vae_tensors(vae, release)))
+
+
+def _with_prefix(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
 
 
 def _release(vae: Mapping[str, Any]) -> str:
-    """The first of the releases with this VAE, told as diffusers' loaders/single_file_utils.py tells them."""
+    """The first release with this VAE, recognised as in diffusers' loaders/single_file_utils.py."""
     out = vae.get("encoder.conv_out.conv.weight")
     if out is not None and out.get_shape()[1] == 2048:
         return "0.9.5"
@@ -115,15 +151,16 @@ def _release(vae: Mapping[str, Any]) -> str:
 
 
 def _transformer(tensors: Mapping[str, Any]) -> Component:
-    named = {_replaced(name, RENAMED): x for name, x in tensors.items()}
-    blocks = {int(found[1]) for name in named if (found := re.match(r"transformer_blocks\.(\d+)\.", name))}
+    named = {renamed(name, RENAMED): x for name, x in tensors.items()}
+    blocks = {int(match[1]) for name in named if (match := re.match(r"transformer_blocks\.(\d+)\.", name))}
     width = named["proj_in.bias"].get_shape()[0] if "proj_in.bias" in named else 2048
     heads = _TRANSFORMER["num_attention_heads"]
     sizes = {"num_layers": len(blocks), "attention_head_dim": width // heads, "cross_attention_dim": width}
     return Component(_TRANSFORMER | sizes, named)
 
 
-def _vae_names(tensors: Mapping[str, Any], release: str) -> Any:
+def _vae_tensors(tensors: Mapping[str, Any], release: str) -> Iterator[tuple[str, Any]]:
+    """The VAE's tensors under diffusers' names, without statistics that the network does not need."""
     for name, x in tensors.items():
         kind, _, statistic = name.partition(".")
         if kind == "per_channel_statistics":
@@ -131,13 +168,14 @@ def _vae_names(tensors: Mapping[str, Any], release: str) -> Any:
                 yield STATISTICS[statistic], x
             continue
         for half, blocks in BLOCKS[release].items():
-            if found := re.match(rf"{half}\.(\d+)\.", name):
+            if match := re.match(rf"{half}\.(\d+)\.", name):
                 side = half.partition(".")[0]
-                name = f"{side}.{blocks[int(found[1])]}.{name[found.end() :]}"
-        yield _replaced(name, VAE_RENAMED), x
+                name = f"{side}.{blocks[int(match[1])]}.{name[match.end() :]}"
+        yield renamed(name, VAE_RENAMED), x
 
 
-def _replaced(name: str, renamed: Mapping[str, str]) -> str:
-    for old, new in renamed.items():
+def renamed(name: str, replacements: Mapping[str, str]) -> str:
+    """The name with each key of `replacements` replaced by its value."""
+    for old, new in replacements.items():
         name = name.replace(old, new)
     return name

@@ -1,4 +1,4 @@
-"""LTX-Video's transformer (arXiv 2501.00103) as diffusers keeps it: its config.json and its tensors' names."""
+"""LTX-Video's transformer (arXiv 2501.00103) in diffusers' format: config.json and tensor names, both ways."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ import numpy as np
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.interop.mapping import AS_IS, LINEAR, Source, Turn
+from mobile_video_jax.interop.mapping import AS_IS, LINEAR, Layout, Source
 
 CLASS = "LTXVideoTransformer3DModel"
-# What diffusers takes for a key that config.json lacks.
+# diffusers' defaults for keys that config.json omits.
 DEFAULTS: dict[str, Any] = {
     "in_channels": 128,
     "out_channels": 128,
@@ -29,15 +29,21 @@ DEFAULTS: dict[str, Any] = {
     "attention_bias": True,
     "attention_out_bias": True,
 }
-# Of these keys the network here knows the published values alone; its last norm has 1e-6 whatever norm_eps is.
-ONLY = (
-    *("patch_size", "patch_size_t", "activation_fn", "qk_norm", "norm_elementwise_affine", "norm_eps"),
-    *("attention_bias", "attention_out_bias"),
+# Keys that must have the published values; the last norm's eps is 1e-6 whatever norm_eps is.
+FIXED_KEYS = (
+    "patch_size",
+    "patch_size_t",
+    "activation_fn",
+    "qk_norm",
+    "norm_elementwise_affine",
+    "norm_eps",
+    "attention_bias",
+    "attention_out_bias",
 )
-# Keys of DitConfig that say how a model is run or where, not what it is.
-OUTSIDE = ("rope_scale", "scan", "remat", "dtype")
+# Keys of DitConfig that do not change the network's function at one clip shape and frame rate.
+IGNORED_KEYS = ("rope_scale", "scan", "remat", "dtype")
 
-# Our path within the network or a block -> diffusers' name.
+# Our path -> diffusers' name: of layers outside blocks, of FFN and attention layers in a block.
 NETWORK = {
     "patch_in": "proj_in",
     "text_projection/in": "caption_projection.linear_1",
@@ -55,19 +61,20 @@ NORMS = {"q_norm": "norm_q", "k_norm": "norm_k"}
 def dit_config(
     settings: Mapping[str, Any], *, frame_rate: float = 25.0, time_stride: int = 8, space_stride: int = 32
 ) -> DitConfig:
-    """The transformer of a config.json, for clips of `frame_rate` frames a second under a VAE of these strides.
+    """Parses the config.json of a transformer, for clips of `frame_rate` fps under a VAE of these strides.
 
-    Its latents have `in_channels`, its text states `caption_channels` numbers. Raises UserError naming a key whose
-    value the network here does not have; keys that start with "_" are diffusers' own notes.
+    Raises UserError naming a key that is unknown or whose value is not supported. Keys that start with "_" are
+    diffusers' notes and are ignored.
     """
-    given = {key: value for key, value in settings.items() if not key.startswith("_")}
-    for key in given.keys() - DEFAULTS.keys():
-        raise UserError(f"config.json: {key}={given[key]!r} is unknown: name the folder of an {CLASS}")
-    values = DEFAULTS | given
+    specified = {key: value for key, value in settings.items() if not key.startswith("_")}
+    for key in specified.keys() - DEFAULTS.keys():
+        raise UserError(f"config.json: {key}={specified[key]!r} is unknown: name the folder of an {CLASS}")
+    values = DEFAULTS | specified
     values["out_channels"] = values["out_channels"] or values["in_channels"]
     width = values["num_attention_heads"] * values["attention_head_dim"]
-    wanted = {key: DEFAULTS[key] for key in ONLY}
-    for key, value in {**wanted, "out_channels": values["in_channels"], "cross_attention_dim": width}.items():
+    required = {key: DEFAULTS[key] for key in FIXED_KEYS}
+    required |= {"out_channels": values["in_channels"], "cross_attention_dim": width}
+    for key, value in required.items():
         if values[key] != value:
             raise UserError(f"config.json: {key}={values[key]!r} is not supported: use a model with {key}={value!r}")
     return DitConfig(
@@ -87,9 +94,9 @@ def dit_config(
 
 
 def settings(config: DitConfig, channels: int, text_width: int) -> dict[str, Any]:
-    """The config.json of a transformer for latents of so many channels: the inverse of dit_config.
+    """The config.json of a transformer for latents of `channels` channels: the inverse of dit_config.
 
-    Raises UserError, naming the key, for a transformer that diffusers' class cannot be, as a pruned one.
+    Raises UserError, naming the key, for a transformer that diffusers' class cannot represent, such as a pruned one.
     """
     values = DEFAULTS | {
         "in_channels": channels,
@@ -107,7 +114,7 @@ def settings(config: DitConfig, channels: int, text_width: int) -> dict[str, Any
         )
     expected = dit_config(values)
     for key, value in dataclasses.asdict(expected).items():
-        if key not in OUTSIDE and getattr(config, key) != value:
+        if key not in IGNORED_KEYS and getattr(config, key) != value:
             raise UserError(
                 f"diffusers' {CLASS} has no model.{key}={getattr(config, key)}: export a model with {value}"
             )
@@ -115,36 +122,46 @@ def settings(config: DitConfig, channels: int, text_width: int) -> dict[str, Any
 
 
 def sources(config: DitConfig) -> dict[str, Source]:
-    """Our path -> diffusers' tensor, for parameters with one tree a block."""
-    found = {"output/modulation": Source("scale_shift_table")}
+    """Source of each parameter of a transformer with one tree per block."""
+    sources = {"output/modulation": Source("scale_shift_table")}
     for ours, theirs in NETWORK.items():
-        found |= _linear(ours, theirs)
+        sources |= _linear(ours, theirs)
     for i in range(config.depth):
         ours, theirs = f"block_{i}", f"transformer_blocks.{i}"
-        found[f"{ours}/modulation"] = Source(f"{theirs}.scale_shift_table")
-        for name, part in FFN.items():
-            found |= _linear(f"{ours}/ffn/{name}", f"{theirs}.ff.{part}")
-        found |= _attention(f"{ours}/self_attention", f"{theirs}.attn1", _by_halves(config))
-        found |= _attention(f"{ours}/cross_attention", f"{theirs}.attn2", AS_IS)
-    return found
+        sources[f"{ours}/modulation"] = Source(f"{theirs}.scale_shift_table")
+        for name, their_name in FFN.items():
+            sources |= _linear(f"{ours}/ffn/{name}", f"{theirs}.ff.{their_name}")
+        sources |= _attention(f"{ours}/self_attention", f"{theirs}.attn1", _rope_layout(config))
+        sources |= _attention(f"{ours}/cross_attention", f"{theirs}.attn2", AS_IS)
+    return sources
 
 
-def _linear(ours: str, theirs: str, order: Turn = AS_IS) -> dict[str, Source]:
-    kernel = Turn(lambda x: LINEAR.ours(order.ours(x)), lambda x: order.theirs(LINEAR.theirs(x)))
-    return {f"{ours}/kernel": Source(f"{theirs}.weight", kernel), f"{ours}/bias": Source(f"{theirs}.bias", order)}
+def _linear(ours: str, theirs: str, order: Layout = AS_IS) -> dict[str, Source]:
+    """Sources of a linear layer; `order` is the layout of its output channels."""
+
+    def kernel_to_ours(x: np.ndarray) -> np.ndarray:
+        return LINEAR.to_ours(order.to_ours(x))
+
+    def kernel_to_published(x: np.ndarray) -> np.ndarray:
+        return order.to_published(LINEAR.to_published(x))
+
+    return {
+        f"{ours}/kernel": Source(f"{theirs}.weight", Layout(kernel_to_ours, kernel_to_published)),
+        f"{ours}/bias": Source(f"{theirs}.bias", order),
+    }
 
 
-def _attention(ours: str, theirs: str, order: Turn) -> dict[str, Source]:
-    """`order` is of the channels of queries and keys, whose products do not depend on it."""
-    found = {f"{ours}/{name}/scale": Source(f"{theirs}.{part}.weight", order) for name, part in NORMS.items()}
-    for name, part in PROJECTIONS.items():
-        found |= _linear(f"{ours}/{name}", f"{theirs}.{part}", order if name in ("q", "k") else AS_IS)
-    return found
+def _attention(ours: str, theirs: str, order: Layout) -> dict[str, Source]:
+    """Sources of an attention; `order` is the layout of the channels of queries and keys."""
+    sources = {f"{ours}/{name}/scale": Source(f"{theirs}.{norm}.weight", order) for name, norm in NORMS.items()}
+    for name, projection in PROJECTIONS.items():
+        sources |= _linear(f"{ours}/{name}", f"{theirs}.{projection}", order if name in ("q", "k") else AS_IS)
+    return sources
 
 
-def _by_halves(config: DitConfig) -> Turn:
-    """From heads whose neighbours (x[2j], x[2j+1]) RoPE turns to ours, of pairs (x[j], x[j + d/2])."""
-    theirs = np.arange(config.width).reshape(config.heads, -1, 2)
-    order = theirs.swapaxes(1, 2).ravel()
+def _rope_layout(config: DitConfig) -> Layout:
+    """Order of a head's channels: RoPE rotates pairs (x[2j], x[2j+1]) there and (x[j], x[j + d/2]) here."""
+    published = np.arange(config.width).reshape(config.heads, -1, 2)
+    order = published.swapaxes(1, 2).ravel()
     inverse = np.argsort(order)
-    return Turn(lambda x: x[order], lambda x: x[inverse])
+    return Layout(lambda x: x[order], lambda x: x[inverse])

@@ -14,7 +14,7 @@ Remat = Literal["none", "dots", "full"]  # kept for the backward pass: all, matr
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig(Config):
-    """Devices along each axis; one of data, fsdp and tensor may be -1, which takes what the others leave."""
+    """Devices along each mesh axis; one of data, fsdp and tensor may be -1: all remaining devices."""
 
     data: Axis = -1  # devices that share the batch, each with all weights
     fsdp: Axis = 1  # devices that share the batch and the weights
@@ -22,7 +22,7 @@ class MeshConfig(Config):
     sequence: Size = 1  # devices that share the tokens of a clip; the axis is in a mesh only where above 1
 
     def sizes(self, devices: int) -> tuple[int, int, int]:
-        """Data, fsdp and tensor without -1. Raises UserError where the axes do not multiply to the device count."""
+        """Sizes of data, fsdp and tensor, with -1 resolved. Raises UserError unless the axes multiply to `devices`."""
         sizes = [self.data, self.fsdp, self.tensor]
         if sizes.count(-1) > 1:
             raise UserError(f"mesh {(*sizes, self.sequence)}: only one of the first three may be -1")

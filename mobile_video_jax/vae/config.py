@@ -16,12 +16,12 @@ Sizes = Annotated[tuple[Size, ...], Range(1, 16)]
 
 @dataclasses.dataclass(frozen=True)
 class Level:
-    """One resolution of the network: its width and depth, and the step down to the next one (None at the last)."""
+    """One resolution of a network."""
 
-    width: int
-    depth: int
-    temporal: bool
-    step: tuple[int, int] | None
+    width: int  # channels
+    depth: int  # residual blocks
+    temporal: bool  # whether convolutions are causal 3-D, not 2-D
+    step: tuple[int, int] | None  # strides in time and space to the next lower resolution; None at the lowest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +29,8 @@ class VaeConfig(Config):
     """Sizes of the encoder and decoder, listed from high resolution to low.
 
     Each step between two levels halves rows and columns; the last log2(time stride) of them halve time as well.
-    Levels above the first step in time work frame by frame (2-D), those below are causal in time (3-D): H3AE,
-    arXiv 2504.10567. What the steps leave of the space stride is taken by a pixel-unshuffle of the input.
+    Levels above the first step in time are 2-D per frame, those below are 3-D and causal in time (H3AE, arXiv
+    2504.10567). The rest of the space stride comes from a pixel unshuffle of the input.
     """
 
     compression: str = "t4_s8_c16"  # strides in time and space (powers of two) and latent channels
@@ -53,11 +53,11 @@ class VaeConfig(Config):
 
     @property
     def patch(self) -> int:
-        """Side of the pixel blocks that the input is cut into before the first level."""
+        """Side in pixels of the input's patches, the blocks of its pixel unshuffle."""
         return self.strides.space >> (len(self.encoder_widths) - 1)
 
     def levels(self, widths: tuple[int, ...], depths: tuple[int, ...]) -> list[Level]:
-        """The plan of one network. Raises UserError where the lists do not fit the compression."""
+        """The levels of one network. Raises UserError where the lists do not fit the compression."""
         steps = len(widths) - 1
         steps_in_time = int(math.log2(self.strides.time))
         if len(depths) != len(widths) or len(self.encoder_widths) != len(self.decoder_widths):

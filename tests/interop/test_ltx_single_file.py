@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.interop import ltx_single_file, ltx_transformer, ltx_vae
-from mobile_video_jax.interop.ltx_single_file import BLOCKS, STATISTICS, VAES, open_single_file
+from mobile_video_jax.interop import ltx_transformer, ltx_vae
+from mobile_video_jax.interop.ltx_single_file import BLOCKS, RENAMED, STATISTICS, VAES, open_single_file, renamed
 
 
 def original_name(name: str, release: str) -> str:
@@ -29,16 +29,16 @@ def original_name(name: str, release: str) -> str:
 
 
 def released(path: Any, release: str, depth: int = 2) -> dict[str, set[str]]:
-    """Writes a release's file, each tensor cut to one number a dimension; returns diffusers' names of each network."""
+    """Writes a release with small tensors; returns diffusers' names of each network's tensors."""
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
     with torch.device("meta"):
         vae = diffusers.AutoencoderKLLTXVideo(**VAES[release])
         transformer = diffusers.LTXVideoTransformer3DModel(num_layers=depth)
-    renamed = {theirs: ours for ours, theirs in ltx_single_file.RENAMED.items()}
+    originals = {theirs: ours for ours, theirs in RENAMED.items()}
     tensors = {f"vae.{original_name(name, release)}": x.shape for name, x in vae.state_dict().items()}
     tensors["vae.per_channel_statistics.mean-of-stds"] = (1,)
     for name, x in transformer.state_dict().items():
-        tensors[f"model.diffusion_model.{ltx_single_file._replaced(name, renamed)}"] = x.shape
+        tensors[f"model.diffusion_model.{renamed(name, originals)}"] = x.shape
     kept = ("vae.encoder.conv_out.conv.weight", "model.diffusion_model.patchify_proj.bias")
     small = {name: shape if name in kept else (1,) * len(shape) for name, shape in tensors.items()}
     save_file({name: np.zeros(shape, np.float16) for name, shape in small.items()}, path)

@@ -9,9 +9,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from mobile_video_jax.nn.attention.kernels import kernels
+from mobile_video_jax.nn.config import EPS
 from mobile_video_jax.nn.dense import Dense, Initializer, xavier
 from mobile_video_jax.nn.embeddings import RopeTable, apply_rope
-from mobile_video_jax.nn.norm import EPS, AcrossHeadsRMSNorm, RMSNorm
+from mobile_video_jax.nn.norm import AcrossHeadsRMSNorm, RMSNorm
 
 ContextRope = tuple[Float[Array, "m half"], Float[Array, "m half"]]
 
