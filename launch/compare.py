@@ -18,8 +18,9 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.lock import only_writer
 from mobile_video_jax.core.storage import local_path, storage_path
 from mobile_video_jax.data.cache import data_folder
-from mobile_video_jax.evaluate.compare_report import EVALUATIONS, LEFT, difference_table, write_comparison
-from mobile_video_jax.evaluate.protocol import PAGE
+from mobile_video_jax.evaluate.compare import compare_evaluations
+from mobile_video_jax.evaluate.compare_report import EVALUATIONS, OUTPUTS, difference_table, write_comparison
+from mobile_video_jax.evaluate.evaluation import PAGE
 from mobile_video_jax.evaluate.run import evaluated_runs
 
 RUNS = flags.DEFINE_multi_string("runs", None, "Two folders or more: A B, or A,B.", required=True)
@@ -32,14 +33,15 @@ def main() -> None:
     out, paths = local_path(OUT.value), [storage_path(path) for value in RUNS.value for path in value.split(",")]
     if len(paths) < 2:
         raise UserError("name two runs or more: --runs A B")
-    check_holds_only(out, LEFT, "comparison")
+    check_holds_only(out, OUTPUTS, "comparison")
     data = data_folder(DATA.value) if DATA.value else None
     with only_writer(out):
-        numbers = write_comparison(evaluated_runs(paths, data, out / EVALUATIONS), out)
+        comparison = compare_evaluations(evaluated_runs(paths, data, out / EVALUATIONS))
+        numbers = write_comparison(comparison, out)
     if JSON.value:
         print(json.dumps(numbers))
         return
-    print(difference_table(numbers).as_text())
+    print(difference_table(comparison).as_text())
     cli.finish(out / PAGE, numbers)
 
 

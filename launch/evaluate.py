@@ -23,8 +23,9 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.lock import only_writer
 from mobile_video_jax.core.storage import local_path
 from mobile_video_jax.data.cache import data_folder
+from mobile_video_jax.evaluate.evaluation import PAGE
 from mobile_video_jax.evaluate.generation import GenerationTask, evaluate_generation
-from mobile_video_jax.evaluate.protocol import PAGE, score_table
+from mobile_video_jax.evaluate.score_table import score_table
 from mobile_video_jax.evaluate.vae import VaeTask, evaluate_vae
 from mobile_video_jax.generate.prompts import SEEDS
 from mobile_video_jax.models.run import Run

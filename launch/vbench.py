@@ -22,8 +22,8 @@ from launch import sampling_flags
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.lock import only_writer
-from mobile_video_jax.evaluate.protocol import PAGE
-from mobile_video_jax.evaluate.vbench import DRAWN, VIDEOS, draw_videos, vbench_requests, write_results
+from mobile_video_jax.evaluate.evaluation import PAGE
+from mobile_video_jax.evaluate.vbench import GENERATED, VIDEOS, generate_videos, vbench_requests, write_results
 from mobile_video_jax.generate.folder import GenerationJob
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import SEEDS
@@ -70,9 +70,9 @@ def _draw(run: Path, out: Path) -> None:
         run, sampling_flags.vae(), sampling_flags.TEXT_ENCODER.value, clip=CLIP.value, fsdp=sampling_flags.FSDP.value
     )
     config = generator.sample_config(**sampling_flags.sampling())
-    job = GenerationJob(requests, config, out / DRAWN, FPS.value or generator.frame_rate)
+    job = GenerationJob(requests, config, out / GENERATED, FPS.value or generator.frame_rate)
     with only_writer(out):
-        videos = draw_videos(generator, job, SAMPLES.value, sampling_flags.BATCH_SIZE.value)
+        videos = generate_videos(generator, job, SAMPLES.value, sampling_flags.BATCH_SIZE.value)
     cli.finish(out / VIDEOS, {"out": str(out), "videos": len(videos), "samples": SAMPLES.value})
 
 

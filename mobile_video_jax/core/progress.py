@@ -1,8 +1,16 @@
-"""Progress of a long task on stderr: how far, how fast, how long still."""
+"""Progress of a long task on stderr: steps done, their rate, time left."""
 
+import contextlib
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+EVERY = 5.0  # seconds between lines of `tracked`
+STILL_EVERY = 30.0  # seconds between lines of a `phase` that gives no other sign
 
 
 def say(text: str) -> None:
@@ -36,3 +44,33 @@ class Progress:
     def skip_time(self) -> None:
         """Leaves the time since the last report out of the next rate (an evaluation, a save)."""
         self._last_time = time.monotonic()
+
+
+def tracked(name: str, items: Iterable[T], total: int) -> Iterator[T]:
+    """The items, with a line of progress every few seconds and at the end."""
+    progress, last = Progress(name, total), time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        if done == total or time.monotonic() - last > EVERY:
+            progress.report(done)
+            last = time.monotonic()
+
+
+@contextlib.contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Says that a phase begins, every half minute that it still runs, and how long it took."""
+    started, ended = time.monotonic(), threading.Event()
+
+    def still_running() -> None:
+        while not ended.wait(STILL_EVERY):
+            say(f"{name}: {duration(time.monotonic() - started)} so far")
+
+    say(f"{name} …")
+    thread = threading.Thread(target=still_running, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    say(f"{name}: {time.monotonic() - started:.1f} s")

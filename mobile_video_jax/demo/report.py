@@ -6,12 +6,10 @@ from typing import Any
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.progress import duration
 from mobile_video_jax.core.revision import git_revision, hardware, versions
-from mobile_video_jax.data.shapes.world import ATTRIBUTES
 from mobile_video_jax.demo.export import drawn_clip
 from mobile_video_jax.demo.run import MODELS, DemoResult
-from mobile_video_jax.evaluate.reconstruction_report import judgement_blocks, judgement_numbers
-from mobile_video_jax.metrics.accuracy import accuracies
-from mobile_video_jax.metrics.shape_detector import chance
+from mobile_video_jax.evaluate.reconstruction_report import reconstruction_blocks, reconstruction_numbers
+from mobile_video_jax.metrics.accuracy import ALL, accuracies, attributes_right, chance
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.prune.plan import sizes_of
 from mobile_video_jax.prune.units import kept_shapes
@@ -35,7 +33,7 @@ def write_demo_report(result: DemoResult) -> dict[str, Any]:
 
 def demo_numbers(result: DemoResult) -> dict[str, Any]:
     """Every figure of the report, as plain values."""
-    shapes, real = (judgement_numbers(result.judgements[name]) for name in SOURCES)
+    shapes, real = (reconstruction_numbers(result.reconstructions[name]) for name in SOURCES)
     return {
         "stages": result.stages,
         "samples": {
@@ -74,7 +72,7 @@ def attribute_table(result: DemoResult, model: str) -> dict[str, dict[str, float
     return {
         name: {**dataclasses.asdict(score), "chance": level[name], "real": real[name].value}
         for name, score in scores.items()
-        if name != "all"
+        if name != ALL
     }
 
 
@@ -142,8 +140,7 @@ def _samples(result: DemoResult, numbers: dict[str, Any]) -> Section:
 
 def _sample_view(result: DemoResult, model: str, i: int) -> ClipView:
     samples = result.samples[model]
-    asked, seen = samples.asked[i], samples.seen[i]
-    good = all(getattr(asked, name) == getattr(seen, name) for name in ATTRIBUTES)
+    good = attributes_right(result.config.world, samples.attributes[i], samples.detected[i])[ALL]
     return ClipView(samples.clips[i], MODELS[model].shown, good)
 
 
@@ -154,8 +151,8 @@ def _vae(result: DemoResult, numbers: dict[str, Any]) -> Section:
         f"{numbers['vae']['ratio']:g} RGB values for each latent value. On clips of one colour the decoder "
         f"prints a lattice of {lattice['amplitude']:.1f} grey levels."
     )
-    named = {SOURCES[name]: judgement for name, judgement in result.judgements.items()}
-    return Section("The compressed VAE", text, judgement_blocks(named, result.config.fps))
+    named = {SOURCES[name]: reconstruction for name, reconstruction in result.reconstructions.items()}
+    return Section("The compressed VAE", text, reconstruction_blocks(named, result.config.fps))
 
 
 def _pruning(result: DemoResult) -> Section:

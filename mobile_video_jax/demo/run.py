@@ -14,8 +14,8 @@ from mobile_video_jax.data.shapes.shape_world import Attributes
 from mobile_video_jax.data.video.write import write_mp4
 from mobile_video_jax.demo.config import DemoConfig
 from mobile_video_jax.demo.export import check_export, export_packages
-from mobile_video_jax.evaluate.alignment import Samples, draw_samples
-from mobile_video_jax.evaluate.reconstruction import Judgement, judge
+from mobile_video_jax.evaluate.alignment import Samples, generate_samples
+from mobile_video_jax.evaluate.reconstruction import Reconstruction, reconstruct
 from mobile_video_jax.latents.encode import encode_dataset
 from mobile_video_jax.metrics.shape_detector import Detected, detect
 from mobile_video_jax.models.run import Run
@@ -53,7 +53,7 @@ class DemoResult:
     config: DemoConfig
     out: Path
     stages: dict[str, dict[str, Any]]
-    judgements: dict[str, Judgement]
+    reconstructions: dict[str, Reconstruction]
     samples: dict[str, Samples]
     pruned: Pruned
     exported: dict[str, Any]
@@ -88,9 +88,9 @@ def run_demo(config: DemoConfig, out: Path) -> DemoResult:
     distill = dataclasses.replace(config.distill, init_from=str(out / "recovered"), data=str(out / "latents"))
     timed("distill", lambda: train(DistillStage(from_student(distill)), out / "distilled"))
     bundle = Run.open(out / "vae").vae()
-    judgements = {
-        "moving_shapes": judge(bundle, shapes, "test", clip, count=64),
-        "sample_clips": judge(bundle, real, "test", clip, count=64),
+    reconstructions = {
+        "moving_shapes": reconstruct(bundle, shapes, "test", clip, count=64),
+        "sample_clips": reconstruct(bundle, real, "test", clip, count=64),
     }
     samples: dict[str, Samples] = {}
     timed("sample", lambda: _sample(config, out, samples))
@@ -101,7 +101,7 @@ def run_demo(config: DemoConfig, out: Path) -> DemoResult:
         (Attributes(**item["attributes"]), detect(item["video"], config.world))
         for item in captioned_clips(shapes, "test", clip)
     ]
-    return DemoResult(config, out, stages, judgements, samples, pruned[0], exported, real_seen)
+    return DemoResult(config, out, stages, reconstructions, samples, pruned[0], exported, real_seen)
 
 
 def _prepare(config: DemoConfig, clip: ClipShape, shapes: Path, real: Path) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def _sample(config: DemoConfig, out: Path, result: dict[str, Samples]) -> dict[s
     """Draws clips for prompts of held-out combinations, writes them as mp4 and reads their attributes back."""
     for name, model in MODELS.items():
         sampling = config.few if model.few else config.sampling
-        samples = draw_samples(out / model.run, config.world, config.samples, sampling)
+        samples = generate_samples(out / model.run, config.world, config.samples, sampling)
         for i, (text, frames) in enumerate(zip(samples.prompts, samples.clips, strict=True)):
             file = f"{i:03}-{text.replace(' ', '-')}-{name}.mp4"
             write_mp4(out / "videos" / file, frames, config.fps, scale=4)

@@ -16,25 +16,25 @@ from mobile_video_jax.metrics.shape_detector import Detected, detect
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Sampled clips with their prompts, what was asked for and what the detector sees."""
+    """Generated clips with their prompts, the attributes that these ask for, and those that the detector reads."""
 
     clips: Clips
     prompts: list[str]
-    asked: list[Attributes]
-    seen: list[Detected]
+    attributes: list[Attributes]
+    detected: list[Detected]
     seconds_per_clip: float
 
     @property
     def pairs(self) -> Pairs:
-        """What was asked for and what is seen, clip by clip."""
-        return list(zip(self.asked, self.seen, strict=True))
+        """Attributes asked for and read, clip by clip."""
+        return list(zip(self.attributes, self.detected, strict=True))
 
 
-def draw_samples(run: Path, world: World, count: int, config: SampleConfig, text_encoder: str = "") -> Samples:
-    """Draws `count` clips for prompts of held-out combinations, with the seeds 0 to count - 1."""
-    texts, asked = zip(*prompts(world, seed=1, n=count, split="test"), strict=True)
+def generate_samples(run: Path, world: World, count: int, config: SampleConfig, text_encoder: str = "") -> Samples:
+    """Generates `count` clips for prompts of held-out combinations, with the seeds 0 to count - 1."""
+    texts, attributes = zip(*prompts(world, seed=1, n=count, split="test"), strict=True)
     generator, progress = Generator.load(run, text_encoder=text_encoder), Progress("sample:", count)
     started = time.monotonic()
     clips = generator.generate(texts, config=config, progress=progress.report).frames
     seconds = (time.monotonic() - started) / count
-    return Samples(clips, list(texts), list(asked), [detect(frames, world) for frames in clips], seconds)
+    return Samples(clips, list(texts), list(attributes), [detect(frames, world) for frames in clips], seconds)

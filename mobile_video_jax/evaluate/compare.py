@@ -1,4 +1,4 @@
-"""Runs side by side: which is better on the same clips, and what else sets them apart."""
+"""Comparison of evaluated runs: paired differences on the same clips, and settings that are not the same."""
 
 import dataclasses
 import itertools
@@ -10,10 +10,10 @@ from flax.traverse_util import flatten_dict
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.revision import git_revision
-from mobile_video_jax.evaluate.folder import EvaluatedRun
-from mobile_video_jax.metrics.clip_scores import ACCURACY
-from mobile_video_jax.metrics.paired import compare
-from mobile_video_jax.metrics.vbench import DIMENSIONS
+from mobile_video_jax.evaluate.evaluated_run import EvaluatedRun
+from mobile_video_jax.evaluate.evaluation import plain_scores
+from mobile_video_jax.metrics.metric import Metric
+from mobile_video_jax.metrics.paired import Comparison, compare
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.train.run import NAME
 
@@ -21,47 +21,91 @@ from mobile_video_jax.train.run import NAME
 MUST_AGREE = ("data_digest", "split", "clip")
 NOT_SETTINGS = ("run", "data", "config_digest", "notes", *MUST_AGREE)
 
-# Of what is in neither, such as how much moves, more is no merit and no fault.
-MORE_IS_BETTER = {"psnr", "first_frame_psnr", "ssim", *DIMENSIONS}
-LESS_IS_BETTER = {"flicker", "lpips", "fvd", "kvd"}
-
-Row = dict[str, Any]
+Unlike = dict[str, dict[str, Any]]  # keys that not all runs have with one value: the value of each run by its name
 
 
-def compare_evaluations(evaluations: Sequence[EvaluatedRun]) -> Row:
-    """Every other run beside the first, as plain values: scores, paired differences and settings that differ.
+@dataclasses.dataclass(frozen=True)
+class RunComparison:
+    """Runs beside the first of them.
+
+    `differences` holds, by metric and by the name of the other run, that run less the first.
+    """
+
+    runs: Sequence[EvaluatedRun]
+    differences: dict[Metric, dict[str, Comparison]]
+    settings: Unlike
+    config: Unlike
+
+    @property
+    def first(self) -> EvaluatedRun:
+        """The run that the others are compared with."""
+        return self.runs[0]
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics of all runs."""
+        return list(dict.fromkeys(metric for run in self.runs for metric in run.metrics))
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of report.json."""
+        return {
+            "stage": self.first.stage,
+            "baseline": self.first.name,
+            "runs": {
+                run.name: {"folder": str(run.folder), "metrics": plain_scores(run.metrics), "protocol": run.protocol}
+                for run in self.runs
+            },
+            "differences": {
+                metric.key: {name: plain_difference(metric, one) for name, one in others.items()}
+                for metric, others in self.differences.items()
+            },
+            "settings": self.settings,
+            "config": self.config,
+            "commit": git_revision(),
+        }
+
+
+def plain_difference(metric: Metric, difference: Comparison) -> dict[str, Any]:
+    """A difference as JSON holds it, with its verdict: `better` is None where that is not known."""
+    differs, better = difference.differs, verdict(metric, difference)
+    return {**dataclasses.asdict(difference), "differs": differs, "better": better, "enough_pairs": difference.enough}
+
+
+def verdict(metric: Metric, difference: Comparison) -> bool | None:
+    """Whether the second run is better; None where pairs are few, the interval holds 0, or neither way is better."""
+    return metric.better(difference.low, difference.high) if difference.enough else None
+
+
+def compare_evaluations(runs: Sequence[EvaluatedRun]) -> RunComparison:
+    """Every other run beside the first.
 
     Raises UserError for runs of unlike stages, data, splits or prompts, and for runs without common clips.
     """
-    if len(evaluations) < 2:
+    if len(runs) < 2:
         raise UserError("name two runs or more: --runs A B")
-    first, *others = evaluations
+    first, *others = runs
     for other in others:
         _check_comparable(first, other)
-    found = {other.name: differences(first, other) for other in others}
-    pairs = {metric: {name: rows[metric] for name, rows in found.items() if metric in rows} for metric in first.scores}
-    return {
-        "stage": first.stage,
-        "baseline": first.name,
-        "runs": {
-            one.name: {"folder": str(one.folder), "metrics": one.metrics, "protocol": one.protocol}
-            for one in evaluations
-        },
-        "differences": {metric: rows for metric, rows in pairs.items() if rows},
-        "settings": _unlike({one.name: _settings(one) for one in evaluations}),
-        "config": _unlike(configs(evaluations)),
-        "commit": git_revision(),
+    by_run = {other.name: differences(first, other) for other in others}
+    by_metric = {
+        metric: {name: rows[metric] for name, rows in by_run.items() if metric in rows} for metric in first.scores
     }
+    return RunComparison(
+        runs=runs,
+        differences={metric: rows for metric, rows in by_metric.items() if rows},
+        settings=_unlike({run.name: _settings(run) for run in runs}),
+        config=_unlike(_configs(runs)),
+    )
 
 
-def differences(first: EvaluatedRun, second: EvaluatedRun) -> dict[str, Row]:
-    """The second run less the first, by metric, on the clips that both have; `better` where the interval excludes 0.
+def differences(first: EvaluatedRun, second: EvaluatedRun) -> dict[Metric, Comparison]:
+    """The second run less the first, by metric, on the clips that both have.
 
     VBench's videos of one prompt count as one, as they are not independent. Metrics that fewer than two common clips
     have are left out, as are those of a whole set, such as FVD.
     """
     rows, units = _common(first, second), first.prompts if first.stage == "vbench" else first.clips
-    found = {}
+    compared = {}
     for metric in [metric for metric in first.scores if metric in second.scores]:
         pairs: dict[str, list[tuple[float, float]]] = {}
         for i, j in rows:
@@ -70,22 +114,16 @@ def differences(first: EvaluatedRun, second: EvaluatedRun) -> dict[str, Row]:
                 pairs.setdefault(units[i], []).append(pair)
         if len(pairs) > 1:
             means = np.array([np.mean(group, axis=0) for group in pairs.values()])
-            found[metric] = _judged(metric, dataclasses.asdict(compare(means[:, 0], means[:, 1])))
-    return found
+            compared[metric] = compare(means[:, 0], means[:, 1])
+    return compared
 
 
-def configs(evaluations: Sequence[EvaluatedRun]) -> dict[str, Row]:
-    """The training configs of those runs whose directories are there, flat, by name."""
-    there = [one for one in evaluations if (one.run / NAME).exists()]
-    return {one.name: flatten_dict(Run.open(one.run).config, sep=".") for one in there}
-
-
-def most_unlike(evaluations: Sequence[EvaluatedRun], samples: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+def most_unlike(runs: Sequence[EvaluatedRun], samples: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     """The samples, those first whose scores differ most from the first run's.
 
     A difference counts in units of the root mean square over the samples, summed over metrics and runs.
     """
-    first, *others = evaluations
+    first, *others = runs
     total = np.zeros(len(samples))
     for other, metric in itertools.product(others, first.scores):
         if metric in other.scores:
@@ -99,11 +137,11 @@ def _check_comparable(first: EvaluatedRun, second: EvaluatedRun) -> None:
     both = f"{first.name} and {second.name}"
     if first.stage != second.stage:
         raise UserError(f"{both} are of the stages {first.stage} and {second.stage}: compare runs of one stage")
-    here, there = _terms(first), _terms(second)
-    for key in here.keys() & there.keys():
-        if here[key] != there[key]:
+    terms, others = _terms(first), _terms(second)
+    for key in terms.keys() & others.keys():
+        if terms[key] != others[key]:
             raise UserError(
-                f"{both} were evaluated with {key} {here[key]} and {there[key]}: evaluate them with the same"
+                f"{both} were evaluated with {key} {terms[key]} and {others[key]}: evaluate them with the same"
             )
     rows = _common(first, second)
     if not rows:
@@ -112,37 +150,34 @@ def _check_comparable(first: EvaluatedRun, second: EvaluatedRun) -> None:
         for i, j in rows:
             if first.prompts[i] != second.prompts[j]:
                 raise UserError(
-                    f"{both} drew clip {first.clips[i]} for other prompts, {first.prompts[i]!r} and "
+                    f"{both} generated clip {first.clips[i]} for other prompts, {first.prompts[i]!r} and "
                     f"{second.prompts[j]!r}: evaluate them on the same list"
                 )
 
 
-def _terms(one: EvaluatedRun) -> Row:
-    """What the numbers of two runs must agree in where both name it: the clips, and how metrics are computed."""
-    return {key: one.protocol[key] for key in MUST_AGREE if key in one.protocol} | one.protocol.get("metrics", {})
+def _terms(run: EvaluatedRun) -> dict[str, Any]:
+    """The terms that two runs must agree in where both name them: the clips, and how metrics are computed."""
+    terms = {key: run.protocol[key] for key in MUST_AGREE if key in run.protocol}
+    return {**terms, **run.protocol.get("metrics", {})}
 
 
 def _common(first: EvaluatedRun, second: EvaluatedRun) -> list[tuple[int, int]]:
-    """Where each clip that both have stands in the one and in the other."""
-    places = {clip: j for j, clip in enumerate(second.clips)}
-    return [(i, places[clip]) for i, clip in enumerate(first.clips) if clip in places]
+    """The indices in both runs of each clip that both have."""
+    indices = {clip: j for j, clip in enumerate(second.clips)}
+    return [(i, indices[clip]) for i, clip in enumerate(first.clips) if clip in indices]
 
 
-def _judged(metric: str, row: Row) -> Row:
-    """Adds whether the interval excludes 0, and whether the second run is better: None where that is not known."""
-    differs, better = row["low"] > 0 or row["high"] < 0, None
-    if differs and (metric in MORE_IS_BETTER or metric.startswith(ACCURACY)):
-        better = row["low"] > 0
-    elif differs and metric in LESS_IS_BETTER:
-        better = row["high"] < 0
-    return row | {"differs": differs, "better": better}
+def _configs(runs: Sequence[EvaluatedRun]) -> dict[str, dict[str, Any]]:
+    """The flat training configs of the runs whose directories are still there, by name."""
+    present = [run for run in runs if (run.run / NAME).exists()]
+    return {run.name: dict(flatten_dict(Run.open(run.run).config, sep=".")) for run in present}
 
 
-def _settings(one: EvaluatedRun) -> Row:
-    return flatten_dict({key: value for key, value in one.protocol.items() if key not in NOT_SETTINGS}, sep=".")
+def _settings(run: EvaluatedRun) -> dict[str, Any]:
+    return dict(flatten_dict({key: value for key, value in run.protocol.items() if key not in NOT_SETTINGS}, sep="."))
 
 
-def _unlike(values: Mapping[str, Row]) -> dict[str, Row]:
+def _unlike(values: Mapping[str, Mapping[str, Any]]) -> Unlike:
     """The keys that not all have with one value, with the value of each; None where one lacks it."""
     keys = dict.fromkeys(key for row in values.values() for key in row)
     rows = {key: {name: row.get(key) for name, row in values.items()} for key in keys}

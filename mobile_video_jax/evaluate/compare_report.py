@@ -1,6 +1,7 @@
-"""What a comparison leaves: report.html for people, report.json and table.csv for programs."""
+"""Report of a comparison: report.html for people, report.json and table.csv for programs."""
 
 import csv
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from mobile_video_jax.core.files import replacing, write_json
-from mobile_video_jax.evaluate.compare import Row, compare_evaluations, most_unlike
-from mobile_video_jax.evaluate.folder import EvaluatedRun, read_clip
-from mobile_video_jax.evaluate.protocol import PAGE, REPORT, facts
-from mobile_video_jax.metrics.clip_scores import ACCURACY
+from mobile_video_jax.evaluate.compare import RunComparison, Unlike, most_unlike, plain_difference, verdict
+from mobile_video_jax.evaluate.evaluated_run import EvaluatedRun, read_clip
+from mobile_video_jax.evaluate.evaluation import PAGE, REPORT
+from mobile_video_jax.evaluate.score_table import protocol_facts
+from mobile_video_jax.metrics.interval import FEW, Score
+from mobile_video_jax.metrics.metric import Metric
+from mobile_video_jax.metrics.paired import Comparison
 from mobile_video_jax.report.blocks import (
     Block,
     Cell,
@@ -31,7 +35,7 @@ from mobile_video_jax.report.page import write_report
 from mobile_video_jax.train.metrics import read_metrics
 
 TABLE, EVALUATIONS = "table.csv", "evaluations"
-LEFT = (REPORT, PAGE, TABLE, EVALUATIONS)
+OUTPUTS = (REPORT, PAGE, TABLE, EVALUATIONS)
 SHOWN = 4  # clips of each kind
 POINTS = 300  # of a training curve
 COLUMNS = (
@@ -40,118 +44,137 @@ COLUMNS = (
 )
 
 
-def write_comparison(runs: Sequence[EvaluatedRun], out: Path) -> Row:
-    """Compares runs with the first, writes report.html, report.json and table.csv, and returns the second's content.
+def write_comparison(comparison: RunComparison, out: Path) -> dict[str, Any]:
+    """Writes report.html, report.json and table.csv, and returns the second's content.
 
-    Raises UserError for what cannot be compared, before anything is written.
+    Raises UserError for clips that do not decode, before anything is written.
     """
-    numbers = compare_evaluations(runs)
-    page = _page(runs, numbers)
+    page, numbers = _page(comparison), comparison.as_json()
     write_json(out / REPORT, numbers)
     with replacing(out / TABLE) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(table_rows(numbers))
+        writer.writerows(table_rows(comparison))
     write_report(out / PAGE, page)
     return numbers
 
 
-def table_rows(numbers: Row) -> list[Row]:
+def table_rows(comparison: RunComparison) -> list[dict[str, Any]]:
     """A line for each metric and run: the score with its interval, and its difference from the first run's."""
     rows = []
-    for metric in _metrics(numbers):
-        for name, run in numbers["runs"].items():
-            score = run["metrics"].get(metric, {})
-            apart = numbers["differences"].get(metric, {}).get(name, {})
-            rows.append(
-                {"metric": metric, "run": name}
-                | {key: score.get(key) for key in ("value", "low", "high", "n")}
-                | {"difference": apart.get("difference"), "pairs": apart.get("n")}
-                | {f"difference_{end}": apart.get(end) for end in ("low", "high")}
-                | {key: apart.get(key) for key in ("above_zero", "differs", "better")}
-            )
+    for metric in comparison.metrics:
+        for run in comparison.runs:
+            row = {"metric": metric.key, "run": run.name}
+            if metric in run.metrics:
+                row |= dataclasses.asdict(run.metrics[metric])
+            if difference := comparison.differences.get(metric, {}).get(run.name):
+                row |= _difference_columns(plain_difference(metric, difference))
+            rows.append(row)
     return rows
 
 
-def difference_table(numbers: Row) -> Table:
+def _difference_columns(plain: dict[str, Any]) -> dict[str, Any]:
+    renamed = {"difference_low": plain["low"], "difference_high": plain["high"], "pairs": plain["n"]}
+    return renamed | {key: plain[key] for key in ("difference", "above_zero", "differs", "better")}
+
+
+def difference_table(comparison: RunComparison) -> Table:
     """The paired differences for people, metric by metric."""
-    lines = [_difference(metric, *item) for metric, rows in numbers["differences"].items() for item in rows.items()]
-    return Table(["metric", "run", "difference", "95 % interval", "resamples above 0", "pairs"], lines)
+    rows = [
+        _difference_row(metric, name, difference)
+        for metric, differences in comparison.differences.items()
+        for name, difference in differences.items()
+    ]
+    return Table(["metric", "run", "difference", "95 % interval", "resamples above 0", "pairs"], rows)
 
 
-def _metrics(numbers: Row) -> list[str]:
-    return list(dict.fromkeys(metric for run in numbers["runs"].values() for metric in run["metrics"]))
+def _difference_row(metric: Metric, name: str, difference: Comparison) -> list[Cell]:
+    text = metric.text(difference.difference, "+")
+    if not difference.differs:
+        text += " (not clear)" if difference.enough else " (too few pairs)"
+    interval = metric.interval(difference.low, difference.high)
+    above = f"{difference.above_zero:.1%}"
+    return [metric.title, name, Marked(text, verdict(metric, difference)), interval, above, difference.n]
 
 
-def _page(runs: Sequence[EvaluatedRun], numbers: Row) -> Report:
-    first, *others = runs
-    title = " and ".join(run.name for run in others) + f" beside {first.name}"
+def _page(comparison: RunComparison) -> Report:
+    runs, first = comparison.runs, comparison.first
+    title = " and ".join(run.name for run in runs[1:]) + f" beside {first.name}"
     lead = f"Every run is compared with {first.name} on the clips that both were scored on."
     same = {key: value for key, value in first.protocol.items() if all(run.protocol.get(key) == value for run in runs)}
-    seen = "Same clip" if first.stage == "vae" else "Same prompt and same noise"
+    pairing = "Same clip" if first.stage == "vae" else "Same prompt and same noise"
+    unlike = {"evaluation": comparison.settings, "training config": comparison.config}
     sections = [
-        Section("Scores", "Means with 95 % intervals.", [_scores(numbers)]),
-        _differences(numbers),
-        Section("Clips", f"{seen}, run by run.", _galleries(runs)),
+        Section("Scores", "Means with 95 % intervals.", [_scores(comparison)]),
+        _differences(comparison),
+        Section("Clips", f"{pairing}, run by run.", _galleries(runs)),
         Section("Training", "Steps of each run; held-out values use averaged weights.", _curves(runs)),
-        Section("Settings", "What is not the same in all runs.", _settings(numbers)),
+        Section("Settings", "Keys that not all runs have with one value.", _settings(unlike)),
     ]
-    shown = {"baseline": first.name, "stage": first.stage, **facts(same)}
-    return Report(title, lead, shown, [section for section in sections if section.blocks])
+    facts = {"baseline": first.name, "stage": first.stage, **protocol_facts(same)}
+    return Report(title, lead, facts, [section for section in sections if section.blocks])
 
 
-def _scores(numbers: Row) -> Table:
-    names = list(numbers["runs"])
-    lines = []
-    for metric in _metrics(numbers):
-        scores = [numbers["runs"][name]["metrics"].get(metric) for name in names]
-        lines.append([_shown(metric), *("–" if score is None else _with_interval(metric, score) for score in scores)])
-    return Table(["metric", *names], lines)
+def _scores(comparison: RunComparison) -> Table:
+    rows = [
+        [metric.title, *(_with_interval(metric, run.metrics.get(metric)) for run in comparison.runs)]
+        for metric in comparison.metrics
+    ]
+    return Table(["metric", *(run.name for run in comparison.runs)], rows)
 
 
-def _differences(numbers: Row) -> Section:
-    unit = "prompt" if numbers["stage"] == "vbench" else "clip"
+def _with_interval(metric: Metric, score: Score | None) -> str:
+    if score is None:
+        return metric.text(None)
+    if score.low is None:
+        return metric.text(score.value)
+    return f"{metric.text(score.value)} ({metric.interval(score.low, score.high)})"
+
+
+def _differences(comparison: RunComparison) -> Section:
+    unit = "prompt" if comparison.first.stage == "vbench" else "clip"
     text = (
-        f"Each run less {numbers['baseline']}, {unit} by {unit} (paired bootstrap). Better and worse are said only "
-        "where the interval excludes 0 and the metric has a better side; of 20 such intervals one does by chance. Full "
-        "dots in the plots are those whose interval excludes 0."
+        f"Each run less {comparison.first.name}, {unit} by {unit} (paired bootstrap). A run is called better or worse "
+        "only where the interval excludes 0 and one way is better for the metric; of 20 such intervals one does by "
+        "chance. Full dots in the plots are those whose interval excludes 0."
     )
+    everything = [one for differences in comparison.differences.values() for one in differences.values()]
+    if not all(difference.enough for difference in everything):
+        text += (
+            f" With fewer than {FEW} pairs no run is called better or worse: too few different means can be resampled. "
+            "The intervals are then Student's t, which takes differences to be normally distributed."
+        )
     plots = [
-        Intervals(_shown(metric), [_interval(*item) for item in rows.items()])
-        for metric, rows in numbers["differences"].items()
+        Intervals(metric.title, [_interval(metric, *item) for item in differences.items()])
+        for metric, differences in comparison.differences.items()
     ]
-    title = f"Differences from {numbers['baseline']}"
-    return Section(title, text, [difference_table(numbers), *plots] if plots else [])
+    title = f"Differences from {comparison.first.name}"
+    return Section(title, text, [difference_table(comparison), *plots] if plots else [])
 
 
-def _difference(metric: str, name: str, row: Row) -> list[Cell]:
-    difference = _figure(metric, row["difference"], "+") + ("" if row["differs"] else " (not clear)")
-    interval = f"{_figure(metric, row['low'])} to {_figure(metric, row['high'])}"
-    return [_shown(metric), name, Marked(difference, row["better"]), interval, f"{row['above_zero']:.1%}", row["n"]]
-
-
-def _interval(name: str, row: Row) -> Interval:
-    return Interval(name, row["difference"], row["low"], row["high"], row["better"])
+def _interval(metric: Metric, name: str, difference: Comparison) -> Interval:
+    good = verdict(metric, difference)
+    return Interval(name, difference.difference, difference.low, difference.high, good)
 
 
 def _galleries(runs: Sequence[EvaluatedRun]) -> list[Block]:
-    """The first clips, and those whose scores differ most, of the prompts and seeds that all runs drew."""
+    """The first clips, and those whose scores differ most, of the prompts and seeds that all runs have."""
     common = [sample for sample in runs[0].samples if all(sample in run.samples for run in runs)]
     unlike = [sample for sample in most_unlike(runs, common) if sample not in common[:SHOWN]]
-    shown = {"The first clips": common[:SHOWN], "The clips whose scores differ most": unlike[:SHOWN]}
-    blocks: list[Block] = []
-    for caption, samples in shown.items():
-        rows, fps = [], 8.0
-        for prompt, seed in samples:
-            clips = []
-            for run in runs:
-                frames, fps = read_clip(run.samples[prompt, seed])
-                clips.append(ClipView(frames, run.name))
-            number = "clip" if runs[0].stage == "vae" else "seed"
-            rows.append(GalleryRow(f"{prompt} ({number} {seed})", clips))
-        if rows:
-            blocks.append(Gallery(rows, caption, fps, columns=min(len(runs), 4)))
-    return blocks
+    chosen = {"The first clips": common[:SHOWN], "The clips whose scores differ most": unlike[:SHOWN]}
+    return [_gallery(runs, caption, samples) for caption, samples in chosen.items() if samples]
+
+
+def _gallery(runs: Sequence[EvaluatedRun], caption: str, samples: Sequence[tuple[str, int]]) -> Gallery:
+    number = "clip" if runs[0].stage == "vae" else "seed"
+    rows, fps = [], 8.0
+    for prompt, seed in samples:
+        clips = []
+        for run in runs:
+            frames, fps = read_clip(run.samples[prompt, seed])
+            clips.append(ClipView(frames, run.name))
+        rows.append(GalleryRow(f"{prompt} ({number} {seed})", clips))
+    return Gallery(rows, caption, fps, columns=min(len(runs), 4))
 
 
 def _curves(runs: Sequence[EvaluatedRun]) -> list[Block]:
@@ -174,29 +197,14 @@ def _thinned(steps: Sequence[int], values: Sequence[float]) -> Series:
     return x, y
 
 
-def _settings(numbers: Row) -> list[Block]:
+def _settings(unlike: dict[str, Unlike]) -> list[Block]:
     blocks: list[Block] = []
-    for caption, key in (("evaluation", "settings"), ("training config", "config")):
-        if table := numbers[key]:
-            names = list(next(iter(table.values())))
-            lines = [[key, *(_text(row[name]) for name in names)] for key, row in table.items()]
-            blocks.append(Table([caption, *names], lines))
+    for caption, keys in unlike.items():
+        if keys:
+            names = list(next(iter(keys.values())))
+            rows = [[key, *(_text(values[name]) for name in names)] for key, values in keys.items()]
+            blocks.append(Table([caption, *names], rows))
     return blocks
-
-
-def _with_interval(metric: str, score: Row) -> str:
-    value = _figure(metric, score["value"])
-    if score["low"] is None:
-        return value
-    return f"{value} ({_figure(metric, score['low'])} to {_figure(metric, score['high'])})"
-
-
-def _figure(metric: str, value: float, sign: str = "") -> str:
-    return f"{value:{sign}.1%}" if metric.startswith(ACCURACY) else f"{value:{sign},.4g}"
-
-
-def _shown(metric: str) -> str:
-    return metric.replace("_", " ")
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""How good a trained VAE is, on clips it has not seen."""
+"""Reconstruction of held-out clips by a trained VAE: the decoded clips and their scores."""
 
 import dataclasses
 import functools
@@ -15,27 +15,29 @@ import numpy as np
 from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.progress import tracked
 from mobile_video_jax.data.pipeline import captioned_clips
-from mobile_video_jax.evaluate.protocol import check_held_out
-from mobile_video_jax.metrics.clip_scores import PerClip, mean_scores
+from mobile_video_jax.evaluate.evaluation import check_held_out, plain_scores
+from mobile_video_jax.metrics.clip_scores import RECONSTRUCTION, PerClip, mean_scores, pair_scores
 from mobile_video_jax.metrics.interval import Score
 from mobile_video_jax.metrics.lattice import Lattice, flat_clips, lattice
-from mobile_video_jax.metrics.reconstruction import flicker, psnr, ssim
+from mobile_video_jax.metrics.metric import Metric
 from mobile_video_jax.metrics.spectrum import dct_curve, high_frequency_share
 from mobile_video_jax.models.vae import VaeBundle, check_rows, on_mesh
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.vae.pixels import to_bytes, to_signed
 
-BLOCK = 8  # side of the DCT's tiles, in latent places and in pixels
+BLOCK = 8  # side of the DCT's tiles, in latent positions and in pixels
+
+Coder = Callable[[Clips], tuple[np.ndarray, Clips]]  # a clip [1 t h w 3] to its normalised latents and decoded form
 
 
 @dataclasses.dataclass(frozen=True)
-class Judgement:
-    """Held-out clips with their ids and captions, what the VAE makes of them, and the scores of each."""
+class Reconstruction:
+    """Held-out clips with their captions, their decoded forms, and the scores of each."""
 
     clips: Clips
-    ids: list[str]
     prompts: list[str]
     decoded: Clips
     per_clip: PerClip
@@ -43,56 +45,49 @@ class Judgement:
     lattice: Lattice
 
     @functools.cached_property
-    def scores(self) -> dict[str, Score]:
+    def scores(self) -> dict[Metric, Score]:
         """The means over clips; a clip that comes back exactly has no PSNR."""
         return mean_scores(self.per_clip)
 
     def numbers(self) -> dict[str, Any]:
         """Every figure as plain values."""
-        return {"metrics": {name: dataclasses.asdict(score) for name, score in self.scores.items()}, **self.curves()}
+        return {"metrics": plain_scores(self.scores), **self.curves()}
 
     def curves(self) -> dict[str, Any]:
         """The figures that are not means over clips."""
-        found = dataclasses.asdict(self.lattice)
+        pattern = dataclasses.asdict(self.lattice)
         return {
             "spectrum": {name: curve.tolist() for name, curve in self.spectrum.items()},
             "high_frequency": {name: high_frequency_share(x) for name, x in self.spectrum.items() if len(x) > 1},
-            "lattice": {name: value if math.isfinite(value) else None for name, value in found.items()},
+            "lattice": {name: value if math.isfinite(value) else None for name, value in pattern.items()},
         }
 
 
-Code = Callable[[Clips], tuple[np.ndarray, Clips]]
+def reconstruct(
+    bundle: VaeBundle, data: Path, split: str, clip: ClipShape, count: int, coder: Coder | None = None
+) -> Reconstruction:
+    """Codes and decodes up to `count` clips of a split, in one pass a clip without a `coder`.
 
-
-def judge(
-    bundle: VaeBundle, data: Path, split: str, clip: ClipShape, count: int, code: Code | None = None
-) -> Judgement:
-    """Codes and decodes up to `count` clips of a split. Raises UserError for the split the VAE was trained on.
-
-    `code` maps a clip [1 t h w 3] to its normalised latents and its decoded form; in one pass if None.
+    Raises UserError for the split that the VAE was trained on.
     """
     check_held_out(split)
-    code = code or whole_clips(bundle)
+    coder = coder or whole_clip_coder(bundle)
     items = list(itertools.islice(captioned_clips(data, split, clip), count))
     clips = np.stack([item["video"] for item in items])
-    latents, decoded = _each(code, clips)
-    per_clip = {"psnr": psnr(clips, decoded), "ssim": ssim(clips, decoded)}
-    if clip.frames > 1:
-        per_clip["flicker"] = flicker(clips, decoded)
+    latents, decoded = _code(coder, clips, "reconstruct clips:")
     block = min(BLOCK, *latents.shape[2:4])
-    _, flat = _each(code, flat_clips(clip))
-    return Judgement(
-        clips,
-        [item["id"] for item in items],
-        [item["caption"] for item in items],
-        decoded,
-        per_clip,
-        {"latents": dct_curve(latents, block), "rgb": dct_curve(clips / np.float32(127.5) - 1, block)},
-        lattice(flat, bundle.vae.config.strides.space),
+    _, flat = _code(coder, flat_clips(clip), "reconstruct flat colours:")
+    return Reconstruction(
+        clips=clips,
+        prompts=[item["caption"] for item in items],
+        decoded=decoded,
+        per_clip=pair_scores(RECONSTRUCTION, clips, decoded),
+        spectrum={"latents": dct_curve(latents, block), "rgb": dct_curve(clips / np.float32(127.5) - 1, block)},
+        lattice=lattice(flat, bundle.vae.config.strides.space),
     )
 
 
-def whole_clips(bundle: VaeBundle) -> Code:
+def whole_clip_coder(bundle: VaeBundle) -> Coder:
     """Codes a clip in one pass."""
 
     @jax.jit
@@ -103,7 +98,7 @@ def whole_clips(bundle: VaeBundle) -> Code:
     return lambda clip: jax.device_get(code(bundle.params, clip))
 
 
-def over_devices(bundle: VaeBundle, clip: ClipShape, rows: int) -> Code:
+def coder_over_devices(bundle: VaeBundle, clip: ClipShape, rows: int) -> Coder:
     """Codes a clip on `rows` devices of this process, which share its rows. Raises UserError where they cannot."""
     check_rows(bundle, clip, rows)
     if rows > jax.local_device_count():
@@ -117,20 +112,21 @@ def over_devices(bundle: VaeBundle, clip: ClipShape, rows: int) -> Code:
     return code
 
 
-def pieces(bundle: VaeBundle, chunk: int, tile: int, overlap: int) -> Code:
+def coder_in_pieces(bundle: VaeBundle, chunk: int, tile: int, overlap: int) -> Coder:
     """Codes a clip in chunks of `chunk` latent frames (0: all of them) and in tiles, as ClipCoder does."""
     coder, time = bundle.coder(tile, overlap), bundle.vae.config.strides.time
 
     def code(clip: Clips) -> tuple[np.ndarray, Clips]:
         # A chunk of latent frames is time times as many frames, but for the first frame, which has one of its own.
-        cuts = range(1 + (chunk - 1) * time, clip.shape[1], chunk * time) if chunk else ()
-        latents = np.concatenate(list(coder.encode(np.split(clip, list(cuts), axis=1))), axis=1)
+        starts = range(1 + (chunk - 1) * time, clip.shape[1], chunk * time) if chunk else ()
+        latents = np.concatenate(list(coder.encode(np.split(clip, list(starts), axis=1))), axis=1)
         normal = bundle.stats.normalize(jnp.asarray(latents))
         return np.asarray(normal), bundle.decode_in_pieces(normal, chunk, tile, overlap)
 
     return code
 
 
-def _each(code: Code, clips: Clips) -> tuple[np.ndarray, Clips]:
-    latents, decoded = zip(*(code(clip[None]) for clip in clips), strict=True)
+def _code(coder: Coder, clips: Clips, task: str) -> tuple[np.ndarray, Clips]:
+    coded = [coder(clip[None]) for clip in tracked(task, clips, len(clips))]
+    latents, decoded = zip(*coded, strict=True)
     return np.concatenate(latents), np.concatenate(decoded)

@@ -1,11 +1,14 @@
-"""Evaluating a run as its stage asks, and runs as far as they are not evaluated yet."""
+"""Evaluation of a run as its stage asks, and of those of several runs that are not evaluated yet."""
 
+import collections
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.evaluate.folder import EvaluatedRun, read_evaluation, shown_names
+from mobile_video_jax.core.progress import say
+from mobile_video_jax.evaluate.evaluated_run import EvaluatedRun, read_evaluation
 from mobile_video_jax.evaluate.generation import GenerationTask, evaluate_generation
 from mobile_video_jax.evaluate.vae import VaeTask, evaluate_vae
 from mobile_video_jax.models.run import VAE, Run
@@ -27,18 +30,28 @@ def evaluated_runs(paths: Sequence[Path], data: Path | None, out: Path) -> list[
 
     Raises UserError for what is neither, and for run directories without `data`, before any run is evaluated.
     """
-    found: dict[str, EvaluatedRun] = {}
-    tasks: dict[str, tuple[Path, Path, Path]] = {}
     names = shown_names(paths)
-    for name, path in zip(names, paths, strict=True):
-        if not (path / NAME).exists():
-            found[name] = read_evaluation(path, name)
-        elif data is None:
+    runs = {name: path for name, path in zip(names, paths, strict=True) if (path / NAME).exists()}
+    evaluations = {
+        name: read_evaluation(path, name) for name, path in zip(names, paths, strict=True) if name not in runs
+    }
+    for done, (name, path) in enumerate(runs.items()):
+        if data is None:
             raise UserError(f"{path} is a run directory: add --data=DIR to evaluate it, or name its evaluation")
-        else:
-            tasks[name] = (path, data, out / name)
-    for name, task in tasks.items():
-        run, data, folder = task
-        evaluate_run(Run.open(run), data, folder)
-        found[name] = read_evaluation(out / name, name)
-    return [found[name] for name in names]
+        say(f"══ evaluating {name}: run {done + 1} of {len(runs)}")
+        evaluate_run(Run.open(path), data, out / name)
+        evaluations[name] = read_evaluation(out / name, name)
+    return [evaluations[name] for name in names]
+
+
+def shown_names(paths: Sequence[Path]) -> list[str]:
+    """The folders' names, with as many of the folders above as tell them apart; one named again is numbered."""
+    parts = [Path(os.path.abspath(path)).parts[1:] for path in paths]
+    names, times = [], collections.Counter[str]()
+    for path in parts:
+        others = [other for other in parts if other != path]
+        depths = [depth for depth in range(1, len(path)) if all(other[-depth:] != path[-depth:] for other in others)]
+        name = "/".join(path[-min(depths, default=len(path)) :])
+        times[name] += 1
+        names.append(f"{name} ({times[name]})" if times[name] > 1 else name)
+    return names

@@ -1,5 +1,6 @@
-"""The exchange with VBench (arXiv 2311.17982): the clips it asks for, and a page of the scores it gives them."""
+"""Exchange with VBench (arXiv 2311.17982): the clips that it evaluates, and a page of its scores."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -10,15 +11,16 @@ from mobile_video_jax.core.claim import check_holds_only
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing, write_json
 from mobile_video_jax.core.revision import git_revision
-from mobile_video_jax.evaluate.protocol import PAGE, REPORT, SCORES
+from mobile_video_jax.evaluate.evaluation import PAGE, REPORT, SCORES
 from mobile_video_jax.generate.folder import GenerationJob, generate_folder
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request, read_requests
+from mobile_video_jax.metrics.interval import Score
 from mobile_video_jax.metrics.vbench import DIMENSIONS, QUALITY, Result, normalised, prompt_of, read_results, totals
 from mobile_video_jax.report.blocks import Report, Section, Table
 from mobile_video_jax.report.page import write_report
 
-DRAWN, VIDEOS = "drawn", "videos"
+GENERATED, VIDEOS = "drawn", "videos"
 LONGEST_NAME = 255  # bytes, on all common file systems
 
 
@@ -42,18 +44,18 @@ def video_name(prompt: str, index: int) -> str:
     return f"{prompt}-{index}.mp4"
 
 
-def draw_videos(generator: Generator, job: GenerationJob, samples: int, batch_size: int) -> list[Path]:
-    """Draws the job, `samples` clips of each prompt in turn, as OUT/videos/PROMPT-INDEX.mp4, and returns the files.
+def generate_videos(generator: Generator, job: GenerationJob, samples: int, batch_size: int) -> list[Path]:
+    """Writes the job's clips, `samples` of each prompt in turn, as OUT/videos/PROMPT-INDEX.mp4; returns the files.
 
-    VBench takes the extension of whichever file it lists first for that of all, so that nothing else lies there: what
-    was drawn, its seeds and what makes it resumable are in OUT/drawn.
+    VBench takes the extension of whichever file it lists first for that of all, so that nothing else lies there: the
+    generated clips, their seeds and what makes the job resumable are in OUT/drawn.
     """
-    drawn = generate_folder(generator, job, batch_size)
+    names = generate_folder(generator, job, batch_size)
     (job.out.parent / VIDEOS).mkdir(exist_ok=True)
     videos = []
-    for i, (name, request) in enumerate(zip(drawn, job.requests, strict=True)):
+    for i, (name, request) in enumerate(zip(names, job.requests, strict=True)):
         video = job.out.parent / VIDEOS / video_name(request.prompt, i % samples)
-        # Where several processes draw, each has its own share.
+        # Where several processes generate, each has its own share.
         if (job.out / name).exists() and not video.exists():
             _link(job.out / name, video)
         videos.append(video)
@@ -61,14 +63,15 @@ def draw_videos(generator: Generator, job: GenerationJob, samples: int, batch_si
 
 
 def write_results(path: Path, out: Path) -> dict[str, Any]:
-    """Writes report.html, report.json and scores.json of VBench's results, as launch.evaluate does of its own."""
+    """Writes report.html, report.json and scores.json of VBench's results, as evaluations of ours have."""
     results = read_results(path)
-    check_holds_only(out, (REPORT, SCORES, PAGE, DRAWN, VIDEOS), "results of VBench")
+    check_holds_only(out, (REPORT, SCORES, PAGE, GENERATED, VIDEOS), "results of VBench")
     results = {name: results[name] for name in DIMENSIONS if name in results}
     scores, per_video = {name: result.score for name, result in results.items()}, _per_video(results)
-    metrics = {name: result.metric() for name, result in results.items()}
-    for name, value in totals(scores).items():
-        metrics[name] = {"value": value, "low": None, "high": None, "n": len(per_video["clips"])}
+    intervals = {name: result.with_interval() for name, result in results.items()}
+    count = len(per_video["clips"])
+    intervals |= {name: Score(value, None, None, count) for name, value in totals(scores).items()}
+    metrics = {name: dataclasses.asdict(score) for name, score in intervals.items()}
     protocol = {"results": str(path), "commit": git_revision()}
     numbers = {"stage": "vbench", "metrics": metrics, "normalised": normalised(scores), "protocol": protocol}
     write_json(out / REPORT, numbers)

@@ -3,12 +3,13 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from mobile_video_jax.core.arrays import Frames
 from mobile_video_jax.core.claim import claim
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.files import write_json
@@ -33,9 +34,15 @@ class GenerationJob:
     scale: int = 1
 
 
-def generate_folder(generator: Generator, job: GenerationJob, batch_size: int = 16) -> list[str]:
+def generate_folder(
+    generator: Generator,
+    job: GenerationJob,
+    batch_size: int = 16,
+    also: Callable[[Path, Frames], object] = lambda path, frames: None,
+) -> list[str]:
     """Writes the job's clips as NAME.mp4 and NAME.gif, and returns the names of the mp4 files.
 
+    `also` is called with the path of each mp4 file and its frames, before the file is written.
     A stopped job resumes behind the clips that are there. Processes take the requests in turn; samples.json is written
     when all clips are there. Raises UserError for bad requests and settings, and where `out` holds anything else.
     """
@@ -50,6 +57,7 @@ def generate_folder(generator: Generator, job: GenerationJob, batch_size: int = 
     for clips in generator.generate_batches([request for _, request in missing], job.config, batch_size):
         for frames, (name, _) in zip(clips, missing[done:], strict=False):
             # The mp4 comes last: where it is, the clip is done.
+            also(job.out / name, frames)
             write_gif((job.out / name).with_suffix(".gif"), frames, job.fps, scale=job.scale)
             write_mp4(job.out / name, frames, job.fps, scale=job.scale)
         done += len(clips)

@@ -23,7 +23,7 @@ from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.prompts import Request, file_names
 from mobile_video_jax.generate.sampling import sample_latents
 from mobile_video_jax.latents.store import Record, read_manifest, records
-from mobile_video_jax.metrics.clip_scorer import Caption, Scorer
+from mobile_video_jax.metrics.clip_scores import Caption, Scorer
 from mobile_video_jax.models.vae import VaeBundle, on_mesh
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
@@ -54,8 +54,8 @@ class TrainingSamples:
             names = file_names([Request(caption.text, i) for i, caption in enumerate(captions)])
             for name, frames in zip(names, clips, strict=True):
                 write_mp4(out / f"{name}.mp4", frames, FRAME_RATE)
-        scores = Scorer(self.world, None)(clips, captions).per_clip
-        return {f"sample_{name}": float(np.mean(values)) for name, values in scores.items()}
+        scores = Scorer(self.world)(clips, captions).per_clip
+        return {f"sample_{metric.key}": float(np.mean(values)) for metric, values in scores.items()}
 
     def _draw(self, params: Any) -> Clips:
         text = pad([record["text_states"] for record in self.records], self.text_tokens)

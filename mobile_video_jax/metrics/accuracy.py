@@ -1,4 +1,4 @@
-"""Text alignment in the shape world: how many samples show what their prompts ask for."""
+"""Text alignment in the shape world: the share of clips that show what their prompts ask for."""
 
 import math
 from collections.abc import Sequence
@@ -8,21 +8,41 @@ import numpy as np
 from mobile_video_jax.data.shapes.shape_world import Attributes
 from mobile_video_jax.data.shapes.world import ATTRIBUTES, World
 from mobile_video_jax.metrics.interval import Score
-from mobile_video_jax.metrics.shape_detector import Detected, chance
+from mobile_video_jax.metrics.metric import SHARE, Metric
+from mobile_video_jax.metrics.shape_detector import Detected
 
-Pairs = Sequence[tuple[Attributes, Detected]]
+Pairs = Sequence[tuple[Attributes, Detected]]  # what was asked for and what the detector reads
+
+ALL = "all"  # every attribute of a clip at once
+ACCURACIES = {
+    name: Metric(
+        key=f"accuracy_{name}",
+        name=f"accuracy {name}",
+        meaning="share of clips whose attribute a rule-based detector reads as the caption asks",
+        unit=SHARE,
+        more_is_better=True,
+    )
+    for name in (*ATTRIBUTES, ALL)
+}
+
+
+def attributes_right(world: World, asked: Attributes, detected: Detected) -> dict[str, bool]:
+    """Whether a clip shows what was asked for, in each attribute that the world varies and in all at once."""
+    varied = [name for name in ATTRIBUTES if len(world.values(name)) > 1]
+    right = {name: getattr(asked, name) == getattr(detected, name) for name in varied}
+    return {**right, ALL: all(right.values())}
 
 
 def accuracies(world: World, pairs: Pairs) -> dict[str, Score]:
     """Share of clips that are right in each attribute the world varies, and in all at once, with 95 % intervals."""
-    level = chance(world)
-    right = {
-        name: [getattr(asked, name) == getattr(seen, name) for asked, seen in pairs]
-        for name in ATTRIBUTES
-        if level[name] < 1
-    }
-    right["all"] = [all(row) for row in zip(*right.values(), strict=True)]
-    return {name: share(row) for name, row in right.items()}
+    rows = [attributes_right(world, asked, detected) for asked, detected in pairs]
+    return {name: share([row[name] for row in rows]) for name in rows[0]}
+
+
+def chance(world: World) -> dict[str, float]:
+    """The accuracies of guessing."""
+    level = {name: 1 / len(world.values(name)) for name in ATTRIBUTES if len(world.values(name)) > 1}
+    return {**level, ALL: math.prod(level.values())}
 
 
 def share(hits: Sequence[bool]) -> Score:

@@ -1,4 +1,4 @@
-"""How different the samples of one prompt are from each other: the mean distance over all pairs."""
+"""Diversity of the samples of one prompt: the mean distance over all pairs."""
 
 from itertools import combinations
 
@@ -8,6 +8,14 @@ from scipy.spatial.distance import pdist
 
 from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.metrics.counts import check_count
+from mobile_video_jax.metrics.metric import Metric
+
+DIVERSITY = Metric(
+    key="diversity",
+    name="diversity",
+    meaning="root mean square difference of samples of one prompt",
+    unit="grey levels",
+)
 
 
 def pixel_diversity(samples: Clips) -> float:

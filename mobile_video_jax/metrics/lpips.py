@@ -1,4 +1,4 @@
-"""LPIPS (arXiv 1801.03924): how different two clips look, by the weighted distance of a classifier's features.
+"""LPIPS (arXiv 1801.03924): perceptual distance of two clips, the weighted distance of a classifier's features.
 
 Version 0.1 of the authors' package lpips, whose heads are installed with it. The classifier's weights, torchvision's,
 come from a file that the user names.
@@ -16,12 +16,14 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, UInt8
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.metrics.metric import Metric
 from mobile_video_jax.metrics.reconstruction import Videos
 from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.weights.huggingface import open_tensors
 from mobile_video_jax.weights.torch_file import read_tensors
 
 PACKAGE = "lpips==0.1.4"
+LPIPS = Metric("lpips", "LPIPS", "distance of a classifier's features, 0 for equal clips", more_is_better=False)
 
 Net = Literal["vgg", "alex"]
 Frames = Float[Array, "n h w 3"]
@@ -52,7 +54,7 @@ SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 TOGETHER = 8  # frames in memory at once
 
 
-class Trunk(nn.Module):
+class Backbone(nn.Module):
     """The features of frames in [-1, 1] at the end of each stage; modules have torchvision's names."""
 
     net: Net
@@ -92,7 +94,7 @@ def _clip_distances(
     net: Net, params: Any, reference: UInt8[Array, "t h w 3"], video: UInt8[Array, "t h w 3"]
 ) -> Float[Array, "t"]:
     def distance(pair: UInt8[Array, "2 h w 3"]) -> Float[Array, ""]:
-        features = apply(Trunk(net), params["trunk"], pair.astype(jnp.float32) / 127.5 - 1)
+        features = apply(Backbone(net), params["backbone"], pair.astype(jnp.float32) / 127.5 - 1)
         unit = [x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-10) for x in features]
         stages = zip(unit, params["heads"], strict=True)
         return jnp.stack([jnp.mean((x[0] - x[1]) ** 2 @ head) for x, head in stages]).sum()
@@ -110,24 +112,24 @@ def load_lpips(net: Net, path: Path) -> dict[str, Any]:
     """
     heads = read_tensors(find_head(net))
     return {
-        "trunk": _read_trunk(net, path),
+        "backbone": _read_backbone(net, path),
         "heads": [jnp.asarray(heads[f"lin{stage}.model.1.weight"].reshape(-1)) for stage in range(len(heads))],
     }
 
 
-def _read_trunk(net: Net, path: Path) -> dict[str, Any]:
+def _read_backbone(net: Net, path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path} is missing: put torchvision's {FILES[net]} there, or its tensors as safetensors")
     tensors = open_tensors(path) if path.suffix == ".safetensors" else read_tensors(path)
-    trunk = jax.eval_shape(lambda: init(Trunk(net), jax.random.key(0), jnp.zeros((1, 64, 64, 3))))
-    if not {f"{module}.{kind}" for module in trunk for kind in ("weight", "bias")} <= tensors.keys():
+    backbone = jax.eval_shape(lambda: init(Backbone(net), jax.random.key(0), jnp.zeros((1, 64, 64, 3))))
+    if not {f"{module}.{kind}" for module in backbone for kind in ("weight", "bias")} <= tensors.keys():
         raise UserError(f"{path} holds another network than {net}: name torchvision's {FILES[net]}")
     return {
         module: {
             "kernel": jnp.asarray(tensors[f"{module}.weight"][:].transpose(2, 3, 1, 0)),
             "bias": jnp.asarray(tensors[f"{module}.bias"][:]),
         }
-        for module in trunk
+        for module in backbone
     }
 
 

@@ -1,12 +1,29 @@
-"""How much moves in a clip: its mean change from frame to frame."""
+"""Motion energy of a clip, its mean change from frame to frame; and flicker, the part that goes back and forth."""
 
 import numpy as np
 from jaxtyping import Float64, UInt8
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.metrics.metric import Metric
 
 Videos = UInt8[np.ndarray, "*b t h w 3"]
 PerClip = Float64[np.ndarray, "*b"]
+
+MOTION_ENERGY = Metric(
+    key="motion_energy",
+    name="motion energy",
+    meaning="mean change from frame to frame, flicker included",
+    unit="grey levels",
+    frames=2,
+)
+BACK_AND_FORTH = Metric(
+    key="flicker",
+    name="flicker",
+    meaning="the part of the motion energy that goes back and forth from frame to frame",
+    unit="grey levels",
+    more_is_better=False,
+    frames=3,
+)
 
 
 def motion_energy(videos: Videos) -> PerClip:
@@ -25,6 +42,15 @@ def smooth_motion_energy(videos: Videos) -> PerClip:
     in `motion_energy`. Raises UserError for clips of fewer than 3 frames.
     """
     return _mean_change(videos, 2)
+
+
+def back_and_forth(videos: Videos) -> PerClip:
+    """Motion energy less smooth motion energy, in grey levels: flicker of a clip without a reference.
+
+    Nothing for steady change, half of the motion energy for noise, all of it for what alternates. Shapes and errors as
+    in `smooth_motion_energy`.
+    """
+    return np.asarray(motion_energy(videos) - smooth_motion_energy(videos))
 
 
 def _mean_change(videos: Videos, step: int) -> PerClip:

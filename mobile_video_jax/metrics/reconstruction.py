@@ -1,10 +1,11 @@
-"""How close a decoded clip is to the clip it came from: PSNR, SSIM and flicker."""
+"""Closeness of a decoded clip to the clip it came from: PSNR, SSIM and flicker."""
 
 import numpy as np
 from jaxtyping import Float64, UInt8
 from scipy import ndimage
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.metrics.metric import Metric
 
 # Any array: where tests check annotated shapes at run time, a narrower type would hide the UserError of `_check`.
 Videos = np.ndarray
@@ -14,6 +15,18 @@ PEAK = 255.0
 # Wang et al. 2004: an 11x11 Gaussian window of sigma 1.5 and the stabilisers (0.01 L)^2 and (0.03 L)^2.
 SIGMA, RADIUS = 1.5, 5
 C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+
+PSNR = Metric("psnr", "PSNR", "10 log10(255² / mean squared error)", "dB", more_is_better=True)
+FIRST_FRAME_PSNR = Metric("first_frame_psnr", "PSNR of the first frame", unit="dB", more_is_better=True)
+SSIM = Metric("ssim", "SSIM", "structural similarity, 1 for equal clips", more_is_better=True)
+FLICKER = Metric(
+    key="flicker",
+    name="flicker",
+    meaning="change from frame to frame that the real clip does not have",
+    unit="grey levels",
+    more_is_better=False,
+    frames=2,
+)
 
 
 def psnr(reference: Videos, video: Videos) -> PerClip:
@@ -28,6 +41,11 @@ def psnr(reference: Videos, video: Videos) -> PerClip:
     error = np.mean(np.square(difference), axis=(-4, -3, -2, -1), dtype=np.float64)
     with np.errstate(divide="ignore"):
         return np.asarray(10 * np.log10(PEAK**2 / error))
+
+
+def first_frame_psnr(reference: Videos, video: Videos) -> PerClip:
+    """PSNR of every clip's first frame, see `psnr`."""
+    return psnr(reference[..., :1, :, :, :], video[..., :1, :, :, :])
 
 
 def ssim(reference: Videos, video: Videos) -> PerClip:
@@ -72,7 +90,7 @@ def _frame_ssim(reference: UInt8[np.ndarray, "h w 3"], video: UInt8[np.ndarray, 
 
 def _window_mean(image: Float64[np.ndarray, "h w 3"]) -> Float64[np.ndarray, "y x 3"]:
     smooth = ndimage.gaussian_filter(image, SIGMA, radius=RADIUS, axes=(0, 1))
-    return smooth[RADIUS:-RADIUS, RADIUS:-RADIUS]
+    return np.asarray(smooth[RADIUS:-RADIUS, RADIUS:-RADIUS])
 
 
 def _check(reference: Videos, video: Videos) -> None:

@@ -6,15 +6,14 @@ clips of a VAE and the samples of a model as well as drawn ones. Answers are val
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
 from mobile_video_jax.core.arrays import Frames
-from mobile_video_jax.data.shapes.shape_world import COLOURS, DIRECTIONS, Attributes, coverage
-from mobile_video_jax.data.shapes.world import ATTRIBUTES, World
+from mobile_video_jax.data.shapes.shape_world import COLOURS, DIRECTIONS, coverage
+from mobile_video_jax.data.shapes.world import World
 
 FAINT = 32  # chroma (0-255) under which a clip holds no object; drawn ones have 195
 SPECKLE = 0.25  # components smaller than this share of their frame's largest one are no objects
@@ -58,18 +57,6 @@ def detect(frames: Frames, world: World) -> Detected:
         _shape(_mean_object(covered, objects), world),
         _motion(_path(objects) / side, world),
     )
-
-
-def accuracy(clips: Iterable[Frames], asked: Sequence[Attributes], world: World) -> dict[str, float]:
-    """The share of clips (0-1) in which each attribute is the one asked for."""
-    seen = [detect(frames, world) for frames in clips]
-    pairs = list(zip(seen, asked, strict=True))
-    return {name: float(np.mean([getattr(a, name) == getattr(b, name) for a, b in pairs])) for name in ATTRIBUTES}
-
-
-def chance(world: World) -> dict[str, float]:
-    """The accuracy of guessing each attribute."""
-    return {name: 1 / len(world.values(name)) for name in ATTRIBUTES}
 
 
 def _covered(frames: Frames) -> Float[np.ndarray, "t h w"]:

@@ -1,7 +1,7 @@
-"""VBench's numbers: its results read back, normalised and combined as its leaderboard does (arXiv 2311.17982).
+"""Results of VBench read back, normalised and combined as its leaderboard does (arXiv 2311.17982).
 
-VBench (github.com/Vchitect/VBench) judges clips in 16 dimensions with networks of its own. The tool and its weights are
-for the user to install and run; here is only what it takes to read what it wrote.
+VBench (github.com/Vchitect/VBench) evaluates clips in 16 dimensions with networks of its own. The tool and its weights
+are for the user to install and run; this module reads its result files.
 """
 
 import dataclasses
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.metrics.interval import bootstrap_mean
+from mobile_video_jax.metrics.interval import Score, mean_score
+from mobile_video_jax.metrics.metric import Metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,29 +50,31 @@ SEMANTIC = {
 }
 DIMENSIONS = QUALITY | SEMANTIC
 QUALITY_WEIGHT, SEMANTIC_WEIGHT = 4, 1
+TOTALS = ("quality", "semantic", "total")
+METRICS = tuple(Metric(name, name.replace("_", " "), more_is_better=True) for name in (*DIMENSIONS, *TOTALS))
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What VBench says of one dimension: its score and, where it tells them, the values of single videos by name."""
+    """VBench's result in one dimension: the score and, where its file holds them, the values of videos by name."""
 
     score: float
     videos: dict[str, float]
 
-    def metric(self) -> dict[str, Any]:
+    def with_interval(self) -> Score:
         """The score with its 95 % interval over prompts, whose videos count as one; no interval for other averages.
 
         VBench averages most dimensions over videos. Where it weighs them otherwise the interval would not be that of
         the score.
         """
-        metric = {"value": self.score, "low": None, "high": None, "n": len(self.videos)}
+        alone = Score(self.score, None, None, len(self.videos))
         if not self.videos or not np.isclose(np.mean(list(self.videos.values())), self.score, rtol=0.01):
-            return metric
+            return alone
         prompts: dict[str, list[float]] = {}
         for name, value in self.videos.items():
             prompts.setdefault(prompt_of(name), []).append(value)
-        interval = bootstrap_mean(np.array([np.mean(values) for values in prompts.values()]))
-        return metric | {"low": interval.low, "high": interval.high}
+        interval = mean_score(np.array([np.mean(values) for values in prompts.values()]))
+        return dataclasses.replace(alone, low=interval.low, high=interval.high)
 
 
 def normalised(scores: Mapping[str, float]) -> dict[str, float]:

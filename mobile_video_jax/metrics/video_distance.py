@@ -17,8 +17,12 @@ from mobile_video_jax.metrics.frechet import frechet_distance
 from mobile_video_jax.metrics.i3d import PACKAGE, activations, find_file, load_i3d
 from mobile_video_jax.metrics.interval import Score
 from mobile_video_jax.metrics.kernel_distance import kernel_distance
+from mobile_video_jax.metrics.metric import Metric
 
 Features = Float[np.ndarray, "_ d"]
+
+FVD = Metric("fvd", "Fréchet video distance", "compare values of equal n alone", more_is_better=False)
+KVD = Metric("kvd", "kernel video distance", "near or below zero where sets differ little", more_is_better=False)
 
 FRAMES = 16  # the shorter of the two usual lengths (arXiv 2112.14683); I3D itself takes 9
 FEWEST = 4  # clips: two in each half
@@ -51,7 +55,7 @@ class FeatureCache:
 
 
 def obstacle(clip: ClipShape, count: int) -> str:
-    """Why there is no distance between sets of so many such clips; empty where there is one."""
+    """The reason why sets of so many such clips have no distance; empty where they have one."""
     if clip.frames < FRAMES:
         return f"video distances need clips of at least {FRAMES} frames; these have {clip.frames}"
     if count < FEWEST:
@@ -63,14 +67,14 @@ def obstacle(clip: ClipShape, count: int) -> str:
     return ""
 
 
-def video_distances(x: Features, y: Features, *, paired: bool) -> dict[str, Score]:
+def video_distances(x: Features, y: Features, *, paired: bool) -> dict[Metric, Score]:
     """Fréchet and kernel video distance of features x and y of equally many clips, with 95 % intervals.
 
     `paired`: clip i of x was made from clip i of y or from its caption. Fréchet distance is biased upward by few clips:
     compare values of equal n alone.
     """
     kernel = _kernel_distance_across if paired else kernel_distance
-    return {"fvd": _scored(frechet_distance, x, y, paired), "kvd": _scored(kernel, x, y, paired)}
+    return {FVD: _scored(frechet_distance, x, y, paired), KVD: _scored(kernel, x, y, paired)}
 
 
 def _kernel_distance_across(x: Features, y: Features) -> float:
@@ -84,12 +88,12 @@ def _kernel_distance_across(x: Features, y: Features) -> float:
 def _scored(distance: Callable[[Features, Features], float], x: Features, y: Features, paired: bool) -> Score:
     """The distance with the ends of its 95 % bootstrap interval.
 
-    Clips drawn twice make two sets look farther apart than fresh sets would, so that the resamples' spread is taken
-    around their own mean.
+    Clips resampled twice make two sets look farther apart than fresh sets would, so that the resamples' spread is
+    taken around their own mean.
     """
-    rng, value, drawn = np.random.default_rng(0), distance(x, y), []
+    rng, value, resampled = np.random.default_rng(0), distance(x, y), []
     for _ in range(RESAMPLES):
         rows = rng.integers(len(x), size=len(x))
-        drawn.append(distance(x[rows], y[rows if paired else rng.integers(len(y), size=len(y))]))
-    low, high = value + np.quantile(drawn, [0.025, 0.975]) - np.mean(drawn)
+        resampled.append(distance(x[rows], y[rows if paired else rng.integers(len(y), size=len(y))]))
+    low, high = value + np.quantile(resampled, [0.025, 0.975]) - np.mean(resampled)
     return Score(value, float(low), float(high), len(x))

@@ -1,4 +1,4 @@
-"""Compiling the train step of any stage ahead of time, for TPUs that are not there."""
+"""Compilation of the train step of any stage ahead of time, for TPUs that are not there."""
 
 import dataclasses
 import re
@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.progress import phase
 from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.cost.tpu.collectives import collectives, summary
 from mobile_video_jax.cost.tpu.hlo import Program
@@ -28,7 +29,7 @@ UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
-    """What was compiled, for which mesh, the numbers of the report and, where the step fits, the executable."""
+    """A compiled stage and its mesh, the numbers of the report and, where the step fits, the executable."""
 
     stage: Stage
     mesh: Mesh
@@ -39,17 +40,18 @@ class CompiledStep:
 def compile_step(values: Mapping[str, Any], topology: Topology) -> CompiledStep:
     """Compiles the train step that launch.train runs for a config, and reports what it takes (see step_report).
 
-    Of a step that does not fit `peak_bytes` is what XLA says it would take, to 1 %, and what is read from the compiled
-    program is None. Raises UserError for a mesh that does not divide the topology's devices and a batch that does not
-    divide the mesh.
+    Phases and their time are told on stderr. Of a step that does not fit `peak_bytes` is what XLA says it would take,
+    to 1 %, and what is read from the compiled program is None. Raises UserError for a mesh that does not divide the
+    topology's devices and a batch that does not divide the mesh.
     """
     devices = topology.devices()
     stage = build_stage(values)
     mesh = make_mesh(stage.config.mesh, devices)
     check_batch(stage.config.batch_size, mesh)
     started = time.monotonic()
-    lowered, shapes = lower_step(stage, mesh)
-    flops = stage.cost(len(devices)).flops
+    with phase("tracing the train step"):
+        lowered, shapes = lower_step(stage, mesh)
+        flops = stage.cost(len(devices)).flops
     report: dict[str, Any] = {
         "topology": topology.name,
         "slices": topology.slices,
@@ -62,20 +64,22 @@ def compile_step(values: Mapping[str, Any], topology: Topology) -> CompiledStep:
     }
     executable = None
     try:
-        executable = lowered.compile()
+        with phase(f"compiling it for {topology.name}, which takes XLA minutes for a large model"):
+            executable = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         report |= does_not_fit(error)
     else:
-        report |= step_report(executable, topology, flops, len(devices))
+        with phase("reading the compiled program"):
+            report |= step_report(executable, topology, flops, len(devices))
     return CompiledStep(stage, mesh, report | {"compile_seconds": time.monotonic() - started}, executable)
 
 
 def does_not_fit(error: jax.errors.JaxRuntimeError) -> dict[str, Any]:
     """The report of a step that XLA refuses to compile for want of memory; raises any other error again."""
-    found = OUT_OF_MEMORY.search(str(error))
-    if not found:
+    sizes = OUT_OF_MEMORY.search(str(error))
+    if not sizes:
         raise error
-    peak = int(float(found[1]) * UNITS[found[2]])
+    peak = int(float(sizes[1]) * UNITS[sizes[2]])
     missing = dict.fromkeys(("collectives", "step_seconds", "mfu"))
     return {"fits": False, "peak_bytes": peak, "message": str(error).splitlines()[0], **missing}
 
@@ -89,17 +93,17 @@ def step_report(executable: Any, topology: Topology, flops: int, devices: int) -
     """
     memory = executable.memory_analysis()
     program = Program(executable.as_text())
-    found = collectives(program, topology.slices)
-    line = roofline(program, topology, found)
+    sent = collectives(program, topology.slices)
+    line = roofline(program, topology, sent)
     seconds = {"step": line.step, "overlapped": line.overlapped, "serial": line.serial}
-    kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + kept + memory.generated_code_size_in_bytes
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + results + memory.generated_code_size_in_bytes
     return {
         "fits": peak <= topology.chip.hbm_bytes,
         "peak_bytes": peak,
         "argument_bytes": memory.argument_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,
-        "collectives": summary(found),
+        "collectives": summary(sent),
         "step_seconds": line.step,
         "mfu": mfu(flops, devices, topology, line.step),
         "roofline": dataclasses.asdict(line)

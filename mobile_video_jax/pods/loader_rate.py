@@ -1,4 +1,4 @@
-"""How many batches a host's loader makes, beside how many the step takes."""
+"""Rate of a host's loader in batches a second, beside the rate that the step takes."""
 
 import copy
 import dataclasses
@@ -32,7 +32,7 @@ def host_share(values: Mapping[str, Any], batch_size: int, hosts: int) -> dict[s
 
 
 def measure_loader(values: Mapping[str, Any], seconds: float) -> dict[str, float]:
-    """Draws a config's training batches for so many seconds as fast as they come, after the first few.
+    """Loads a config's training batches for so many seconds as fast as they come, after the first few.
 
     Returns batches, clips and bytes a second, and the processor seconds that this process spends on a batch.
     """
@@ -57,7 +57,7 @@ def measure_loader(values: Mapping[str, Any], seconds: float) -> dict[str, float
 
 
 def plan(measured: Mapping[str, float], step_seconds: float, processes: int) -> dict[str, Any]:
-    """What the host needs for a step of so many seconds, from what `processes` (0: threads alone) gave.
+    """The host's loader processes for a step of so many seconds, from the rate with `processes` (0: threads alone).
 
     `ratio` is batches made over batches taken. `loader_processes` is 0 where threads of the training process suffice,
     and otherwise as many as are needed if each gives what one did when measured.

@@ -1,4 +1,4 @@
-"""Looking for the mesh, rematerialisation and batch of a topology: many estimates, few compilations."""
+"""Search for the mesh, rematerialisation and batch of a topology: many estimates, few compilations."""
 
 import copy
 import dataclasses
@@ -33,7 +33,7 @@ RESERVE = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A way to train, and what the estimate says of it; seconds are those of one clip."""
+    """A way to train with its estimate: bytes on a chip, and seconds of a step for each clip of the batch."""
 
     mesh: MeshConfig
     remat: str
@@ -77,35 +77,64 @@ def search(
 
 
 def candidates(values: Mapping[str, Any], topology: Topology) -> Iterator[Candidate]:
-    """The ways to train that the estimate lets fit, the least seconds a clip first.
+    """The ways to train that the estimate lets fit, the least seconds a clip first."""
+    devices = len(topology.devices())  # before JAX looks for TPUs on this host, which libtpu tells at length
+    size, model = _model_size(values), values["model"]
+    fitting = []
+    for mesh, remat, each in itertools.product(meshes(devices, topology.slices, model), POLICIES, BATCHES_PER_DEVICE):
+        batch_size, needed = mesh.data * mesh.fsdp * each, chip_bytes(size, mesh, remat, each)
+        grown = each > 1 and batch_size > MOST_GROWTH * values["batch_size"]
+        if not grown and needed < (1 - RESERVE) * topology.chip.hbm_bytes:
+            seconds = clip_seconds(size, topology, mesh, remat, each)
+            fitting.append(Candidate(mesh, remat, batch_size, needed, seconds))
+    yield from sorted(fitting, key=lambda candidate: (candidate.seconds, candidate.bytes))
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSize:
+    """What estimates need of a stage: its parameters, and of one clip the FLOPs, the tokens and the network's sizes."""
+
+    parameters: int
+    flops: int
+    tokens: int
+    width: int
+    depth: int
+
+    def block_bytes(self, clips: int) -> int:
+        """A block's input in bf16."""
+        return 2 * self.tokens * clips * self.width
+
+
+def chip_bytes(size: ModelSize, mesh: MeshConfig, remat: str, clips: int) -> float:
+    """Bytes on a chip with so many clips: its shard of the state, and activations, sharded by tensor where wide."""
+    block = size.block_bytes(clips)
+    kept = block * size.depth * (1 if remat == "full" else KEPT[remat] / mesh.tensor)
+    return STATE_BYTES * size.parameters / (mesh.fsdp * mesh.tensor) + kept + KEPT["none"] * block / mesh.tensor
+
+
+def clip_seconds(size: ModelSize, topology: Topology, mesh: MeshConfig, remat: str, clips: int) -> float:
+    """Seconds of a step for each clip of the batch, with so many clips on a chip.
 
     Computing at the chip's peak, plus what goes over both links of one axis: the bf16 weights of the rest of fsdp,
     gathered twice and their gradients scattered once; the sum of a chip's own gradients over data; and with tensor
     four sums of activations a block. Between slices the gradients go over the hosts' network.
     """
-    devices = len(topology.devices())  # before JAX looks for TPUs on this host, which libtpu tells at length
-    one_clip = build_stage({**values, "batch_size": 1, "mesh": dataclasses.asdict(MeshConfig())})
-    parameters = count_parameters(jax.eval_shape(one_clip.init, jax.random.key(0)))
-    cost = one_clip.cost(1)
-    model, chip = values["model"], topology.chip
-    found = []
-    for mesh, remat, each in itertools.product(meshes(devices, topology.slices, model), POLICIES, BATCHES_PER_DEVICE):
-        shards = mesh.data * mesh.fsdp
-        # Activations of a block: tokens by width in bf16, cut by tensor where they are wide.
-        block = 2 * cost.tokens * each * model.get("width", 0)
-        kept = block * model.get("depth", 0) * (1 if remat == "full" else KEPT[remat] / mesh.tensor)
-        held = STATE_BYTES * parameters / (mesh.fsdp * mesh.tensor) + kept + KEPT["none"] * block / mesh.tensor
-        compute = RECOMPUTED[remat] * cost.flops * each / (mesh.tensor * chip.flops)
-        weights = 3 * 2 * parameters / mesh.tensor * (mesh.fsdp - 1) / mesh.fsdp
-        gradients = 2 * 2 * parameters / (mesh.fsdp * mesh.tensor)
-        sums = 4 * 2 * block * model.get("depth", 0) * (mesh.tensor - 1) / mesh.tensor
-        over_data = gradients * (mesh.data - 1) / mesh.data
-        between = gradients * (topology.slices - 1) / topology.slices / (chip.dcn / chip.host)
-        seconds = (compute + (weights + over_data + sums) / (RING_LINKS * chip.link) + between) / (shards * each)
-        grown = each > 1 and shards * each > MOST_GROWTH * values["batch_size"]
-        if not grown and held < (1 - RESERVE) * chip.hbm_bytes:
-            found.append(Candidate(mesh, remat, shards * each, held, seconds))
-    yield from sorted(found, key=lambda candidate: (candidate.seconds, candidate.bytes))
+    chip = topology.chip
+    compute = RECOMPUTED[remat] * size.flops * clips / (mesh.tensor * chip.flops)
+    weights = 3 * 2 * size.parameters / mesh.tensor * (mesh.fsdp - 1) / mesh.fsdp
+    gradients = 2 * 2 * size.parameters / (mesh.fsdp * mesh.tensor)
+    sums = 4 * 2 * size.block_bytes(clips) * size.depth * (mesh.tensor - 1) / mesh.tensor
+    over_data = gradients * (mesh.data - 1) / mesh.data
+    between = gradients * (topology.slices - 1) / topology.slices / (chip.dcn / chip.host)
+    seconds = compute + (weights + over_data + sums) / (RING_LINKS * chip.link) + between
+    return seconds / (mesh.data * mesh.fsdp * clips)
+
+
+def _model_size(values: Mapping[str, Any]) -> ModelSize:
+    stage = build_stage({**values, "batch_size": 1, "mesh": dataclasses.asdict(MeshConfig())})
+    cost, model = stage.cost(1), values["model"]
+    parameters = count_parameters(jax.eval_shape(stage.init, jax.random.key(0)))
+    return ModelSize(parameters, cost.flops, cost.tokens, model.get("width", 0), model.get("depth", 0))
 
 
 def meshes(devices: int, slices: int, model: Mapping[str, Any]) -> Iterator[MeshConfig]:

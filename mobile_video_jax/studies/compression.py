@@ -10,8 +10,8 @@ from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.data.prepare.prepare import prepare
-from mobile_video_jax.evaluate.alignment import draw_samples
-from mobile_video_jax.evaluate.reconstruction import judge
+from mobile_video_jax.evaluate.alignment import generate_samples
+from mobile_video_jax.evaluate.reconstruction import reconstruct
 from mobile_video_jax.latents.encode import encode_dataset
 from mobile_video_jax.metrics.accuracy import accuracies
 from mobile_video_jax.models.run import Run
@@ -82,13 +82,14 @@ def run_cell(study: StudyConfig, cell: Cell, data: Path, out: Path) -> dict[str,
     started = time.monotonic()
     run = _train_vae(study, cell, data, out)
     trained = time.monotonic()
-    judgement = judge(Run.open(run).vae(), data, "test", ClipShape.parse(study.vae.clip), study.test_clips)
+    clip = ClipShape.parse(study.vae.clip)
+    reconstruction = reconstruct(Run.open(run).vae(), data, "test", clip, study.test_clips)
     return {
         **dataclasses.asdict(cell),
         "name": cell.name,
         "ratio": Compression.parse(cell.compression).ratio,
         **_costs(study, cell),
-        **judgement.numbers(),
+        **reconstruction.numbers(),
         "diffusability": _diffuse(study, cell, data, run, out),
         "seconds": {"vae": trained - started, "all": time.monotonic() - started},
         "commit": git_revision(),
@@ -146,7 +147,7 @@ def _diffuse(study: StudyConfig, cell: Cell, data: Path, vae: Path, out: Path) -
     held_out = [line["eval_loss"] for line in read_metrics(out / "dit") if "eval_loss" in line]
     result: dict[str, Any] = {"eval_loss": held_out[-1]}
     if not study.data:
-        samples = draw_samples(out / "dit", study.world, study.samples, study.sampling, study.dit.text_encoder)
+        samples = generate_samples(out / "dit", study.world, study.samples, study.sampling, study.dit.text_encoder)
         scores = accuracies(study.world, samples.pairs)
         result["accuracy"] = {name: dataclasses.asdict(score) for name, score in scores.items()}
     return result

@@ -1,27 +1,36 @@
-"""What a study shows: tables for programs, plots and a page for people."""
+"""Report of a study of VAEs: tables for programs, plots and a page for people."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from mobile_video_jax.core.revision import git_revision, hardware
-from mobile_video_jax.report.blocks import Curves, Report, Section, Table
-from mobile_video_jax.report.figures import save_figure
+from mobile_video_jax.metrics.reconstruction import FLICKER, PSNR, SSIM
+from mobile_video_jax.report.blocks import Block, Curves, Picture, Report, Section, Table
+from mobile_video_jax.report.figures import panels, save_figure
 from mobile_video_jax.report.page import write_report
 from mobile_video_jax.studies.compression import cells
 from mobile_video_jax.studies.config import StudyConfig
-from mobile_video_jax.studies.table import Row, spread, write_tables
+from mobile_video_jax.studies.table import Column, Row, grouped, write_tables
 
-# What is averaged over seeds: column of the table, heading, format.
-QUALITIES = {
-    "psnr": ("PSNR (dB)", "{:.2f}"),
-    "ssim": ("SSIM", "{:.3f}"),
-    "flicker": ("flicker", "{:.2f}"),
-    "high_frequency": ("high frequency", "{:.3f}"),
-    "lattice": ("lattice", "{:.2f}"),
-    "samples_right": ("samples right in all", "{:.1%}"),
+QUALITY = Column("psnr", PSNR.title, "{:.2f}")
+LOSS = Column("dit_eval_loss", "held-out velocity loss", "{:.4f}")
+SAMPLES = Column("samples_right", "samples right in all")
+COLUMNS = (
+    QUALITY,
+    Column("ssim", SSIM.title, "{:.3f}"),
+    Column("flicker", FLICKER.title, "{:.2f}"),
+    Column("high_frequency", "high frequency", "{:.3f}"),
+    Column("lattice", "lattice (grey levels)", "{:.2f}"),
+    LOSS,
+    SAMPLES,
+)
+COSTS = ("ratio", "tokens", "server_step_flops", "mobile_step_flops", "decoder_flops_per_frame")
+# A plot of quality against each of these costs: its file and the label of its axis.
+PLOTS = {
+    "ratio": ("quality_vs_ratio.png", "RGB values for each latent value"),
+    "tokens": ("quality_vs_tokens.png", "tokens of a 49x384x512 clip"),
 }
 
 
@@ -31,12 +40,11 @@ def write_study(name: str, study: StudyConfig, results: Sequence[Row], out: Path
     groups = summary(rows)
     write_tables(name, rows, groups, out)
     if rows:
-        _plot(groups, "ratio", "RGB values for each latent value", out / "quality_vs_ratio.png")
-        _plot(groups, "tokens", "tokens of a 49x384x512 clip", out / "quality_vs_tokens.png")
+        for cost, (file, label) in PLOTS.items():
+            _plot(groups, cost, label, out / file)
         _plot_spectra(results, out / "spectrum.png")
-        write_report(out / "report.html", _page(name, study, results, rows, groups))
-    total = len(cells(study))
-    return {"out": str(out), "cells": total, "finished": len(rows), "best": _best(groups)}
+        write_report(out / "report.html", _page(name, study, results, groups, out))
+    return {"out": str(out), "cells": len(cells(study)), "finished": len(rows), "best": _best(groups)}
 
 
 def table_row(result: Row) -> Row:
@@ -44,8 +52,7 @@ def table_row(result: Row) -> Row:
     diffusability = result["diffusability"]
     accuracy = diffusability.get("accuracy", {})
     return {
-        **{key: result[key] for key in ("name", "compression", "objective", "seed", "ratio", "tokens")},
-        **{key: result[key] for key in ("server_step_flops", "mobile_step_flops", "decoder_flops_per_frame")},
+        **{key: result[key] for key in ("name", "compression", "objective", "seed", *COSTS)},
         **{key: score["value"] for key, score in result["metrics"].items()},
         "high_frequency": result["high_frequency"].get("latents"),
         "lattice": result["lattice"]["amplitude"],
@@ -58,65 +65,67 @@ def table_row(result: Row) -> Row:
 
 def summary(rows: Sequence[Row]) -> list[Row]:
     """Mean and standard deviation over the seeds of each compression and objective."""
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["compression"], row["objective"]), []).append(row)
-    merged = []
-    for (compression, objective), members in groups.items():
-        fixed = ("ratio", "tokens", "server_step_flops", "mobile_step_flops", "decoder_flops_per_frame")
-        merged.append(
-            {"compression": compression, "objective": objective, "seeds": len(members)}
-            | {key: members[0][key] for key in fixed}
-            | {key: spread([member[key] for member in members if key in member]) for key in QUALITIES}
-        )
-    return merged
+    return [
+        {key: members[0][key] for key in ("compression", "objective", *COSTS)}
+        | {"seeds": len(members)}
+        | {column.key: column.spread(members) for column in COLUMNS}
+        for members in grouped(rows, lambda row: (row["compression"], row["objective"]))
+    ]
+
+
+def _read_back(groups: Sequence[Row]) -> bool:
+    """Whether the detector read samples back, which it does of synthetic clips alone."""
+    return any(group[SAMPLES.key]["mean"] is not None for group in groups)
 
 
 def _best(groups: Sequence[Row]) -> str | None:
-    """The group whose samples are right most often, or whose PSNR is best where none were read back."""
-    by_samples = [group for group in groups if group["samples_right"]["mean"] is not None]
-    key = "samples_right" if by_samples else "psnr"
-    best = max(by_samples or groups, key=lambda group: group[key]["mean"], default=None)
-    return f"{best['compression']}-{best['objective']}" if best else None
+    """The group whose samples are right most often.
+
+    Where none were read back, the group of lowest held-out loss, if all have one compression: latents of other strides
+    and channels are easier or harder to predict, so that their losses are on other scales, and None is best.
+    """
+    if _read_back(groups):
+        known = [group for group in groups if group[SAMPLES.key]["mean"] is not None]
+        best = max(known, key=lambda group: group[SAMPLES.key]["mean"])
+    elif len({group["compression"] for group in groups}) == 1:
+        best = min(groups, key=lambda group: group[LOSS.key]["mean"])
+    else:
+        return None
+    return f"{best['compression']}-{best['objective']}"
 
 
-def _plot(groups: Sequence[Row], axis: str, label: str, path: Path) -> None:
-    """Reconstruction and diffusability of every group against a cost, with the spread over seeds."""
-    figure = Figure(figsize=(10, 4), layout="constrained", dpi=150)
-    costs = sorted({group[axis] for group in groups})
-    for axes, quality in zip(figure.subplots(1, 2), ("psnr", "samples_right"), strict=True):
+def _plot(groups: Sequence[Row], cost: str, label: str, path: Path) -> None:
+    """Reconstruction and diffusability of every group against a cost, with the deviation over seeds."""
+    figure, both = panels(2, width=10)
+    costs = sorted({group[cost] for group in groups})
+    for axes, column in zip(both, (QUALITY, SAMPLES if _read_back(groups) else LOSS), strict=True):
         for i, group in enumerate(groups):
-            mean, spread = group[quality]["mean"], group[quality]["std"]
+            mean, std = group[column.key]["mean"], group[column.key]["std"]
             if mean is None:
                 continue
-            # Groups of one cost stand side by side, a twentieth of a doubling apart, with labels above each other.
-            before = sum(other[axis] == group[axis] for other in groups[:i])
-            place = group[axis] * 2 ** (0.05 * before)
-            point = axes.errorbar(place, mean, spread or None, fmt="o", capsize=3)
-            name = group["compression"] + ("" if group["objective"] == "plain" else f" {group['objective']}")
-            axes.annotate(
-                name,
-                (place, mean),
-                (5, 5 - 11 * before),
-                textcoords="offset points",
-                fontsize=8,
-                color=point[0].get_color(),
-            )
+            # Groups of one cost are side by side, a twentieth of a doubling apart, with labels above each other.
+            before = sum(other[cost] == group[cost] for other in groups[:i])
+            x = group[cost] * 2 ** (0.05 * before)
+            colour = axes.errorbar(x, mean, std or None, fmt="o", capsize=3)[0].get_color()
+            offset = (5, 5 - 11 * before)
+            axes.annotate(_name(group), (x, mean), offset, textcoords="offset points", fontsize=8, color=colour)
         axes.set_xscale("log", base=2)
-        axes.set_xticks(costs, [f"{cost:,g}" for cost in costs])
+        axes.set_xticks(costs, [f"{value:,g}" for value in costs])
         axes.minorticks_off()
         axes.set_xlabel(label)
-        axes.set_ylabel(QUALITIES[quality][0])
+        axes.set_ylabel(column.heading)
         axes.margins(0.15)
-        axes.grid(alpha=0.2)
-        axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
+
+
+def _name(group: Row) -> str:
+    objective = "" if group["objective"] == "plain" else f" {group['objective']}"
+    return f"{group['compression']}{objective}"
 
 
 def _plot_spectra(results: Sequence[Row], path: Path) -> None:
     """Zig-zag curves of every cell's latents, and of the pixels in tiles of the same size."""
-    figure = Figure(figsize=(6, 4), layout="constrained", dpi=150)
-    axes = figure.subplots()
+    figure, [axes] = panels(1, width=6)
     for result in results:
         curve = result["spectrum"]["latents"]
         if len(curve) > 1:
@@ -124,58 +133,60 @@ def _plot_spectra(results: Sequence[Row], path: Path) -> None:
     longest = max((result["spectrum"]["rgb"] for result in results), key=len)
     axes.plot(np.linspace(0, 1, len(longest)), longest, "k--", label="RGB")
     axes.set_yscale("log")
-    axes.set_xlabel("place in zig-zag order (0: mean, 1: highest frequency)")
+    axes.set_xlabel("position in zig-zag order (0: mean, 1: highest frequency)")
     axes.set_ylabel("amplitude over that of the mean")
-    axes.grid(alpha=0.2)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=7)
     save_figure(figure, path)
 
 
-def _page(name: str, study: StudyConfig, results: Sequence[Row], rows: Sequence[Row], groups: Sequence[Row]) -> Report:
+def _page(name: str, study: StudyConfig, results: Sequence[Row], groups: Sequence[Row], out: Path) -> Report:
     facts = {
-        "clips": f"{study.vae.clip}, judged on {study.test_clips} held out",
+        "clips": f"{study.vae.clip}, evaluated on {_held_out_clips(results)} held out",
         "VAE": f"{study.size}, {study.vae.steps} steps of {study.vae.batch_size} clips",
         "transformer": f"{study.dit.model.depth} blocks of width {study.dit.model.width}, {study.dit.steps} steps",
-        "cells": f"{len(rows)} of {len(cells(study))} finished",
+        "cells": f"{len(results)} of {len(cells(study))} finished",
         "hardware": hardware(),
         "commit": git_revision(),
     }
     lead = (
-        "Every VAE of the grid is trained alike, judged on held-out clips, and used for a small transformer of one "
-        "size and budget, whose samples a classical detector reads back."
+        "Every VAE of the grid is trained alike, evaluated on held-out clips, and used for a small transformer of one "
+        "size and budget, "
     )
-    curves = {
-        result["name"]: (np.linspace(0, 1, len(curve)), np.asarray(curve))
-        for result in results[:6]
-        if len(curve := result["spectrum"]["latents"]) > 1
-    }
-    spectrum = Curves("spectrum of the latents", curves, "place in zig-zag order", "amplitude", log_y=True)
+    read_back = "whose samples a rule-based detector reads back."
+    lead += read_back if _read_back(groups) else f"whose {LOSS.heading} tells how well the latents diffuse."
+    plots = [Picture(f"Quality against {label}.", out / file) for file, label in PLOTS.values()]
     sections = [
-        Section(
-            "Quality",
-            "Mean, and deviation over seeds where there are several; flicker and lattice in grey levels.",
-            [_qualities(groups)],
-        ),
+        Section("Quality", _explanation(groups), [_qualities(groups), *plots]),
         Section("Cost of a 49x384x512 clip", "", [_cost_table(groups)]),
-        Section("Spectrum", "", [spectrum] if curves else []),
+        Section("Spectrum", "", _spectrum(results)),
     ]
     return Report(f"Study: {name}", lead, facts, sections)
 
 
-def _qualities(groups: Sequence[Row]) -> Table:
-    def cell(group: Row, key: str) -> str:
-        spread, form = group[key], QUALITIES[key][1]
-        if spread["mean"] is None:
-            return "–"
-        return form.format(spread["mean"]) + (f" ± {form.format(spread['std'])}" if group["seeds"] > 1 else "")
+def _held_out_clips(results: Sequence[Row]) -> str:
+    """The number of clips that cells were evaluated on; a range where it changed between them."""
+    counts = sorted({result["metrics"]["ssim"]["n"] for result in results})
+    return " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
 
-    columns = ["compression", "objective", "ratio", *(heading for heading, _ in QUALITIES.values())]
+
+def _explanation(groups: Sequence[Row]) -> str:
+    text = "Mean, and deviation over seeds where there are several."
+    if _read_back(groups):
+        return text
+    return (
+        f"{text} No samples are read back: the detector knows synthetic clips alone. A lower {LOSS.heading} means "
+        "latents that are easier to diffuse, among VAEs of one compression; latents of other strides and channels have "
+        "losses on other scales, so no compression is called best."
+    )
+
+
+def _qualities(groups: Sequence[Row]) -> Table:
+    shown = [column for column in COLUMNS if any(group[column.key]["mean"] is not None for group in groups)]
     lines = [
-        [group["compression"], group["objective"], f"{group['ratio']:g}:1", *(cell(group, key) for key in QUALITIES)]
+        [group["compression"], group["objective"], f"{group['ratio']:g}:1", *(column.text(group) for column in shown)]
         for group in groups
     ]
-    return Table(columns, lines)
+    return Table(["compression", "objective", "ratio", *(column.heading for column in shown)], lines)
 
 
 def _cost_table(groups: Sequence[Row]) -> Table:
@@ -191,3 +202,13 @@ def _cost_table(groups: Sequence[Row]) -> Table:
         for group in groups
     }
     return Table(columns, list(lines.values()), "A step is one forward and backward pass of one clip.")
+
+
+def _spectrum(results: Sequence[Row]) -> list[Block]:
+    curves = {
+        result["name"]: (np.linspace(0, 1, len(curve)), np.asarray(curve))
+        for result in results[:6]
+        if len(curve := result["spectrum"]["latents"]) > 1
+    }
+    title, x_label = "spectrum of the latents", "position in zig-zag order"
+    return [Curves(title, curves, x_label, "amplitude", log_y=True)] if curves else []

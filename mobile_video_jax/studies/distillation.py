@@ -9,8 +9,8 @@ import numpy as np
 from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.data.pipeline import captioned_clips
-from mobile_video_jax.evaluate.alignment import draw_samples
-from mobile_video_jax.evaluate.trunk_features import trunk_features
+from mobile_video_jax.evaluate.alignment import generate_samples
+from mobile_video_jax.evaluate.backbone_features import backbone_features
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.metrics.accuracy import accuracies
@@ -109,14 +109,14 @@ class _Judge:
 
     def __init__(self, study: DistillationStudy, out: Path, seed: int):
         other = study.seeds[(study.seeds.index(seed) + 1) % len(study.seeds)]
-        self._study, self._features = study, trunk_features(teacher_run(out, other))
+        self._study, self._features = study, backbone_features(teacher_run(out, other))
         clip = ClipShape.parse(study.vae.clip)
         self._real: Clips = np.stack([item["video"] for item in captioned_clips(out / "data", "test", clip)])
 
     def __call__(self, run: Path, steps: int, guidance: float) -> dict[str, Any]:
         study = self._study
         config = dataclasses.replace(study.sampling, steps=steps, guidance=guidance)
-        samples = draw_samples(run, study.world, study.samples, config)
+        samples = generate_samples(run, study.world, study.samples, config)
         scores = accuracies(study.world, samples.pairs)
         real, made = self._features(self._real), self._features(samples.clips)
         return {

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mobile_video_jax.distill.config import KdWeights
-from mobile_video_jax.evaluate.alignment import draw_samples
+from mobile_video_jax.evaluate.alignment import generate_samples
 from mobile_video_jax.metrics.accuracy import accuracies
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
@@ -104,7 +104,7 @@ def _judged(study: PruningStudy, run: Path) -> dict[str, Any]:
     """Size, held-out velocity loss, and what the detector reads in samples for held-out prompts."""
     denoiser = Run.open(run).denoiser
     held_out = [line["eval_loss"] for line in read_metrics(run) if "eval_loss" in line]
-    samples = draw_samples(run, study.world, study.samples, study.sampling)
+    samples = generate_samples(run, study.world, study.samples, study.sampling)
     scores = accuracies(study.world, samples.pairs)
     return {
         "parameters": denoiser.describe()["parameters"],

@@ -1,20 +1,29 @@
-"""What the study of pruning shows: tables for programs, a plot and a page for people."""
+"""Report of the study of pruning: tables for programs, a plot and a page for people."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from mobile_video_jax.core.revision import git_revision, hardware
-from mobile_video_jax.report.blocks import Report, Section, Table
-from mobile_video_jax.report.figures import save_figure
+from mobile_video_jax.report.blocks import Picture, Report, Section, Table
+from mobile_video_jax.report.figures import panels, save_figure
 from mobile_video_jax.report.page import write_report
 from mobile_video_jax.studies.chain import TEACHER
 from mobile_video_jax.studies.config import PruningStudy
 from mobile_video_jax.studies.pruning import cells
-from mobile_video_jax.studies.table import Row, grouped, shown, spread, write_tables
+from mobile_video_jax.studies.table import Column, Row, grouped, spread, write_tables
 
-ATTRIBUTES = ("colour", "shape", "motion")
+LOSS, RIGHT = Column("loss", "held-out velocity loss", "{:.4f}"), Column("all", "samples right in all")
+MEASURED = (
+    Column("loss_before", "loss before recovery", "{:.4f}"),
+    LOSS,
+    Column("colour", "colour"),
+    Column("shape", "shape"),
+    Column("motion", "motion"),
+    RIGHT,
+)
+SHARE = Column("share", "of the teacher's")  # of the samples that its seed's teacher has right in all
+SIZES = ("parameters", "blocks", "heads", "cross_heads", "ffn")
+PLOT = "quality.png"
 
 
 def write_pruning_study(name: str, study: PruningStudy, results: Sequence[Row], out: Path) -> Row:
@@ -23,12 +32,12 @@ def write_pruning_study(name: str, study: PruningStudy, results: Sequence[Row], 
     groups = summary(rows)
     write_tables(name, rows, groups, out)
     if rows:
-        _plot(groups, out / "quality.png")
-        write_report(out / "report.html", _page(name, study, results, groups))
+        _plot(groups, out / PLOT)
+        write_report(out / "report.html", _page(name, study, results, groups, out))
     pruned = [group for group in groups if group["arm"] != TEACHER]
-    best = max(pruned, key=lambda group: group["all"]["mean"], default=None)
-    found = f"{best['arm']} {best['training']}" if best else None
-    return {"out": str(out), "cells": len(cells(study)), "finished": len(results), "best": found}
+    best = max(pruned, key=lambda group: group[RIGHT.key]["mean"], default=None)
+    label = f"{best['arm']} {best['training']}" if best else None
+    return {"out": str(out), "cells": len(cells(study)), "finished": len(results), "best": label}
 
 
 def table_rows(result: Row) -> list[Row]:
@@ -37,14 +46,14 @@ def table_rows(result: Row) -> list[Row]:
         {
             **{key: result[key] for key in ("arm", "seed")},
             "training": training,
-            "parameters": judged["parameters"],
-            **{key: judged["sizes"][key] for key in ("blocks", "heads", "cross_heads", "ffn")},
+            "parameters": evaluated["parameters"],
+            **{key: evaluated["sizes"][key] for key in ("blocks", "heads", "cross_heads", "ffn")},
             "kd_loss": result.get("kd_loss"),
             "loss_before": result.get("before"),
-            "loss": judged["eval_loss"],
-            **judged["accuracy"],
+            "loss": evaluated["eval_loss"],
+            **evaluated["accuracy"],
         }
-        for training, judged in result["trained"].items()
+        for training, evaluated in result["trained"].items()
     ]
 
 
@@ -58,57 +67,54 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     for members in grouped(rows, lambda row: (row["arm"], row["training"])):
         shares = [row["all"] / teachers[row["seed"]] for row in members if teachers.get(row["seed"])]
         merged.append(
-            {key: members[0][key] for key in ("arm", "training", "parameters", "blocks", "heads", "cross_heads", "ffn")}
-            | {"seeds": len(members), "share": spread(shares)}
-            | {key: spread([row[key] for row in members]) for key in ("loss_before", "loss", *ATTRIBUTES, "all")}
+            {key: members[0][key] for key in ("arm", "training", *SIZES)}
+            | {"seeds": len(members), SHARE.key: spread(shares)}
+            | {column.key: column.spread(members) for column in MEASURED}
         )
     return merged
 
 
-def _page(name: str, study: PruningStudy, results: Sequence[Row], groups: Sequence[Row]) -> Report:
+def _page(name: str, study: PruningStudy, results: Sequence[Row], groups: Sequence[Row], out: Path) -> Report:
+    sampling = study.sampling
     facts = {
         "teacher": f"{study.dit.model.depth} blocks of width {study.dit.model.width}, {study.dit.steps} steps",
         "recovery": f"{study.recover.steps} steps of {study.recover.batch_size} clips",
         "cells": f"{len(results)} of {len(cells(study))} finished",
-        "samples": f"{study.samples} held-out prompts a model, {study.sampling.steps} {study.sampling.solver} steps at "
-        f"guidance {study.sampling.guidance:g}",
+        "samples": f"{study.samples} held-out prompts a model, {sampling.steps} {sampling.solver} steps at guidance "
+        f"{sampling.guidance:g}",
         "hardware": hardware(),
         "commit": git_revision(),
     }
     lead = (
-        "One transformer cut down to one budget of parameters in several ways, each then trained alike, with "
+        "One transformer pruned to one budget of parameters in several ways, each then trained alike, with "
         "distillation from the transformer before (kd) and without (plain)."
     )
-    text = "Mean, and deviation over seeds; samples are read back by a classical detector."
-    return Report(f"Study: {name}", lead, facts, [Section("Quality", text, [_table(groups)])])
+    text = "Mean, and deviation over seeds; samples are read back by a rule-based detector."
+    plot = Picture("Samples right in all attributes, and held-out loss, of every way.", out / PLOT)
+    return Report(f"Study: {name}", lead, facts, [Section("Quality", text, [_table(groups), plot])])
 
 
 def _table(groups: Sequence[Row]) -> Table:
     whole = next((group["parameters"] for group in groups if group["arm"] == TEACHER), groups[0]["parameters"])
-    columns = ["way", "training", "parameters", "of all", "blocks", "heads", "FFN", "loss before", "loss"]
-    columns += [*ATTRIBUTES, "all right", "of the teacher's"]
+    measured = (*MEASURED, SHARE)
+    columns = ["way", "training", "parameters", "of all", "blocks", "heads", "FFN"]
     rows = [
-        [
-            *(group["arm"], group["training"], group["parameters"], f"{group['parameters'] / whole:.2f}"),
-            *(group[key] for key in ("blocks", "heads", "ffn")),
-            *(shown(group, key, "{:.4f}") for key in ("loss_before", "loss")),
-            *(shown(group, key, "{:.1%}") for key in (*ATTRIBUTES, "all", "share")),
-        ]
-        for group in sorted(groups, key=lambda group: -(group["all"]["mean"]))
+        [group["arm"], group["training"], group["parameters"], f"{group['parameters'] / whole:.2f}"]
+        + [group[key] for key in ("blocks", "heads", "ffn")]
+        + [column.text(group) for column in measured]
+        for group in sorted(groups, key=lambda group: -group[RIGHT.key]["mean"])
     ]
     caption = "Heads and FFN channels of a block are means where blocks differ."
-    return Table(columns, rows, caption)
+    return Table([*columns, *(column.heading for column in measured)], rows, caption)
 
 
 def _plot(groups: Sequence[Row], path: Path) -> None:
     """Samples right in all attributes and held-out loss of every way, best at the top."""
-    ordered = sorted(groups, key=lambda group: group["all"]["mean"])
+    ordered = sorted(groups, key=lambda group: group[RIGHT.key]["mean"])
     names = [f"{group['arm']}, {group['training']}" for group in ordered]
-    figure = Figure(figsize=(10, 1 + 0.3 * len(ordered)), layout="constrained", dpi=150)
-    left, right = figure.subplots(1, 2, sharey=True)
-    for axes, key, label in ((left, "all", "samples right in all"), (right, "loss", "held-out velocity loss")):
-        means, stds = ([group[key][part] for group in ordered] for part in ("mean", "std"))
+    figure, both = panels(2, width=10, height=1 + 0.3 * len(ordered), sharey=True)
+    for axes, column in zip(both, (RIGHT, LOSS), strict=True):
+        means, stds = ([group[column.key][part] for group in ordered] for part in ("mean", "std"))
         axes.barh(names, means, xerr=stds, color="#56B4E9", ecolor="#333333")
-        axes.set_xlabel(label)
-        axes.grid(axis="x", alpha=0.3)
+        axes.set_xlabel(column.heading)
     save_figure(figure, path)

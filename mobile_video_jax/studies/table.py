@@ -1,7 +1,8 @@
-"""Tables of a study: rows for programs, and means with their spread over seeds for people."""
+"""Tables of a study: rows for programs, and means with their deviation over seeds for people."""
 
 import csv
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,26 @@ from mobile_video_jax.core.files import replacing, write_json
 from mobile_video_jax.core.revision import git_revision
 
 Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A measured quality of a study's groups: its key in rows and groups, its heading, and the format of its mean."""
+
+    key: str
+    heading: str
+    form: str = "{:.1%}"
+
+    def text(self, group: Row) -> str:
+        """A group's mean, and deviation where there are several seeds; a dash where there is none."""
+        mean, std = group[self.key]["mean"], group[self.key]["std"]
+        if mean is None:
+            return "–"
+        return self.form.format(mean) + (f" ± {self.form.format(std)}" if group["seeds"] > 1 else "")
+
+    def spread(self, rows: Sequence[Row]) -> Row:
+        """Mean and standard deviation over rows, None where no row has a value."""
+        return spread([row.get(self.key) for row in rows])
 
 
 def write_tables(name: str, rows: Sequence[Row], groups: Sequence[Row], out: Path) -> None:
@@ -23,7 +44,7 @@ def write_tables(name: str, rows: Sequence[Row], groups: Sequence[Row], out: Pat
         writer.writerows(rows)
 
 
-def grouped(rows: Sequence[Row], key: Callable[[Row], Any]) -> list[list[Row]]:
+def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[list[Row]]:
     """Rows of one key together, in order of their first."""
     groups: dict[Any, list[Row]] = {}
     for row in rows:
@@ -37,11 +58,3 @@ def spread(values: Sequence[float | None]) -> Row:
     if not known:
         return {"mean": None, "std": None}
     return {"mean": float(np.mean(known)), "std": float(np.std(known, ddof=1)) if len(known) > 1 else 0.0}
-
-
-def shown(group: Row, key: str, form: str) -> str:
-    """A group's mean, and deviation where there are several seeds; a dash where there is none."""
-    found = group[key]
-    if found["mean"] is None:
-        return "–"
-    return form.format(found["mean"]) + (f" ± {form.format(found['std'])}" if group["seeds"] > 1 else "")

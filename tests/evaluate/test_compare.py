@@ -12,9 +12,13 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.evaluate import run as evaluate_run
 from mobile_video_jax.evaluate.compare import compare_evaluations, most_unlike
 from mobile_video_jax.evaluate.compare_report import write_comparison
-from mobile_video_jax.evaluate.folder import read_clip, read_evaluation, shown_names, write_clips
-from mobile_video_jax.evaluate.run import evaluated_runs
+from mobile_video_jax.evaluate.evaluated_run import read_clip, read_evaluation
+from mobile_video_jax.evaluate.evaluation import write_clips
+from mobile_video_jax.evaluate.run import evaluated_runs, shown_names
+from mobile_video_jax.metrics.interval import FEW
+from mobile_video_jax.metrics.motion import BACK_AND_FORTH, MOTION_ENERGY
 from mobile_video_jax.metrics.paired import compare
+from mobile_video_jax.metrics.reconstruction import PSNR
 from mobile_video_jax.train.run import write_run
 from tests.commands import run
 
@@ -76,11 +80,11 @@ def written(pair, tmp_path_factory) -> tuple[Path, str]:
 
 def test_differences_are_those_of_the_paired_bootstrap(pair):
     first, second = read(*pair)
-    rows = compare_evaluations([first, second])["differences"]
+    rows = compare_evaluations([first, second]).as_json()["differences"]
     assert list(rows) == ["psnr", "flicker", "motion_energy", "accuracy_all", "ssim"]  # fvd is of the whole set
-    for name in ("psnr", "flicker", "motion_energy"):
-        expected = compare(first.scores[name], second.scores[name])
-        row = rows[name]["wide"]
+    for metric in (PSNR, BACK_AND_FORTH, MOTION_ENERGY):
+        expected = compare(first.scores[metric], second.scores[metric])
+        row = rows[metric.key]["wide"]
         assert (row["difference"], row["low"], row["high"], row["n"]) == (
             *(expected.difference, expected.low, expected.high),
             COUNT,
@@ -90,7 +94,7 @@ def test_differences_are_those_of_the_paired_bootstrap(pair):
 
 
 def test_better_and_worse_are_said_where_they_are_known_and_clear(pair):
-    rows = compare_evaluations(read(*pair))["differences"]
+    rows = compare_evaluations(read(*pair)).as_json()["differences"]
     verdicts = {name: (row["wide"]["differs"], row["wide"]["better"]) for name, row in rows.items()}
     assert verdicts == {
         "psnr": (True, True),
@@ -101,18 +105,33 @@ def test_better_and_worse_are_said_where_they_are_known_and_clear(pair):
     }
 
 
+def test_few_pairs_give_no_verdict_and_the_page_says_why(pair, tmp_path):
+    folder, few = evaluation(tmp_path / "few", 1.0), FEW - 1
+    scores = json.loads((folder / "scores.json").read_text())
+    changed(folder, "scores.json", clips=scores["clips"][:few], prompts=PROMPTS[:few])
+    changed(folder, "scores.json", scores={name: values[:few] for name, values in scores["scores"].items()})
+    comparison = compare_evaluations(read(pair[0], folder))
+    rows = [row["few"] for row in comparison.as_json()["differences"].values()]
+    assert all((row["differs"], row["better"], row["enough_pairs"]) == (False, None, False) for row in rows)
+    write_comparison(comparison, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "With fewer than 8 pairs no run is called better or worse" in page
+    assert "(too few pairs)" in page and '<b class="good">' not in page
+
+
 def test_the_videos_of_one_vbench_prompt_count_as_one(tmp_path):
     folders = [evaluation(tmp_path / name, better, stage="vbench") for name, better in (("a", 0.0), ("b", 1.0))]
     for folder in folders:
         changed(folder, "scores.json", prompts=[PROMPTS[i // 4] for i in range(COUNT)])
     first, second = read(*folders)
-    row = compare_evaluations([first, second])["differences"]["psnr"]["b"]
-    means = [run.scores["psnr"].reshape(-1, 4).mean(axis=1) for run in (first, second)]
+    row = compare_evaluations([first, second]).as_json()["differences"]["psnr"]["b"]
+    [metric] = [metric for metric in first.scores if metric.key == "psnr"]  # none that VBench has
+    means = [run.scores[metric].reshape(-1, 4).mean(axis=1) for run in (first, second)]
     assert row["n"] == 3 and row["low"] == pytest.approx(compare(*means).low)
 
 
 def test_only_what_differs_is_listed(pair):
-    numbers = compare_evaluations(read(*pair))
+    numbers = compare_evaluations(read(*pair)).as_json()
     assert numbers["settings"] == {"sampling.steps": {"plain": 4, "wide": 40}}
     assert numbers["config"] == {"model.width": {"plain": 8, "wide": 16}}
 
@@ -126,14 +145,14 @@ def test_clips_are_paired_by_name_not_by_place(pair, tmp_path):
         "scores": {name: [values[i] for i in kept] for name, values in scores["scores"].items()}
     }
     (turned / "scores.json").write_text(json.dumps(scores))
-    row = compare_evaluations([first, *read(turned)])["differences"]["psnr"]["turned"]
-    expected = compare(first.scores["psnr"][4:], second.scores["psnr"][4:])
+    row = compare_evaluations([first, *read(turned)]).as_json()["differences"]["psnr"]["turned"]
+    expected = compare(first.scores[PSNR][4:], second.scores[PSNR][4:])
     assert row["n"] == COUNT - 4 and row["difference"] == pytest.approx(expected.difference)
 
 
 def test_the_clip_that_differs_most_comes_first(pair):
     first, second = read(*pair)
-    psnr = {"psnr": first.scores["psnr"]}
+    psnr = {PSNR: first.scores[PSNR]}
     first.scores.clear()
     first.scores.update(psnr)
     assert most_unlike([first, second], list(first.samples))[0] == (PROMPTS[ODD], ODD)
@@ -144,7 +163,7 @@ def test_the_command_leaves_a_table_a_page_and_json(pair, written):
     *table, path, last = printed.splitlines()
     names = [pair[0].name, "wide", f"{pair[0].name} (2)"]
     assert table[0].startswith("metric") and any(
-        re.search(r"psnr +wide +\+1\.\d+ better .*100\.0%", line) for line in table
+        re.search(r"PSNR \(dB\) +wide +\+1\.\d+ better .*100\.0%", line) for line in table
     )
     assert path == str(out / "report.html")
     assert json.loads(last) == json.loads((out / "report.json").read_text())
@@ -171,7 +190,7 @@ def test_the_page_shows_clips_side_by_side_curves_and_settings(written):
 def test_evaluations_without_clips_or_runs_compare_too(pair, tmp_path):
     folder = evaluation(tmp_path / "alone", 1.0)
     (folder / "clips" / "samples.json").unlink()
-    write_comparison(read(pair[0], folder), tmp_path / "out")
+    write_comparison(compare_evaluations(read(pair[0], folder)), tmp_path / "out")
     assert "<video" not in (tmp_path / "out" / "report.html").read_text()
 
 

@@ -12,7 +12,7 @@ import pytest
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.video.probe import probe
-from mobile_video_jax.evaluate.vbench import draw_videos, vbench_requests, write_results
+from mobile_video_jax.evaluate.vbench import generate_videos, vbench_requests, write_results
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.folder import GenerationJob
 from mobile_video_jax.generate.generator import Generator
@@ -89,7 +89,7 @@ def test_vbench_finds_each_clip_and_nothing_else(tmp_path):
     requests = vbench_requests(listed(tmp_path), 2, 0)
     config = SampleConfig(steps=1, guidance=1.0)
     job = GenerationJob(requests, config, tmp_path / "out" / "drawn")
-    videos = draw_videos(Noise(tmp_path / "dit"), job, 2, 16)
+    videos = generate_videos(Noise(tmp_path / "dit"), job, 2, 16)
     expected = [f"{prompt}-{i}.mp4" for prompt in PROMPTS[:2] for i in (0, 1)]
     # As VBench does in build_full_info_json: any file tells the extension, and names are the prompts.
     assert sorted(os.listdir(tmp_path / "out" / "videos")) == sorted(expected) == sorted(path.name for path in videos)
@@ -99,7 +99,7 @@ def test_vbench_finds_each_clip_and_nothing_else(tmp_path):
     (tmp_path / "out" / "drawn" / "00001-a-red-circle-oil-painting.mp4").unlink()
     videos[1].unlink()
     before = [path.stat().st_mtime_ns for path in (videos[0], *videos[2:])]
-    assert draw_videos(Noise(tmp_path / "dit"), job, 2, 16) == videos
+    assert generate_videos(Noise(tmp_path / "dit"), job, 2, 16) == videos
     assert before == [path.stat().st_mtime_ns for path in (videos[0], *videos[2:])] and videos[1].exists()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.evaluate.reconstruction import over_devices
+from mobile_video_jax.evaluate.reconstruction import coder_over_devices
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.vae import on_mesh
 from mobile_video_jax.parallel.config import MeshConfig
@@ -33,7 +33,7 @@ def print_differences(run: Path) -> None:
         errors["pixels"].append(int(np.abs(pixels - results[0][1]).max()))
     for rows in (3, 16):
         try:
-            over_devices(bundle, ClipShape(9, 128, 32), rows)
+            coder_over_devices(bundle, ClipShape(9, 128, 32), rows)
         except UserError as error:
             errors.setdefault("refused", []).append(str(error))
     print(json.dumps(errors))

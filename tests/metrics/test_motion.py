@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.metrics.motion import motion_energy, smooth_motion_energy
+from mobile_video_jax.metrics.motion import back_and_forth, motion_energy, smooth_motion_energy
 
 
 def levels(*grey: int) -> np.ndarray:
@@ -25,6 +25,7 @@ def test_alternating_flicker_counts_for_motion_energy_alone():
     clip = levels(100, 106, 100, 106, 100)
     assert motion_energy(clip) == 6
     assert smooth_motion_energy(clip) == 0
+    assert back_and_forth(clip) == 6 and back_and_forth(levels(0, 10, 20, 30)) == 0
 
 
 def test_an_edge_that_moves_a_pixel_a_frame():

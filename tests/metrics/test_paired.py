@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.metrics.interval import bootstrap_mean
+from mobile_video_jax.metrics.interval import FEW, mean_score
 from mobile_video_jax.metrics.paired import compare
 
 SHARED, OWN, DIFFERENCE = 3.0, 0.5, 0.1  # deviation of the clips, of a run on a clip, and what sets the runs apart
@@ -17,8 +17,9 @@ def scores(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     return clips + rng.normal(0, OWN, n), clips + DIFFERENCE + rng.normal(0, OWN, n)
 
 
-def test_the_interval_covers_the_difference():
-    found = [compare(*scores(seed, 40), seed) for seed in range(300)]
+@pytest.mark.parametrize("n", [2, FEW - 1, 40])
+def test_the_interval_covers_the_difference(n):
+    found = [compare(*scores(seed, n), seed) for seed in range(300)]
     assert 0.90 <= np.mean([one.low <= DIFFERENCE <= one.high for one in found]) <= 0.98
 
 
@@ -35,7 +36,7 @@ def test_many_clips_give_the_interval_and_share_of_the_normal_law():
 
 def test_pairing_beats_two_intervals_of_scores_that_go_together():
     first, second = scores(1, 200)
-    found, alone = compare(first, second), [bootstrap_mean(one) for one in (first, second)]
+    found, alone = compare(first, second), [mean_score(one) for one in (first, second)]
     unpaired = np.hypot(*(one.high - one.low for one in alone))
     # Of the variance 2 (shared^2 + own^2) only 2 own^2 is left.
     assert (found.high - found.low) / unpaired == pytest.approx(OWN / np.hypot(SHARED, OWN), rel=0.15)
@@ -51,6 +52,12 @@ def test_the_order_of_the_runs_sets_the_sign():
     forth, back = compare(first, second), compare(second, first)
     assert (back.difference, back.low, back.high) == pytest.approx((-forth.difference, -forth.high, -forth.low))
     assert back.above_zero == pytest.approx(1 - forth.above_zero)
+
+
+def test_few_pairs_are_never_said_to_differ():
+    first, second = scores(5, FEW)
+    assert not compare(first[1:], second[1:] + 100).differs
+    assert compare(first, second + 100).differs
 
 
 def test_equal_runs_are_never_above():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.metrics.interval import Score
 from mobile_video_jax.metrics.vbench import DIMENSIONS, combined, normalised, prompt_of, read_results, totals
 
 ORDER = (
@@ -80,21 +81,21 @@ def test_a_folder_of_one_file_a_dimension_is_read_whole(tmp_path):
     found = read_results(tmp_path)
     assert {name: one.score for name, one in found.items()} == {"color": 0.5, "imaging_quality": 0.6, "human_action": 1}
     assert found["imaging_quality"].videos["prompt no-1, said-4"] == 0.7
-    assert found["color"].metric() == {"value": 0.5, "low": 0.25, "high": 0.75, "n": 10}
-    assert found["human_action"].metric() == {"value": 1.0, "low": None, "high": None, "n": 0}
+    assert found["color"].with_interval().n == 10
+    assert found["human_action"].with_interval() == Score(1.0, None, None, 0)
 
 
 def test_videos_of_one_prompt_count_once(tmp_path):
     rng = np.random.default_rng(0)
     path = write(tmp_path / "x_eval_results.json", scene=[0.5, videos(rng.permutation(np.linspace(0, 1, 40)))])
-    metric = read_results(path)["scene"].metric()
+    score = read_results(path)["scene"].with_interval()
     # Of 40 prompts, not of 200 videos: 1.96 deviations of a mean of 40.
-    assert metric["high"] - metric["low"] == pytest.approx(2 * 1.96 * np.linspace(0, 1, 40).std() / 40**0.5, rel=0.05)
+    assert score.high - score.low == pytest.approx(2 * 1.96 * np.linspace(0, 1, 40).std() / 40**0.5, rel=0.05)
 
 
 def test_no_interval_where_the_score_is_no_mean_of_the_videos(tmp_path):
     path = write(tmp_path / "x_eval_results.json", color=[0.9, videos([0.25, 0.75])])
-    assert read_results(path)["color"].metric() == {"value": 0.9, "low": None, "high": None, "n": 10}
+    assert read_results(path)["color"].with_interval() == Score(0.9, None, None, 10)
 
 
 def test_results_of_long_videos_are_read_by_video_not_by_piece(tmp_path):

@@ -119,3 +119,28 @@ def test_the_summary_is_the_mean_and_spread_over_seeds():
     ]
     (group,) = summary(rows)
     assert group["seeds"] == 3 and group["psnr"] == {"mean": 22.0, "std": 2.0}
+
+
+def result(compression: str, objective: str, psnr: float, loss: float) -> dict:
+    """A cell's result on videos whose content no detector reads."""
+    score = {"value": psnr, "low": psnr, "high": psnr, "n": 2}
+    curve = {"latents": [1.0, 0.5], "rgb": [1.0, 0.1]}
+    costs = dict.fromkeys(("server_step_flops", "mobile_step_flops", "decoder_flops_per_frame"), 1e12)
+    return {
+        **{"name": f"{compression}-{objective}-seed0", "compression": compression, "objective": objective, "seed": 0},
+        **{"ratio": 48.0, "tokens": 1344, **costs, "metrics": {"psnr": score, "ssim": score}},
+        **{"high_frequency": {"latents": 0.5}, "lattice": {"amplitude": 1.0}, "spectrum": curve},
+        **{"diffusability": {"eval_loss": loss}, "seconds": {"all": 1.0}},
+    }
+
+
+def test_a_study_on_own_videos_claims_no_more_than_it_measured(tmp_path):
+    config = study(data="videos", objectives=("plain",))
+    results = [result("t4_s16_c4", "plain", 25.0, 0.4321), result("t8_s16_c4", "plain", 20.0, 0.3)]
+    assert write_study("own", config, results, tmp_path)["best"] is None
+    page = (tmp_path / "report.html").read_text()
+    assert "evaluated on 2 held out" in page and "0.4321" in page and page.count("<img") == 2
+    assert "reads back" not in page and "no compression is called best" in page
+    # Objectives of one compression have losses on one scale.
+    results = [result("t4_s16_c4", "plain", 25.0, 0.4), result("t4_s16_c4", "equivariance", 24.0, 0.3)]
+    assert write_study("own", config, results, tmp_path)["best"] == "t4_s16_c4-equivariance"

@@ -9,7 +9,7 @@ import pytest
 from configs import ablate as studies
 from mobile_video_jax.core.config import from_mapping, plain
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.evaluate.trunk_features import trunk_features
+from mobile_video_jax.evaluate.backbone_features import backbone_features
 from mobile_video_jax.metrics.kernel_distance import kernel_distance
 from mobile_video_jax.studies.config import DistillationStudy
 from mobile_video_jax.studies.distillation import cells
@@ -56,7 +56,7 @@ def test_features_are_of_each_clip_alone_and_tell_sets_apart(tmp_path):
     run = tiny.dit_run(tmp_path / "dit", tiny.dit_config(Path("nowhere")))
     rng = np.random.default_rng(0)
     clips = rng.integers(0, 256, (6, 9, 32, 32, 3), np.uint8)
-    features = trunk_features(run, batch_size=4)
+    features = backbone_features(run, batch_size=4)
     found = features(clips)
     assert found.shape == (6, 192)
     np.testing.assert_allclose(features(clips[4:5]), found[4:5], rtol=1e-4, atol=1e-5)

@@ -19,11 +19,11 @@ from mobile_video_jax.vae.pixels import to_signed
 Features = Float[np.ndarray, "n d"]
 
 
-def trunk_features(run: Path, batch_size: int = 30) -> Callable[[Clips], Features]:
-    """A function from clips to the mean over places of the residual stream after half of the blocks.
+def backbone_features(run: Path, batch_size: int = 30) -> Callable[[Clips], Features]:
+    """A function from clips [n t h w 3] to features [n d]: the mean over tokens of the residual stream half-way.
 
-    Clips are coded by the run's VAE and seen clean (t = 0) and without a caption. I3D (metrics/i3d.py) is what
-    published Fréchet video distances use; it wants 16 frames and real scenes, where these are of the clips' own kind.
+    Clips are encoded by the run's VAE and passed clean (t = 0) and without a caption. Published Fréchet video distances
+    use I3D (metrics/i3d.py), which was trained on 16 frames of real scenes; this network knows clips of their own kind.
     """
     opened = Run.open(run)
     denoiser, bundle = opened.denoiser, opened.vae()
@@ -38,10 +38,10 @@ def trunk_features(run: Path, batch_size: int = 30) -> Callable[[Clips], Feature
         _, hidden = denoiser.velocity_and_features(params, latents, jnp.zeros(count), *nothing)
         return jnp.mean(hidden[(hidden.shape[0] - 1) // 2], axis=1, dtype=jnp.float32)
 
-    def of(clips: Clips) -> Features:
+    def clip_features(clips: Clips) -> Features:
         filled = np.concatenate([clips, np.repeat(clips[-1:], -len(clips) % batch_size, axis=0)])
         parts = [filled[i : i + batch_size] for i in range(0, len(filled), batch_size)]
-        found = [np.asarray(features(params, bundle.params, part)) for part in parts]
-        return np.concatenate(found)[: len(clips)]
+        rows = [np.asarray(features(params, bundle.params, part)) for part in parts]
+        return np.concatenate(rows)[: len(clips)]
 
-    return of
+    return clip_features
