@@ -1,4 +1,4 @@
-"""How much of a program's memory an FFN's hidden activation takes, for different numbers of tiles."""
+"""Memory of an FFN's hidden activation, for several numbers of tiles."""
 
 import tempfile
 from pathlib import Path
@@ -17,9 +17,9 @@ TILES = (1, 2, 4, 8)
 
 
 def ffn_memory(width: int, hidden: int, tokens: int, layout: Layout) -> list[dict[str, int]]:
-    """An FFN of random weights, converted with each of TILES: its products, and bytes of live activations at the peak.
+    """Products and peak bytes of live activations of an FFN with random weights, for each of TILES.
 
-    `hidden_bytes` counts those between both products alone, `tile_bytes` the largest of them.
+    `hidden_bytes` counts the values between both products alone, `tile_bytes` is the largest of them.
     """
     torch.manual_seed(0)
     up, down = nn.Linear(width, hidden), nn.Linear(hidden, width)
@@ -45,13 +45,13 @@ def ffn_memory(width: int, hidden: int, tokens: int, layout: Layout) -> list[dic
 
 
 def hidden_values(function: Any) -> set[Any]:
-    """What GELUs give and are given, and the partial sums that this is made of."""
+    """The inputs and outputs of GELUs, and the partial sums of the inputs."""
     values = [var for op in function.operations if op.op_type == "gelu" for var in (op.outputs[0], op.inputs["x"])]
-    found = set(values)
+    hidden = set(values)
     while values:
         op = values.pop().op
         if op.op_type == "add":
             parts = [var for var in arguments(op) if var.op is not None and var.op.op_type != "const"]
             values += parts
-            found |= set(parts)
-    return found
+            hidden |= set(parts)
+    return hidden

@@ -11,12 +11,11 @@ from export.app import manifest as manifests
 from export.app.ffn_memory import ffn_memory
 from export.app.parts import dit_parts, text_part, vae_parts
 from export.app.report import write_export_report
+from export.app.settings import Settings, distillation_warnings, own_steps
 from export.app.verify import failures, lost_tiles, verify_record
 from export.app.whole_clip import GeneratedClip, generate_clip
-from export.coreml.compress import Weights
 from export.coreml.package import UNCOMPRESSED, Part, write_package
 from export.mil.verify import LEAST_PSNR
-from export.phone.layout import LAYOUTS
 from mobile_video_jax.core.claim import check_free
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
@@ -25,43 +24,18 @@ from mobile_video_jax.core.lock import new_folder
 from mobile_video_jax.dit.config import BlockShape
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.run import Run
-from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.models.vae import VaeBundle
 from mobile_video_jax.text.encoder_name import EncoderName
 
 Progress = Callable[[str], None]
-UNDISTILLED_STEPS = 4
-CHECKS = ("clip", "packages", "one")
-DRAWN = "drawn"  # folder of the clips that the checks drew
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How a run is exported: kind of weights, FFN tiles (one number, or one for each block), sampling steps (0:
-    see own_steps), and the megabytes in fp16 that a part of the transformer may take.
-
-    `vae` is a run whose decoder is taken instead, `clips` other shapes than the run's own, `text_encoder` tells where
-    the run's encoder lies. `form` is the transformer's, a key of form.LAYOUTS; the other networks have one for both.
-    `prompt` is what golden arrays are of. `check`: a whole clip and every package, the packages alone, or one of them.
-    """
-
-    weights: Weights = Weights()
-    tiles: tuple[int, ...] = (4,)
-    steps: int = 0
-    chunk_megabytes: int = 1000
-    vae: Path | None = None
-    clips: tuple[str, ...] = ()
-    text_encoder: str = ""
-    form: str = "phone"
-    prompt: str = "a red circle"
-    check: str = CHECKS[0]
+GENERATED = "drawn"  # the folder of the clips that the verification generates
 
 
 def export_run(run: Path, out: Path, settings: Settings, progress: Progress) -> dict[str, Any]:
-    """Writes the folder, whole or not at all, and returns what its report.json holds; `failures` in it may be some.
+    """Writes the folder, whole or not at all, and returns the content of its report.json, `failures` included.
 
-    Raises UserError for a folder that holds something, for a run that is missing, damaged or without latent statistics,
-    and for settings that do not fit it.
+    Raises UserError for a folder that is not free, for a run that is missing, damaged or without latent statistics, and
+    for settings that do not fit it.
     """
     check_free(out)
     opened = Run.open(run)
@@ -78,25 +52,29 @@ def export_run(run: Path, out: Path, settings: Settings, progress: Progress) -> 
             settings = dataclasses.replace(settings, steps=settings.steps or own_steps(opened.denoiser.sampling))
             groups = _groups(generators, settings, folder)
             described = manifests.of_transformer(generators, settings.steps)
-            described |= {"form": settings.form, "tiles": list(_tiles(generators[0], settings))}
+            warnings = distillation_warnings(opened.denoiser.sampling, settings.steps)
+            for warning in warnings:
+                progress(f"warning: {warning}")
+            depth = len(opened.denoiser.config.model.block_shapes)
+            described |= {"form": settings.form, "tiles": list(settings.tiles_of(depth)), "warnings": warnings}
         packages = [write_package(group, folder, settings.weights, progress) for group in groups]
         manifest = {**manifests.origin(run, opened.stage), **described, "packages": packages}
         write_json(folder / manifests.NAME, manifest)
-        report = _verified(folder, manifest, generators, settings, progress)
+        report = _verify(folder, manifest, generators, settings, progress)
     return report
 
 
-def _verified(
+def _verify(
     folder: Path, manifest: dict[str, Any], generators: Sequence[Generator], settings: Settings, progress: Progress
 ) -> dict[str, Any]:
-    """Checks the packages, then writes what was found into manifest.json, report.json and report.html."""
+    """Verifies the packages and writes the figures into manifest.json, report.json and report.html."""
     rows = []
-    for record in _checked(manifest["packages"], settings):
+    for record in _records(manifest["packages"], settings):
         progress(f"{record['name']}: running each op")
         rows.append(verify_record(folder, record))
         record |= {key: rows[-1][key] for key in ("relative_error", "psnr")}
-    wrong = [line for row in rows for line in failures(row, settings.weights.target_psnr or LEAST_PSNR)]
-    wrong += lost_tiles(rows, manifest.get("tiles", ()))
+    failed = [line for row in rows for line in failures(row, settings.weights.target_psnr or LEAST_PSNR)]
+    failed += lost_tiles(rows, manifest.get("tiles", ()))
     clips: list[GeneratedClip] = []
     if settings.check == "clip":
         clips = [
@@ -104,36 +82,32 @@ def _verified(
             for i, generator in enumerate(generators)
         ]
         for clip in clips:
-            clip.save(folder / DRAWN)
-            wrong += clip.failures
+            clip.save(folder / GENERATED)
+            failed += clip.failures
     shutil.rmtree(folder / UNCOMPRESSED, ignore_errors=True)
-    manifest["verification"] = {"passed": not wrong, "failures": wrong, "clips": [clip.figures for clip in clips]}
+    manifest["verification"] = {"passed": not failed, "failures": failed, "clips": [clip.figures for clip in clips]}
     write_json(folder / manifests.NAME, manifest)
     progress("report")
-    return write_export_report(folder, manifest, rows, clips, _ffn(generators, settings))
+    return write_export_report(folder, manifest, rows, clips, _ffn_memory(generators, settings))
 
 
-def _checked(records: list[Any], settings: Settings) -> list[Any]:
-    """All packages, or the first that is no text encoder."""
+def _records(records: list[Any], settings: Settings) -> list[Any]:
+    """The packages to verify: all, or the first that is no text encoder."""
     return records if settings.check != "one" else [next(each for each in records if each["name"] != "text")]
 
 
-def _ffn(generators: Sequence[Generator], settings: Settings) -> list[dict[str, int]]:
-    """The largest FFN's memory at the largest clip."""
+def _ffn_memory(generators: Sequence[Generator], settings: Settings) -> list[dict[str, int]]:
+    """Memory of the largest FFN at the largest clip."""
     if not generators:
         return []
     denoiser = generators[0].denoiser
     hidden = max(block.ffn for block in denoiser.config.model.block_shapes)
     tokens = max(generator.clip.tokens(denoiser.strides) for generator in generators)
-    return ffn_memory(denoiser.config.model.width, hidden, tokens, LAYOUTS[settings.form])
-
-
-def own_steps(sampling: Sampling) -> int:
-    """The steps of a run that is sampled without guidance, as an app does; others are not made for few steps."""
-    return sampling.steps if sampling.guidance == 1 else UNDISTILLED_STEPS
+    return ffn_memory(denoiser.config.model.width, hidden, tokens, settings.layout)
 
 
 def _check_blocks(run: Run) -> None:
+    """Raises UserError for a block whose sizes this version does not know."""
     known = [field.name for field in dataclasses.fields(BlockShape)]
     for i, block in enumerate(run.config["model"]["blocks"]):
         if len(block) != len(known):
@@ -143,7 +117,7 @@ def _check_blocks(run: Run) -> None:
 
 
 def _generators(run: Run, settings: Settings) -> list[Generator]:
-    """The run, for each shape of clips."""
+    """A generator for each shape of clips, all with the same networks."""
     names = settings.clips or ("",)
     first = Generator.load(run, settings.vae, settings.text_encoder, clip=names[0])
     shapes = [first.clip, *_shapes(names[1:], first.vae)]
@@ -155,28 +129,19 @@ def _shapes(names: Sequence[str], bundle: VaeBundle) -> list[ClipShape]:
 
 
 def _groups(generators: Sequence[Generator], settings: Settings, folder: Path) -> Iterator[list[Part]]:
-    """All packages of a transformer's run, made one after the other, each with its functions."""
+    """The functions of each package of a transformer's run, one package after the other; writes its tokenizer too."""
     first = generators[0]
     config, prompt = first.denoiser.config, settings.prompt
-    first.text_encoder.tokenizer.save(str(folder / "tokenizer.json"))
+    first.text_encoder.limited_to(config.text_tokens).tokenizer.save(str(folder / "tokenizer.json"))
     source = EncoderName.parse(settings.text_encoder or config.text_encoder)
     yield [text_part(first.text_encoder, source, prompt, config.text_tokens, folder)]
-    form, tiles, limit = LAYOUTS[settings.form], _tiles(first, settings), settings.chunk_megabytes * 1_000_000
     clips = [generator.clip for generator in generators]
-    dits = [dit_parts(generator, form, tiles, prompt, settings.steps, limit, folder) for generator in generators]
-    yield from _grouped(dits, clips)
+    yield from _grouped([dit_parts(generator, settings, folder) for generator in generators], clips)
     yield from _grouped([vae_parts(first.vae, clip, folder) for clip in clips], clips)
 
 
 def _grouped(parts: Sequence[Iterator[Part]], clips: Sequence[ClipShape]) -> Iterator[list[Part]]:
-    """Parts of the same name for the different clips, as functions of one package. An image has no vae_next."""
+    """Groups the parts of the same name, one for each clip, as functions of a package. An image has no vae_next."""
     names = [manifests.function_name(clip, clips) for clip in clips]
     for group in itertools.zip_longest(*parts):
         yield [dataclasses.replace(part, function=name) for part, name in zip(group, names, strict=True) if part]
-
-
-def _tiles(generator: Generator, settings: Settings) -> tuple[int, ...]:
-    depth, tiles = len(generator.denoiser.config.model.block_shapes), settings.tiles
-    if len(tiles) not in (1, depth):
-        raise UserError(f"--tiles names {len(tiles)} numbers: use one, or {depth}, one for each block")
-    return tiles * depth if len(tiles) == 1 else tiles

@@ -1,4 +1,4 @@
-"""What manifest.json says beside its packages: all constants that an app needs to call them."""
+"""manifest.json without its packages: all constants that an app needs to call them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,18 +22,18 @@ Described = dict[str, Any]
 
 
 def function_name(clip: ClipShape, clips: Sequence[ClipShape]) -> str:
-    """What a package calls its function for clips of a shape, one of several or the only one."""
+    """The name of a package's function for clips of a shape, the only one or one of several."""
     return FIRST_FUNCTION if len(clips) == 1 else f"clip_{clip}"
 
 
 def origin(run: Path, stage: str) -> Described:
-    """Where the folder comes from."""
+    """The run that the folder was written from, and the versions it was written with."""
     packages = versions() | {name: version(name) for name in ("torch", "coremltools")}
     return {"model": str(run), "stage": stage, "commit": git_revision(), "versions": packages}
 
 
 def of_vae(bundle: VaeBundle, clips: Sequence[ClipShape]) -> Described:
-    """Of latents and pixels: the decoder takes latents * std + mean; what it gives as low and high is 0 and 255."""
+    """Constants of latents and pixels: the decoder takes latents * std + mean; `pixels` are its values of 0 and 255."""
     strides = bundle.vae.config.strides
     return {
         "compression": str(strides),
@@ -51,7 +51,7 @@ def of_vae(bundle: VaeBundle, clips: Sequence[ClipShape]) -> Described:
 
 
 def of_transformer(generators: Sequence[Generator], steps: int) -> Described:
-    """Of text and sampling: from times[i] to times[i + 1] latents move by their difference x velocity."""
+    """Constants of text and sampling. Step i adds (times[i + 1] - times[i]) * velocity to the latents."""
     first = generators[0]
     config = first.denoiser.config
     described = of_vae(first.vae, [generator.clip for generator in generators])
@@ -61,6 +61,13 @@ def of_transformer(generators: Sequence[Generator], steps: int) -> Described:
         clip |= {"times": np.asarray(times).tolist(), "time_features": np.asarray(features).tolist()}
     return {
         **described,
-        "text": {"encoder": config.text_encoder, "tokens": config.text_tokens, "width": config.text_width, "pad_id": 0},
+        "frame_rate": first.frame_rate,
+        "text": {
+            "encoder": config.text_encoder,
+            "tokens": config.text_tokens,
+            "width": config.text_width,
+            "pad_id": 0,
+            "closing_id": first.text_encoder.tokenizer.encode("").ids[-1],
+        },
         "sampler": {"solver": "euler", "steps": steps, "noise_scale": 1.0, "guidance": 1.0},
     }

@@ -1,4 +1,7 @@
-"""The packages that a run becomes: text encoder, transformer (in chunks where it is large) and VAE decoder."""
+"""The parts of a run that become packages: text encoder, transformer (in chunks where it is large), VAE decoder.
+
+Each is a PyTorch module with its inputs, and the outputs of JAX for them.
+"""
 
 import dataclasses
 import json
@@ -11,10 +14,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from export.app import golden
+from export.app.settings import Settings
 from export.coreml.package import Part, Tensors
 from export.phone import ltx_vae as phone_ltx_vae
 from export.phone.dit import PhoneDit
-from export.phone.layout import Layout
 from export.phone.text import PhoneText
 from export.phone.vae import PhoneDecoder
 from export.pytorch import dit as torch_dit
@@ -33,7 +36,7 @@ from mobile_video_jax.vae.ltx.model import LtxVae
 
 
 def text_part(encoder: TextEncoder, source: EncoderName, prompt: str, tokens: int, out: Path) -> Part:
-    """The text encoder, whose weights are read from `source`, for captions of at most `tokens` tokens."""
+    """The text encoder for captions of at most `tokens` tokens; its weights are read from `source`."""
     mirror = torch_text.load(source)
     write_weights(mirror, mirror.config, out / "text.safetensors")
     states, mask = pad(encoder.encode([prompt]), tokens)
@@ -44,32 +47,31 @@ def text_part(encoder: TextEncoder, source: EncoderName, prompt: str, tokens: in
     return Part("text", module, inputs, {"text": states.swapaxes(1, 2)[:, :, None]})
 
 
-def dit_parts(
-    generator: Generator, form: Layout, tiles: Sequence[int], prompt: str, steps: int, limit: int, out: Path
-) -> Iterator[Part]:
-    """The transformer at a clip's first step, in chunks of whole blocks of at most `limit` bytes in fp16."""
+def dit_parts(generator: Generator, settings: Settings, out: Path) -> Iterator[Part]:
+    """The transformer at a clip's first step, in chunks of whole blocks."""
     config, denoiser = generator.denoiser.config, generator.denoiser
     shape = denoiser.latent_shape_of(generator.clip)
     mirror = torch_dit.Dit(config.model, shape, config.text_width)
     load_params(mirror, generator.params)
     write_weights(mirror, config.model, out / "dit.safetensors")
-    text, mask = pad(generator.text_encoder.encode([prompt]), config.text_tokens)
+    text, mask = pad(generator.text_encoder.encode([settings.prompt]), config.text_tokens)
     noise = golden.noise(shape)
-    t = time_grid(steps, **generator.times)[:1]
+    t = time_grid(settings.steps, **generator.times)[:1]
     tensors = golden.dit_tensors(
         config.model, generator.params, jnp.asarray(noise), t, jnp.asarray(text), jnp.asarray(mask)
     )
-    cuts = chunk_ends(mirror, limit)
-    for i, (first, last) in enumerate(zip([0, *cuts], cuts, strict=False)):
-        module = PhoneDit(mirror, tiles, first, last, form)
-        name = "dit" if len(cuts) == 1 else f"dit_{i}"
-        yield Part(name, module, _of(tensors, module.inputs), _of(tensors, module.outputs))
+    ends = chunk_ends(mirror, int(1e6 * settings.chunk_megabytes))
+    tiles = settings.tiles_of(len(mirror.blocks))
+    for i, (first, last) in enumerate(zip([0, *ends], ends, strict=False)):
+        module = PhoneDit(mirror, tiles, first, last, settings.layout)
+        name = "dit" if len(ends) == 1 else f"dit_{i}"
+        yield Part(name, module, _select(tensors, module.inputs), _select(tensors, module.outputs))
 
 
 def chunk_ends(dit: torch_dit.Dit, limit: int) -> list[int]:
-    """Where chunks of at most `limit` bytes in fp16 end: as few as can be, and of those cuts the most even.
+    """The ends of chunks of blocks, each of at most `limit` bytes in fp16: as few as possible, and then as even.
 
-    What comes before and after the blocks goes with the first and the last. Raises UserError where one alone is larger.
+    Layers before and after the blocks go with the first and the last. Raises UserError for a block above the limit.
     """
     blocks = [_bytes(block) for block in dit.blocks]
     after = _bytes(dit.output)
@@ -92,7 +94,7 @@ def chunk_ends(dit: torch_dit.Dit, limit: int) -> list[int]:
 
 
 def _filled(sums: np.ndarray, limit: int) -> list[int]:
-    """Ends of chunks, each filled up to the limit; sums[i] is what all before block i take."""
+    """Ends of chunks that are filled one after the other; sums[i] is the bytes of all blocks before i."""
     ends = [0]
     while ends[-1] < len(sums) - 1:
         ends.append(int(np.searchsorted(sums, sums[ends[-1]] + limit, side="right")) - 1)
@@ -100,17 +102,17 @@ def _filled(sums: np.ndarray, limit: int) -> list[int]:
 
 
 def vae_parts(bundle: VaeBundle, clip: ClipShape, out: Path) -> Iterator[Part]:
-    """The decoder of a clip's first latent frame, and of every later one; LTX-Video's, of a whole clip."""
+    """The decoder of a clip's first latent frame and that of every later one; LTX-Video's is of a whole clip."""
     vae, shape = bundle.vae, clip.latent(bundle.vae.config.strides)
     mirror = torch_ltx_vae.Decoder(vae.config) if isinstance(vae, LtxVae) else torch_vae.Decoder(vae.config)
-    # One level down, so that a parameter of the network itself has a name.
+    # One level down, so that a parameter of the decoder itself has a name.
     load_params(nn.ModuleDict({"decoder": mirror}), {"decoder": bundle.params["decoder"]})
     write_weights(mirror, vae.config, out / "vae.safetensors")
     noise = np.random.default_rng(1).standard_normal((1, *shape, vae.config.strides.channels), np.float32)
     latents = bundle.stats.denormalize(jnp.asarray(noise))
     chunks = golden.decoder_tensors(vae, bundle.params, latents)
     for (name, module), tensors in zip(_phone_decoders(mirror, shape), chunks, strict=False):
-        yield Part(name, module, _of(tensors, module.inputs), _of(tensors, module.outputs))
+        yield Part(name, module, _select(tensors, module.inputs), _select(tensors, module.outputs))
 
 
 def _phone_decoders(
@@ -129,7 +131,7 @@ def write_weights(mirror: nn.Module, config: object, path: Path) -> None:
     save_file(tensors, path, {"config": json.dumps(dataclasses.asdict(config))})  # type: ignore[call-overload]
 
 
-def _of(tensors: Tensors, names: Sequence[str]) -> Tensors:
+def _select(tensors: Tensors, names: Sequence[str]) -> Tensors:
     return {name: tensors[name] for name in names}
 
 

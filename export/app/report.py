@@ -1,4 +1,4 @@
-"""What an export shows: report.html and report.json."""
+"""The report of an export: report.html and report.json."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,10 +30,10 @@ def write_export_report(
     clips: Sequence[GeneratedClip],
     ffn: list[dict[str, int]],
 ) -> dict[str, Any]:
-    """Writes report.html and report.json, and returns what the latter holds."""
-    found = manifest["verification"]
+    """Writes report.html and report.json, and returns the latter's content."""
+    verification, warnings = manifest["verification"], manifest.get("warnings", [])
     origin = {key: manifest[key] for key in ("model", "stage", "commit", "versions")}
-    report = {**origin, **found, "packages": list(rows), "ffn": ffn}
+    report = {**origin, **verification, "warnings": warnings, "packages": list(rows), "ffn": ffn}
     write_json(folder / NUMBERS, report)
     sections = [
         Section("Packages", "Compared with what JAX computes in float32.", [_packages(rows)]),
@@ -42,7 +42,8 @@ def write_export_report(
         *([Section("Memory of the tiled FFN", FFN, [_ffn(ffn)])] if ffn else []),
         *([Section("A whole clip", "Prompt to frames, from the same noise.", [_gallery(clips)])] if clips else []),
     ]
-    lead = "All checks passed." if found["passed"] else f"Failed: {'; '.join(found['failures'])}."
+    lead = "All checks passed." if verification["passed"] else f"Failed: {'; '.join(verification['failures'])}."
+    lead = " ".join([lead, *(f"Warning: {line}." for line in warnings)])
     facts = {"model": manifest["model"], "commit": manifest["commit"], "clips": ", ".join(_clips(manifest))}
     write_report(folder / PAGE, Report(f"Export of {Path(manifest['model']).name}", lead, facts, sections))
     return report
@@ -53,7 +54,7 @@ def _clips(manifest: dict[str, Any]) -> list[str]:
 
 
 def _functions(rows: Sequence[Figures]) -> Iterator[tuple[str, Figures, Figures]]:
-    """Each function's name, its package's figures and its own."""
+    """The name of each function, its package's figures and its own."""
     for row in rows:
         for name, figures in row["functions"].items():
             yield row["name"] if len(row["functions"]) == 1 else f"{row['name']}, {name}", row, figures
@@ -92,11 +93,11 @@ def _ends(rows: Sequence[Figures]) -> Table:
         for name, _, own in _functions(rows)
         if own["largest"]
     ]
-    return Table(["package", "largest value", "of op", "warnings", "the first"], cells)
+    return Table(["package", "largest value", "of op", "warnings", "the worst"], cells)
 
 
 def _mixed(manifest: dict[str, Any]) -> list[Section]:
-    """How many weights got how many bits."""
+    """The count of tensors of each number of bits."""
     recipes = {record["name"]: Counter(record["bits"].values()) for record in manifest["packages"] if "bits" in record}
     if not recipes:
         return []

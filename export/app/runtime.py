@@ -1,5 +1,7 @@
-"""A clip drawn by a folder's packages alone, as an app draws it: manifest.json and the files that it names are all
-that is known. The evaluator takes Core ML's place."""
+"""The app's runtime in Python: a clip from a prompt, by manifest.json and the files that it names alone.
+
+The evaluator takes Core ML's place.
+"""
 
 import itertools
 import json
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, UInt8
 from tokenizers import Tokenizer
 
 from export.mil.evaluate import evaluate
@@ -17,9 +20,9 @@ Tensors = dict[str, np.ndarray]
 
 
 class App:
-    """The packages of a folder, for clips of one of its shapes; `packages` is a folder of others of the same names.
+    """The packages of a folder, for clips of one of its shapes.
 
-    A package is read when it is first called, and kept.
+    `packages` is another folder with packages of the same names. A package is read at its first call.
     """
 
     def __init__(self, folder: Path, function: str, packages: Path | None = None):
@@ -29,65 +32,72 @@ class App:
         self.folder, self.packages = folder, packages or folder
         self.loaded: dict[str, Any] = {}
 
-    def draw(self, prompt: str, noise: np.ndarray, progress: Callable[[str], None]) -> Tensors:
-        """The clip of a prompt from noise [1, c, 1, s], s over time, rows and columns: its latents [1, c, 1, s], and
-        `video`, frames [t, h, w, 3] in bytes."""
+    def generate(self, prompt: str, noise: Float[np.ndarray, "1 c 1 s"], progress: Callable[[str], None]) -> Tensors:
+        """The clip of a prompt: `latents` [1, c, 1, s] and `video`, frames [t, h, w, 3] in bytes.
+
+        The s latent positions of the noise go over time, then rows, then columns.
+        """
         progress("clip: text")
-        latents = self._denoised(self._text(prompt), noise, progress)
+        latents = self._denoise(self._encode(prompt), noise, progress)
         progress("clip: frames")
-        return {"latents": latents, "video": self._frames(latents)}
+        return {"latents": latents, "video": self._decode(latents)}
 
     def tokens(self, prompt: str) -> Tensors:
-        """Token ids, padded, and the mask of ones for tokens."""
+        """Token ids, padded, and their mask. Ids that do not fit are dropped, but for the closing one."""
         text = self.manifest["text"]
-        found = Tokenizer.from_file(str(self.folder / "tokenizer.json")).encode(prompt).ids
+        tokens = Tokenizer.from_file(str(self.folder / "tokenizer.json")).encode(prompt).ids
+        if len(tokens) > text["tokens"]:
+            tokens = [*tokens[: text["tokens"] - 1], text["closing_id"]]
         ids = np.full((1, text["tokens"]), text["pad_id"], np.int32)
-        ids[0, : len(found)] = found
-        mask = np.arange(text["tokens"]) < len(found)
+        ids[0, : len(tokens)] = tokens
+        mask = np.arange(text["tokens"]) < len(tokens)
         return {"ids": ids, "text_mask": mask.astype(np.float32)[None, None, None]}
 
-    def _text(self, prompt: str) -> Tensors:
+    def _encode(self, prompt: str) -> Tensors:
+        """The prompt's text states and their mask."""
         tokens = self.tokens(prompt)
         return {**self._call("text", tokens), "text_mask": tokens["text_mask"]}
 
-    def _denoised(self, text: Tensors, noise: np.ndarray, progress: Callable[[str], None]) -> np.ndarray:
+    def _denoise(
+        self, text: Tensors, noise: Float[np.ndarray, "1 c 1 s"], progress: Callable[[str], None]
+    ) -> Float[np.ndarray, "1 c 1 s"]:
         """Euler's steps from noise to latents."""
         chunks = [name for name in self.records if name.startswith("dit")]
         times, features = self.clip["times"], np.asarray(self.clip["time_features"], np.float32)
-        latents = self.manifest["sampler"]["noise_scale"] * noise
+        latents: np.ndarray = self.manifest["sampler"]["noise_scale"] * noise
         for i, (start, end) in enumerate(itertools.pairwise(times)):
             progress(f"clip: step {i + 1} of {len(times) - 1}")
-            given = {**text, "latents": latents, "time_features": features[i][None, :, None, None]}
+            tensors = {**text, "latents": latents, "time_features": features[i][None, :, None, None]}
             for name in chunks:
-                given |= self._call(name, given)
-            latents = latents + np.float32(end - start) * given["velocity"]
+                tensors |= self._call(name, tensors)
+            latents = latents + np.float32(end - start) * tensors["velocity"]
         return latents
 
-    def _frames(self, latents: np.ndarray) -> np.ndarray:
+    def _decode(self, latents: Float[np.ndarray, "1 c 1 s"]) -> UInt8[np.ndarray, "t h w 3"]:
         times, rows, columns, channels = self.clip["latent_shape"]
         mean, std = (np.asarray(self.manifest["latents"][key], np.float32)[:, None, None] for key in ("mean", "std"))
         z = latents.reshape(channels, times, rows, columns).swapaxes(0, 1) * std + mean
-        video = [self._call("vae", {"latents": z})["video"]] if "vae" in self.records else self._streamed(z)
+        chunks = [self._call("vae", {"latents": z})["video"]] if "vae" in self.records else self._decode_in_chunks(z)
         low, high = self.manifest["pixels"]
-        levels = np.round((np.concatenate(video).astype(np.float32) - low) * (255 / (high - low)))
+        levels = np.round((np.concatenate(chunks).astype(np.float32) - low) * (255 / (high - low)))
         return np.moveaxis(np.clip(levels, 0, 255).astype(np.uint8), 1, -1)
 
-    def _streamed(self, z: np.ndarray) -> list[np.ndarray]:
-        """Frames chunk by chunk: what a call leaves as kept_NAME the next one takes as past_NAME."""
-        found = self._call("vae_first", {"latents": z[:1]})
-        video = [found["video"]]
+    def _decode_in_chunks(self, z: Float[np.ndarray, "t c h w"]) -> list[np.ndarray]:
+        """Frames [t, 3, h, w] of each latent frame: a call's outputs kept_NAME are past_NAME of the next."""
+        outputs = self._call("vae_first", {"latents": z[:1]})
+        video = [outputs["video"]]
         for i in range(1, len(z)):
-            past = {name.replace("kept_", "past_", 1): x for name, x in found.items()}
-            found = self._call("vae_next", {**past, "latents": z[i : i + 1]})
-            video.append(found["video"])
+            past = {name.replace("kept_", "past_", 1): x for name, x in outputs.items()}
+            outputs = self._call("vae_next", {**past, "latents": z[i : i + 1]})
+            video.append(outputs["video"])
         return video
 
-    def _call(self, name: str, given: Mapping[str, np.ndarray]) -> Tensors:
-        """A package's outputs in float32, for those of the given tensors that it takes."""
+    def _call(self, name: str, tensors: Mapping[str, np.ndarray]) -> Tensors:
+        """A package's outputs in float32, for those of the tensors that it takes."""
         record = self.records[name]
         if name not in self.loaded:
             self.loaded[name] = load_package(self.packages / record["file"])
         function = self.clip["function"] if self.clip["function"] in record["functions"] else None
         program = self.loaded[name].function(function)
-        found = evaluate(program, {feature: given[feature] for feature in program.inputs}).outputs
-        return {feature: x.astype(np.float32) for feature, x in found.items()}
+        outputs = evaluate(program, {feature: tensors[feature] for feature in program.inputs}).outputs
+        return {feature: x.astype(np.float32) for feature, x in outputs.items()}

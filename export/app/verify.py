@@ -1,4 +1,4 @@
-"""Whether a folder's packages compute what JAX computes, and what else their programs show once they are read back."""
+"""The packages of a folder, verified against JAX, and what else their saved programs show."""
 
 import re
 from collections import Counter
@@ -13,17 +13,17 @@ from export.mil.ops.table import is_constant
 from export.mil.verify import LARGEST_RELATIVE_ERROR, LEAST_PSNR, verify_package
 
 Figures = dict[str, Any]
-# What torch calls the weights of a block's FFN, and coremltools after it.
+# The name of the weights of a block's FFN in torch, and after it in coremltools.
 FFN_WEIGHT = re.compile(r"blocks_(\d+)_ffn_(up|down)_")
 SHOWN = 5  # warnings of a package
 
 
 def verify_record(folder: Path, record: Mapping[str, Any]) -> Figures:
-    """Runs each function of a package; figures by function, the worst relative error and PSNR of all.
+    """Verifies each function of a package of manifest.json: figures by function, the worst error and PSNR of all.
 
-    A figure that is no finite number is None.
+    A figure that is not finite is None.
     """
-    functions = {name: _function(folder, record, name) for name in record["functions"]}
+    functions = {name: _verify_function(folder, record, name) for name in record["functions"]}
     return {
         **{key: record[key] for key in ("name", "weights", "bytes", "fp16_bytes")},
         "relative_error": worst(max, (each["relative_error"] for each in functions.values())),
@@ -33,45 +33,50 @@ def verify_record(folder: Path, record: Mapping[str, Any]) -> Figures:
 
 
 def failures(figures: Figures, least_psnr: float = LEAST_PSNR) -> list[str]:
-    """One line for each figure beyond its limit; compressed weights are held to the PSNR alone."""
-    error, psnr, found = figures["relative_error"], figures["psnr"], []
+    """One line for each figure beyond its limit; compressed weights are held to the PSNR alone.
+
+    A figure that is not finite comes with the worst warning, which names the first op that went wrong.
+    """
+    error, psnr, name = figures["relative_error"], figures["psnr"], figures["name"]
+    warnings = [line for each in figures["functions"].values() for line in each["first_warnings"]]
+    cause = f", first in {warnings[0]}" if warnings and None in (error, psnr) else ""
+    lines = []
     if figures["weights"] == "fp16" and (error is None or error > LARGEST_RELATIVE_ERROR):
-        found.append(f"{figures['name']}: relative error {_text(error, '.1e')} is above {LARGEST_RELATIVE_ERROR:g}")
+        lines.append(f"{name}: relative error {_text(error, '.1e')} is above {LARGEST_RELATIVE_ERROR:g}{cause}")
     if psnr is None or psnr < least_psnr:
-        found.append(f"{figures['name']}: PSNR {_text(psnr, '.1f')} dB is below {least_psnr:g} dB")
-    return found
+        lines.append(f"{name}: PSNR {_text(psnr, '.1f')} dB is below {least_psnr:g} dB{cause}")
+    return lines
 
 
 def lost_tiles(rows: Iterable[Figures], tiles: Sequence[int]) -> list[str]:
-    """One line for each block whose FFN has other products in the saved program than its tiles make, k^2 + k."""
-    found = [
+    """One line for each block whose FFN has another count of products in the saved program than k^2 + k."""
+    blocks = [
         (row["name"], count)
         for row in rows
         if row["name"].startswith("dit")
         for count in next(iter(row["functions"].values()))["ffn_products"]
     ]
-    pairs = zip(found, tiles, strict=False)
     return [
         f"{name}: block {i} has {count} products in its FFN, {k} tiles make {k * k + k}"
-        for i, ((name, count), k) in enumerate(pairs)
+        for i, ((name, count), k) in enumerate(zip(blocks, tiles, strict=False))
         if count != k * k + k
     ]
 
 
 def worst(choose: Any, figures: Iterable[float | None]) -> float | None:
-    """The largest or smallest figure; None if any is not finite."""
+    """The largest or smallest figure; None if any is None."""
     values = list(figures)
     return None if None in values else choose(values)
 
 
-def _function(folder: Path, record: Mapping[str, Any], name: str) -> Figures:
-    check = verify_package(folder / record["file"], folder / record["functions"][name]["golden"], name)
-    summary, program = check.summary(), check.package.function(name)
+def _verify_function(folder: Path, record: Mapping[str, Any], name: str) -> Figures:
+    verification = verify_package(folder / record["file"], folder / record["functions"][name]["golden"], name)
+    summary, program = verification.summary(), verification.package.function(name)
     counts = Counter(op.op_type for op in program.operations if not is_constant(op))
     return {
         **{key: summary[key] for key in ("relative_error", "psnr", "outputs", "largest")},
-        "warnings": len(check.warnings),
-        "first_warnings": check.warnings[:SHOWN],
+        "warnings": len(verification.warnings),
+        "first_warnings": verification.warnings[:SHOWN],
         "operations": sum(counts.values()),
         "counts": dict(counts.most_common()),
         "peak_live_bytes": peak_live_bytes(program),
@@ -80,7 +85,7 @@ def _function(folder: Path, record: Mapping[str, Any], name: str) -> Figures:
 
 
 def ffn_products(program: Any) -> list[int]:
-    """How many products each block's FFN has, of the blocks in this package."""
+    """The count of products in the FFN of each block in this package."""
     names = [var.name for op in program.operations if op.op_type in PRODUCTS for var in arguments(op)]
     counts = Counter(int(match[1]) for match in map(FFN_WEIGHT.match, names) if match and "_weight" in match.string)
     return [counts[i] for i in sorted(counts)]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from export.app import folder, golden
-from export.app.folder import Settings
+from export.app.settings import Settings
 from export.mil.load import load_package
 from export.phone.ltx_vae import PhoneDecoder
 from export.pytorch.load import load_params

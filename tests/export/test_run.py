@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 
 from export.app import golden, parts
 from export.app import manifest as manifests
-from export.app.folder import Settings, export_run
+from export.app.folder import export_run
 from export.app.runtime import App
+from export.app.settings import Settings, distillation_warnings, own_steps
 from export.app.verify import failures, lost_tiles, verify_record
 from export.coreml.package import Part, digests
 from export.mil.verify import verify_package
-from export.phone.layout import PHONE
 from export.phone.vae import PhoneDecoder
 from export.pytorch import dit as torch_dit
 from export.pytorch.load import load_params
@@ -27,6 +27,7 @@ from export.pytorch.vae import Decoder
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.generate.generator import Generator
+from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.text.encoder_name import EncoderName
 from mobile_video_jax.vae.config import VaeConfig
 from tests import commands, tiny
@@ -93,6 +94,14 @@ def test_the_report_holds_what_was_measured(exported):
     assert report["passed"] == ("All checks passed" in (out / "report.html").read_text())
 
 
+def test_steps_that_a_run_was_not_made_for_are_told():
+    distilled = Sampling(steps=3, guidance=1.0)
+    assert own_steps(distilled) == 3 and own_steps(Sampling()) == 4
+    assert distillation_warnings(distilled, 3) == []
+    assert "2 steps of a model that was made for 3" in distillation_warnings(distilled, 2)[0]
+    assert "4 unguided steps of a model that was not distilled" in distillation_warnings(Sampling(), 4)[0]
+
+
 def test_a_package_that_differs_is_named_with_its_figure(exported, tmp_path):
     out = Path(shutil.copytree(exported[0], tmp_path / "out"))
     record = exported[1]["packages"][0]
@@ -100,8 +109,10 @@ def test_a_package_that_differs_is_named_with_its_figure(exported, tmp_path):
     with np.load(golden) as arrays:
         np.savez(golden, **dict(arrays) | {"output:video": 1.05 * arrays["output:video"]})
     assert re.match(r"vae_first: relative error 4.\de-02 is above 0.002", *failures(verify_record(out, record)))
-    blind = {"name": "dit", "weights": "int8", "relative_error": None, "psnr": None}
-    assert failures(blind) == ["dit: PSNR not finite dB is below 35 dB"]
+    functions = {"main": {"first_warnings": ["add x_1: 3 values overflow fp16, the largest is 70000"]}}
+    blind = {"name": "dit", "weights": "int8", "relative_error": None, "psnr": None, "functions": functions}
+    expected = "dit: PSNR not finite dB is below 35 dB, first in add x_1: 3 values overflow fp16, the largest is 70000"
+    assert failures(blind) == [expected]
     rows = [{"name": name, "functions": {"main": {"ffn_products": [20]}}} for name in ("dit_0", "dit_1")]
     assert lost_tiles(rows, [4, 2]) == ["dit_1: block 1 has 20 products in its FFN, 2 tiles make 6"]
 
@@ -137,9 +148,8 @@ def test_the_text_encoder_equals_jax(text):
 
 @pytest.fixture(scope="module")
 def chunks(generator, tmp_path_factory) -> list[Part]:
-    return list(
-        parts.dit_parts(generator, PHONE, (2, 1), "a red circle", 4, 150_000, tmp_path_factory.mktemp("chunks"))
-    )
+    settings = Settings(tiles=(2, 1), steps=4, chunk_megabytes=0.15)
+    return list(parts.dit_parts(generator, settings, tmp_path_factory.mktemp("chunks")))
 
 
 def test_a_large_transformer_is_cut_into_chunks_that_equal_jax(chunks):
@@ -184,7 +194,7 @@ def test_an_apps_clip_is_jaxs(chunks, text, generator, tmp_path):
     app.modules = modules
     expected = golden.clip_tensors(generator, "a red circle", 4)
     with torch.inference_mode():
-        found = app.draw("a red circle", expected["noise"], silent)
+        found = app.generate("a red circle", expected["noise"], silent)
     np.testing.assert_allclose(found["latents"], expected["latents"], atol=1e-5 * np.abs(expected["latents"]).max())
     assert found["video"].shape == expected["video"].shape == (9, 32, 32, 3)
     np.testing.assert_allclose(found["video"].astype(int), expected["video"].astype(int), atol=1)
@@ -208,28 +218,37 @@ def test_bad_input_is_refused(runs, exported, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_the_command_refuses_tiles_that_are_no_numbers():
-    done = commands.run("export.run", "--model=nowhere", "--out=new", "--tiles=four")
-    expected = "error: --tiles=four is no list of whole numbers: use --tiles=4, or 1 for none\n"
-    assert done == (2, "", expected)
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--tiles=four", "--tiles=four is no list of whole numbers: use --tiles=4, or 1 for none"),
+        ("--out=gs://bucket/new", "gs://bucket/new: this command writes to a local folder alone"),
+        ("--model=nowhere", "nowhere does not exist: name the folder of a training run"),
+    ],
+)
+def test_the_command_refuses_bad_flags_before_it_writes(runs, tmp_path, argument, message):
+    done = commands.run("export.run", f"--model={runs}/vae", f"--out={tmp_path}/new", argument, folder=tmp_path)
+    assert done == (2, "", f"error: {message}\n")
+    assert not list(tmp_path.iterdir())
 
 
 ROW = {"name": "dit", "relative_error": 3e-3, "psnr": 34.0, "bytes": 5}
 
 
-def failing(out: str) -> None:
+def failing(model: str, out: str) -> None:
     """The command, where a package fails."""
     from export import run
     from export.app import folder
 
-    report = {"packages": [ROW], "clips": [], "passed": False, "failures": ["dit: PSNR 34.0 dB is below 35 dB"]}
+    failures = ["dit: PSNR 34.0 dB is below 35 dB"]
+    report = {"packages": [ROW], "clips": [], "passed": False, "warnings": [], "failures": failures}
     folder.export_run = lambda *args: report
-    sys.argv[1:] = ["--model=run", f"--out={out}"]
+    sys.argv[1:] = [f"--model={model}", f"--out={out}"]
     cli.run(run.main)
 
 
-def test_what_fails_is_status_1(tmp_path):
-    done = commands.call(failing, str(tmp_path), devices=1)
+def test_what_fails_is_status_1(runs, tmp_path):
+    done = commands.call(failing, str(runs / "vae"), str(tmp_path), devices=1)
     assert done.status == 1 and done.err == "failed: dit: PSNR 34.0 dB is below 35 dB\n"
     assert json.loads(done.out.splitlines()[-1])["packages"] == [ROW]
 

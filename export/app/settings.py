@@ -1,0 +1,52 @@
+"""Settings of an export."""
+
+import dataclasses
+from pathlib import Path
+
+from export.coreml.compress import Weights
+from export.phone.layout import LAYOUTS, Layout
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.models.sampling import Sampling
+
+UNDISTILLED_STEPS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a run is exported."""
+
+    weights: Weights = Weights()
+    tiles: tuple[int, ...] = (4,)  # of each FFN: one number, or one for each block
+    steps: int = 0  # sampling steps; 0: see own_steps
+    chunk_megabytes: float = 1000.0  # the largest chunk of the transformer, in fp16
+    vae: Path | None = None  # a run whose decoder is exported in place of the run's own
+    clips: tuple[str, ...] = ()  # shapes of clips, the run's own where there are none
+    text_encoder: str = ""  # where the run's text encoder lies, as an EncoderName; an embedded one is found by itself
+    form: str = "phone"  # the transformer's layout, a key of LAYOUTS; the other networks have one for both
+    prompt: str = "a red circle"  # of the golden arrays and the clip
+    check: str = "clip"  # clip: every package and a whole clip; packages: every package; one: one of them
+
+    @property
+    def layout(self) -> Layout:
+        """The transformer's layout."""
+        return LAYOUTS[self.form]
+
+    def tiles_of(self, depth: int) -> tuple[int, ...]:
+        """The tiles of each of `depth` blocks. Raises UserError where their numbers differ."""
+        if len(self.tiles) not in (1, depth):
+            raise UserError(f"--tiles names {len(self.tiles)} numbers: use one, or {depth}, one for each block")
+        return self.tiles * depth if len(self.tiles) == 1 else self.tiles
+
+
+def own_steps(sampling: Sampling) -> int:
+    """The steps of a run that is sampled without guidance, as an app does, and UNDISTILLED_STEPS of any other."""
+    return sampling.steps if sampling.guidance == 1 else UNDISTILLED_STEPS
+
+
+def distillation_warnings(sampling: Sampling, steps: int) -> list[str]:
+    """One line where the exported steps, which are unguided, are not those that the run was made for."""
+    if sampling.guidance != 1:
+        return [f"{steps} unguided steps of a model that was not distilled: expect poor clips, distil it first"]
+    if sampling.steps > steps:
+        return [f"{steps} steps of a model that was made for {sampling.steps}: expect poor clips, distil it further"]
+    return []
