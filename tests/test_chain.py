@@ -20,6 +20,8 @@ from mobile_video_jax.generate.prompts import Request, file_names
 from mobile_video_jax.latents.encode import encode_dataset
 from mobile_video_jax.latents.store import records
 from mobile_video_jax.models.run import Run
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.train.loop import train
@@ -115,11 +117,11 @@ def test_videos_of_many_sizes_are_encoded_into_buckets(chain, tmp_path):
 def test_long_captions_are_cut_at_encoding_and_refused_before_training(chain, tmp_path):
     longest = max(len(row["text_states"]) for row in records(chain / "latents", "train"))
     with pytest.raises(UserError, match=f"text_tokens={longest}, the config has 4: set --config.text_tokens={longest}"):
-        DitStage(tiny.dit_config(chain / "latents", text_tokens=4)).train_batches()
+        DitStage(tiny.dit_config(chain / "latents", text_tokens=4)).train_batches(make_mesh(MeshConfig()))
     with pytest.warns(UserWarning, match="longer than the 5 tokens of minilm and were cut; the first now ends at"):
         encode(chain / "vae", chain / "videos", tmp_path / "short", text_tokens=5)
     assert all(len(row["text_states"]) == 5 for row in records(tmp_path / "short", "train"))
-    DitStage(tiny.dit_config(tmp_path / "short", text_tokens=5)).train_batches()
+    DitStage(tiny.dit_config(tmp_path / "short", text_tokens=5)).train_batches(make_mesh(MeshConfig()))
     with pytest.raises(UserError, match="minilm takes 3 to 256 tokens of a caption, not 300"):
         encode(chain / "vae", chain / "videos", tmp_path / "none", text_tokens=300)
 

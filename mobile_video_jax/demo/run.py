@@ -22,9 +22,9 @@ from mobile_video_jax.models.run import Run
 from mobile_video_jax.prune.report import write_prune_report
 from mobile_video_jax.prune.run import prune
 from mobile_video_jax.prune.selection import Pruned
-from mobile_video_jax.stages.distill import DistillStage, from_student
+from mobile_video_jax.stages.distill import DistillStage
 from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.stages.recover import RecoverStage, from_pruned
+from mobile_video_jax.stages.recover import RecoverStage
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.train.loop import train
 
@@ -84,9 +84,9 @@ def run_demo(config: DemoConfig, out: Path) -> DemoResult:
     pruned: list[Pruned] = []
     timed("prune", lambda: _prune(config, out, pruned))
     recover = dataclasses.replace(config.recover, init_from=str(out / "pruned"), data=str(out / "latents"))
-    timed("recover", lambda: train(RecoverStage(from_pruned(recover)), out / "recovered"))
+    timed("recover", lambda: train(RecoverStage.build(recover), out / "recovered"))
     distill = dataclasses.replace(config.distill, init_from=str(out / "recovered"), data=str(out / "latents"))
-    timed("distill", lambda: train(DistillStage(from_student(distill)), out / "distilled"))
+    timed("distill", lambda: train(DistillStage.build(distill), out / "distilled"))
     bundle = Run.open(out / "vae").vae()
     reconstructions = {
         "moving_shapes": reconstruct(bundle, shapes, "test", clip, count=64),

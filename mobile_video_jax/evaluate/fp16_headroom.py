@@ -111,7 +111,7 @@ def _over_clips(
     measure = jax.jit(functools.partial(peaks, dit))
     found: dict[str, float] = collections.defaultdict(float)
     rng, clips = np.random.default_rng(stage.config.seed), 0
-    for done, batch in enumerate(stage.eval_batches(), 1):
+    for done, batch in enumerate(stage.eval_batches(make_mesh(stage.config.mesh)), 1):
         for inputs in _noisy_clips(stage, batch, rng):
             for path, value in jax.device_get(measure(params, *inputs)).items():
                 found[path] = float(np.maximum(found[path], value))

@@ -1,6 +1,7 @@
 """Trained denoisers: the network, the latents and captions it knows, its times, and how it is to be sampled."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -61,7 +62,12 @@ class Denoiser:
 
     def init(self, rng: Rng) -> Any:
         """Random parameters, each with its logical axis names."""
-        return self.network.init(rng, *self.zero_inputs())["params"]
+        return self._init(rng)
+
+    @functools.cached_property
+    def _init(self) -> Callable[[Rng], Any]:
+        # Compiled on its own, it is traced once for all that ask for shapes.
+        return jax.jit(lambda rng: self.network.init(rng, *self.zero_inputs())["params"])
 
     @functools.cached_property
     def boxed_shapes(self) -> Any:

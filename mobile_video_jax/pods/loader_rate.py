@@ -12,6 +12,7 @@ import numpy as np
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.loader import load
 from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.stages.registry import build_stage
 
 WARM_UP = 2  # batches: opening files, and filling the buffers that are empty at the start
@@ -37,7 +38,7 @@ def measure_loader(values: Mapping[str, Any], seconds: float) -> dict[str, float
     Returns batches, clips and bytes a second, and the processor seconds that this process spends on a batch.
     """
     stage = build_stage(values)
-    batches = load(stage.train_batches(), stage.config.loader_processes)
+    batches = load(stage.train_batches(make_mesh(stage.config.mesh)), stage.config.loader_processes)
     try:
         for _ in range(WARM_UP):
             next(batches)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from mobile_video_jax.core.claim import check_holds_only
 from mobile_video_jax.core.config import plain
@@ -30,7 +31,7 @@ from mobile_video_jax.prune.sensitivity import Scorer
 from mobile_video_jax.prune.surgery import block_map, pruned_config, slice_params
 from mobile_video_jax.prune.units import kept_shapes
 from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.stages.recover import PRUNED
+from mobile_video_jax.stages.student import PRUNED
 from mobile_video_jax.train.checkpoint import newest_step, save_model
 from mobile_video_jax.train.run import write_run
 from mobile_video_jax.vae.latent_stats import LatentStats
@@ -46,17 +47,20 @@ def prune(config: PruneConfig, run: Path, data: str, out: Path, *, fsdp: int = 1
     and a folder of another model.
     """
     source = Run.open(run)
-    stage = _calibration_stage(DitStage.of_run(source), config, data)
+    layout = MeshConfig(data=-1, fsdp=fsdp)
+    stage = _calibration_stage(DitStage.of_run(source), config, data, layout)
     plan = make_plan(config, stage.denoiser)
     _check_out(out, config, run)
-    mesh = make_mesh(MeshConfig(data=-1, fsdp=fsdp), jax.local_devices())
-    check_batch(config.batch_clips * config.times, mesh)
+    mesh = make_mesh(layout, jax.local_devices())
+    check_batch(config.batch_clips, mesh)
     params = source.sharded_params(mesh)
     scorer = Scorer(
         dit=stage.denoiser.network,
         params=params,
         units=plan.space.units,
-        batches=[jax.device_put(batch, batch_sharding(mesh)) for batch in _calibration_batches(config, stage, run)],
+        batches=[
+            jax.device_put(batch, batch_sharding(mesh)) for batch in _calibration_batches(config, stage, source, mesh)
+        ],
         weights=config.kd,
         rows=config.rows,
         progress=_PassProgress(),
@@ -69,7 +73,7 @@ def prune(config: PruneConfig, run: Path, data: str, out: Path, *, fsdp: int = 1
     return pruned
 
 
-def _calibration_stage(stage: DitStage, config: PruneConfig, data: str) -> DitStage:
+def _calibration_stage(stage: DitStage, config: PruneConfig, data: str, layout: MeshConfig) -> DitStage:
     """The stage with the calibration's data, its own if `data` is empty, and its size of batches."""
     return DitStage(
         dataclasses.replace(
@@ -78,16 +82,16 @@ def _calibration_stage(stage: DitStage, config: PruneConfig, data: str) -> DitSt
             batch_size=config.batch_clips,
             token_budget=0,
             pad_durations=False,
-            mesh=MeshConfig(data=1),
+            mesh=layout,
         )
     )
 
 
-def _calibration_batches(config: PruneConfig, stage: DitStage, run: Path) -> list[Calibration]:
+def _calibration_batches(config: PruneConfig, stage: DitStage, run: Run, mesh: Mesh) -> list[Calibration]:
     """The first clips of the training split, noisy. Raises UserError for latents of another VAE, or too few clips."""
     folder = data_folder(stage.config.data.split(",")[0])
-    batches = list(itertools.islice(stage.ordered_batches("train"), config.clips // config.batch_clips))
-    if LatentStats.load(folder / "vae") != LatentStats.load(run / "vae"):
+    batches = list(itertools.islice(stage.ordered_batches("train", mesh), config.clips // config.batch_clips))
+    if LatentStats.load(folder / "vae") != LatentStats.load(run.path / "vae"):
         raise UserError(f"{folder} holds latents of another VAE than {run} was trained on: encode them with its own")
     if (clips := len(batches) * config.batch_clips) < config.clips:
         raise UserError(f"{folder} holds {clips} of the {config.clips} clips for calibration: lower --config.clips")
@@ -110,7 +114,7 @@ def _held_out_loss(stage: DitStage, params: Any) -> float:
     mesh = jax.tree.leaves(params)[0].sharding.mesh
     evaluate = jax.jit(stage.evaluate_batch)
     losses = []
-    for i, batch in enumerate(stage.eval_batches()):
+    for i, batch in enumerate(stage.eval_batches(mesh)):
         batch.pop("record")
         losses.append(float(evaluate(params, put_batch(batch, mesh), jax.random.key(i))["loss"]))
     return float(np.mean(losses))

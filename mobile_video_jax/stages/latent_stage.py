@@ -1,4 +1,4 @@
-"""A stage that trains on encoded clips: its config, its batches and what they must hold."""
+"""Stages that train a denoiser on encoded clips: their batches, and the checks of the data."""
 
 import functools
 import itertools
@@ -10,6 +10,7 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
@@ -18,21 +19,34 @@ from mobile_video_jax.diffusion.guidance import EmptyCaption
 from mobile_video_jax.latents.batches import Mix, latent_batches
 from mobile_video_jax.latents.store import read_empty_caption, read_manifest
 from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.models.run import VAE, Run
 from mobile_video_jax.models.sampling import STANDARD, Sampling
-from mobile_video_jax.parallel.mesh import batch_shard, make_mesh
+from mobile_video_jax.parallel.mesh import batch_shard
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.text.encoder import LTX_PREFIX
-from mobile_video_jax.train.stage import Batch
+from mobile_video_jax.train.stage import Batch, Stage
 from mobile_video_jax.vae.latent_stats import LatentStats
 
 
-class LatentStage:
-    """Batches of normalised latents and text states, whose clips have one shape each."""
+class LatentStage(Stage):
+    """Batches of normalised latents and text states; the clips of a batch have one shape."""
+
+    config: DitTraining
 
     def __init__(self, config: DitTraining, sampling: Sampling = STANDARD):
-        self.config = config
+        super().__init__(config)
         self.denoiser = Denoiser(config, sampling)
         self.strides, self.clip = self.denoiser.strides, self.denoiser.clip
+
+    @functools.cached_property
+    def source(self) -> Run | None:
+        """The run that training starts from."""
+        return Run.open(self.config.init_from) if self.config.init_from else None
+
+    @property
+    def pretrained_runs(self) -> tuple[Run, ...]:
+        """The runs that parameters are read from, which know the data's latents."""
+        return (self.source,) if self.source else ()
 
     @functools.cached_property
     def empty_caption(self) -> EmptyCaption | None:
@@ -48,23 +62,23 @@ class LatentStage:
             raise UserError(f"{folder} does not exist or holds no state of an empty caption: encode the data again")
         return state
 
-    def train_batches(self) -> grain.IterDataset:
-        return self._batches("train", train=True)
+    def train_batches(self, mesh: Mesh) -> grain.IterDataset:
+        return self._batches("train", mesh, train=True)
 
-    def eval_batches(self) -> Iterable[dict[str, np.ndarray]]:
-        return itertools.islice(self.ordered_batches("validation"), self.config.eval_batches)
+    def eval_batches(self, mesh: Mesh) -> Iterable[dict[str, np.ndarray]]:
+        return itertools.islice(self.ordered_batches("validation", mesh), self.config.eval_batches)
 
-    def ordered_batches(self, split: str) -> grain.IterDataset:
+    def ordered_batches(self, split: str, mesh: Mesh) -> grain.IterDataset:
         """The full batches of a split once, in order."""
-        return self._batches(split, train=False)
+        return self._batches(split, mesh, train=False)
 
-    def _batches(self, split: str, *, train: bool) -> grain.IterDataset:
+    def _batches(self, split: str, mesh: Mesh, *, train: bool) -> grain.IterDataset:
         cfg = self.config
-        index, count = batch_shard(make_mesh(cfg.mesh))
+        index, count = batch_shard(mesh)
         return latent_batches(
-            self._checked_data(),
+            self.data_folders,
             split,
-            Mix(self.batch_size, cfg.image_share, cfg.pad_durations),
+            Mix(functools.partial(self.batch_size, devices=mesh.size), cfg.image_share, cfg.pad_durations),
             text_tokens=cfg.text_tokens,
             seed=cfg.seed,
             train=train,
@@ -74,33 +88,20 @@ class LatentStage:
         )
 
     def batch_size(self, clip: ClipShape, devices: int | None = None) -> int:
-        """Clips of one shape in a batch: what the token budget holds, in whole shares for devices and accumulation."""
+        """Clips of one shape in a batch: the token budget's, a multiple of data shards and accumulated parts."""
         cfg, tokens = self.config, clip.tokens(self.strides)
         budget = cfg.token_budget or cfg.batch_size * self.clip.tokens(self.strides)
         data, fsdp, _ = cfg.mesh.sizes(devices or jax.device_count())
-        share = math.lcm(data * fsdp, cfg.optimizer.accumulate)
-        if budget < share * tokens:
+        shards = math.lcm(data * fsdp, cfg.optimizer.accumulate)
+        if budget < shards * tokens:
             raise UserError(
-                f"a batch of {budget} tokens holds no {share} clips of {clip}, {tokens} tokens each: "
-                f"set token_budget to {share * tokens} or more"
+                f"a batch of {budget} tokens holds no {shards} clips of {clip}, {tokens} tokens each: "
+                f"set token_budget to {shards * tokens} or more"
             )
-        return budget // (share * tokens) * share
+        return budget // (shards * tokens) * shards
 
-    def _checked_data(self) -> list[Path]:
-        """The data folders. Raises UserError where one was encoded for another VAE, clip or text encoder."""
-        folders = [data_folder(folder) for folder in self.config.data.split(",")]
-        encoded = {folder: read_manifest(folder) for folder in folders}
-        for folder, manifest in encoded.items():
-            for key in ("compression", "text_encoder", "text_width"):
-                _check_same(folder, key, manifest[key], getattr(self.config, key))
-            if manifest["text_tokens"] > self.config.text_tokens:
-                _check_same(folder, "text_tokens", manifest["text_tokens"], self.config.text_tokens)
-            if LatentStats.load(folder / "vae") != LatentStats.load(folders[0] / "vae"):
-                raise UserError(f"{folder} and {folders[0]} were encoded by two VAEs: encode both with one")
-        clips = sorted({clip for manifest in encoded.values() for clip in manifest["clips"]})
-        if str(self.clip) not in clips:
-            _check_same(folders[0], "clip", " or ".join(clips), str(self.clip))
-        return folders
+    def batch_tokens(self, devices: int | None = None) -> int:
+        return self.batch_size(self.clip, devices) * self.denoiser.tokens
 
     def abstract_batch(self, devices: int | None = None) -> Batch:
         batch = self.denoiser.input_shapes(self.batch_size(self.clip, devices))
@@ -108,10 +109,47 @@ class LatentStage:
             batch["latent_mask"] = jax.ShapeDtypeStruct(batch["latents"].shape[:4], jnp.bool_)
         return batch
 
+    @functools.cached_property
+    def data_folders(self) -> list[Path]:
+        """The data folders, checked.
 
-def _check_same(folder: Path, key: str, made: object, wanted: object) -> None:
-    if made != wanted:
+        Raises UserError where one was encoded for another VAE, clip or text encoder, and where a run that parameters
+        are read from was trained on other latents.
+        """
+        folders = [data_folder(folder) for folder in self.config.data.split(",")]
+        manifests = {folder: read_manifest(folder) for folder in folders}
+        for folder, manifest in manifests.items():
+            for key in ("compression", "text_encoder", "text_width"):
+                _check_same(folder, key, manifest[key], getattr(self.config, key))
+            if manifest["text_tokens"] > self.config.text_tokens:
+                _check_same(folder, "text_tokens", manifest["text_tokens"], self.config.text_tokens)
+            if LatentStats.load(folder / VAE) != LatentStats.load(folders[0] / VAE):
+                raise UserError(f"{folder} and {folders[0]} were encoded by two VAEs: encode both with one")
+        clips = sorted({clip for manifest in manifests.values() for clip in manifest["clips"]})
+        if str(self.clip) not in clips:
+            _check_same(folders[0], "clip", " or ".join(clips), str(self.clip))
+        for run in self.pretrained_runs:
+            _check_latents(run.path, folders[0])
+        return folders
+
+    def check(self, run: Path) -> None:
+        """Raises UserError where the run was begun on other latents than those of the data."""
+        if (run / VAE).exists():
+            _check_latents(run, self.data_folders[0])
+
+    def start(self, run: Path) -> None:
+        """Copies the VAE of the latents into the run, which then holds or names all that sampling needs."""
+        Run.open(self.data_folders[0] / VAE, VAE).copy(run / VAE)
+
+
+def _check_same(folder: Path, key: str, encoded: object, wanted: object) -> None:
+    if encoded != wanted:
         raise UserError(
-            f"data set {folder} was encoded with {key}={made}, the config has {wanted}: "
-            f"set --config.{key}={made} or encode again"
+            f"data set {folder} was encoded with {key}={encoded}, the config has {wanted}: "
+            f"set --config.{key}={encoded} or encode again"
         )
+
+
+def _check_latents(run: Path, data: Path) -> None:
+    if LatentStats.load(run / VAE) != LatentStats.load(data / VAE):
+        raise UserError(f"{run} was trained on other latents than {data}: encode the data with its VAE")

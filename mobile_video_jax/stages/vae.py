@@ -1,8 +1,8 @@
 """The VAE's training stage."""
 
+import functools
 import itertools
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,22 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from mobile_video_jax.core.arrays import Rng, Scalar, Video
 from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
-from mobile_video_jax.core.storage import storage_path
-from mobile_video_jax.cost.flops import count_flops, count_parameters, flops_by_part, parameters_by_part
+from mobile_video_jax.cost.flops import count_flops, flops_by_part, parameters_by_part
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.data.pipeline import clip_batches
-from mobile_video_jax.models.run import Run
+from mobile_video_jax.models.run import VAE, Run
 from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
-from mobile_video_jax.parallel.mesh import batch_shard, make_mesh, put_batch, replicated
+from mobile_video_jax.parallel.mesh import batch_shard, put_batch, replicated
 from mobile_video_jax.stages.config import VaeTraining
-from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
+from mobile_video_jax.train.stage import Batch, Metrics, Params, Stage
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.latent_stats import LatentStats
 from mobile_video_jax.vae.losses.discriminator import PatchDiscriminator
@@ -35,15 +36,25 @@ from mobile_video_jax.vae.losses.vgg import Vgg, load_vgg
 from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.pixels import to_signed
 
+# Sizes that the encoder follows from.
+ENCODER = (
+    "compression",
+    "encoder_widths",
+    "encoder_depths",
+    "attention_blocks",
+    "attention_window",
+    "head_dim",
+    "rope_theta",
+)
 
-class VaeStage:
+
+class VaeStage(Stage):
     """Reconstruction of clips through a sampled posterior."""
 
-    sample_every = 0
-    sampling = None
+    config: VaeTraining
 
     def __init__(self, config: VaeTraining):
-        self.config = config
+        super().__init__(config)
         self.clip = ClipShape.parse(config.clip).check(config.model.strides)
         self.vae = Vae(config.model)
         self.objective = VaeObjective(
@@ -69,31 +80,32 @@ class VaeStage:
             params["discriminator"] = init(self.objective.discriminator, named_key(rng, "discriminator"), video)
         return params
 
-    def model(self, params: Params) -> Params:
+    def ema_params(self, params: Params) -> Params:
+        """Encoder and decoder, without the networks of the loss."""
         return {part: params[part] for part in ("encoder", "decoder")}
 
-    def given(self, target: Params) -> Params:
+    def pretrained(self, target: Params) -> Params:
         """The encoder, and without `freeze_encoder` the decoder, of `init_from`; VGG's weights."""
-        given = {"vgg": load_vgg(self.config.vgg_stages)} if "vgg" in target else {}
+        params = {"vgg": load_vgg(self.config.vgg_stages)} if "vgg" in target else {}
         parts = ("encoder",) if self.config.freeze_encoder else ("encoder", "decoder")
         wanted = {part: target[part] for part in parts if part in target}
-        if wanted and (source := self._source()):
-            given |= source.params(wanted)
-        return given
+        if wanted and self.source:
+            params |= self.source.params(wanted)
+        return params
 
-    def _source(self) -> Run | None:
+    @functools.cached_property
+    def source(self) -> Run | None:
         """The run to start from. Raises UserError where it is missing or has another encoder."""
         config = self.config
         if not config.init_from:
             if config.freeze_encoder:
                 raise UserError("a decoder is trained for an encoder: name its run with --config.init_from=RUN")
             return None
-        source = Run.open(config.init_from, "vae")
-        attention = ("attention_blocks", "attention_window", "head_dim", "rope_theta")
-        for key in ("compression", "encoder_widths", "encoder_depths", *attention):
-            wanted = getattr(config.model, key)
-            if _plain(trained := source.config["model"].get(key)) != _plain(wanted):
-                raise UserError(f"{source} has {key}={trained}, this config {wanted}: make them equal")
+        source = Run.open(config.init_from, VAE)
+        trained, wanted = source.config["model"], plain(config.model)
+        for key in ENCODER:
+            if trained.get(key) != wanted[key]:
+                raise UserError(f"{source} has {key}={trained.get(key)}, this config {wanted[key]}: make them equal")
         return source
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
@@ -114,30 +126,22 @@ class VaeStage:
             metrics["psnr_image"] = _psnr(video, apply(self.vae, params, posterior.mean, image, method="decode"))
         return metrics
 
-    def sample(self, params: Params, step: int, run: Path) -> dict[str, float]:
-        """`evaluate_batch` measures what a VAE decodes: there is nothing to sample."""
-        return {}
-
-    def watch(self, metrics: Mapping[str, float]) -> str | None:
-        """A reconstruction that goes wrong shows in the loss."""
-        return None
-
-    def train_batches(self) -> grain.IterDataset:
+    def train_batches(self, mesh: Mesh) -> grain.IterDataset:
         cfg = self.config
-        self._source()  # a wrong one is told before a run directory is made
+        _ = self.source  # a wrong one is told before a run directory is made
         if not cfg.mix_data:
-            return self._batches(cfg.data, "train", cfg.batch_size, train=True)
+            return self._batches(cfg.data, "train", cfg.batch_size, mesh, train=True)
         mixed = round(cfg.batch_size * cfg.mix_share)
-        first = self._batches(cfg.data, "train", cfg.batch_size - mixed, train=True)
-        second = self._batches(cfg.mix_data, "train", mixed, train=True)
+        first = self._batches(cfg.data, "train", cfg.batch_size - mixed, mesh, train=True)
+        second = self._batches(cfg.mix_data, "train", mixed, mesh, train=True)
         return grain.experimental.ZipIterDataset([first, second]).map(_joined)
 
-    def eval_batches(self) -> Iterable[dict[str, np.ndarray]]:
-        batches = self._batches(self.config.data, "validation", self.config.batch_size, train=False)
+    def eval_batches(self, mesh: Mesh) -> Iterable[dict[str, np.ndarray]]:
+        batches = self._batches(self.config.data, "validation", self.config.batch_size, mesh, train=False)
         return itertools.islice(batches, self.config.eval_batches)
 
-    def _batches(self, data: str, split: str, batch_size: int, *, train: bool) -> grain.IterDataset:
-        index, count = batch_shard(make_mesh(self.config.mesh))
+    def _batches(self, data: str, split: str, batch_size: int, mesh: Mesh, *, train: bool) -> grain.IterDataset:
+        index, count = batch_shard(mesh)
         return clip_batches(
             data_folder(data),
             split,
@@ -154,12 +158,8 @@ class VaeStage:
         shape = (self.config.batch_size, self.clip.frames, self.clip.height, self.clip.width, 3)
         return {"video": jax.ShapeDtypeStruct(shape, jnp.uint8)}
 
-    def cost(self, devices: int | None = None) -> Cost:
-        size = self.config.batch_size
-        params = nn.unbox(jax.eval_shape(self.init, jax.random.key(0)))
-        flops = count_flops(self.loss, params, self.abstract_batch(), jax.random.key(0))
-        # The backward pass costs two products for each one of the forward pass.
-        return Cost(size * self.clip.tokens(self.config.model.strides), 3 * sum(flops.values()))
+    def batch_tokens(self, devices: int | None = None) -> int:
+        return self.config.batch_size * self.clip.tokens(self.config.model.strides)
 
     def description(self) -> dict[str, Any]:
         strides = self.config.model.strides
@@ -167,28 +167,26 @@ class VaeStage:
             "compression": str(strides),
             "clip": str(self.clip),
             "latent_shape": [*self.clip.latent(strides), strides.channels],
-            "parameters": count_parameters(self._model_shapes()),
+            **super().description(),
         }
 
-    def _model_shapes(self) -> Params:
-        return self.model(nn.unbox(jax.eval_shape(self.init, jax.random.key(0))))
-
     def inspect(self) -> dict[str, Any]:
-        params = self._model_shapes()
+        params = self.ema_params(self.shapes)
         video = jax.ShapeDtypeStruct((1, self.clip.frames, self.clip.height, self.clip.width, 3), jnp.float32)
+        counts = parameters_by_part(params)
         return {
             **self.description(),
             "tokens": self.clip.tokens(self.config.model.strides),
-            "parameters": parameters_by_part(params),
+            "parameters": counts,
             "flops": flops_by_part(lambda params, video: apply(self.vae, params, video), params, video),
             "decoder_flops_per_512_frame": decoder_flops_per_frame(self.config.model, ClipShape(49, 512, 512)),
-            "bytes": 4 * count_parameters(params),
+            "bytes": 4 * counts["total"],
         }
 
     def start(self, run: Path) -> None:
-        """A decoder for an encoder that stays keeps the statistics of its latents."""
-        if self.config.freeze_encoder:
-            LatentStats.load(storage_path(self.config.init_from)).save(run)
+        """A decoder for a frozen encoder has the statistics of its latents."""
+        if self.config.freeze_encoder and self.source:
+            LatentStats.load(self.source.path).save(run)
 
     def finish(self, run: Path, params: Params, progress: Callable[[str], None]) -> None:
         """Measures the latents' mean and standard deviation on training clips of `data` and stores them in the run."""
@@ -197,11 +195,13 @@ class VaeStage:
         cfg, mesh = self.config, jax.tree.leaves(params)[0].sharding.mesh
         progress(f"vae: measuring the latents of {cfg.stats_batches} batches")
 
-        @partial(jax.jit, out_shardings=replicated(mesh))
+        @functools.partial(jax.jit, out_shardings=replicated(mesh))
         def encode(params: Params, batch: Batch) -> jax.Array:
             return apply(self.vae, params, to_signed(batch["video"]), method="encode").mean
 
-        batches = itertools.islice(self._batches(cfg.data, "train", cfg.batch_size, train=True), cfg.stats_batches)
+        batches = itertools.islice(
+            self._batches(cfg.data, "train", cfg.batch_size, mesh, train=True), cfg.stats_batches
+        )
         latents = [np.asarray(encode(params, put_batch({"video": batch["video"]}, mesh))) for batch in batches]
         if is_first():
             LatentStats.measure(latents).save(run)
@@ -227,10 +227,6 @@ def decoder_flops_per_frame(config: VaeConfig, clip: ClipShape) -> int:
 def _psnr(video: Video, decoded: Video) -> Scalar:
     squared = jnp.mean((jnp.clip(decoded, -1.0, 1.0) - video) ** 2, axis=(1, 2, 3, 4))
     return jnp.mean(10 * jnp.log10(4.0 / squared))
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _check_scales(config: VaeTraining, clip: ClipShape) -> None:

@@ -19,8 +19,8 @@ from mobile_video_jax.metrics.kernel_distance import kernel_distance
 from mobile_video_jax.metrics.motion import motion_energy
 from mobile_video_jax.prune.run import prune
 from mobile_video_jax.stages.config import DistillTraining
-from mobile_video_jax.stages.distill import DistillStage, from_student
-from mobile_video_jax.stages.recover import RecoverStage, from_pruned
+from mobile_video_jax.stages.distill import DistillStage
+from mobile_video_jax.stages.recover import RecoverStage
 from mobile_video_jax.studies.chain import TEACHER, Cells, cells_of, run_chain_study, teacher_run
 from mobile_video_jax.studies.config import DistillationStudy
 from mobile_video_jax.train.loop import train
@@ -75,7 +75,7 @@ def _make_student(study: DistillationStudy, seed: int, out: Path) -> None:
     data, pruned = str(out / "latents"), out / "students" / f"pruned{seed}"
     prune(dataclasses.replace(study.prune, seed=seed), teacher_run(out, seed), data, pruned)
     config = dataclasses.replace(study.recover, init_from=str(pruned), data=data, seed=seed)
-    train(RecoverStage(from_pruned(config)), _student_run(out, seed))
+    train(RecoverStage.build(config), _student_run(out, seed))
 
 
 def _student_run(out: Path, seed: int) -> Path:
@@ -96,7 +96,7 @@ def _run_cell(study: DistillationStudy, arm: str, seed: int, out: Path, folder: 
         scale = study.sampling.guidance if is_guided else 1.0
         return {"steps": {str(steps or study.sampling.steps): judge(run, steps or study.sampling.steps, scale)}}
     config = _arm_config(study, arm, init_from=str(_student_run(out, seed)), data=str(out / "latents"), seed=seed)
-    train(DistillStage(from_student(config)), folder / "distilled")
+    train(DistillStage.build(config), folder / "distilled")
     return {"steps": {str(steps): judge(folder / "distilled", steps, 1.0) for steps in FEW_STEPS}}
 
 

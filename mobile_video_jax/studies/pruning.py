@@ -14,7 +14,7 @@ from mobile_video_jax.prune.plan import make_plan, planned_shapes, scoring_flops
 from mobile_video_jax.prune.run import prune
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.stages.recover import RecoverStage, from_pruned
+from mobile_video_jax.stages.recover import RecoverStage
 from mobile_video_jax.studies.chain import TEACHER, Cells, cells_of, run_chain_study, teacher_config, teacher_run
 from mobile_video_jax.studies.config import PruningStudy
 from mobile_video_jax.train.loop import train
@@ -76,7 +76,7 @@ def _run_cell(study: PruningStudy, arm: str, seed: int, out: Path, folder: Path)
     trained = {}
     for name, kd in (("kd", study.recover.kd), ("plain", NO_KD)):
         recover = dataclasses.replace(study.recover, kd=kd, seed=seed, data=str(out / "latents"))
-        train(RecoverStage(from_pruned(dataclasses.replace(recover, init_from=str(folder / "pruned")))), folder / name)
+        train(RecoverStage.build(dataclasses.replace(recover, init_from=str(folder / "pruned"))), folder / name)
         trained[name] = _judged(study, folder / name)
     return {"kd_loss": pruned.losses[pruned.chosen], "before": pruned.held_out["after"], "trained": trained}
 

@@ -27,7 +27,14 @@ from mobile_video_jax.train.preemption import Preemption
 from mobile_video_jax.train.run import check_run, open_run
 from mobile_video_jax.train.sessions import record_session
 from mobile_video_jax.train.stage import Stage
-from mobile_video_jax.train.state import TrainState, create_state, frozen_parts, state_shardings, trainable, usable
+from mobile_video_jax.train.state import (
+    TrainState,
+    create_state,
+    frozen_parts,
+    inference_params,
+    state_shardings,
+    trainable,
+)
 from mobile_video_jax.train.step import make_step
 from mobile_video_jax.train.step_profile import StepProfile
 from mobile_video_jax.train.timers import Timers
@@ -59,7 +66,7 @@ def train(stage: Stage, run: Path, executable: Path | None = None) -> dict[str, 
             finally:
                 loop.close()
         preemption.check("all steps are done and saved")
-        stage.finish(run, usable(stage, state), say)
+        stage.finish(run, inference_params(stage, state), say)
     summary = {"step": int(state.step), "loss": loss, "workdir": str(run)}
     return summary | {"seconds": time.monotonic() - started, "goodput": timers.seconds}
 
@@ -71,9 +78,10 @@ def _start(stage: Stage, run: Path, executable: Path | None, timers: Timers, pre
     _check_batch(config, mesh)
     profile = StepProfile(config.profile, run / "profile")
     stored = StoredStep.read(executable, stage, mesh) if executable else None
-    batches, _ = load(stage.train_batches(), config.loader_processes), stage.eval_batches()
+    batches, _ = load(stage.train_batches(mesh), config.loader_processes), stage.eval_batches(mesh)
     sampling = stage.sampling
     check_run(run, config)
+    stage.check(run)
     preemption.check("nothing was begun")
     wait_for_all("every process has checked the run directory")
     if is_first():
@@ -114,7 +122,7 @@ class _Loop:
             self.step = stored.load(shapes, self.step)
         self.evaluate_batch = jax.jit(
             stage.evaluate_batch,
-            in_shardings=(usable(stage, shardings), batch_sharding(mesh), replicated(mesh)),
+            in_shardings=(inference_params(stage, shardings), batch_sharding(mesh), replicated(mesh)),
             out_shardings=replicated(mesh),
         )
         self.first_step = self.done = int(self.state.step)
@@ -134,7 +142,7 @@ class _Loop:
         )
         rng, target = jax.random.key(self.config.seed), jax.tree.map(abstract, shapes.params, shardings.params)
         if self.checkpoints.latest is None:
-            return create_state(self.stage, optimizer, rng, shardings, self.stage.given(target))
+            return create_state(self.stage, optimizer, rng, shardings, self.stage.pretrained(target))
         state, position = restore_state(self.run_folder, shapes, shardings, self.stage.frozen)
         self.batches.set_state(position)
         say(f"{self.config.stage}: goes on from step {int(state.step)}")
@@ -212,8 +220,8 @@ class _Loop:
                 if sampled:
                     values |= self._sample(step)
             self.log.write(step, values)
-            if evaluated and (sign := self.stage.watch(values)):
-                raise TrainingDiverged(f"{self.config.stage} collapses at step {step}: {sign}; {self._best()}")
+            if evaluated and (reason := self.stage.collapse_reason(values)):
+                raise TrainingDiverged(f"{self.config.stage} collapses at step {step}: {reason}; {self._best()}")
         return values["loss"]
 
     def _best(self) -> str:
@@ -222,8 +230,8 @@ class _Loop:
 
     def _evaluate(self, step: int) -> dict[str, float]:
         """Held-out metrics of the averaged weights, with the same batches and noise every time."""
-        started, rows, model = time.monotonic(), [], usable(self.stage, self.state)
-        for i, batch in enumerate(self.stage.eval_batches()):
+        started, rows, model = time.monotonic(), [], inference_params(self.stage, self.state)
+        for i, batch in enumerate(self.stage.eval_batches(self.mesh)):
             batch.pop("record")
             rows.append(self.evaluate_batch(model, put_batch(batch, self.mesh), jax.random.key(i)))
         means = {f"eval_{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
@@ -233,7 +241,7 @@ class _Loop:
 
     def _sample(self, step: int) -> dict[str, float]:
         started = time.monotonic()
-        metrics = self.stage.sample(usable(self.stage, self.state), step, self.run_folder)
+        metrics = self.stage.sample(inference_params(self.stage, self.state), step, self.run_folder)
         self._say_beside_training(step, metrics, started)
         return metrics
 

@@ -1,4 +1,4 @@
-"""The training state and where its arrays lie."""
+"""The training state and its shardings."""
 
 from typing import Any
 
@@ -28,24 +28,26 @@ class TrainState:
 
 
 def state_shardings(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh) -> tuple[TrainState, TrainState]:
-    """The state's shapes and their shardings: the moments and the average of a parameter lie where it lies."""
-    boxed = jax.eval_shape(stage.init, jax.random.key(0))
-    params = parameter_shardings(boxed, mesh)
-    shapes = jax.eval_shape(lambda tree: new_state(stage, tree, optimizer), nn.unbox(boxed))
-    by_path = {tuple(map(str, path)): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    shape_of = {
-        tuple(map(str, path)): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(nn.unbox(boxed))
-    }
+    """The state's shapes and their shardings: a parameter's optimizer moments and average are sharded like it."""
+    params = parameter_shardings(stage.boxed_shapes, mesh)
+    shapes = jax.eval_shape(lambda tree: new_state(stage, tree, optimizer), stage.shapes)
+    by_path = {_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    shape_of = {_names(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(stage.shapes)}
 
-    def place(path: Any, leaf: Any) -> Any:
-        names = tuple(map(str, path))
+    def sharding_of(path: Any, leaf: Any) -> Any:
+        names = _names(path)
         for start in range(len(names)):
             tail = names[start:]
             if tail in by_path and shape_of[tail] == leaf.shape:
                 return by_path[tail]
         return replicated(mesh)
 
-    return shapes, jax.tree_util.tree_map_with_path(place, shapes).replace(ema=stage.model(params))
+    shardings = jax.tree_util.tree_map_with_path(sharding_of, shapes)
+    return shapes, shardings.replace(ema=stage.ema_params(params))
+
+
+def _names(path: Any) -> tuple[str, ...]:
+    return tuple(map(str, path))
 
 
 def trainable(stage: Stage, params: Tree) -> Tree:
@@ -54,35 +56,35 @@ def trainable(stage: Stage, params: Tree) -> Tree:
 
 
 def new_state(stage: Stage, params: Tree, optimizer: optax.GradientTransformation) -> TrainState:
-    """Step 0: the average starts as a copy of the model."""
-    average = jax.tree.map(jnp.copy, stage.model(params))
+    """Step 0: the EMA parameters start as a copy of the parameters."""
+    average = jax.tree.map(jnp.copy, stage.ema_params(params))
     return TrainState(jnp.zeros((), jnp.int32), params, average, optimizer.init(trainable(stage, params)))
 
 
-def usable(stage: Stage, state: TrainState) -> Tree:
-    """The averaged model, with its frozen parts as they are: the model may have left them empty."""
+def inference_params(stage: Stage, state: TrainState) -> Tree:
+    """EMA parameters, with frozen parts taken from the live parameters: the EMA may not hold them."""
     return state.ema | {part: state.params[part] for part in stage.frozen & state.ema.keys()}
 
 
 def create_state(
-    stage: Stage, optimizer: optax.GradientTransformation, rng: Rng, shardings: TrainState, given: Tree
+    stage: Stage, optimizer: optax.GradientTransformation, rng: Rng, shardings: TrainState, pretrained: Tree
 ) -> TrainState:
-    """Builds the state directly in its shardings: parts in `given` as they are, the others drawn at random."""
+    """Builds the state directly in its shardings: parts in `pretrained` as loaded, all others initialised."""
 
-    def create(key: Rng, given: Tree) -> TrainState:
-        return new_state(stage, nn.unbox(stage.init(key)) | given, optimizer)
+    def create(key: Rng, pretrained: Tree) -> TrainState:
+        return new_state(stage, nn.unbox(stage.init(key)) | pretrained, optimizer)
 
-    return jax.jit(create, out_shardings=shardings)(rng, given)
+    return jax.jit(create, out_shardings=shardings)(rng, pretrained)
 
 
 def frozen_parts(stage: Stage, rng: Rng, shardings: Tree, target: Tree) -> Tree:
-    """The parts that are not trained, as they were when the run began: given, or drawn from the same key."""
+    """The frozen parts as they were when the run began: pretrained, or initialised from the same key."""
     names = stage.frozen & target.keys()
-    given = stage.given({part: target[part] for part in names}) if names else {}
-    if missing := names - given.keys():
-        draw = jax.jit(
+    parts = stage.pretrained({part: target[part] for part in names}) if names else {}
+    if missing := names - parts.keys():
+        initialise = jax.jit(
             lambda key: {part: nn.unbox(stage.init(key))[part] for part in missing},
             out_shardings={part: shardings[part] for part in missing},
         )
-        given = given | draw(rng)
-    return given
+        parts = parts | initialise(rng)
+    return parts

@@ -27,9 +27,9 @@ def make_step(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh,
         params = state.params | optax.apply_updates(trained, updates)
         # The average warms up with the step count, so that a short run is not dominated by its first weights.
         decay = jnp.minimum(config.ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        model = stage.model(params)
-        ema = optax.incremental_update(model, state.ema, 1.0 - decay)
-        ema |= {part: model[part] for part in stage.frozen & model.keys()}  # not even rounding moves them
+        ema_target = stage.ema_params(params)
+        ema = optax.incremental_update(ema_target, state.ema, 1.0 - decay)
+        ema |= {part: ema_target[part] for part in stage.frozen & ema_target.keys()}  # not even rounding moves them
         metrics["grad_norm"] = optax.tree.norm(grads)
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 

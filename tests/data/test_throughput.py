@@ -39,7 +39,8 @@ def seconds_of(function, count: int) -> float:
 
 @pytest.mark.slow
 def test_the_loader_feeds_three_times_what_the_demo_trains_on(stage, capsys):
-    batches, mesh = iter(stage.train_batches()), make_mesh(MeshConfig())
+    mesh = make_mesh(MeshConfig())
+    batches = iter(stage.train_batches(mesh))
     optimizer = make_optimizer(stage.config.optimizer, stage.config.steps)
     _, shardings = state_shardings(stage, optimizer, mesh)
     step = make_step(stage, optimizer, mesh, shardings)

@@ -15,11 +15,11 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.distill.config import KdWeights
 from mobile_video_jax.distill.kd import kd_loss
-from mobile_video_jax.dit.features import velocity_and_features
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.prune import run as pruning
 from mobile_video_jax.prune.config import Budget, PruneConfig, Ratios
 from mobile_video_jax.prune.plan import costs_of, make_plan, planned_shapes, scoring_flops, sizes_of
@@ -27,7 +27,7 @@ from mobile_video_jax.prune.report import write_prune_report
 from mobile_video_jax.prune.run import prune
 from mobile_video_jax.prune.selection import Pruned
 from mobile_video_jax.stages.config import DitTraining, RecoverTraining
-from mobile_video_jax.stages.recover import RecoverStage, from_pruned, same_size
+from mobile_video_jax.stages.recover import RecoverStage, scale_to
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.checkpoint import restore_model
 from mobile_video_jax.train.loop import train
@@ -66,7 +66,7 @@ def pruned(teacher, data, tmp_path_factory) -> tuple[Pruned, Path]:
 def recovery(pruned: Path, data: Path, **changes) -> RecoverTraining:
     shared = {f.name: getattr(tiny.dit_config(data), f.name) for f in dataclasses.fields(tiny.dit_config(data))}
     shared |= {"stage": "recover", "optimizer": dataclasses.replace(tiny.OPTIMIZER, name="adamw"), "steps": 4}
-    return from_pruned(RecoverTraining(**{**shared, "init_from": str(pruned), **changes}))
+    return RecoverStage.build(RecoverTraining(**{**shared, "init_from": str(pruned), **changes})).config
 
 
 def test_what_is_left_is_a_run_that_fits_the_budget_and_is_the_masked_model(pruned, teacher):
@@ -176,16 +176,20 @@ def stage(pruned, data) -> RecoverStage:
 
 def test_the_loss_is_flow_matching_and_the_distillation_loss(stage, data):
     params = randomly(jax.eval_shape(stage.init, jax.random.key(0)), 0.1)
-    batch = {key: jnp.asarray(value) for key, value in next(iter(stage.eval_batches())).items() if key != "record"}
+    batch = {
+        key: jnp.asarray(value)
+        for key, value in next(iter(stage.eval_batches(make_mesh(MeshConfig())))).items()
+        if key != "record"
+    }
     rng = jax.random.key(3)
     loss, metrics = jax.jit(stage.loss)(params, batch, rng)
-    asked = stage.noised(batch, rng)
+    noisy = stage.training_batch(batch, rng)
     outputs, hidden = (
-        jax.jit(lambda p, dit=dit: velocity_and_features(dit, p, *asked.inputs))(params[part])
-        for dit, part in ((stage.denoiser.network, "student"), (stage.teacher, "teacher"))
+        jax.jit(denoiser.velocity_and_features)(params[part], *noisy.inputs)
+        for denoiser, part in ((stage.denoiser, "student"), (stage.teacher, "teacher"))
     )
     picked = (hidden[0], hidden[1][jnp.array(stage.block_map)])
-    wanted = asked.errors(outputs[0]) + kd_loss(outputs, picked, jnp.ones(2), stage.config.kd)
+    wanted = noisy.errors(outputs[0]) + kd_loss(outputs, picked, jnp.ones(2), stage.config.kd)
     np.testing.assert_allclose(loss, jnp.mean(wanted), rtol=1e-5)
     assert float(loss) == pytest.approx(float(sum(metrics.values())), rel=1e-5)
     gradient = jax.jit(jax.grad(lambda p: stage.loss(p, batch, rng)[0]))(params)
@@ -194,8 +198,8 @@ def test_the_loss_is_flow_matching_and_the_distillation_loss(stage, data):
 
 def test_timestep_aware_distillation_weighs_as_much_as_flow_matching():
     flow, distilled = jnp.array([0.1, 2.0]), jnp.array([0.4, 0.02])
-    np.testing.assert_allclose(distilled * same_size(flow, distilled), flow, rtol=1e-6)
-    assert not np.any(jax.grad(lambda x: jnp.sum(same_size(flow, x)))(distilled))
+    np.testing.assert_allclose(distilled * scale_to(flow, distilled), flow, rtol=1e-6)
+    assert not np.any(jax.grad(lambda x: jnp.sum(scale_to(flow, x)))(distilled))
 
 
 def test_recovery_trains_the_student_alone_and_leaves_it_for_every_command(pruned, data, tmp_path):

@@ -14,9 +14,10 @@ from configs import distill
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.distill.config import CollapseConfig, ObjectiveConfig
 from mobile_video_jax.models.run import Run
+from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.stages.config import DistillTraining
-from mobile_video_jax.stages.distill import DistillStage, from_student
+from mobile_video_jax.stages.distill import DistillStage
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.checkpoint import restore_model
 from mobile_video_jax.train.config import OptimizerConfig, PlayersOptimizerConfig
@@ -62,7 +63,7 @@ def config(data, teacher, student) -> DistillTraining:
     plain = vars(tiny.dit_config(data, **shared)) | {"stage": "distill", "optimizer": OPTIMIZER}
     named = {"init_from": str(student), "teacher": str(teacher)}
     cheap = ObjectiveConfig(own_states=0.0, r1=0.0, kd=0.0)
-    return from_student(DistillTraining(**plain | named, objective=cheap, watch=ALL_OFF, sampling_steps=2))
+    return DistillStage.build(DistillTraining(**plain | named, objective=cheap, watch=ALL_OFF, sampling_steps=2)).config
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_sizes_come_from_the_students_run_and_the_result_is_one_for_every_comman
     assert config.model == STUDENT and config.teacher_model == TEACHER
     left = Run.open(finished).denoiser
     assert left.config.model == STUDENT and left.time_shift(48) == 3.0
-    again = from_student(dataclasses.replace(config, init_from=str(finished), teacher=""))
+    again = DistillStage.build(dataclasses.replace(config, init_from=str(finished), teacher="")).config
     assert again.teacher == str(teacher)
     last = read_metrics(finished)[-1]
     assert {"distance", "real_accuracy", "fake_accuracy", "eval_motion", "eval_spread", "eval_colour"} <= set(last)
@@ -135,14 +136,14 @@ def _names(path: tuple) -> list[str]:
 
 def test_students_and_teachers_that_do_not_fit_are_told(config, data, teacher, student, tmp_path):
     with pytest.raises(UserError, match="learnt from no other run: name one to learn from with --config.teacher"):
-        from_student(dataclasses.replace(config, teacher=""))
+        DistillStage.build(dataclasses.replace(config, teacher=""))
     other = tiny.dit_run(tmp_path / "other", tiny.dit_config(data, model=TEACHER, compression="t4_s8_c8"))
     with pytest.raises(UserError, match="has compression=t4_s8_c8, student .* t4_s8_c6: use runs on the same latents"):
-        from_student(dataclasses.replace(config, teacher=str(other)))
+        DistillStage.build(dataclasses.replace(config, teacher=str(other)))
     moved = shutil.copytree(teacher, tmp_path / "moved")
     LatentStats((0.2,) * 6, (0.5,) * 6).save(moved / "vae")
     with pytest.raises(UserError, match="was trained on other latents"):
-        DistillStage(dataclasses.replace(config, teacher=str(moved))).train_batches()
+        DistillStage(dataclasses.replace(config, teacher=str(moved))).train_batches(make_mesh(MeshConfig()))
     for change, message in (
         ({"trunk_blocks": 3}, "a transformer of 2 blocks has no first 3"),
         ({"sampling_steps": 0}, "sampling_steps=0: use a whole number from 1"),

@@ -14,8 +14,10 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.diffusion.timesteps import token_shift
 from mobile_video_jax.nn.module import apply
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.stages.noised import noised
+from mobile_video_jax.stages.noisy_batch import noisy_batch
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.train.run import check_run, open_run
@@ -58,8 +60,8 @@ def params(given) -> dict:
 def velocity_errors(stage: DitStage, params: dict, batch: dict, times: jax.Array) -> np.ndarray:
     @jax.jit
     def errors(params: dict, batch: dict, times: jax.Array) -> jax.Array:
-        asked = noised(batch, times, batch["text"], batch["text_mask"], jax.random.key(1))
-        return asked.errors(apply(stage.denoiser.network, params, *asked.inputs))
+        noisy = noisy_batch(batch, times, batch["text"], batch["text_mask"], jax.random.key(1))
+        return noisy.errors(apply(stage.denoiser.network, params, *noisy.inputs))
 
     return np.asarray(errors(params, batch, times))
 
@@ -108,7 +110,7 @@ def test_a_padded_batch_has_the_loss_of_the_unpadded(folder, params):
     np.testing.assert_allclose(*errors, rtol=1e-5)
 
 
-def test_a_given_frame_is_seen_clean_and_not_asked_for(given, params):
+def test_a_given_frame_is_seen_clean_and_not_noisy_for(given, params):
     """Its velocity error does not count, and what it shows changes the error of the others."""
     batch, times = batch_of(3), jnp.array([[0.0, 0.5, 0.5]] * 4)
     shift = np.array([3, 0, 0], np.float32)[:, None, None, None]
@@ -116,9 +118,9 @@ def test_a_given_frame_is_seen_clean_and_not_asked_for(given, params):
     changes = velocity_errors(given, params, moved, times) - velocity_errors(given, params, batch, times)
     # The fresh head is linear in x_t: an unseen frame would leave the error of the others as it is.
     assert np.all(np.abs(changes) > 1e-6)
-    zero = jax.tree.map(np.zeros_like, params)  # predicts 0 everywhere, which errs on the frames asked for alone
-    asked = [velocity_errors(given, zero, each, times) for each in (batch, moved)]
-    np.testing.assert_allclose(*asked, rtol=1e-6)
+    zero = jax.tree.map(np.zeros_like, params)  # predicts 0 everywhere, which errs on the frames noisy for alone
+    noisy = [velocity_errors(given, zero, each, times) for each in (batch, moved)]
+    np.testing.assert_allclose(*noisy, rtol=1e-6)
 
 
 def test_images_are_never_given_to_themselves(given, params):
@@ -137,10 +139,18 @@ def test_the_shift_may_follow_the_tokens(folder):
 def test_data_sets_train_together_unless_their_latents_are_others(folder, tmp_path):
     images = tiny.latents(tmp_path / "images", clips=["1x32x64"])
     both = DitStage(tiny.dit_config(f"{folder},{images}"))
-    assert len({batch["latents"].shape for batch, _ in zip(both.train_batches(), range(40), strict=False)}) == 4
+    assert (
+        len(
+            {
+                batch["latents"].shape
+                for batch, _ in zip(both.train_batches(make_mesh(MeshConfig())), range(40), strict=False)
+            }
+        )
+        == 4
+    )
     LatentStats((0.3,) * 6, (0.5,) * 6).save(images / "vae")
     with pytest.raises(UserError, match="were encoded by two VAEs: encode both with one"):
-        both.train_batches()
+        both.train_batches(make_mesh(MeshConfig()))
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def test_only_the_factors_have_gradients_moments_an_average_and_a_place_in_check
 
 def test_a_fresh_adapter_leaves_the_base_as_it_is_to_the_bit(config, base):
     stage = DitStage(config)
-    given = stage.given(shapes_of(config))
+    given = stage.pretrained(shapes_of(config))
     adapter = nn.unbox(init_adapter(LORA, jax.random.key(0), given["base"]))
     network = flatten_dict(stage.network({"adapter": adapter, **given}), sep="/")
     expected = weights(base)
@@ -236,5 +236,5 @@ def test_four_devices_that_share_the_factors_equal_one(tmp_path):
 
 def test_a_student_may_learn_from_a_base_and_its_adapter(run, config):
     shared = vars(config) | {"stage": "recover", "lora": LoraConfig(), "teacher": str(run), "teacher_model": MODEL}
-    given = RecoverStage(RecoverTraining(**shared)).given({"teacher": shapes_of(config)["base"]})
+    given = RecoverStage(RecoverTraining(**shared)).pretrained({"teacher": shapes_of(config)["base"]})
     jax.tree.map(np.testing.assert_array_equal, flatten_dict(given["teacher"], sep="/"), weights(run))

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.train.loop import TrainingDiverged, train
 from mobile_video_jax.train.metrics import read_metrics
@@ -54,10 +56,10 @@ def test_a_stopped_run_goes_on_with_the_same_losses_to_the_bit(data, finished, t
         pass
 
     class StopAtSeven(DitStage):
-        def eval_batches(self):
+        def eval_batches(self, mesh):
             if self.config.eval_every == 7:
                 raise Stop
-            return super().eval_batches()
+            return super().eval_batches(mesh)
 
     # The crash at step 7 loses what came after the save at step 4.
     with pytest.raises(Stop):
@@ -81,7 +83,7 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(data):
             return jnp.mean((velocity - x) ** 2), {}
 
     stage, key = WithoutNoise(tiny.dit_config(data)), jax.random.key(0)
-    batch = next(iter(stage.train_batches()))
+    batch = next(iter(stage.train_batches(make_mesh(MeshConfig()))))
     batch = {name: jnp.asarray(value) for name, value in batch.items() if name != "record"}
     params = randomly(jax.eval_shape(stage.init, key), 0.05)
     compiled = jax.jit(gradients, static_argnums=(0, 4))

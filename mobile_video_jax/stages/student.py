@@ -1,0 +1,125 @@
+"""Stages whose network, the student, learns from a frozen teacher."""
+
+import dataclasses
+import functools
+import math
+from typing import Any, ClassVar, Self
+
+import jax
+
+from mobile_video_jax.core.arrays import Rng
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import read_json
+from mobile_video_jax.core.rng import named_key
+from mobile_video_jax.cost.flops import count_parameters
+from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.models.run import Run
+from mobile_video_jax.models.sampling import STANDARD, Sampling
+from mobile_video_jax.stages.config import DistillTraining, RecoverTraining
+from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.train.stage import Params
+
+# The file of launch.prune's runs that names the teacher and the teacher's block that each block was.
+PRUNED = "pruned.json"
+
+# What student and teacher have in common, as the student's run says.
+SHARED = ("compression", "text_encoder", "text_width", "text_tokens")
+
+StudentTraining = RecoverTraining | DistillTraining
+
+
+class StudentStage(DitStage):
+    """Parameters are the student's under the name `student`, the teacher's under "teacher", and a stage's own."""
+
+    config: Any
+    student: ClassVar[str]
+
+    def __init__(self, config: StudentTraining, sampling: Sampling = STANDARD):
+        super().__init__(config, sampling)
+        self.teacher = Denoiser(dataclasses.replace(config, model=config.teacher_model))
+
+    @classmethod
+    def build(cls, config: Any) -> Self:
+        """The stage of a config, with the sizes, latents and captions of the runs in `init_from` and `teacher`.
+
+        Without a teacher it is the one that the student was pruned from or learnt from. Raises UserError where there is
+        none, and where it has other latents or captions.
+        """
+        if not config.init_from:
+            return cls(config)
+        source = Run.open(config.init_from)
+        pruned = read_pruned(source)
+        name = config.teacher or source.config.get("teacher") or pruned.get("teacher")
+        if not name:
+            raise UserError(f"{source} learnt from no other run: name one to learn from with --config.teacher=RUN")
+        teacher = Run.open(name)
+        _check_shared(source, teacher)
+        stage = cls(dataclasses.replace(config, teacher=name, **cls.completions(config, source, teacher, pruned)))
+        stage.source, stage.teacher_run = source, teacher
+        return stage
+
+    @classmethod
+    def completions(cls, config: Any, source: Run, teacher: Run, pruned: dict[str, Any]) -> dict[str, Any]:
+        """The fields of the config that the runs decide."""
+        student = source.denoiser.config
+        shared = {key: getattr(student, key) for key in ("model", *SHARED)}
+        return shared | {"teacher_model": teacher.denoiser.config.model}
+
+    @functools.cached_property
+    def teacher_run(self) -> Run | None:
+        """The teacher's run."""
+        return Run.open(self.config.teacher) if self.config.teacher else None
+
+    @property
+    def pretrained_runs(self) -> tuple[Run, ...]:
+        return tuple(run for run in (self.source, self.teacher_run) if run)
+
+    def init(self, rng: Rng) -> Params:
+        teacher = self.teacher.init(named_key(rng, "teacher"))
+        return {self.student: super().init(rng), "teacher": in_its_dtype(teacher, self.config.teacher_model.dtype)}
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        return frozenset({"teacher"})
+
+    def ema_params(self, params: Params) -> Params:
+        """The student's."""
+        return params[self.student]
+
+    def pretrained(self, target: Params) -> Params:
+        """The student of `init_from` and its teacher, as far as there are such runs."""
+        runs = {self.student: self.source, "teacher": self.teacher_run}
+        return {part: run.params(target[part]) for part, run in runs.items() if run and part in target}
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The teacher's."""
+        denoiser = self.teacher_run.denoiser if self.teacher_run else self.denoiser
+        return dataclasses.asdict(denoiser.sampling)
+
+    def description(self) -> dict[str, Any]:
+        others = [part for part in self.shapes if part != self.student]
+        counts = {f"{part}_parameters": count_parameters(self.shapes[part]) for part in others}
+        return {**super().description(), **counts}
+
+
+def read_pruned(run: Run) -> dict[str, Any]:
+    """The content of PRUNED, empty for a run that was not pruned."""
+    path = run.path / PRUNED
+    record: dict[str, Any] = read_json(path) if path.exists() else {}
+    return record
+
+
+def in_its_dtype(params: Params, dtype: str) -> Params:
+    """Frozen matrices in the dtype that they are multiplied in: no step casts them, and bf16 takes half the memory."""
+    return jax.tree.map(lambda x: x.astype(dtype) if math.prod(x.shape) > max(x.shape) else x, params)
+
+
+def _check_shared(student: Run, teacher: Run) -> None:
+    for key in SHARED:
+        taught, own = (getattr(run.denoiser.config, key) for run in (teacher, student))
+        if taught != own:
+            raise UserError(
+                f"teacher {teacher} has {key}={taught}, student {student} {own}: "
+                "use runs on the same latents and captions"
+            )
