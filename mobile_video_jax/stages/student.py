@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 
@@ -39,7 +39,7 @@ class StudentStage(DitStage):
         self.teacher = Denoiser(dataclasses.replace(config, model=config.teacher_model))
 
     @classmethod
-    def build(cls, config: Any) -> Self:
+    def build(cls, config: Any) -> "StudentStage":
         """The stage of a config, with the sizes, latents and captions of the runs in `init_from` and `teacher`.
 
         Without a teacher it is the one that the student was pruned from or learnt from. Raises UserError where there is

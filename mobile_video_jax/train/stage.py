@@ -5,7 +5,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import flax.linen as nn
 import grain
@@ -42,7 +42,7 @@ class Stage(abc.ABC):
         self.config = config
 
     @classmethod
-    def build(cls, config: Any) -> Self:
+    def build(cls, config: Any) -> "Stage":
         """The stage of a config, completed from the runs that the config names."""
         return cls(config)
 
