@@ -147,7 +147,7 @@ def test_students_and_teachers_that_do_not_fit_are_told(config, data, teacher, s
     for change, message in (
         ({"trunk_blocks": 3}, "a transformer of 2 blocks has no first 3"),
         ({"sampling_steps": 0}, "sampling_steps=0: use a whole number from 1"),
-        ({"image_probability": 0.2}, "distillation draws whole clips"),
+        ({"image_probability": 0.2}, "distillation trains whole clips"),
     ):
         with pytest.raises(UserError, match=message):
             DistillStage(dataclasses.replace(config, **change))
