@@ -101,7 +101,7 @@ def test_a_fresh_adapter_leaves_the_base_as_it_is_to_the_bit(config, base):
     stage = DitStage(config)
     given = stage.pretrained(shapes_of(config))
     adapter = nn.unbox(init_adapter(LORA, jax.random.key(0), given["base"]))
-    network = flatten_dict(stage.network({"adapter": adapter, **given}), sep="/")
+    network = flatten_dict(stage.network_params({"adapter": adapter, **given}), sep="/")
     expected = weights(base)
     assert network.keys() == expected.keys()
     jax.tree.map(np.testing.assert_array_equal, network, expected)
