@@ -77,6 +77,14 @@ def copy_folder(source: Path, target: Path) -> None:
         shutil.copytree(source, target)
 
 
+def remove_folder(folder: Path) -> None:
+    """Removes a folder and all that is in it."""
+    if isinstance(folder, ObjectPath):
+        folder.rmtree()
+    else:
+        shutil.rmtree(folder)
+
+
 def folder_bytes(source: ObjectPath) -> int:
     """The bytes of all files of a folder."""
     store, path = fsspec.url_to_fs(str(source))

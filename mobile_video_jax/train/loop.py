@@ -18,6 +18,7 @@ from mobile_video_jax.data.loader import load
 from mobile_video_jax.parallel.abstract import abstract
 from mobile_video_jax.parallel.distributed import is_first, one_writer, wait_for_all
 from mobile_video_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, put_batch, replicated
+from mobile_video_jax.train.checkpoint import newest_step
 from mobile_video_jax.train.checkpoints import Checkpoints, restore_state
 from mobile_video_jax.train.compiled_step import StoredStep
 from mobile_video_jax.train.config import TrainConfig
@@ -72,22 +73,17 @@ def train(stage: Stage, run: Path, executable: Path | None = None) -> dict[str, 
 
 
 def _start(stage: Stage, run: Path, executable: Path | None, timers: Timers, preemption: Preemption) -> "_Loop":
-    """Opens everything. Bad data and a missing starting point are found before anything is written."""
+    """Builds everything that can fail before anything is written: data, optimizer, shapes and the first state."""
     config = stage.config
     mesh = make_mesh(config.mesh)
     _check_batch(config, mesh)
     profile = StepProfile(config.profile, run / "profile")
     stored = StoredStep.read(executable, stage, mesh) if executable else None
     batches, _ = load(stage.train_batches(mesh), config.loader_processes), stage.eval_batches(mesh)
-    sampling = stage.sampling
     check_run(run, config)
-    stage.check(run)
+    if newest_step(run) is not None:
+        stage.check(run)
     preemption.check("nothing was begun")
-    wait_for_all("every process has checked the run directory")
-    if is_first():
-        open_run(run, config, stage.description(), sampling)
-        stage.start(run)
-    wait_for_all("the run directory is there")
     return _Loop(stage, run, mesh, batches, stored, profile, timers, preemption)
 
 
@@ -113,11 +109,11 @@ class _Loop:
     ):
         self.stage, self.config, self.run_folder, self.mesh = stage, stage.config, run, mesh
         self.batches, self.profile, self.timers, self.preemption = batches, profile, timers, preemption
-        self.checkpoints = Checkpoints(run, keep=self.config.keep_checkpoints, frozen=stage.frozen)
         optimizer = make_optimizer(self.config.optimizer, self.config.steps)
         shapes, shardings = state_shardings(stage, optimizer, mesh)
         self.state = self._initial_state(optimizer, shapes, shardings)
         self.step = make_step(stage, optimizer, mesh, shardings)
+        jax.eval_shape(self.step, shapes, stage.abstract_batch())  # raises what tracing the loss raises
         if stored:
             self.step = stored.load(shapes, self.step)
         self.evaluate_batch = jax.jit(
@@ -125,6 +121,8 @@ class _Loop:
             in_shardings=(inference_params(stage, shardings), batch_sharding(mesh), replicated(mesh)),
             out_shardings=replicated(mesh),
         )
+        self._open(stage, run)
+        self.checkpoints = Checkpoints(run, keep=self.config.keep_checkpoints, frozen=stage.frozen)
         self.first_step = self.done = int(self.state.step)
         self.log = MetricsLog(run, resumed_step=self.first_step, write=is_first())
         self.say = say if is_first() else lambda text: None
@@ -132,6 +130,15 @@ class _Loop:
         self.watchdog = Watchdog(self.config.hang_seconds)
         self.waited = 0.0  # seconds for data until the last report
         self.evaluated = 0, math.inf  # the step of the last evaluation, and its loss
+
+    def _open(self, stage: Stage, run: Path) -> None:
+        """Makes the run directory, once for all processes."""
+        sampling = stage.sampling
+        wait_for_all("every process has built what it runs")
+        if is_first():
+            open_run(run, self.config, stage.description(), sampling)
+            stage.start(run)
+        wait_for_all("the run directory is there")
 
     def _initial_state(self, optimizer: Any, shapes: TrainState, shardings: TrainState) -> TrainState:
         cost = self.stage.cost()
@@ -141,7 +148,7 @@ class _Loop:
             f"{cost.tokens} tokens and {cost.flops / 1e9:.1f} GFLOP a step, mesh {dict(self.mesh.shape)}"
         )
         rng, target = jax.random.key(self.config.seed), jax.tree.map(abstract, shapes.params, shardings.params)
-        if self.checkpoints.latest is None:
+        if newest_step(self.run_folder) is None:
             return create_state(self.stage, optimizer, rng, shardings, self.stage.pretrained(target))
         state, position = restore_state(self.run_folder, shapes, shardings, self.stage.frozen)
         self.batches.set_state(position)

@@ -10,6 +10,8 @@ from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import read_json, write_json
 from mobile_video_jax.core.revision import git_revision, versions
+from mobile_video_jax.core.storage import remove_folder
+from mobile_video_jax.train.checkpoint import newest_step
 from mobile_video_jax.train.config import TrainConfig
 
 NAME = "run.json"
@@ -23,7 +25,12 @@ MAY_CHANGE = (
 
 
 def check_run(run: Path, config: TrainConfig) -> None:
-    """Raises UserError where the folder holds a run of another config, naming the first key, or something else."""
+    """Raises UserError where the folder holds a run of another config, naming the first key, or something else.
+
+    A run without a checkpoint was not trained: it may be begun anew with any config.
+    """
+    if (run / NAME).exists() and newest_step(run) is None:
+        return
     if (run / NAME).exists():
         # A run of older code lacks the keys that came since, and was trained as their defaults say.
         old = _flat(plain(type(config)())) | _flat(read_json(run / NAME)["config"])
@@ -35,9 +42,11 @@ def check_run(run: Path, config: TrainConfig) -> None:
 def open_run(
     run: Path, config: TrainConfig, description: dict[str, Any], sampling: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes run.json into a new run directory."""
-    if not (run / NAME).exists():
+    """Writes run.json into a new run directory, or one without a checkpoint, whose VAE goes: it may be another's."""
+    if newest_step(run) is None:
         run.mkdir(parents=True, exist_ok=True)
+        if (run / "vae").exists():
+            remove_folder(run / "vae")
         write_run(run, config.stage, plain(config), description, sampling)
 
 

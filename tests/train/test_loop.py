@@ -119,6 +119,25 @@ def test_a_run_of_another_config_is_refused_by_its_key(data, finished):
         train(DitStage(tiny.dit_config(data, model=model)), finished)
 
 
+def test_what_fails_before_the_first_checkpoint_locks_no_folder(data, tmp_path):
+    run = tmp_path / "run"
+
+    class Unbuildable(DitStage):
+        def loss(self, params, batch, rng):
+            raise UserError("this loss takes other shapes")
+
+    with pytest.raises(UserError, match="other shapes"):
+        train(Unbuildable(tiny.dit_config(data, seed=1)), run)
+    assert not run.exists()
+    diverging = dataclasses.replace(tiny.OPTIMIZER, learning_rate=10.0, weight_decay=1e6, warmup=0.0)
+    with pytest.raises(TrainingDiverged):
+        train(DitStage(tiny.dit_config(data, optimizer=diverging, checkpoint_every=100)), run)
+    assert json.loads((run / "run.json").read_text())["config"]["optimizer"]["learning_rate"] == 10.0
+    train(DitStage(tiny.dit_config(data, steps=2)), run)
+    assert json.loads((run / "run.json").read_text())["config"]["optimizer"]["learning_rate"] == 1e-2
+    assert [line["step"] for line in read_metrics(run)] == [1, 2] and (run / "vae" / "latents.json").exists()
+
+
 def test_a_folder_with_other_things_in_it_is_refused(data, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty and holds no run"):
