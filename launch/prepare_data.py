@@ -1,6 +1,8 @@
 """Prepares a data set: python -m launch.prepare_data --source=DIR_OR_NAME --out=DIR
 
-DIR is a folder of videos with captions.jsonl, a line {"file": "a.mp4", "caption": "..."} for each. The embedded sets
+DIR is a folder of videos or pictures with captions.jsonl, a line {"file": "a.mp4", "caption": "..."} for each; or with
+a text of the same name beside each, a metadata.csv or .parquet with columns file and caption, or WebDataset tars. A key
+"group" (a film's name, say) keeps clips in one split. The embedded sets
 are sample_clips (four real clips) and moving_shapes (drawn; exact captions). Files that cannot be used are listed with
 their reasons in OUT/rejected.jsonl.
 
@@ -33,6 +35,7 @@ WORLD = {
     for name, known in KNOWN.items()
 }
 SIZE = flags.DEFINE_float("size", None, "moving_shapes: size of the objects; above 1 for single ones alone.")
+FPS = flags.DEFINE_float("fps", None, "A folder: resample videos by time to so many frames a second.")
 MIN_FRAMES = flags.DEFINE_integer("min_frames", None, "A folder: shorter videos are rejected.", lower_bound=1)
 MAX_REJECTED = flags.DEFINE_float("max_rejected", None, "A folder: fail when a larger share than this is rejected.")
 
@@ -69,6 +72,7 @@ def _options() -> dict[str, Any]:
         "seed": SEED.value,
         "clip": CLIP.value and ClipShape.parse(CLIP.value),
         "world": World(**_counted(world)) if world else None,
+        "fps": FPS.value,
         "min_frames": MIN_FRAMES.value,
         "max_rejected": MAX_REJECTED.value,
     }

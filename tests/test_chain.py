@@ -10,6 +10,7 @@ import pytest
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.data.dataset import ClipSource
 from mobile_video_jax.data.pipeline import captioned_clips
 from mobile_video_jax.data.prepare.prepare import prepare
 from mobile_video_jax.data.shapes.world import World
@@ -18,6 +19,7 @@ from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request, file_names
 from mobile_video_jax.latents.encode import encode_dataset
+from mobile_video_jax.latents.plan import EncodeOptions
 from mobile_video_jax.latents.store import records
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
@@ -39,7 +41,7 @@ DRAW = SampleConfig(steps=2, guidance=2.0)
 
 def encode(vae: Path, videos: Path, out: Path, **changes) -> dict:
     options = {"text_encoder": "minilm", "batch_size": 4, "shard_records": 16, **changes}
-    return encode_dataset(vae, videos, out, **options)
+    return encode_dataset(vae, videos, out, EncodeOptions(**options))
 
 
 def real_videos(folder: Path) -> Path:
@@ -84,7 +86,7 @@ def test_every_clip_is_encoded_once_with_its_caption_trimmed(chain):
 
 def test_latents_are_those_of_the_vae(chain):
     bundle = Run.open(chain / "vae").vae()
-    clip = next(iter(captioned_clips(chain / "videos", "test", CLIP)))
+    clip = next(iter(captioned_clips(ClipSource.open(chain / "videos"), "test", CLIP)))
     video = to_signed(jnp.asarray(clip["video"][None]))
     expected = bundle.encode(bundle.params, video)[0]
     np.testing.assert_allclose(next(records(chain / "latents", "test"))["latents"], expected, atol=2e-2)
@@ -105,12 +107,30 @@ def test_encoding_goes_on_where_it_stopped(chain, tmp_path):
 
 
 def test_videos_of_many_sizes_are_encoded_into_buckets(chain, tmp_path):
-    encode(chain / "vae", chain / "real", tmp_path / "latents", clips=["9x32x32", "5x32x64"], shard_records=3)
+    encode(
+        chain / "vae",
+        chain / "real",
+        tmp_path / "latents",
+        clips=(
+            "9x32x32",
+            "5x32x64",
+        ),
+        shard_records=3,
+    )
     shapes = [row["latents"].shape for split in SIZES for row in records(tmp_path / "latents", split)]
     assert set(shapes) == {(3, 4, 4, 6), (2, 4, 8, 6)}
-    assert len(shapes) == sum(1 for split in SIZES for _ in captioned_clips(chain / "real", split, CLIP))
+    source = ClipSource.open(chain / "real")
+    assert len(shapes) == sum(1 for split in SIZES for _ in captioned_clips(source, split, CLIP))
     with pytest.raises(UserError, match="no video falls into bucket 641x32x32"):
-        encode(chain / "vae", chain / "real", tmp_path / "none", clips=["9x32x32", "641x32x32"])
+        encode(
+            chain / "vae",
+            chain / "real",
+            tmp_path / "none",
+            clips=(
+                "9x32x32",
+                "641x32x32",
+            ),
+        )
     assert not (tmp_path / "none").exists()
 
 
@@ -144,7 +164,7 @@ def test_encoding_into_another_data_set_is_refused(chain, tmp_path):
     with pytest.raises(UserError, match="was made with another"):
         encode(chain / "vae", chain / "videos", chain / "latents", shard_records=32)
     with pytest.raises(UserError, match="config asks for 17x32x32"):
-        encode(chain / "vae", chain / "videos", tmp_path / "new", clips=["17x32x32"])
+        encode(chain / "vae", chain / "videos", tmp_path / "new", clips=("17x32x32",))
     assert not (tmp_path / "new").exists()
     (tmp_path / "other.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty"):

@@ -1,5 +1,7 @@
-"""A prepared data set: a folder with a TFDS data set in ArrayRecord shards and a manifest that says what it holds."""
+"""A prepared data set: a folder with a TFDS data set in ArrayRecord shards and a manifest that describes it."""
 
+import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +9,10 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.data.integrity import check_files
+from mobile_video_jax.data.table import TABLE, Row, read_table
 
 MANIFEST = "manifest.json"
 Manifest = dict[str, Any]
@@ -28,19 +33,58 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def open_split(folder: Path, split: str) -> tuple[Sequence[Any], Manifest]:
-    """Random access to the records of a split, and the manifest.
+@dataclasses.dataclass(frozen=True)
+class ClipSource:
+    """A prepared data set that is opened once: its manifest, and what its splits hold."""
 
-    Raises UserError for an unknown or empty split and for shards that are missing or cut short.
-    """
-    manifest = read_manifest(folder)
-    if split not in manifest["splits"]:
-        raise UserError(f"{folder} has no split '{split}'; it has {', '.join(manifest['splits'])}")
-    if not manifest["splits"][split]:
-        raise UserError(f"{folder} has no clips in {split}; it has {manifest['splits']}")
-    for name, size in manifest["files"].items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != size:
-            raise UserError(f"{path} is damaged: remove {folder} and prepare it again")
-    builder = tfds.builder_from_directory(str(folder / manifest["name"] / manifest["version"]))
-    return builder.as_data_source(split), manifest
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> "ClipSource":
+        """Raises UserError where the folder is no data set, and for shards that are missing or damaged."""
+        manifest = read_manifest(folder)
+        check_files(folder, manifest["files"], manifest.get("sha256", {}), f"remove {folder} and prepare it again")
+        return cls(folder, manifest)
+
+    @property
+    def clip(self) -> ClipShape | None:
+        """The one shape of all clips; None for videos, each of which has its own."""
+        return ClipShape.parse(self.manifest["clip"]) if self.manifest["clip"] else None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of records of each split that has some."""
+        return {split: size for split, size in self.manifest["splits"].items() if size}
+
+    def records(self, split: str) -> Sequence[Any]:
+        """Random access to the records of a split. Raises UserError for one that is unknown or empty."""
+        if split not in self.manifest["splits"]:
+            raise UserError(f"{self.folder} has no split '{split}'; it has {', '.join(self.manifest['splits'])}")
+        if split not in self.sizes:
+            raise UserError(f"{self.folder} has no clips in {split}; it has {self.manifest['splits']}")
+        location = self.folder / self.manifest["name"] / self.manifest["version"]
+        return tfds.builder_from_directory(str(location)).as_data_source(split)
+
+    def shapes(self, split: str) -> list[ClipShape]:
+        """Frames that are one scene, height and width of every video of a split."""
+        if self.clip:
+            return [self.clip] * len(self.records(split))
+        if rows := self.rows(split):
+            return [row.shape for row in rows]
+        keys = ("frames", "height", "width")  # of a set without a table, made by an older version
+        return [ClipShape(*(int(record[key]) for key in keys)) for record in iter(self.records(split))]
+
+    def rows(self, split: str) -> list[Row]:
+        """What the table tells of the records of a split; nothing where a set has none."""
+        return self._table.get(split, [])
+
+    @functools.cached_property
+    def _table(self) -> dict[str, list[Row]]:
+        return read_table(self.folder) if (self.folder / TABLE).exists() else {}
+
+
+def open_split(folder: Path, split: str) -> tuple[Sequence[Any], Manifest]:
+    """Random access to the records of a split, and the manifest. Raises UserError as ClipSource does."""
+    source = ClipSource.open(folder)
+    return source.records(split), source.manifest

@@ -8,6 +8,7 @@ from typing import Any
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.progress import duration, say
+from mobile_video_jax.data.dataset import ClipSource
 from mobile_video_jax.data.pipeline import captioned_clips
 from mobile_video_jax.data.prepare.prepare import prepare
 from mobile_video_jax.data.shapes.shape_world import Attributes
@@ -17,6 +18,7 @@ from mobile_video_jax.demo.export import check_export, export_packages
 from mobile_video_jax.evaluate.alignment import Samples, generate_samples
 from mobile_video_jax.evaluate.reconstruction import Reconstruction, reconstruct
 from mobile_video_jax.latents.encode import encode_dataset
+from mobile_video_jax.latents.plan import EncodeOptions
 from mobile_video_jax.metrics.shape_detector import Detected, detect
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.prune.report import write_prune_report
@@ -99,7 +101,7 @@ def run_demo(config: DemoConfig, out: Path) -> DemoResult:
     timed("export", lambda: _export(out, prompt, exported))
     real_seen = [
         (Attributes(**item["attributes"]), detect(item["video"], config.world))
-        for item in captioned_clips(shapes, "test", clip)
+        for item in captioned_clips(ClipSource.open(shapes), "test", clip)
     ]
     return DemoResult(config, out, stages, reconstructions, samples, pruned[0], exported, real_seen)
 
@@ -111,9 +113,8 @@ def _prepare(config: DemoConfig, clip: ClipShape, shapes: Path, real: Path) -> d
 
 
 def _encode(out: Path, data: Path, clip: ClipShape) -> dict[str, Any]:
-    manifest = encode_dataset(
-        out / "vae", data, out / "latents", clips=[str(clip)], text_encoder="minilm", batch_size=32, shard_records=4096
-    )
+    options = EncodeOptions(clips=(str(clip),), shard_records=4096)
+    manifest = encode_dataset(out / "vae", data, out / "latents", options)
     return {split: parts[str(clip)]["records"] for split, parts in manifest["splits"].items()}
 
 

@@ -14,7 +14,8 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import read_json, replacing
-from mobile_video_jax.data.dataset import read_manifest
+from mobile_video_jax.data.clip_loader import Window
+from mobile_video_jax.data.dataset import ClipSource, read_manifest
 from mobile_video_jax.data.pipeline import captioned_clips
 from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.evaluate.evaluation import (
@@ -103,11 +104,14 @@ class RealClips:
     shape: ClipShape
 
     def __call__(self, indices: Sequence[int]) -> Iterable[Frames]:
-        return (item["video"] for item in captioned_clips(self.data, self.split, self.shape, indices))
+        return (
+            item["video"]
+            for item in captioned_clips(ClipSource.open(self.data), self.split, self.shape, list(map(Window, indices)))
+        )
 
     def captions(self, count: int) -> list[Caption]:
         """The captions of the first clips. Raises UserError where they are no clips of this shape."""
-        items = itertools.islice(captioned_clips(self.data, self.split, self.shape), count)
+        items = itertools.islice(captioned_clips(ClipSource.open(self.data), self.split, self.shape), count)
         return [Caption(item["id"], item["caption"], item["attributes"]) for item in items]
 
     def write_first_frames(self, folder: Path, count: int) -> list[Path]:

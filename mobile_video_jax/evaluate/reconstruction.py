@@ -16,6 +16,7 @@ from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.progress import tracked
+from mobile_video_jax.data.dataset import ClipSource
 from mobile_video_jax.data.pipeline import captioned_clips
 from mobile_video_jax.evaluate.evaluation import check_held_out, plain_scores
 from mobile_video_jax.metrics.clip_scores import RECONSTRUCTION, PerClip, mean_scores, pair_scores
@@ -72,7 +73,7 @@ def reconstruct(
     """
     check_held_out(split)
     coder = coder or whole_clip_coder(bundle)
-    items = list(itertools.islice(captioned_clips(data, split, clip), count))
+    items = list(itertools.islice(captioned_clips(ClipSource.open(data), split, clip), count))
     clips = np.stack([item["video"] for item in items])
     latents, decoded = _code(coder, clips, "reconstruct clips:")
     block = min(BLOCK, *latents.shape[2:4])

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
 
 import grain
@@ -10,6 +10,7 @@ import numpy as np
 
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.data.pipeline import filled
 from mobile_video_jax.data.share import Share
 from mobile_video_jax.latents.store import Record, open_shards, parse, read_manifest, shards
 from mobile_video_jax.text.encoder import pad
@@ -21,6 +22,7 @@ class Bucket:
 
     clip: ClipShape
     source: grain.sources.ArrayRecordDataSource
+    paths: list[Path]
     latent_frames: int
     first: int
 
@@ -31,12 +33,14 @@ class Mix:
 
     `batch_size` tells the clips of a batch of one shape. A bucket has turns by its number of batches, but one-frame
     clips (images) have the share `image_share` of all where that is not negative. With `pad_durations` clips of one
-    size share a bucket whatever their length, and the short ones are padded.
+    size share a bucket whatever their length, and the short ones are padded. `remedy` is what to do where a bucket does
+    not fill a batch.
     """
 
     batch_size: Callable[[ClipShape], int]
     image_share: float = -1.0
     pad_durations: bool = False
+    remedy: str = "lower --config.batch_size or --config.token_budget"
 
 
 def latent_batches(
@@ -54,32 +58,48 @@ def latent_batches(
     """Batches {latents [b lt lh lw c], text [b s e], text_mask [b s], record [b]} of this process's share.
 
     With padded durations also latent_mask [b lt lh lw], False where a clip is padding. Training shuffles every bucket
-    globally and repeats for ever, in an order that depends on (seed, step) alone; evaluation goes once through the
-    buckets in turns, each in order. Captions of more than `text_tokens` tokens raise UserError, and so does a bucket
-    that does not fill a batch.
+    globally and repeats for ever, in an order that depends on (seed, step) alone; a bucket that does not fill a batch
+    raises UserError. Evaluation takes every record once, the buckets in turns and each in order; a bucket's last batch
+    is filled up with its first records. Captions of more than `text_tokens` tokens raise UserError.
     """
+    parts = buckets(folders, split, pad_durations=mix.pad_durations)
 
-    def batches(bucket: Bucket) -> grain.MapDataset:
-        order = grain.MapDataset.range(len(bucket.source))
-        if train:
-            order = order.seed(seed).shuffle().repeat()
+    def batches(bucket: Bucket, order: grain.MapDataset) -> grain.MapDataset:
         size = mix.batch_size(bucket.clip)
         share = Share(order, size, process_index, process_count)
         records = share.map(lambda index: _load(bucket, index, text_tokens, mix))
         return records.batch(size // process_count, drop_remainder=True)
 
-    found = buckets(folders, split, pad_durations=mix.pad_durations)
-    full = [bucket for bucket in found if len(bucket.source) >= mix.batch_size(bucket.clip)]
-    if not full or (train and len(full) < len(found)):
-        [short, *_] = [bucket for bucket in found if bucket not in full]
-        raise UserError(
-            f"{' and '.join(map(str, folders))} hold {len(short.source)} {split} records of {short.clip}, fewer than "
-            f"one batch of {mix.batch_size(short.clip)}: lower batch_size or token_budget, or encode more of them"
-        )
-    weights = _turns(full, mix) if train else [1.0] * len(full)
-    taken = [(bucket, weight) for bucket, weight in zip(full, weights, strict=True) if weight]
-    dataset = grain.MapDataset.mix([batches(bucket) for bucket, _ in taken], [weight for _, weight in taken])
+    if train:
+        _check_full(folders, split, parts, mix)
+        turns = [(bucket, weight) for bucket, weight in zip(parts, _turns(parts, mix), strict=True) if weight]
+        shuffled = [
+            batches(bucket, grain.MapDataset.range(len(bucket.source)).seed(seed).shuffle().repeat())
+            for bucket, _ in turns
+        ]
+        dataset = grain.MapDataset.mix(shuffled, [weight for _, weight in turns])
+    else:
+        orders = [filled(len(bucket.source), mix.batch_size(bucket.clip)) for bucket in parts]
+        ordered = [batches(bucket, grain.MapDataset.source(order)) for bucket, order in zip(parts, orders, strict=True)]
+        dataset = grain.MapDataset.source(_in_turns(ordered)).map(lambda turn: ordered[turn[0]][turn[1]])
     return dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads))
+
+
+def _in_turns(parts: Sequence[Sized]) -> list[tuple[int, int]]:
+    """(part, position) of all their elements: the first of each part, then the second of each that has one, …"""
+    turns = [(part, position) for part, elements in enumerate(parts) for position in range(len(elements))]
+    return sorted(turns, key=lambda turn: turn[::-1])
+
+
+def _check_full(folders: Sequence[Path], split: str, parts: Sequence[Bucket], mix: Mix) -> None:
+    """Raises UserError for a bucket that does not fill a batch."""
+    for bucket in parts:
+        size = mix.batch_size(bucket.clip)
+        if len(bucket.source) < size:
+            raise UserError(
+                f"{' and '.join(map(str, folders))} hold {len(bucket.source)} {split} records of {bucket.clip}, fewer "
+                f"than one batch of {size}: {mix.remedy}, or encode more of them"
+            )
 
 
 def buckets(folders: Sequence[Path], split: str, *, pad_durations: bool) -> list[Bucket]:
@@ -89,20 +109,24 @@ def buckets(folders: Sequence[Path], split: str, *, pad_durations: bool) -> list
     for folder in folders:
         for clip, files in shards(folder, split).items():
             paths.setdefault(clip, []).extend(files)
-    key = lambda clip: (clip.height, clip.width) if pad_durations else clip
-    found, first = [], 0
-    for _, group in itertools.groupby(sorted(paths, key=lambda clip: (clip.height, clip.width, clip.frames)), key):
+    parts, first = [], 0
+    for _, group in itertools.groupby(sorted(paths, key=_size), lambda clip: _size(clip)[: 2 if pad_durations else 3]):
         clips = list(group)
-        source = open_shards([path for clip in clips for path in paths[clip]])
-        found.append(Bucket(clips[-1], source, clips[-1].latent(strides)[0], first))
+        files = [path for clip in clips for path in paths[clip]]
+        source = open_shards(files)
+        parts.append(Bucket(clips[-1], source, files, clips[-1].latent(strides)[0], first))
         first += len(source)
-    return found
+    return parts
 
 
-def _turns(found: Sequence[Bucket], mix: Mix) -> list[float]:
+def _size(clip: ClipShape) -> tuple[int, int, int]:
+    return clip.height, clip.width, clip.frames
+
+
+def _turns(parts: Sequence[Bucket], mix: Mix) -> list[float]:
     """Each bucket's number of batches, images and videos brought to their shares of all."""
-    turns = [len(bucket.source) / mix.batch_size(bucket.clip) for bucket in found]
-    image = [bucket.clip.frames == 1 for bucket in found]
+    turns = [len(bucket.source) / mix.batch_size(bucket.clip) for bucket in parts]
+    image = [bucket.clip.frames == 1 for bucket in parts]
     images = sum(turn for turn, is_image in zip(turns, image, strict=True) if is_image)
     if mix.image_share < 0 or images in (0, sum(turns)):
         return turns
@@ -111,7 +135,12 @@ def _turns(found: Sequence[Bucket], mix: Mix) -> list[float]:
 
 
 def _load(bucket: Bucket, index: int, text_tokens: int, mix: Mix) -> Record:
-    record = parse(bucket.source[index])
+    try:
+        record = parse(bucket.source[index])
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"record {index} of {bucket.clip} beside {bucket.paths[0]} is damaged ({error}): encode the data set again"
+        ) from error
     states, text_mask = pad([record["text_states"]], text_tokens)
     latents = record["latents"]
     loaded = {"text": states[0], "text_mask": text_mask[0], "record": np.int64(bucket.first + index)}

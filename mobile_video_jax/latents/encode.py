@@ -16,13 +16,15 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.progress import Progress
-from mobile_video_jax.data.dataset import read_manifest
-from mobile_video_jax.data.pipeline import captioned_clips, video_shapes
-from mobile_video_jax.latents.buckets import assign_buckets, check_buckets
+from mobile_video_jax.data.clip_loader import Window
+from mobile_video_jax.data.dataset import ClipSource
+from mobile_video_jax.data.pipeline import captioned_clips
+from mobile_video_jax.latents.plan import EncodeOptions, ShardJob, plan_jobs, plan_members, shard_sizes
 from mobile_video_jax.latents.store import (
     MANIFEST,
+    Record,
+    read_shard_records,
     read_summary,
-    shard_path,
     write_empty_caption,
     write_manifest,
     write_shard,
@@ -39,165 +41,157 @@ CLAIM = "inputs.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class _Job:
-    """A shard to write: the videos of one split with these numbers, cut to one shape."""
+class Encoding:
+    """All that encodes clips: the VAE over a mesh, the text encoder, and the options."""
 
-    path: Path
-    split: str
-    shape: ClipShape
-    numbers: list[int]
+    bundle: VaeBundle
+    mesh: Mesh
+    text: TextEncoder
+    shapes: list[ClipShape]
+    options: EncodeOptions
+
+    @classmethod
+    def load(cls, vae_run: Run, options: EncodeOptions) -> "Encoding":
+        """Raises UserError for clips that the VAE cannot code and batches that the devices cannot share."""
+        bundle, text = vae_run.vae(), load_text_encoder(options.text_encoder)
+        if options.text_tokens:
+            text = text.limited_to(options.text_tokens)
+        clips = options.clips or (vae_run.record["description"]["clip"],)
+        shapes = [ClipShape.parse(clip).check(bundle.vae.config.strides) for clip in dict.fromkeys(clips)]
+        mesh = make_mesh(MeshConfig(data=-1, tensor=options.rows), jax.local_devices())
+        check_batch(options.batch_size, mesh)
+        for shape in shapes:
+            check_rows(bundle, shape, options.rows)
+        return cls(bundle, mesh, text, shapes, options)
+
+    def batch_size(self, shape: ClipShape) -> int:
+        """As many clips as have the pixels of a batch of the first shape, in whole devices and one at least."""
+        pixels = self.options.batch_size * math.prod(dataclasses.astuple(self.shapes[0]))
+        devices = self.mesh.shape["data"]
+        return max(pixels // math.prod(dataclasses.astuple(shape)) // devices, 1) * devices
 
 
-def encode_dataset(
-    vae_run: Run | Path,
-    data: Path,
-    out: Path,
-    *,
-    clips: Sequence[str] = (),
-    text_encoder: str,
-    batch_size: int,
-    shard_records: int,
-    text_tokens: int = 0,
-    rows: int = 1,
-) -> dict[str, Any]:
+def encode_dataset(vae_run: Run | Path, data: Path, out: Path, options: EncodeOptions) -> dict[str, Any]:
     """Encodes every split of a video data set and returns the manifest.
 
-    Each video is cut to that of `clips` (the VAE's training clip if empty) which suits it best, see latents/buckets.py.
-    A batch holds `batch_size` clips of the first shape, or as many of another as have no more pixels. Finished shards
-    are kept, so a stopped job goes on where it was. Processes take the missing shards in turn, and a process's devices
-    share every batch; `rows` of them share each clip. Captions of more than `text_tokens` tokens (0: the encoder's
-    limit) are cut. The manifest comes last: a folder without one is not finished. Raises UserError where `out` was made
-    from other inputs, and for clips that do not fit the videos.
+    Finished shards are kept, so a stopped job resumes; of a data set that has changed since, the records that are the
+    same are kept as well. Processes take the missing shards in turn, and a process's devices share every batch. The
+    manifest comes last: a folder without one is not finished. Raises UserError where `out` was made with other options,
+    for clips that do not fit the videos, and for captions without tokens, before anything is encoded.
     """
     vae_run = Run.open(vae_run, "vae")
-    bundle, encoder = vae_run.vae(), load_text_encoder(text_encoder)
-    if text_tokens:
-        encoder = encoder.limited_to(text_tokens)
-    given = clips or [vae_run.record["description"]["clip"]]
-    shapes = [ClipShape.parse(clip).check(bundle.vae.config.strides) for clip in dict.fromkeys(given)]
-    members = _members(data, shapes)
-    manifest = {
-        "clips": [str(shape) for shape in shapes],
-        "compression": str(bundle.vae.config.strides),
-        **_text_facts(encoder),
-        "vae": vae_run.record,
-        "source": read_manifest(data),
-        "shard_records": shard_records,
-        "splits": _sizes(members, shard_records),
-    }
-    mesh = make_mesh(MeshConfig(data=-1, tensor=rows), jax.local_devices())
-    check_batch(batch_size, mesh)
-    for shape in shapes:
-        check_rows(bundle, shape, rows)
+    source, encoding = ClipSource.open(data), Encoding.load(vae_run, options)
+    members = plan_members(source, encoding.shapes, options)
+    jobs = plan_jobs(out, source, members, options)
+    _check_captions(source, encoding.text)
+    claim = _claim(vae_run, source, encoding)
     wait_for_all("every process has read its inputs")  # so that what is wrong is refused by all at once
-    check_claim(out, CLAIM, manifest, "encoded data set")
-    jobs = _jobs(out, members, shard_records)
-    missing = [job for job in jobs if not read_summary(job.path)]
+    check_claim(out, CLAIM, claim, "encoded data set")
+    missing = [job for job in jobs if not _is_finished(job)]
     wait_for_all("the processes agree on what is missing")
     if is_first():
         if missing:
             (out / MANIFEST).unlink(missing_ok=True)
-        write_json(out / CLAIM, manifest)
+        write_json(out / CLAIM, claim)
         vae_run.copy(out / "vae")
-        if encoder.padded_to:
-            write_empty_caption(out, encoder.empty())
+        if encoding.text.padded_to:
+            write_empty_caption(out, encoding.text.empty())
     wait_for_all("the folder is claimed")
-    sizes = {shape: _batch_size(shape, shapes[0], batch_size, mesh.shape["data"]) for shape in shapes}
-    _encode_shards(bundle, mesh, encoder, data, missing[jax.process_index() :: jax.process_count()], sizes)
+    _encode_shards(encoding, source, missing[jax.process_index() :: jax.process_count()])
     wait_for_all("every process has written its shards")
     if is_first():
-        _complete(out, manifest, jobs)
+        _complete(out, claim | {"splits": shard_sizes(members, options.shard_records)}, source, jobs)
     wait_for_all("the manifest is written")
     return read_encoded(out)
 
 
-def _text_facts(encoder: TextEncoder) -> dict[str, Any]:
-    return {"text_encoder": encoder.name, "text_width": encoder.width, "text_limit": encoder.max_tokens}
-
-
-def _sizes(members: dict[str, dict[ClipShape, list[int]]], shard_records: int) -> dict[str, dict[str, dict[str, int]]]:
-    """Records and shards of each shape of each split."""
+def _claim(vae_run: Run, source: ClipSource, encoding: Encoding) -> dict[str, Any]:
+    """What every shard of a folder must be made with; the records themselves are compared one by one."""
     return {
-        split: {
-            str(shape): {"records": len(numbers), "shards": -(-len(numbers) // shard_records)}
-            for shape, numbers in parts.items()
-        }
-        for split, parts in members.items()
+        "clips": [str(shape) for shape in encoding.shapes],
+        "compression": str(encoding.bundle.vae.config.strides),
+        "text_encoder": encoding.text.name,
+        "text_width": encoding.text.width,
+        "text_limit": encoding.text.max_tokens,
+        "vae": vae_run.record,
+        "source": {key: source.manifest[key] for key in ("source", "name")},
+        "shard_records": encoding.options.shard_records,
+        **encoding.options.windows,
     }
 
 
-def _members(data: Path, shapes: Sequence[ClipShape]) -> dict[str, dict[ClipShape, list[int]]]:
-    """The numbers of each split's videos by the shape they are cut to. Raises UserError where they do not fit."""
-    counts = {split: count for split, count in read_manifest(data)["splits"].items() if count}
-    if len(shapes) == 1:
-        for split in counts:
-            captioned_clips(data, split, shapes[0])  # raises for clips that do not fit
-        return {split: {shapes[0]: list(range(count))} for split, count in counts.items()}
-    videos = {split: video_shapes(data, split) for split in counts}
-    check_buckets(shapes, list(itertools.chain(*videos.values())))
-    members = {split: assign_buckets(shapes, found) for split, found in videos.items()}
-    for split, parts in members.items():
-        for shape in parts:
-            captioned_clips(data, split, shape, [])  # raises where a set of drawn clips has another size
-    return members
+def _check_captions(source: ClipSource, text: TextEncoder) -> None:
+    """Raises UserError for a caption that the text encoder makes no tokens of, and tells where it is written."""
+    for split in source.sizes:
+        rows = source.rows(split)
+        captions = list(dict.fromkeys(row.caption for row in rows))
+        for i in text.without_tokens(captions):
+            row = next(row for row in rows if row.caption == captions[i])
+            raise UserError(
+                f"the caption of {row.id} ({row.origin}) has no words for {text.name}: {row.caption!r}; "
+                "mend it there and prepare the data set again"
+            )
 
 
-def _jobs(out: Path, members: dict[str, dict[ClipShape, list[int]]], shard_records: int) -> list[_Job]:
-    jobs = []
-    for split, parts in members.items():
-        for shape, numbers in parts.items():
-            cuts = range(0, len(numbers), shard_records)
-            paths = [shard_path(out, split, shape, i, len(cuts)) for i in range(len(cuts))]
-            rows = [numbers[cut : cut + shard_records] for cut in cuts]
-            jobs += [_Job(path, split, shape, some) for path, some in zip(paths, rows, strict=True)]
-    return jobs
+def _is_finished(job: ShardJob) -> bool:
+    """Whether a shard is there and holds the job's records; shards of older versions do not tell which they hold."""
+    summary = read_summary(job.path)
+    return summary is not None and summary.get("keys", job.keys) == job.keys
 
 
-def _batch_size(shape: ClipShape, first: ClipShape, batch_size: int, devices: int) -> int:
-    """As many clips as have the pixels of `batch_size` clips of the first shape, in whole devices and one at least."""
-    pixels = batch_size * math.prod(dataclasses.astuple(first))
-    return max(pixels // math.prod(dataclasses.astuple(shape)) // devices, 1) * devices
-
-
-def _encode_shards(
-    bundle: VaeBundle,
-    mesh: Mesh,
-    encoder: TextEncoder,
-    data: Path,
-    jobs: Sequence[_Job],
-    batch_sizes: dict[ClipShape, int],
-) -> None:
-    encode, _ = on_mesh(bundle, mesh)
-    progress = Progress("encode:", sum(len(job.numbers) for job in jobs))
+def _encode_shards(encoding: Encoding, source: ClipSource, jobs: Sequence[ShardJob]) -> None:
+    encode, _ = on_mesh(encoding.bundle, encoding.mesh)
+    progress = Progress("encode:", sum(len(job.windows) for job in jobs))
     done = 0
     for job in jobs:
-        clips = captioned_clips(data, job.split, job.shape, job.numbers)
-        write_shard(job.path, list(_encoded(encode, encoder, clips, batch_sizes[job.shape])))
-        done += len(job.numbers)
+        before = read_shard_records(job.path, set(job.keys))
+        windows = [window for window, key in zip(job.windows, job.keys, strict=True) if key not in before]
+        clips = captioned_clips(source, job.split, job.shape, windows)
+        made = iter(list(_encoded(encode, encoding.text, clips, windows, encoding.batch_size(job.shape))))
+        write_shard(job.path, [before[key] if key in before else next(made) for key in job.keys], job.keys)
+        done += len(job.windows)
         progress.report(done, job.path.name)
 
 
-def _complete(out: Path, manifest: dict[str, Any], jobs: Sequence[_Job]) -> None:
+def _complete(out: Path, manifest: dict[str, Any], source: ClipSource, jobs: Sequence[ShardJob]) -> None:
     """Writes the manifest of a folder that holds every shard. Raises UserError where one is missing."""
     summaries = [read_summary(job.path) for job in jobs]
     if missing := [job.path.name for job, summary in zip(jobs, summaries, strict=True) if not summary]:
         raise UserError(f"{out} lacks {len(missing)} shards, the first {missing[0]}: start the same command again")
-    for left in out.glob(".*.partial"):  # by a process that was killed
-        left.unlink()
-    write_manifest(out, {**manifest, "text_tokens": max(summary["text_tokens"] for summary in summaries if summary)})
+    names = {job.path.name for job in jobs}
+    for path in out.glob(".*.partial"):  # by a process that was killed
+        path.unlink()
+    for path in out.glob("*.array_record"):
+        if path.name not in names:  # of the data set before it changed
+            path.unlink()
+            path.with_suffix(".json").unlink(missing_ok=True)
+    described = {key: value for key, value in source.manifest.items() if key not in ("files", "sha256")}
+    shards = {
+        "source": described,
+        "text_tokens": max(summary["text_tokens"] for summary in summaries if summary),
+        "files": {job.path.name: summary["bytes"] for job, summary in zip(jobs, summaries, strict=True) if summary},
+        "sha256": {job.path.name: summary["sha256"] for job, summary in zip(jobs, summaries, strict=True) if summary},
+    }
+    write_manifest(out, manifest | shards)
 
 
 def _encoded(
-    encode: Callable[[np.ndarray], np.ndarray], encoder: TextEncoder, clips: Iterable[dict[str, Any]], batch_size: int
-) -> Iterator[dict[str, Any]]:
-    clips, known = iter(clips), dict[str, np.ndarray]()
-    while group := list(itertools.islice(clips, batch_size)):
-        video = np.stack([clip["video"] for clip in group])
+    encode: Callable[[np.ndarray], np.ndarray],
+    text: TextEncoder,
+    clips: Iterable[dict[str, Any]],
+    windows: Sequence[Window],
+    batch_size: int,
+) -> Iterator[Record]:
+    """The encoded records of some windows, whose clips come in the same order."""
+    pairs, states = zip(clips, windows, strict=True), dict[str, np.ndarray]()
+    while group := list(itertools.islice(pairs, batch_size)):
+        video = np.stack([clip["video"] for clip, _ in group])
         # A short last batch is padded to the size that is compiled already.
         padded = np.concatenate([video, np.repeat(video[-1:], batch_size - len(group), axis=0)])
         latents = encode(padded)
-        new = list({clip["caption"]: None for clip in group if clip["caption"] not in known})
-        known |= dict(zip(new, encoder.encode(new), strict=True)) if new else {}
-        for clip, row in zip(group, latents, strict=False):
-            info = {key: clip[key] for key in ("caption", "id", "attributes")}
-            yield {"latents": row, "text_states": known[clip["caption"]], **info}
+        new = list({clip["caption"]: None for clip, _ in group if clip["caption"] not in states})
+        states |= dict(zip(new, text.encode(new), strict=True)) if new else {}
+        for (clip, window), row in zip(group, latents, strict=False):
+            name = clip["id"] if window.start is None else f"{clip['id']}#{window.start}"
+            info = {"caption": clip["caption"], "id": name, "attributes": clip["attributes"]}
+            yield {"latents": row, "text_states": states[clip["caption"]], **info}

@@ -15,6 +15,8 @@ from jaxtyping import Float
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing, write_json
+from mobile_video_jax.core.storage import ObjectPath
+from mobile_video_jax.data.integrity import check_files, file_digest
 
 MANIFEST, EMPTY = "manifest.json", "empty_caption.npy"
 Record = dict[str, Any]
@@ -25,10 +27,11 @@ def shard_path(folder: Path, split: str, clip: ClipShape, index: int, count: int
     return folder / f"{split}-{clip}-{index:05}-of-{count:05}.array_record"
 
 
-def write_shard(path: Path, records: Sequence[Record]) -> None:
+def write_shard(path: Path, records: Sequence[Record], keys: Sequence[str] = ()) -> None:
     """Writes records {latents, text_states, caption, id, attributes}, whole or not at all, and a summary beside them.
 
-    A record is a safetensors blob: arrays in float16, the rest as JSON bytes. Nothing in it can run code.
+    A record is a safetensors blob: arrays in float16, the rest as JSON bytes. Nothing in it can run code. `keys` tell
+    the records apart from those of another data set.
     """
     with replacing(path) as temporary:
         writer = ArrayRecordWriter(str(temporary), "group_size:1")
@@ -41,13 +44,34 @@ def write_shard(path: Path, records: Sequence[Record]) -> None:
             }
             writer.write(safetensors.numpy.save(blob))
         writer.close()
-    write_json(path.with_suffix(".json"), {"text_tokens": max(len(record["text_states"]) for record in records)})
+        facts = {"bytes": temporary.stat().st_size, "sha256": file_digest(temporary)}
+    tokens = max(len(record["text_states"]) for record in records)
+    write_json(path.with_suffix(".json"), {"text_tokens": tokens, **facts, **({"keys": list(keys)} if keys else {})})
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
-    """What write_shard says of a shard, {text_tokens: those of its longest caption}; None where it is not finished."""
+    """What write_shard says of a shard: {text_tokens: those of its longest caption, bytes, sha256, keys}.
+
+    None where the shard is not finished, or is not the one that was written.
+    """
     summary = path.with_suffix(".json")
-    return json.loads(summary.read_text()) if path.exists() and summary.exists() else None
+    if not (path.exists() and summary.exists()):
+        return None
+    facts: dict[str, Any] = json.loads(summary.read_text())
+    size = path.stat().st_size
+    return {"bytes": size, "sha256": None, **facts} if facts.get("bytes", size) == size else None
+
+
+def read_shard_records(path: Path, keys: set[str]) -> dict[str, Record]:
+    """The records with these keys in the shard of the same number, as it was before the data set changed."""
+    if isinstance(path, ObjectPath):  # ArrayRecord reads local files alone
+        return {}
+    number = path.name.rpartition("-of-")[0]
+    for before in sorted(path.parent.glob(f"{number}-of-*.array_record")):
+        if (summary := read_summary(before)) and (same := keys.intersection(summary.get("keys", ()))):
+            blobs = open_shards([before])
+            return {key: parse(blobs[i]) for i, key in enumerate(summary["keys"]) if key in same}
+    return {}
 
 
 def write_empty_caption(folder: Path, state: Float[np.ndarray, "1 e"]) -> None:
@@ -85,21 +109,38 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def shards(folder: Path, split: str) -> dict[ClipShape, list[Path]]:
-    """The files of a split by the shape of their clips. Raises UserError for an unknown or empty split."""
-    splits = read_manifest(folder)["splits"]
-    found = {}
-    for clip, sizes in splits.get(split, {}).items():
+    """The files of a split by the shape of their clips.
+
+    Raises UserError for an unknown or empty split, and for files that are missing or damaged.
+    """
+    manifest = read_manifest(folder)
+    paths = {}
+    for clip, sizes in manifest["splits"].get(split, {}).items():
         shape, count = ClipShape.parse(clip), sizes["shards"]
         if count:
-            found[shape] = [shard_path(folder, split, shape, i, count) for i in range(count)]
-    if not found:
-        raise UserError(f"{folder} has no {split} records; it has {splits}")
-    return found
+            paths[shape] = [shard_path(folder, split, shape, i, count) for i in range(count)]
+    if not paths:
+        raise UserError(f"{folder} has no {split} records; it has {manifest['splits']}")
+    names = {path.name for files in paths.values() for path in files}
+    sizes, digests = (
+        {name: value for name, value in manifest.get(key, {}).items() if name in names and value}
+        for key in ("files", "sha256")
+    )
+    check_files(folder, sizes, digests, f"encode the data set again into {folder}")
+    return paths
+
+
+def has_split(folder: Path, split: str) -> bool:
+    """Whether an encoded data set has records in a split."""
+    return any(sizes["records"] for sizes in read_manifest(folder)["splits"].get(split, {}).values())
 
 
 def open_shards(paths: Sequence[Path]) -> grain.sources.ArrayRecordDataSource:
-    """Random access to the raw records of some shards, one after the other."""
-    return grain.sources.ArrayRecordDataSource([str(path) for path in paths])
+    """Random access to the raw records of some shards, one after the other. Raises UserError for a damaged one."""
+    try:
+        return grain.sources.ArrayRecordDataSource([str(path) for path in paths])
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"a shard beside {paths[0]} is damaged ({error}): encode the data set again") from error
 
 
 def parse(blob: bytes) -> Record:

@@ -20,6 +20,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.cost.flops import count_flops, flops_by_part, parameters_by_part
 from mobile_video_jax.data.cache import data_folder
+from mobile_video_jax.data.dataset import ClipSource
 from mobile_video_jax.data.pipeline import clip_batches
 from mobile_video_jax.models.run import VAE, Run
 from mobile_video_jax.nn.module import apply, init
@@ -143,7 +144,7 @@ class VaeStage(Stage):
     def _batches(self, data: str, split: str, batch_size: int, mesh: Mesh, *, train: bool) -> grain.IterDataset:
         index, count = batch_shard(mesh)
         return clip_batches(
-            data_folder(data),
+            ClipSource.open(data_folder(data)),
             split,
             self.clip,
             batch_size,

@@ -11,6 +11,7 @@ from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.data.prepare.prepare import prepare
 from mobile_video_jax.latents.encode import encode_dataset
+from mobile_video_jax.latents.plan import EncodeOptions
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.vae import VaeStage
@@ -67,11 +68,10 @@ def make_chain(study: ChainStudy, out: Path) -> None:
     prepare("moving_shapes", out / "data", world=study.world, clip=clip, sizes=counts)
     train(VaeStage(dataclasses.replace(study.vae, data=str(out / "data"))), out / "vae")
     encode_dataset(
-        *(out / "vae", out / "data", out / "latents"),
-        clips=[study.vae.clip],
-        text_encoder=study.dit.text_encoder,
-        batch_size=32,
-        shard_records=4096,
+        out / "vae",
+        out / "data",
+        out / "latents",
+        EncodeOptions(study.dit.text_encoder, (study.vae.clip,), shard_records=4096),
     )
     for seed in study.seeds:
         train(DitStage(teacher_config(study, out, seed)), teacher_run(out, seed))

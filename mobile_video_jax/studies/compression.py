@@ -13,6 +13,7 @@ from mobile_video_jax.data.prepare.prepare import prepare
 from mobile_video_jax.evaluate.alignment import generate_samples
 from mobile_video_jax.evaluate.reconstruction import reconstruct
 from mobile_video_jax.latents.encode import encode_dataset
+from mobile_video_jax.latents.plan import EncodeOptions
 from mobile_video_jax.metrics.accuracy import accuracies
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.config import DitTraining, VaeTraining
@@ -135,13 +136,8 @@ def _dit(study: StudyConfig, cell: Cell) -> DitTraining:
 def _diffuse(study: StudyConfig, cell: Cell, data: Path, vae: Path, out: Path) -> dict[str, Any]:
     """Trains the study's transformer on the VAE's latents and reads its samples back."""
     latents = out / "latents"
-    manifest = encode_dataset(
-        *(vae, data, latents),
-        clips=[study.vae.clip],
-        text_encoder=study.dit.text_encoder,
-        batch_size=32,
-        shard_records=4096,
-    )
+    options = EncodeOptions(study.dit.text_encoder, (study.vae.clip,), shard_records=4096)
+    manifest = encode_dataset(vae, data, latents, options)
     text = {key: manifest[key] for key in ("text_encoder", "text_width")}
     train(DitStage(dataclasses.replace(_dit(study, cell), data=str(latents), **text)), out / "dit")
     held_out = [line["eval_loss"] for line in read_metrics(out / "dit") if "eval_loss" in line]

@@ -8,6 +8,7 @@ import numpy as np
 
 from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.data.dataset import ClipSource
 from mobile_video_jax.data.pipeline import captioned_clips
 from mobile_video_jax.evaluate.alignment import generate_samples
 from mobile_video_jax.evaluate.backbone_features import backbone_features
@@ -111,7 +112,8 @@ class _Judge:
         other = study.seeds[(study.seeds.index(seed) + 1) % len(study.seeds)]
         self._study, self._features = study, backbone_features(teacher_run(out, other))
         clip = ClipShape.parse(study.vae.clip)
-        self._real: Clips = np.stack([item["video"] for item in captioned_clips(out / "data", "test", clip)])
+        source = ClipSource.open(out / "data")
+        self._real: Clips = np.stack([item["video"] for item in captioned_clips(source, "test", clip)])
 
     def __call__(self, run: Path, steps: int, guidance: float) -> dict[str, Any]:
         study = self._study

@@ -57,6 +57,11 @@ class TextEncoder:
                 states.update(zip(batch, self._forward([tokens[i] for i in batch], length), strict=True))
         return [states[i] for i in range(len(tokens))]
 
+    def without_tokens(self, captions: Sequence[str]) -> list[int]:
+        """The numbers of the captions that have no tokens but special ones."""
+        encodings = self.tokenizer.encode_batch(list(captions))
+        return [i for i, encoding in enumerate(encodings) if all(encoding.special_tokens_mask)]
+
     def empty(self) -> CaptionStates:
         """States [s, width] of the empty text: of its special tokens."""
         ids = self.tokenizer.encode("").ids

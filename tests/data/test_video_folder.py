@@ -4,9 +4,13 @@ import os
 import pytest
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.data.prepare.folder_scan import scan
-from mobile_video_jax.data.prepare.video_folder import split_by_name
-from tests.data.videos import greys, image_bytes, noise, video_folder, write_captions, write_video
+from mobile_video_jax.data.prepare import folder_scan
+from mobile_video_jax.data.prepare.folder_scan import Check
+from tests.data.videos import greys, image_bytes, noise, write_captions, write_video
+
+
+def scan(folder, min_frames):
+    return folder_scan.scan(Check(folder, min_frames))
 
 
 @pytest.fixture(scope="module")
@@ -130,22 +134,3 @@ def test_still_images_are_clips_for_those_who_ask(tmp_path):
     clips, rejections = scan(tmp_path, min_frames=2)
     assert not clips
     assert all("too short: 1 frames of the 2" in rejection.reason for rejection in rejections)
-
-
-def test_splits_depend_on_the_name_alone(tmp_path):
-    clips, _ = scan(video_folder(tmp_path / "videos", 12, frames=2), 1)
-    full = split_by_name(clips, 0.3, 0.3)
-    assert all(full.values())
-    assert sorted(clip.id for chosen in full.values() for clip in chosen) == [clip.id for clip in clips]
-    fewer = split_by_name(clips[3:], 0.3, 0.3)
-    for split, chosen in fewer.items():
-        assert chosen == [clip for clip in full[split] if clip in clips[3:]]
-
-
-def test_train_is_never_empty(tmp_path):
-    clips, _ = scan(video_folder(tmp_path / "videos", 3, frames=2), 1)
-    for validation, test in ((0.99, 0.0), (0.0, 0.99), (0.5, 0.49)):
-        for count in (1, 2, 3):
-            splits = split_by_name(clips[:count], validation, test)
-            assert splits["train"]
-            assert sum(map(len, splits.values())) == count

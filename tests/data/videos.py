@@ -45,6 +45,7 @@ def write_video(path: Path, frames: np.ndarray, rotation: int = 0, first_moov: b
     codec, pixels = CODECS[path.suffix]
     options = {"movflags": "faststart"} if first_moov else {}
     with av.open(str(path), "w", options=options) as container:
+        container.metadata["title"] = path.name  # so that no two files have the same bytes
         stream = container.add_stream(codec, rate=10)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pixels
         if codec == "libx264":

@@ -13,6 +13,7 @@ import pytest
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.data.dataset import ClipSource
 from mobile_video_jax.data.pipeline import captioned_clips
 from mobile_video_jax.data.prepare.prepare import prepare
 from mobile_video_jax.data.shapes.world import World
@@ -107,7 +108,7 @@ def drawn(out: Path) -> list[np.ndarray]:
 
 
 def real(videos: Path) -> list[np.ndarray]:
-    return [item["video"] for item in captioned_clips(videos, "test", ClipShape.parse(tiny.CLIP))]
+    return [item["video"] for item in captioned_clips(ClipSource.open(videos), "test", ClipShape.parse(tiny.CLIP))]
 
 
 def test_scores_are_those_of_the_drawn_and_the_real_clips(evaluated, videos):

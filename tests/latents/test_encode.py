@@ -11,6 +11,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.prepare.prepare import prepare
 from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.latents.encode import encode_dataset
+from mobile_video_jax.latents.plan import EncodeOptions
 from mobile_video_jax.latents.store import read_manifest, records
 from tests import tiny
 from tests.train.jobs import finish_job, start_job
@@ -27,7 +28,7 @@ def root(tmp_path_factory) -> Path:
     world = World(counts=(1,), colours=("red", "blue"), shapes=("circle", "square"), backgrounds=("dark",))
     prepare("moving_shapes", folder / "videos", world=world, clip=tiny.ClipShape.parse(tiny.CLIP), sizes=SIZES)
     tiny.vae_run(folder / "vae")
-    encode_dataset(folder / "vae", folder / "videos", folder / "alone", **OPTIONS)
+    encode_dataset(folder / "vae", folder / "videos", folder / "alone", EncodeOptions(**OPTIONS))
     return folder
 
 
@@ -85,5 +86,5 @@ def test_a_lost_shard_takes_the_manifest_with_it(root, monkeypatch):
     lost.unlink()
     monkeypatch.setattr("mobile_video_jax.latents.encode._encode_shards", lambda *_: None)
     with pytest.raises(UserError, match=f"lacks 1 shards, the first {lost.name}: start the same command again"):
-        encode_dataset(root / "vae", root / "videos", root / "alone", **OPTIONS)
+        encode_dataset(root / "vae", root / "videos", root / "alone", EncodeOptions(**OPTIONS))
     assert not (root / "alone" / "manifest.json").exists()

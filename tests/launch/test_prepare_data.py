@@ -60,7 +60,7 @@ def test_help():
         (["--source={root}/none", "--out={root}/out"], "is neither a folder nor one of moving_shapes, sample_clips"),
         (["--source={root}", "--out={root}/out"], "has no captions.jsonl: write a line"),
         (["--source={root}/videos", "--out={root}/out"], "read {root}/out.rejected.jsonl"),
-        (["--source={root}", "--out={root}/out", "--clip=5x32x32"], "has no option clip; it has max_rejected, "),
+        (["--source={root}", "--out={root}/out", "--clip=5x32x32"], "has no option clip; it has fps, max_rejected, "),
         (
             ["--source={root}", "--out={root}/out", "--shard_megabytes=9"],
             "--shard_megabytes is for Beam: give --runner",

@@ -22,7 +22,8 @@ from etils import epath
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing, write_json
 from mobile_video_jax.data.prepare.beam_job import Blocks, Spread
-from mobile_video_jax.data.prepare.folder_scan import Check, Clip, file_size, scan
+from mobile_video_jax.data.prepare.folder_scan import Check, Checked, Clip, file_size, scan
+from mobile_video_jax.data.prepare.members import Member, locate
 from mobile_video_jax.data.prepare.sources import Built, FolderSource
 from mobile_video_jax.data.prepare.video_folder import VideoFolder, features, record
 from mobile_video_jax.data.video.probe import VideoInfo
@@ -56,14 +57,13 @@ def build_in_shards(source: FolderSource, out: Path, spread: Spread, shard_bytes
     """
     blocks = Blocks(out / WORK, spread)
 
-    def check_all(check: Check, names: Sequence[str]) -> Iterable[VideoInfo | str]:
+    def check_all(check: Check, names: Sequence[str]) -> Iterable[Checked | str]:
         answers = blocks.map("checks", functools.partial(_as_json, check), names, FILES_A_BLOCK)
-        return (answer if isinstance(answer, str) else VideoInfo.from_json(answer) for answer in answers)
+        return (answer if isinstance(answer, str) else Checked.from_json(answer) for answer in answers)
 
-    clips, rejections = scan(source.folder, source.min_frames, check_all)
-    shards = {
-        split: in_shards(chosen, shard_bytes) for split, chosen in source.split(clips, rejections).items() if chosen
-    }
+    clips, rejections = scan(source.check, check_all)
+    splits = source.split(clips, rejections)
+    shards = {split: in_shards(chosen, shard_bytes) for split, chosen in splits.items() if chosen}
     builder = VideoFolder(data_dir=str(out), clips={})
     folder = out / builder.name / str(builder.version)
     files = {
@@ -94,13 +94,13 @@ def build_in_shards(source: FolderSource, out: Path, spread: Spread, shard_bytes
     builder.info.write_to_directory(folder)
     for left in folder.glob(".*.partial"):  # by a worker that was killed
         left.unlink()
-    return Built(builder, rejections, min(clip.info.frames for clip in clips))
+    return Built.of_videos(builder, splits, rejections, source.fps)
 
 
 def in_shards(clips: Sequence[Clip], shard_bytes: int) -> list[list[Clip]]:
     """Cuts the clips, in order, into shards of at most so many bytes of files; a larger file has one of its own."""
     with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
-        sizes = list(pool.map(lambda clip: file_size(clip.path), clips))
+        sizes = list(pool.map(_clip_size, clips))
     shards: list[list[Clip]] = []
     room = 0
     for clip, size in zip(clips, sizes, strict=True):
@@ -120,12 +120,16 @@ def write_shard(source: Path, folder: Path, question: Mapping[str, Any]) -> int:
     with replacing(folder / question["file"]) as temporary:
         writer = ArrayRecordWriter(str(temporary), "group_size:1")  # read at random, as TFDS writes them
         for name, caption, info in question["clips"]:
-            clip = Clip(name, source / name, caption, VideoInfo.from_json(info))
+            clip = Clip(name, locate(source, name), caption, VideoInfo.from_json(info))
             blob = serializer.serialize_example(kinds.encode_example(record(clip)))
             writer.write(blob)
             size += len(blob)
         writer.close()
     return size
+
+
+def _clip_size(clip: Clip) -> int:
+    return clip.file.size if isinstance(clip.file, Member) else file_size(clip.file)
 
 
 def _as_json(check: Check, name: str) -> dict[str, Any] | str:

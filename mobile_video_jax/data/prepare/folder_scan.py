@@ -1,103 +1,137 @@
-"""Looks through a folder of videos with captions.jsonl: which clips are sound, and why the others are not."""
+"""Looks through a folder of captioned videos: which clips are sound, and why the others are not."""
 
 import dataclasses
 import functools
 import hashlib
-import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 import fsspec
 from etils import epath
 from rich.console import Console
 from rich.progress import track
 
-from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import ObjectPath
+from mobile_video_jax.data.prepare.captions import Rejection
+from mobile_video_jax.data.prepare.layouts import holds_data, is_video, read_captions
+from mobile_video_jax.data.prepare.members import Member, locate
 from mobile_video_jax.data.video.container import EXTENSIONS, UnreadableVideo
 from mobile_video_jax.data.video.probe import VideoInfo, probe
 
-CAPTIONS = "captions.jsonl"
 MAX_BYTES = 2**31 - 2**24  # of a file: a record is a protocol buffer, and those end at 2 GiB
+MISSING = "there is no such file"
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """A video that decodes to its end and has a caption; `id` is its path relative to the folder."""
+    """A video that decodes to its end and has a caption.
+
+    `id` is its path relative to the folder, `sha256` the digest of its bytes, `origin` where its caption is written.
+    Clips of one `group` (a film, say) stay in one split.
+    """
 
     id: str
-    path: Path
+    file: Path | Member
     caption: str
     info: VideoInfo
+    sha256: str = ""
+    origin: str = ""
+    group: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
-class Rejection:
-    """A file, or a line of captions.jsonl, that does not enter the data set, and the reason."""
+class Checked:
+    """A sound video: what it holds and the digest of its bytes."""
 
-    file: str
-    reason: str
+    info: VideoInfo
+    sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {"info": self.info.to_json(), "sha256": self.sha256}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Checked":
+        """Reads what `to_json` gave."""
+        return cls(VideoInfo.from_json(values["info"]), values["sha256"])
 
 
-class _Rejected(Exception):
-    """Why one file or line is left out."""
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Decodes a video of the folder and returns what it holds, or why it is of no use."""
+
+    folder: Path
+    min_frames: int
+    fps: float = 0.0
+
+    def __call__(self, name: str) -> Checked | str:
+        stored = isinstance(self.folder, ObjectPath)
+        try:
+            return self._refusal(name) or self._checked(name, stored)
+        except (UnreadableVideo, OSError, RuntimeError, ValueError) as error:  # a loop of links is a RuntimeError
+            if stored and not isinstance(error, UnreadableVideo):
+                raise  # the network, which is no fault of the file
+            return str(error)
+
+    def _refusal(self, name: str) -> str:
+        """What is wrong with a file before it is opened."""
+        file = locate(self.folder, name)
+        if isinstance(file, Path):
+            outside = not isinstance(file, ObjectPath) and not file.resolve().is_relative_to(self.folder.resolve())
+            if outside:
+                return "it links to a file outside the folder"
+            if not file.is_file():
+                return MISSING
+        if not is_video(name):
+            return f"it is not one of {', '.join(EXTENSIONS)}"
+        size = file.size if isinstance(file, Member) else file_size(file)
+        if size > MAX_BYTES:
+            return f"it has {size / 2**30:.1f} GiB, a record holds 2 at most: cut it into shorter files"
+        return "" if size else "the file is empty"
+
+    def _checked(self, name: str, stored: bool) -> Checked | str:
+        file = locate(self.folder, name)
+        source = file if isinstance(file, Path) and not stored else file.read_bytes()
+        info = probe(source, self.fps)
+        if info.longest < self.min_frames:
+            return f"too short: {info.longest} frames of the {self.min_frames} that min_frames asks for"
+        return Checked(info, _digest(source))
 
 
-Check = Callable[[str], VideoInfo | str]
-
-
-def in_threads(check: Check, names: Sequence[str]) -> Iterable[VideoInfo | str]:
+def in_threads(check: Check, names: Sequence[str]) -> Iterable[Checked | str]:
     """Checks the files in threads of this process, and shows how far it is."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from track(pool.map(check, names), "checking videos", len(names), console=Console(stderr=True))
 
 
 def scan(
-    folder: Path, min_frames: int, check_all: Callable[[Check, Sequence[str]], Iterable[VideoInfo | str]] = in_threads
+    check: Check, check_all: Callable[[Check, Sequence[str]], Iterable[Checked | str]] = in_threads
 ) -> tuple[list[Clip], list[Rejection]]:
     """Decodes every captioned video in full, many at a time, and sorts the sound ones from the others.
 
-    Both lists are in the order of their names. `check_all` gives the answers to a check of all names, in order.
-    Raises UserError when the folder has no captions.jsonl.
+    Both lists are in the order of their names. `check_all` returns the answers of a check on all names, in order.
+    Raises UserError when the folder has no captions.
     """
-    captions, rejections = read_captions(folder)
-    named, clips = set(captions) | {rejection.file for rejection in rejections}, []
-    names = sorted(captions)
-    for name, found in zip(names, check_all(functools.partial(check, folder, min_frames), names), strict=True):
-        if isinstance(found, VideoInfo):
-            clips.append(Clip(name, folder / name, captions[name], found))
+    files = listing(check.folder)
+    captions = read_captions(check.folder, files)
+    clips, rejections = [], list(captions.rejections)
+    names = sorted(captions.entries)
+    for name, answer in zip(names, check_all(check, names), strict=True):
+        if isinstance(answer, Checked):
+            entry = captions.entries[name]
+            file = locate(check.folder, name)
+            clips.append(Clip(name, file, entry.caption, answer.info, answer.sha256, entry.origin, entry.group))
         else:
-            rejections.append(Rejection(name, found))
-    videos = set(filter(_is_video, listing(folder)))
-    rejections += [Rejection(name, f"no caption: {CAPTIONS} has no line for it") for name in videos - named]
+            rejections.append(Rejection(name, answer + (_hint(name, files) if answer == MISSING else "")))
+    known = set(captions.entries) | {rejection.file for rejection in rejections}
+    rejections += [
+        Rejection(name, f"no caption: {captions.lacking}") for name in files if is_video(name) and name not in known
+    ]
     return clips, sorted(rejections, key=lambda rejection: rejection.file)
-
-
-def check(folder: Path, min_frames: int, name: str) -> VideoInfo | str:
-    """What a video of the folder holds, or why it is of no use."""
-    path, stored = folder / name, isinstance(folder, ObjectPath)
-    try:
-        if not stored and not path.resolve().is_relative_to(folder.resolve()):
-            return "it links to a file outside the folder"
-        if not path.is_file():
-            return "there is no such file"
-        if path.suffix.lower() not in EXTENSIONS:
-            return f"it is not one of {', '.join(EXTENSIONS)}"
-        size = file_size(path)
-        if not size:
-            return "the file is empty"
-        if size > MAX_BYTES:
-            return f"it has {size / 2**30:.1f} GiB, a record holds 2 at most: cut it into shorter files"
-        info = probe(path.read_bytes() if stored else path)
-    except (UnreadableVideo, OSError, RuntimeError, ValueError) as error:  # a loop of links is a RuntimeError
-        if stored and not isinstance(error, UnreadableVideo):
-            raise  # the network, which is no fault of the file
-        return str(error)
-    if info.frames < min_frames:
-        return f"too short: {info.frames} frames of the {min_frames} that min_frames asks for"
-    return info
 
 
 def file_size(path: Path) -> int:
@@ -109,77 +143,32 @@ def listing(folder: Path) -> dict[str, tuple[int, int | str]]:
     """Bytes, and time of change or etag, of all that is below a folder, by its relative name."""
     if isinstance(folder, ObjectPath):
         store, path = fsspec.url_to_fs(str(folder))
-        found = store.find(path, detail=True).items()
-        return {name.removeprefix(f"{path}/"): (entry["size"], entry["etag"]) for name, entry in found}
+        entries = store.find(path, detail=True).items()
+        return {name.removeprefix(f"{path}/"): (entry["size"], entry["etag"]) for name, entry in entries}
     states = ((path, path.lstat()) for path in folder.rglob("*"))
     return {path.relative_to(folder).as_posix(): (state.st_size, state.st_mtime_ns) for path, state in states}
 
 
 def digest(folder: Path) -> str:
-    """A digest that changes when a video of the folder or captions.jsonl does, as far as its listing tells."""
-    found = {folder / name: state for name, state in listing(folder).items() if _is_video(name) or name == CAPTIONS}
-    states = [(str(path), *found[path]) for path in sorted(found)]
+    """A digest that changes when a video of the folder or its captions do, as far as its listing tells."""
+    files = {folder / name: state for name, state in listing(folder).items() if holds_data(name)}
+    states = [(str(path), *files[path]) for path in sorted(files)]
     return hashlib.sha256(repr(states).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-def read_captions(folder: Path) -> tuple[dict[str, str], list[Rejection]]:
-    """The caption of each file inside the folder that captions.jsonl names, and the lines that are no use.
-
-    Raises UserError when there is no captions.jsonl.
-    """
-    try:
-        lines = (folder / CAPTIONS).read_bytes().splitlines()
-    except FileNotFoundError:
-        raise UserError(
-            f'{folder} has no {CAPTIONS}: write a line {{"file": "a.mp4", "caption": "what it shows"}} for each video'
-        ) from None
-    captions: dict[str, str] = {}
-    rejections = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            if line.strip():
-                _add_entry(line, captions)
-        except _Rejected as rejected:
-            rejections.append(Rejection(f"{CAPTIONS}:{number}", str(rejected)))
-    return captions, rejections
+def _digest(source: bytes | Path) -> str:
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _add_entry(line: bytes, captions: dict[str, str]) -> None:
-    """Adds what one line says to `captions`."""
-    try:
-        entry = json.loads(line)
-        name, caption = entry["file"], entry["caption"]
-    except (ValueError, RecursionError):
-        raise _Rejected("it is not JSON") from None
-    except (KeyError, TypeError):
-        raise _Rejected('it lacks "file" or "caption"') from None
-    if not isinstance(name, str) or not isinstance(caption, str):
-        raise _Rejected('"file" and "caption" must be text')
-    if not caption.strip():
-        raise _Rejected(f"the caption of {name!r} is empty")
-    if not _is_text(name) or not _is_text(caption):
-        raise _Rejected("it holds half a surrogate pair, which is no text")
-    inside = _inside(name)
-    if inside in captions:
-        raise _Rejected(f"duplicate: {name!r} has a caption already")
-    captions[inside] = caption.strip()
+def _hint(name: str, files: Mapping[str, Any]) -> str:
+    """A file whose name looks the same: written with other code points, in another case or with backslashes."""
+    twins = [other for other in files if _looks(other) == _looks(name)]
+    return f", but {twins[0]!r} looks the same: its case, slashes or Unicode form (NFC, NFD) differ" if twins else ""
 
 
-def _inside(name: str) -> str:
-    """The name in its plain form, when it stays in the folder."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise _Rejected(f"{name!r} leads out of the folder")
-    return str(path)
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _is_video(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in EXTENSIONS
+@functools.cache
+def _looks(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold().replace("\\", "/")

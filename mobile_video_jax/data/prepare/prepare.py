@@ -14,12 +14,18 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing, write_json
 from mobile_video_jax.core.lock import new_folder, only_writer
+from mobile_video_jax.core.progress import say
+from mobile_video_jax.core.storage import ObjectPath
 from mobile_video_jax.data.dataset import MANIFEST, Manifest, read_manifest
+from mobile_video_jax.data.integrity import file_digest
 from mobile_video_jax.data.prepare.beam_folder import WORK, build_in_shards, unfinished
 from mobile_video_jax.data.prepare.beam_job import Spread
-from mobile_video_jax.data.prepare.folder_scan import Rejection, listing
+from mobile_video_jax.data.prepare.captions import Rejection
+from mobile_video_jax.data.prepare.folder_scan import Clip, listing
+from mobile_video_jax.data.prepare.notes import advice_on, notes_of
 from mobile_video_jax.data.prepare.sources import Built, FolderSource, Source, TooManyRejected, find_source
-from mobile_video_jax.data.prepare.video_folder import SPLITS
+from mobile_video_jax.data.prepare.splits import SPLITS
+from mobile_video_jax.data.table import Row, write_table
 
 REJECTED = "rejected.jsonl"
 
@@ -51,7 +57,8 @@ def prepare(source: str, out: Path, sharing: Sharing | None = None, **options: A
 
 def _recipe(name: str, source: Source) -> Manifest:
     """What the data set depends on, as JSON gives it back."""
-    options = dataclasses.asdict(source)  # type: ignore[call-overload]
+    values = dataclasses.asdict(source)  # type: ignore[call-overload]
+    options = {name: value for name, value in values.items() if value is not None}
     path = options.pop("folder", None)
     if "clip" in options:
         options["clip"] = str(ClipShape(**options["clip"]))
@@ -78,13 +85,25 @@ def _build(source: Source, recipe: Manifest, out: Path, sharing: Sharing | None)
     try:
         with _filled(source, recipe, out, sharing) as (folder, built):
             _write_rejected(folder / REJECTED, built.rejections)
-            manifest = {**recipe, **_manifest(built, folder), **_of_shapes(recipe["options"])}
+            if built.clips:
+                write_table(folder, {split: list(map(_row, clips)) for split, clips in built.clips.items()})
+            manifest = {**recipe, **_manifest(built, folder, recipe), **_of_shapes(recipe["options"])}
             write_json(folder / MANIFEST, manifest)
     except TooManyRejected as error:
         _write_rejected(reasons, error.rejections)
         raise UserError(f"{error}: read {reasons}, mend the files or raise --max_rejected") from None
     reasons.unlink(missing_ok=True)  # of an earlier attempt
+    _report(manifest, built.rejections, out)
     return manifest
+
+
+def _report(manifest: Manifest, rejections: Sequence[Rejection], out: Path) -> None:
+    """Says on stderr what the data set holds, and what may surprise."""
+    say("clips: " + ", ".join(f"{count} {split}" for split, count in manifest["splits"].items()))
+    if manifest["rejected"]:
+        say(f"rejected {manifest['rejected']} of {manifest['accepted'] + manifest['rejected']}: see {out / REJECTED}")
+    for note in [*manifest["notes"], *advice_on(manifest["splits"]["train"], rejections)]:
+        say(f"note: {note}")
 
 
 @contextlib.contextmanager
@@ -101,10 +120,28 @@ def _filled(source: Source, recipe: Manifest, out: Path, sharing: Sharing | None
         raise UserError(f"{recipe['source']} is made by one process: leave out --runner")
 
 
-def _manifest(built: Built, folder: Path) -> Manifest:
+def _row(clip: Clip) -> Row:
+    info = clip.info
+    return Row(
+        id=clip.id,
+        caption=clip.caption,
+        origin=clip.origin,
+        sha256=clip.sha256,
+        frames=info.frames,
+        height=info.height,
+        width=info.width,
+        fps=info.fps,
+        scenes=info.scenes,
+    )
+
+
+def _manifest(built: Built, folder: Path, recipe: Manifest) -> Manifest:
     info = built.builder.info
     splits = {split: info.splits[split].num_examples if split in info.splits else 0 for split in SPLITS}
-    shards = {name: size for name, (size, _) in sorted(listing(folder).items()) if ".array_record" in name}
+    sizes = {name: size for name, (size, _) in sorted(listing(folder).items())}
+    shards = {name: size for name, size in sizes.items() if ".array_record" in name}
+    empty = [f"{split} is empty: too few clips" for split, size in splits.items() if not size]
+    notes = notes_of(built.clips, recipe["options"].get("fps", 0.0)) if built.clips else empty
     return {
         "kind": "video",
         "name": info.name,
@@ -114,8 +151,10 @@ def _manifest(built: Built, folder: Path) -> Manifest:
         "rejected": len(built.rejections),
         "shards": len(shards),
         "files": shards,
+        "sha256": {} if isinstance(folder, ObjectPath) else {name: file_digest(folder / name) for name in shards},
         "shortest": built.shortest,
-        "notes": [f"{split} is empty: too few clips" for split, size in splits.items() if not size],
+        "fps": built.fps,
+        "notes": notes,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

@@ -17,10 +17,13 @@ import tensorflow_datasets as tfds
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import ObjectPath, storage_path
-from mobile_video_jax.data.prepare.folder_scan import Clip, Rejection, digest, scan
+from mobile_video_jax.data.prepare.captions import Rejection
+from mobile_video_jax.data.prepare.folder_scan import Check, Clip, digest, scan
+from mobile_video_jax.data.prepare.notes import usual_rate
 from mobile_video_jax.data.prepare.sample_clips import write_shots
-from mobile_video_jax.data.prepare.video_folder import SPLITS, VideoFolder, split_by_name
-from mobile_video_jax.data.shapes.moving_shapes import MovingShapes
+from mobile_video_jax.data.prepare.splits import SPLITS, split_clips
+from mobile_video_jax.data.prepare.video_folder import VideoFolder
+from mobile_video_jax.data.shapes.moving_shapes import FRAMES_PER_SECOND, MovingShapes
 from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.data.video.container import EXTENSIONS
 
@@ -29,11 +32,28 @@ SIZES = {"train": 10_000, "validation": 256, "test": 256}  # clips of shapes tha
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """A finished TFDS data set: its builder, what was left out, and the frames of its shortest clip."""
+    """A finished TFDS data set: its builder, what was left out, the frames of its shortest clip, and its frame rate.
+
+    `clips` are the videos of each split in the order of their records; none for shapes that are rendered.
+    """
 
     builder: tfds.core.DatasetBuilder
     rejections: Sequence[Rejection]
     shortest: int
+    fps: float | None
+    clips: Mapping[str, Sequence[Clip]] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of_videos(
+        cls,
+        builder: tfds.core.DatasetBuilder,
+        clips: Mapping[str, Sequence[Clip]],
+        rejections: Sequence[Rejection] = (),
+        fps: float | None = None,
+    ) -> "Built":
+        """That of video files, resampled to `fps` or of the rates that they have."""
+        every = [clip for part in clips.values() for clip in part]
+        return cls(builder, rejections, min(clip.info.longest for clip in every), fps or usual_rate(every), clips)
 
 
 @runtime_checkable
@@ -72,7 +92,7 @@ class ShapesSource:
     def build(self, folder: Path) -> Built:
         sizes = {**SIZES, **self.sizes}
         builder = MovingShapes(data_dir=str(folder), world=self.world, clip=self.clip, sizes=sizes, seed=self.seed)
-        return Built(_written(builder), (), self.clip.frames)
+        return Built(_written(builder), (), self.clip.frames, FRAMES_PER_SECOND)
 
     def contents(self) -> str:
         return ""
@@ -85,9 +105,9 @@ class SampleSource:
     def build(self, folder: Path) -> Built:
         with tempfile.TemporaryDirectory() as temporary:
             splits = write_shots(Path(temporary))
-            clips, _ = scan(Path(temporary), min_frames=1)
+            clips, _ = scan(Check(Path(temporary), min_frames=1))
             chosen = {split: [clip for clip in clips if splits[clip.id] == split] for split in SPLITS}
-            return _build_folder(folder, chosen, ())
+            return Built.of_videos(_written(VideoFolder(data_dir=str(folder), clips=chosen)), chosen)
 
     def contents(self) -> str:
         return ""
@@ -95,10 +115,11 @@ class SampleSource:
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-    """A folder of videos with captions.jsonl.
+    """A folder of captioned videos.
 
-    About the shares `validation` and `test` are held out. Videos of fewer than `min_frames` frames are rejected, and
-    the build fails when more than the share `max_rejected` of the files and lines is.
+    The shares `validation` and `test` are held out. With `fps` videos are resampled by time to so many frames a second.
+    Videos of fewer than `min_frames` frames are rejected, and the build fails when more than the share `max_rejected`
+    of the files and lines is.
     """
 
     folder: Path
@@ -106,6 +127,7 @@ class FolderSource:
     test: float = 0.1
     min_frames: int = 2
     max_rejected: float = 0.5
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("validation", "test", "max_rejected"):
@@ -113,10 +135,18 @@ class FolderSource:
                 raise UserError(f"{name} is a share between 0 and 1 for a folder of videos; got {getattr(self, name)}")
         if self.validation + self.test >= 1:
             raise UserError("validation and test take every clip: leave a share for train")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise UserError(f"fps is a number of frames a second between 0 and 1000; got {self.fps}")
+
+    @property
+    def check(self) -> Check:
+        """The check that each file has to pass."""
+        return Check(self.folder, self.min_frames, self.fps or 0.0)
 
     def build(self, folder: Path) -> Built:
-        clips, rejections = scan(self.folder, self.min_frames)
-        return _build_folder(folder, self.split(clips, rejections), rejections)
+        clips, rejections = scan(self.check)
+        splits = self.split(clips, rejections)
+        return Built.of_videos(_written(VideoFolder(data_dir=str(folder), clips=splits)), splits, rejections, self.fps)
 
     def split(self, clips: Sequence[Clip], rejections: Sequence[Rejection]) -> dict[str, list[Clip]]:
         """The clips of each split. Raises UserError where there are too few."""
@@ -129,7 +159,7 @@ class FolderSource:
                 f"(max_rejected is {self.max_rejected})",
                 rejections,
             )
-        return split_by_name(clips, self.validation, self.test)
+        return split_clips(clips, self.validation, self.test)
 
     def contents(self) -> str:
         return digest(self.folder)
@@ -151,11 +181,6 @@ def find_source(name: str, options: Mapping[str, Any]) -> Source:
     if name in NAMED:
         return kind(**options)
     return kind(folder if isinstance(folder, ObjectPath) else folder.resolve(), **options)
-
-
-def _build_folder(folder: Path, clips: Mapping[str, Sequence[Clip]], rejections: Sequence[Rejection]) -> Built:
-    builder = _written(VideoFolder(data_dir=str(folder), clips=clips))
-    return Built(builder, rejections, min(clip.info.frames for chosen in clips.values() for clip in chosen))
 
 
 def _written(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:

@@ -1,7 +1,6 @@
 """TFDS builder for a folder of captioned videos: records hold the encoded files as they are."""
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +8,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mobile_video_jax.data.prepare.folder_scan import Clip
-
-SPLITS = ("train", "validation", "test")
 
 
 class VideoFolder(tfds.core.GeneratorBasedBuilder):
@@ -55,30 +52,7 @@ def record(clip: Clip) -> dict[str, Any]:
     """A clip with the bytes of its file."""
     return {
         "id": clip.id,
-        "encoded": clip.path.read_bytes(),
+        "encoded": clip.file.read_bytes(),
         "caption": clip.caption,
         **dataclasses.asdict(clip.info),
     }
-
-
-def split_by_name(clips: Sequence[Clip], validation: float, test: float) -> dict[str, list[Clip]]:
-    """Sends about the given shares of the clips to validation and test, and never leaves train empty.
-
-    A clip's split depends on its name alone, so that it stays there when others come or go.
-    """
-    splits: dict[str, list[Clip]] = {split: [] for split in SPLITS}
-    for clip in clips:
-        place = _place(clip)
-        splits["test" if place < test else "validation" if place < test + validation else "train"].append(clip)
-    if clips and not splits["train"]:
-        last = max(clips, key=_place)
-        for chosen in splits.values():
-            if last in chosen:
-                chosen.remove(last)
-        splits["train"].append(last)
-    return splits
-
-
-def _place(clip: Clip) -> float:
-    """A number in [0, 1) that is the same for a name everywhere and always."""
-    return int.from_bytes(hashlib.sha256(clip.id.encode()).digest()[:6]) / 2**48

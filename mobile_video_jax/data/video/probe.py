@@ -29,6 +29,16 @@ class VideoInfo:
     seconds: float
     index: bytes = dataclasses.field(default=b"", repr=False)
 
+    @property
+    def scenes(self) -> tuple[int, ...]:
+        """The frames that begin a scene, the first 0."""
+        return tuple(FrameIndex.unpack(self.index).scenes.tolist()) if self.index else (0,)
+
+    @property
+    def longest(self) -> int:
+        """Frames of the longest scene."""
+        return int(np.diff(self.scenes, append=self.frames).max())
+
     def to_json(self) -> dict[str, Any]:
         """As JSON takes it."""
         return dataclasses.asdict(self) | {"index": base64.b64encode(self.index).decode()}
