@@ -78,7 +78,9 @@ def test_a_killed_job_starts_again_and_keeps_its_shards(root, tmp_path):
 
 def test_shards_of_another_size_are_refused_by_every_process(root):
     for done in finish_job(start(root, root / "alone", shard_records=3)):
-        assert done.status == 2 and "was made with another shard_records: name another --out" in done.err.splitlines()[-1]
+        assert (
+            done.status == 2 and "was made with another shard_records: name another --out" in done.err.splitlines()[-1]
+        )
 
 
 def test_a_lost_shard_takes_the_manifest_with_it(root, monkeypatch):
