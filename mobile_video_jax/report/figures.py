@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from mobile_video_jax.core.files import replacing
 
 
-def panels(count: int, *, width: float, height: float = 4.0, **sharing: Any) -> tuple[Figure, list[Axes]]:
+def panels(count: int, *, width: float | int, height: float | int = 4, **sharing: Any) -> tuple[Figure, list[Axes]]:
     """A figure of `count` axes side by side, in inches, with a light grid and no frame."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
     axes: list[Axes] = list(np.atleast_1d(figure.subplots(1, count, **sharing)))
