@@ -65,7 +65,7 @@ class DitTraining(TrainConfig, DenoiserConfig):
 class RecoverTraining(DitTraining):
     """Config of a recovery run.
 
-    Student, teacher, block map, latents and captions come from `init_from`, a run of launch.prune (see from_pruned).
+    Student, teacher, block map, latents and captions come from `init_from`, a run of launch.prune.
     """
 
     stage: str = "recover"  # the training stage
@@ -82,7 +82,7 @@ class DistillTraining(DitTraining):
     """Config of a step distillation run.
 
     Sizes, latents, captions and, where it had one, the teacher come from `init_from`, a recovered, pruned or plain run
-    (see from_student).
+    (see StudentStage.build).
     """
 
     stage: str = "distill"  # the training stage
