@@ -12,7 +12,7 @@ from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.pipeline import filled
 from mobile_video_jax.data.share import Share
-from mobile_video_jax.latents.store import Record, open_shards, parse, read_manifest, shards
+from mobile_video_jax.latents.store import Record, has_split, open_shards, parse, read_manifest, shards
 from mobile_video_jax.text.encoder import pad
 
 
@@ -106,7 +106,9 @@ def buckets(folders: Sequence[Path], split: str, *, pad_durations: bool) -> list
     """The buckets of a split of all folders together, from the smallest on."""
     strides = Compression.parse(read_manifest(folders[0])["compression"])
     paths: dict[ClipShape, list[Path]] = {}
-    for folder in folders:
+    # Some of several data sets may hold nothing out.
+    holders = [folder for folder in folders if split == "train" or has_split(folder, split)] or folders
+    for folder in holders:
         for clip, files in shards(folder, split).items():
             paths.setdefault(clip, []).extend(files)
     parts, first = [], 0

@@ -16,8 +16,8 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.diffusion.guidance import EmptyCaption
-from mobile_video_jax.latents.batches import Mix, latent_batches
-from mobile_video_jax.latents.store import read_empty_caption, read_manifest
+from mobile_video_jax.latents.batches import Mix, buckets, latent_batches
+from mobile_video_jax.latents.store import has_split, read_empty_caption, read_manifest
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import VAE, Run
 from mobile_video_jax.models.sampling import STANDARD, Sampling
@@ -66,7 +66,14 @@ class LatentStage(Stage):
         return self._batches("train", mesh, train=True)
 
     def eval_batches(self, mesh: Mesh) -> Iterable[dict[str, np.ndarray]]:
-        return itertools.islice(self.ordered_batches("validation", mesh), self.config.eval_batches)
+        """Held-out batches, at least one of every bucket; none where the data have no validation split."""
+        folders = [data_folder(folder) for folder in self.config.data.split(",")]
+        held_out = [folder for folder in folders if has_split(folder, "validation")]
+        if not held_out:
+            return ()
+        batches = self._batches("validation", mesh, train=False)
+        count = len(buckets(held_out, "validation", pad_durations=self.config.pad_durations))
+        return itertools.islice(batches, max(self.config.eval_batches, count))
 
     def ordered_batches(self, split: str, mesh: Mesh) -> grain.IterDataset:
         """The full batches of a split once, in order."""

@@ -20,7 +20,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.cost.flops import count_flops, flops_by_part, parameters_by_part
 from mobile_video_jax.data.cache import data_folder
-from mobile_video_jax.data.dataset import ClipSource
+from mobile_video_jax.data.dataset import ClipSource, read_manifest
 from mobile_video_jax.data.pipeline import clip_batches
 from mobile_video_jax.models.run import VAE, Run
 from mobile_video_jax.nn.module import apply, init
@@ -138,6 +138,9 @@ class VaeStage(Stage):
         return grain.experimental.ZipIterDataset([first, second]).map(_joined)
 
     def eval_batches(self, mesh: Mesh) -> Iterable[dict[str, np.ndarray]]:
+        """Held-out batches; none where the data have no validation split."""
+        if not read_manifest(data_folder(self.config.data))["splits"].get("validation"):
+            return ()
         batches = self._batches(self.config.data, "validation", self.config.batch_size, mesh, train=False)
         return itertools.islice(batches, self.config.eval_batches)
 

@@ -79,7 +79,9 @@ def _start(stage: Stage, run: Path, executable: Path | None, timers: Timers, pre
     _check_batch(config, mesh)
     profile = StepProfile(config.profile, run / "profile")
     stored = StoredStep.read(executable, stage, mesh) if executable else None
-    batches, _ = load(stage.train_batches(mesh), config.loader_processes), stage.eval_batches(mesh)
+    batches, held_out = load(stage.train_batches(mesh), config.loader_processes), stage.eval_batches(mesh)
+    if held_out == () and is_first():
+        say(f"{config.stage}: the data have no validation split, so nothing is evaluated while it trains")
     check_run(run, config)
     if newest_step(run) is not None:
         stage.check(run)
@@ -227,7 +229,7 @@ class _Loop:
                 if sampled:
                     values |= self._sample(step)
             self.log.write(step, values)
-            if evaluated and (reason := self.stage.collapse_reason(values)):
+            if evaluated and "eval_loss" in values and (reason := self.stage.collapse_reason(values)):
                 raise TrainingDiverged(f"{self.config.stage} collapses at step {step}: {reason}; {self._best()}")
         return values["loss"]
 
@@ -241,6 +243,8 @@ class _Loop:
         for i, batch in enumerate(self.stage.eval_batches(self.mesh)):
             batch.pop("record")
             rows.append(self.evaluate_batch(model, put_batch(batch, self.mesh), jax.random.key(i)))
+        if not rows:
+            return {}
         means = {f"eval_{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
         self._say_beside_training(step, means, started)
         self.evaluated = step, means["eval_loss"]
