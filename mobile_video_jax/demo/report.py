@@ -1,4 +1,4 @@
-"""What the demo shows: report.json for programs and report.html for people."""
+"""Report of the demo: report.json for programs and report.html for people."""
 
 import dataclasses
 from typing import Any
@@ -116,7 +116,10 @@ def _samples(result: DemoResult, numbers: dict[str, Any]) -> Section:
     whole = models["dit"]
     costs = [
         [
-            *(MODELS[key].shown, f"{model['parameters']:,}", model["evaluations"], f"{model['seconds_per_clip']:.3f}"),
+            MODELS[key].shown,
+            f"{model['parameters']:,}",
+            model["evaluations"],
+            f"{model['seconds_per_clip']:.3f}",
             f"{whole['seconds_per_clip'] / model['seconds_per_clip']:.1f}",
         ]
         for key, model in models.items()

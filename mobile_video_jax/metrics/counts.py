@@ -1,4 +1,4 @@
-"""How many clips a metric needs."""
+"""The least number of clips that a metric needs."""
 
 import numpy as np
 

@@ -41,7 +41,7 @@ POOLS = {"3b": ((1, 3, 3), (1, 2, 2)), "4b": ((3, 3, 3), (2, 2, 2)), "5b": ((2, 
 
 
 class Activations(NamedTuple):
-    """What I3D says of each clip: the mean of its last map, and the logits of Kinetics-400's classes."""
+    """I3D's outputs for each clip: the mean of its last map, and the logits of Kinetics-400's classes."""
 
     pooled: Float32[Any, "b 1024"]
     logits: Float32[Any, "b 400"]

@@ -1,4 +1,4 @@
-"""The flat-colour lattice test: does a VAE print the grid of its stride on frames of one colour?
+"""The flat-colour lattice test of a VAE: the grid of its stride that it prints on frames of one colour.
 
 A decoder that upsamples unevenly leaves a pattern that repeats with its spatial stride, which flat colours lay bare.
 """
@@ -20,7 +20,7 @@ LEVELS = (32, 224)
 
 @dataclasses.dataclass(frozen=True)
 class Lattice:
-    """What decoded flat clips hold beside their colour; amplitude and ripple are in grey levels (0 to 255)."""
+    """The pattern of decoded flat clips beside their colour; amplitude and ripple are in grey levels (0 to 255)."""
 
     amplitude: float  # of the strongest sinusoid among the stride's harmonics
     period: float  # of that sinusoid in pixels, the shorter of its row and column periods; infinite if there is none

@@ -26,7 +26,7 @@ BLURS = (0.0, 1.0, 2.0)  # of the templates, in patch pixels
 
 @dataclasses.dataclass(frozen=True)
 class Detected:
-    """What the detector sees; all None when there is no coloured object."""
+    """Attributes that the detector reads; all None when there is no coloured object."""
 
     count: int | None = None
     colour: str | None = None

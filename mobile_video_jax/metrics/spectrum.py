@@ -1,4 +1,4 @@
-"""How amplitude falls with spatial frequency, in latents or pixels: the curve of the blockwise DCT.
+"""Spectrum of latents or pixels: mean amplitude by spatial frequency, from the blockwise DCT.
 
 Source: "Improving the Diffusability of Autoencoders" (arXiv 2502.14831), which finds that latents with too much high
 frequency are hard to diffuse.

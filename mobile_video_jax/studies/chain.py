@@ -1,4 +1,4 @@
-"""What studies of the transformer start from: clips, a VAE, latents, and a trained transformer for each seed."""
+"""Common start of studies of the transformer: clips, a VAE, latents, and a trained transformer for each seed."""
 
 import dataclasses
 import itertools
@@ -62,7 +62,7 @@ def run_chain_study(
 
 
 def make_chain(study: ChainStudy, out: Path) -> None:
-    """Draws the clips, trains the VAE, encodes, and trains the transformers; what is there already is kept."""
+    """Renders the clips, trains the VAE, encodes, and trains the transformers; finished parts are kept."""
     clip, splits = ClipShape.parse(study.vae.clip), ("train", "validation", "test")
     counts = dict(zip(splits, (study.train_clips, study.validation_clips, study.test_clips), strict=True))
     prepare("moving_shapes", out / "data", world=study.world, clip=clip, sizes=counts)

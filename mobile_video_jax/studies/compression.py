@@ -1,4 +1,4 @@
-"""A study: a grid of VAEs, each trained, judged and used for a small transformer of fixed size and budget."""
+"""A study: a grid of VAEs, each trained, evaluated and used for a small transformer of fixed size and budget."""
 
 import dataclasses
 import itertools
@@ -63,23 +63,23 @@ def cells(study: StudyConfig) -> list[Cell]:
 def run_study(study: StudyConfig, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:
     """Runs this worker's share of the cells that are not finished; returns the results of all that are.
 
-    Worker 0 also draws the clips. A cell is a folder of `out`/cells, and every stage in it resumes.
+    Worker 0 also renders the clips. A cell is a folder of `out`/cells, and every stage in it resumes.
     """
     grid = {cell.name: cell for cell in cells(study)}
     data = Path(study.data) if study.data else out / "data"
-    share(lambda: _draw_clips(study, data), data.exists, worker=worker, workers=workers)
+    share(lambda: _render_clips(study, data), data.exists, worker=worker, workers=workers)
     run = lambda name, folder: run_cell(study, grid[name], data, folder)
     return run_cells(list(grid), out, run, worker=worker, workers=workers)
 
 
-def _draw_clips(study: StudyConfig, data: Path) -> None:
+def _render_clips(study: StudyConfig, data: Path) -> None:
     if not study.data:
         sizes = {"train": study.train_clips, "validation": study.validation_clips, "test": study.test_clips}
         prepare("moving_shapes", data, world=study.world, clip=ClipShape.parse(study.vae.clip), sizes=sizes)
 
 
 def run_cell(study: StudyConfig, cell: Cell, data: Path, out: Path) -> dict[str, Any]:
-    """Trains, judges and costs one cell."""
+    """Trains and evaluates one cell, and counts its costs."""
     started = time.monotonic()
     run = _train_vae(study, cell, data, out)
     trained = time.monotonic()

@@ -1,4 +1,4 @@
-"""The study of step distillation: one recovered student, taught to draw in four unguided steps in several ways."""
+"""The study of step distillation: one recovered student, taught to generate in few unguided steps in several ways."""
 
 import dataclasses
 from pathlib import Path
@@ -33,7 +33,7 @@ ARMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "dit": ({"head": "dit"}, {"method": "adversarial"}),
     "dmd": ({}, {"method": "dmd"}),
 }
-# Models that are not distilled, and how they draw: the run, the steps (0: the study's), and whether they are guided.
+# Models that are not distilled: the run, the steps (0: the study's), and whether sampling is guided.
 STUDENT = "student"
 BASELINES = {
     "teacher": (TEACHER, 0, True),
@@ -42,7 +42,7 @@ BASELINES = {
     "student-4": (STUDENT, 4, False),
 }
 FEW_STEPS = (1, 2, 4, 8)
-PROMPTS, DRAWS = 4, 4  # of diversity
+PROMPTS, SAMPLES = 4, 4  # of diversity: prompts, and samples of each
 
 
 def cells(study: DistillationStudy) -> Cells:
@@ -90,18 +90,18 @@ def _arm_config(study: DistillationStudy, arm: str, **changes: Any) -> DistillTr
 
 
 def _run_cell(study: DistillationStudy, arm: str, seed: int, out: Path, folder: Path) -> dict[str, Any]:
-    judge = _Judge(study, out, seed)
+    evaluate = _Evaluator(study, out, seed)
     if arm in BASELINES:
         model, steps, is_guided = BASELINES[arm]
         run = teacher_run(out, seed) if model == TEACHER else _student_run(out, seed)
         scale = study.sampling.guidance if is_guided else 1.0
-        return {"steps": {str(steps or study.sampling.steps): judge(run, steps or study.sampling.steps, scale)}}
+        return {"steps": {str(steps or study.sampling.steps): evaluate(run, steps or study.sampling.steps, scale)}}
     config = _arm_config(study, arm, init_from=str(_student_run(out, seed)), data=str(out / "latents"), seed=seed)
     train(DistillStage.build(config), folder / "distilled")
-    return {"steps": {str(steps): judge(folder / "distilled", steps, 1.0) for steps in FEW_STEPS}}
+    return {"steps": {str(steps): evaluate(folder / "distilled", steps, 1.0) for steps in FEW_STEPS}}
 
 
-class _Judge:
+class _Evaluator:
     """Measures the samples of a model beside held-out real clips.
 
     Distances are on features of the next seed's teacher, which no discriminator of this seed looked through; a study of
@@ -133,6 +133,6 @@ class _Judge:
 
 def _diversity(run: Path, prompts: list[str], config: SampleConfig) -> float:
     """The mean over prompts of how different their samples are, in grey levels."""
-    repeated = [prompt for prompt in prompts for _ in range(DRAWS)]
+    repeated = [prompt for prompt in prompts for _ in range(SAMPLES)]
     clips = Generator.load(run).generate(repeated, seed=1000, config=config).frames
-    return float(np.mean([pixel_diversity(clips[i : i + DRAWS]) for i in range(0, len(clips), DRAWS)]))
+    return float(np.mean([pixel_diversity(clips[i : i + SAMPLES]) for i in range(0, len(clips), SAMPLES)]))

@@ -67,17 +67,17 @@ def plan_pruning(study: PruningStudy) -> list[dict[str, Any]]:
 def _run_cell(study: PruningStudy, arm: str, seed: int, out: Path, folder: Path) -> dict[str, Any]:
     teacher = teacher_run(out, seed)
     if arm == TEACHER:
-        return {"trained": {"plain": _judged(study, teacher)}}
+        return {"trained": {"plain": _evaluated(study, teacher)}}
     if arm == "scratch":
         train(DitStage(_small(study, out, seed)), folder / "scratch")
-        return {"trained": {"plain": _judged(study, folder / "scratch")}}
+        return {"trained": {"plain": _evaluated(study, folder / "scratch")}}
     config = _arm_config(study, arm, Run.open(teacher).denoiser, seed)
     pruned = prune(config, teacher, str(out / "latents"), folder / "pruned")
     trained = {}
     for name, kd in (("kd", study.recover.kd), ("plain", NO_KD)):
         recover = dataclasses.replace(study.recover, kd=kd, seed=seed, data=str(out / "latents"))
         train(RecoverStage.build(dataclasses.replace(recover, init_from=str(folder / "pruned"))), folder / name)
-        trained[name] = _judged(study, folder / name)
+        trained[name] = _evaluated(study, folder / name)
     return {"kd_loss": pruned.losses[pruned.chosen], "before": pruned.held_out["after"], "trained": trained}
 
 
@@ -100,8 +100,8 @@ def _small(study: PruningStudy, out: Path, seed: int) -> DitTraining:
     return dataclasses.replace(teacher, model=model, steps=steps, eval_every=steps, checkpoint_every=steps)
 
 
-def _judged(study: PruningStudy, run: Path) -> dict[str, Any]:
-    """Size, held-out velocity loss, and what the detector reads in samples for held-out prompts."""
+def _evaluated(study: PruningStudy, run: Path) -> dict[str, Any]:
+    """Size, held-out velocity loss, and accuracies of samples for held-out prompts."""
     denoiser = Run.open(run).denoiser
     held_out = [line["eval_loss"] for line in read_metrics(run) if "eval_loss" in line]
     samples = generate_samples(run, study.world, study.samples, study.sampling)
