@@ -111,9 +111,10 @@ class DitStage(LatentStage):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """That of the run that training starts from, or the standard one."""
+        """That of the run that training starts from, or the standard one, at the data's frame rate where it is known."""
         denoiser = self.source.denoiser if self.source else self.denoiser
-        return dataclasses.asdict(denoiser.sampling)
+        rate = self.data_frame_rate
+        return dataclasses.asdict(denoiser.sampling) | ({"frame_rate": rate} if rate else {})
 
     def start(self, run: Path) -> None:
         super().start(run)

@@ -62,6 +62,14 @@ class LatentStage(Stage):
             raise UserError(f"{folder} does not exist or holds no state of an empty caption: encode the data again")
         return state
 
+    @property
+    def data_frame_rate(self) -> float:
+        """Frames a second of the videos that the data were encoded from; 0 where their manifest does not say."""
+        if not self.config.data:
+            return 0.0
+        manifest = read_manifest(data_folder(self.config.data.split(",")[0]))
+        return float(manifest.get("source", {}).get("fps") or 0.0)
+
     def train_batches(self, mesh: Mesh) -> grain.IterDataset:
         return self._batches("train", mesh, train=True)
 
