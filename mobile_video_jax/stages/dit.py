@@ -111,7 +111,7 @@ class DitStage(LatentStage):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """That of the run that training starts from, or the standard one, at the data's frame rate where it is known."""
+        """That of the run that training starts from, or the standard one; at the frame rate of the data if known."""
         denoiser = self.source.denoiser if self.source else self.denoiser
         rate = self.data_frame_rate
         return dataclasses.asdict(denoiser.sampling) | ({"frame_rate": rate} if rate else {})
