@@ -24,6 +24,7 @@ from mobile_video_jax.models.sampling import STANDARD, Sampling
 from mobile_video_jax.parallel.mesh import batch_shard
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.text.encoder import LTX_PREFIX
+from mobile_video_jax.train.checkpoint import newest_step
 from mobile_video_jax.train.stage import Batch, Stage
 from mobile_video_jax.vae.latent_stats import LatentStats
 
@@ -148,8 +149,8 @@ class LatentStage(Stage):
         return folders
 
     def check(self, run: Path) -> None:
-        """Raises UserError where the run was begun on other latents than those of the data."""
-        if (run / VAE).exists():
+        """Raises UserError where the run was trained on other latents than those of the data."""
+        if newest_step(run) is not None:
             _check_latents(run, self.data_folders[0])
 
     def start(self, run: Path) -> None:

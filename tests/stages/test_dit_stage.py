@@ -19,6 +19,7 @@ from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.noisy_batch import noisy_batch
+from mobile_video_jax.train.checkpoint import save_model
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.train.run import check_run, open_run
@@ -167,6 +168,7 @@ def test_a_run_of_older_code_goes_on_where_it_lacks_keys_that_came_since(tmp_pat
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     del record["config"]["time_terminal"], record["config"]["lora"]
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    save_model(tmp_path / "run", 1, {"w": jnp.zeros(1)})
     check_run(tmp_path / "run", config)
     with pytest.raises(UserError, match="time_terminal=0.0, this config has 0.1"):
         check_run(tmp_path / "run", dataclasses.replace(config, time_terminal=0.1))
