@@ -15,7 +15,6 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from launch.tpu.jobset import hosts
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import read_json
@@ -56,7 +55,7 @@ def _asked(batch_size: int) -> tuple[float, int, int]:
     if report["step_seconds"] is None:
         raise UserError(f"the step of {COMPILED.value} does not fit its chips: compile one that does")
     topology = Topology(report["topology"], report["slices"])
-    return report["step_seconds"], report["batch_size"], hosts(topology) * topology.slices
+    return report["step_seconds"], report["batch_size"], topology.hosts * topology.slices
 
 
 if __name__ == "__main__":

@@ -126,7 +126,9 @@ class Layer(nn.Module):
         x = x + self.self_attention(y, y)
         if self.cross_attention is not None:
             x = x + self.cross_attention(x, context)
-        return x + self.down(functional.gelu(self.up(rms_normalize(x))))
+        hidden = functional.gelu(self.up(rms_normalize(x)))
+        result: Tensor = x + self.down(hidden)
+        return result
 
 
 class Attention(nn.Module):
@@ -149,7 +151,8 @@ class Attention(nn.Module):
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """One head: q [s, d], k and v [m, d] to [s, d]."""
-    return torch.einsum("kq,kc->qc", torch.softmax(torch.einsum("qc,kc->kq", q, k), dim=0), v)
+    attended: Tensor = torch.einsum("kq,kc->qc", torch.softmax(torch.einsum("qc,kc->kq", q, k), dim=0), v)
+    return attended
 
 
 NETWORKS: dict[str, Callable[[], list[Op]]] = {

@@ -76,7 +76,8 @@ class _Recorder(TorchDispatchMode):
 
 
 def _holder(x: Tensor) -> int:
-    return x.untyped_storage()._cdata
+    address: int = x.untyped_storage()._cdata
+    return address
 
 
 def _value(x: Tensor) -> Value:
@@ -84,22 +85,22 @@ def _value(x: Tensor) -> Value:
 
 
 def _convolution_flops(args: Sequence[Any], out: Tensor) -> int:
-    return 2 * out.numel() * math.prod(args[1].shape[1:])
+    return int(2 * out.numel() * math.prod(args[1].shape[1:]))
 
 
 def _product_flops(args: Sequence[Any], out: Tensor) -> int:
-    return 2 * out.numel() * args[0].shape[-1]
+    return int(2 * out.numel() * args[0].shape[-1])
 
 
 def _einsum_flops(args: Sequence[Any], out: Tensor) -> int:
     terms = args[0].split("->")[0].split(",")
     sizes = {letter: n for term, x in zip(terms, args[1], strict=True) for letter, n in zip(term, x.shape, strict=True)}
-    return 2 * math.prod(sizes.values())
+    return int(2 * math.prod(sizes.values()))
 
 
 def _attention_flops(args: Sequence[Any], out: Tensor) -> int:
     query, key = args[:2]
-    return 2 * math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + out.shape[-1])
+    return int(2 * math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + out.shape[-1]))
 
 
 # A multiply-add is 2 FLOPs; element-wise ops have none, as in export/mil/liveness.py.

@@ -14,7 +14,7 @@ import yaml
 from absl import flags
 from ml_collections import config_flags
 
-from launch.tpu.jobset import ACCELERATORS, Job, hosts, jobset
+from launch.tpu.jobset import ACCELERATORS, Job, jobset
 from mobile_video_jax import cli
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
@@ -42,7 +42,7 @@ def main() -> None:
     topology = Topology(TOPOLOGY.value, SLICES.value)
     config = CONFIG.value.to_dict()
     sizes = from_mapping(MeshConfig, config["mesh"]).sizes(topology.chips * topology.slices)
-    processes = hosts(topology) * topology.slices
+    processes = topology.hosts * topology.slices
     shards = sizes[0] * sizes[1]
     if config["batch_size"] % shards or config["batch_size"] % processes:
         raise UserError(

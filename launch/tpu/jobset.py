@@ -7,10 +7,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from mobile_video_jax.cost.tpu.topology import Topology
+from mobile_video_jax.cost.tpu.topology import VM_CHIPS, Topology
 
 SHARED = "/shared"
-CHIPS_A_POD = 4
 GRACE_SECONDS = 600  # from SIGTERM to SIGKILL: time to save
 BAD_INPUT = 2
 ACCELERATORS = {
@@ -45,8 +44,8 @@ def jobset(job: Job) -> dict[str, Any]:
         "replicas": job.topology.slices,
         "template": {
             "spec": {
-                "parallelism": hosts(job.topology),
-                "completions": hosts(job.topology),
+                "parallelism": job.topology.hosts,
+                "completions": job.topology.hosts,
                 "backoffLimit": 0,
                 "podFailurePolicy": {
                     "rules": [
@@ -79,11 +78,6 @@ def jobset(job: Job) -> dict[str, Any]:
     }
 
 
-def hosts(topology: Topology) -> int:
-    """Pods, and so processes, of one slice."""
-    return -(-topology.chips // CHIPS_A_POD)
-
-
 def _pod(job: Job) -> dict[str, Any]:
     generation, _, shape = job.topology.name.partition(":")
     return {
@@ -111,7 +105,7 @@ def _container(job: Job) -> dict[str, Any]:
         "command": list(job.command),
         "env": [{"name": "JAX_COMPILATION_CACHE_DIR", "value": f"{SHARED}/compiled"}] if job.bucket else [],
         "securityContext": {"privileged": True},
-        "resources": {"limits": {"google.com/tpu": CHIPS_A_POD}},
+        "resources": {"limits": {"google.com/tpu": VM_CHIPS}},
         "volumeMounts": mounts,
     }
 

@@ -113,17 +113,22 @@ def shape_of(variable: Any) -> tuple[int, ...]:
     return shape
 
 
+def size_of(variable: Any) -> int:
+    """The number of values of a variable or literal of a jaxpr."""
+    return math.prod(shape_of(variable))
+
+
 def _dot_flops(eqn: jex_core.JaxprEqn) -> int:
     (contracting, _), _ = eqn.params["dimension_numbers"]
     shape = shape_of(eqn.invars[0])
-    return 2 * math.prod(shape_of(eqn.outvars[0])) * math.prod(shape[axis] for axis in contracting)
+    return 2 * size_of(eqn.outvars[0]) * int(math.prod(shape[axis] for axis in contracting))
 
 
 def _conv_flops(eqn: jex_core.JaxprEqn) -> int:
     """Each output value sums over the kernel's taps and input channels (padding taps count, as in XLA's MFU use)."""
     kernel = shape_of(eqn.invars[1])
-    out_channels_axis = eqn.params["dimension_numbers"].rhs_spec[0]
-    return 2 * math.prod(shape_of(eqn.outvars[0])) * math.prod(kernel) // kernel[out_channels_axis]
+    out_channels: int = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+    return 2 * size_of(eqn.outvars[0]) * math.prod(kernel) // out_channels
 
 
 # FLOPs of an equation by its primitive; a multiply-add is 2.

@@ -125,7 +125,7 @@ def clip_seconds(size: ModelSize, topology: Topology, mesh: MeshConfig, remat: s
     gradients = 2 * 2 * size.parameters / (mesh.fsdp * mesh.tensor)
     sums = 4 * 2 * size.block_bytes(clips) * size.depth * (mesh.tensor - 1) / mesh.tensor
     over_data = gradients * (mesh.data - 1) / mesh.data
-    between = gradients * (topology.slices - 1) / topology.slices / (chip.dcn / chip.host)
+    between = gradients * (topology.slices - 1) / topology.slices / (chip.dcn / chip.machine_chips)
     seconds = compute + (weights + over_data + sums) / (RING_LINKS * chip.link) + between
     return seconds / (mesh.data * mesh.fsdp * clips)
 

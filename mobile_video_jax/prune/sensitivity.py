@@ -58,8 +58,8 @@ class Scorer:
 
     def exact(self, keep: Masks, units: Iterable[Unit]) -> Scores:
         """s(u) = L_KD(M without u) - L_KD(M) for each unit u, where M is the masked model."""
-        base, *removed = self.losses([keep, *(self.units.without(keep, [unit]) for unit in units)])
-        return np.array(removed) - base
+        losses = self.losses([keep, *(self.units.without(keep, [unit]) for unit in units)])
+        return np.asarray(losses[1:] - losses[0])
 
     def taylor(self, keep: Masks, units: Iterable[Unit], *, probes: int = 1, seed: int = 0) -> Scores:
         """s(u) with the network's outputs to first order in the masks, from one backward pass and one for each probe.
@@ -128,13 +128,11 @@ def _taylor(
     def squared(key: Rng) -> Masks:
         keys = jax.random.split(key, 2)
         signs = tuple(jax.random.rademacher(k, x.shape, x.dtype) for k, x in zip(keys, r, strict=True))
-        return jax.tree.map(lambda gradient: jnp.mean(gradient**2, axis=1), pull(signs)[0])
+        return Masks(*(jnp.mean(gradient**2, axis=1) for gradient in pull(signs)[0]))
 
-    slope = jax.tree.map(lambda gradient: jnp.mean(gradient, axis=1), pull(r)[0])
-    curvature = jax.tree.map(
-        lambda x: jnp.mean(x, axis=0), jax.lax.map(squared, jax.random.split(jax.random.key(seed), probes))
-    )
-    return jax.tree.map(lambda first, second: second - 2 * first, slope, curvature)
+    slopes = [jnp.mean(gradient, axis=1) for gradient in pull(r)[0]]
+    curvatures = [jnp.mean(x, axis=0) for x in jax.lax.map(squared, jax.random.split(jax.random.key(seed), probes))]
+    return Masks(*(curvature - 2 * slope for slope, curvature in zip(slopes, curvatures, strict=True)))
 
 
 def rank_correlation(units: Sequence[Unit], first: Scores, second: Scores) -> dict[str, float]:

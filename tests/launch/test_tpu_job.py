@@ -8,9 +8,9 @@ import jsonschema
 import pytest
 import yaml
 
-from launch.tpu.jobset import Job, hosts, jobset
+from launch.tpu.jobset import Job, jobset
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.cost.tpu.topology import Topology
+from mobile_video_jax.cost.tpu.topology import CHIPS, VM_CHIPS, Topology
 from tests import tiny
 from tests.commands import run
 from tests.train.jobs import finish_job, start_job
@@ -56,7 +56,11 @@ def test_every_four_chips_have_a_pod(name, slices, expected):
     topology = Topology(name, slices)
     [slice_job] = jobset(Job("train", "image", ["true"], topology))["spec"]["replicatedJobs"]
     assert slice_job["replicas"] == slices and slice_job["template"]["spec"]["completions"] == expected
-    assert hosts(topology) * 4 == topology.chips
+    assert topology.hosts * VM_CHIPS == topology.chips
+
+
+def test_machines_of_v5e_and_v6e_carry_two_hosts():
+    assert {name: chip.machine_chips for name, chip in CHIPS.items()} == {"v4": 4, "v5e": 8, "v5p": 4, "v6e": 8}
 
 
 def test_a_topology_that_does_not_exist_is_refused():

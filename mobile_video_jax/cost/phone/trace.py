@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 from jax.extend import core as jex_core
 
-from mobile_video_jax.cost.flops import PRODUCT_FLOPS, inner_jaxprs, shape_of
+from mobile_video_jax.cost.flops import PRODUCT_FLOPS, inner_jaxprs, shape_of, size_of
 from mobile_video_jax.cost.phone.ops import Op
 from mobile_video_jax.cost.phone.recorder import Array, Function, Recorder
 from mobile_video_jax.cost.phone.table import FFN_TILES
@@ -92,23 +92,23 @@ class _Trace:
             return operands
         if name == "add" and (summands := _product_and_bias(operands, part)):
             return [self.recorder.add_bias(*summands)]
-        if function := _function(name, operands, _size(eqn.outvars[0])):
+        if function := _function(name, operands, size_of(eqn.outvars[0])):
             return [function]
         operands = [self.recorder.computed(x, part) for x in dict.fromkeys(operands)]
         if name in SLICES:
-            return [Array(_size(x), operands[0].whole, pieces=operands[0].pieces) for x in eqn.outvars]
+            return [Array(size_of(x), operands[0].whole, pieces=operands[0].pieces) for x in eqn.outvars]
         return self._op(eqn, operands, part)
 
     def _op(self, eqn: jex_core.JaxprEqn, operands: list[Array], part: str) -> list[Array]:
         """An op, or where it is element-wise one for each piece that its operands are in."""
         pieces = max(x.pieces for x in operands) if eqn.primitive.name in ELEMENTWISE else 1
         operands = [x if x.pieces == pieces else self.recorder.joined(x, part) for x in operands]
-        sizes = [_size(x) for x in eqn.outvars]
+        sizes = [size_of(x) for x in eqn.outvars]
         reads = [x.share(pieces) if x.pieces == pieces or x.size == sizes[0] else x for x in operands]
         return [self.recorder.op(part, reads, size // pieces, pieces=pieces) for size in sizes]
 
     def _product(self, eqn: jex_core.JaxprEqn, operands: list[Array], part: str) -> Array:
-        size, flops = _size(eqn.outvars[0]), PRODUCT_FLOPS[eqn.primitive.name](eqn)
+        size, flops = size_of(eqn.outvars[0]), PRODUCT_FLOPS[eqn.primitive.name](eqn)
         if not any(x.is_weight for x in operands):
             batch = _batch(eqn)
             operands = [(x if x.pieces == batch else self.recorder.joined(x, part)).share(batch) for x in operands]
@@ -139,12 +139,8 @@ class _Trace:
         return self.recorder.joined(self.recorder.computed(x, part), part)
 
 
-def _size(x: Any) -> int:
-    return math.prod(shape_of(x))
-
-
 def _array(x: Any, *, is_weight: bool = False) -> Array:
-    return Array(_size(x), _size(x), is_weight)
+    return Array(size_of(x), size_of(x), is_weight)
 
 
 def _called(eqn: jex_core.JaxprEqn) -> jex_core.Jaxpr | None:

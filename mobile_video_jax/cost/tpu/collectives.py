@@ -1,4 +1,4 @@
-"""What the devices send each other in one call of a compiled program."""
+"""Collectives of a compiled program: the bytes that devices send each other in one call."""
 
 import dataclasses
 import math
@@ -7,32 +7,29 @@ import re
 from mobile_video_jax.cost.tpu.hlo import Instruction, Program, Shape
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
-# Over n devices in a ring each sends (n - 1) / n of the whole, once or, to reduce and then gather, twice.
+# In a ring of n devices each sends (n - 1) / n of the array in a round; an all-reduce is a reduction and a gather.
 ROUNDS = {"all-reduce": 2}
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One collective of the program: its kind, how often it runs, what it gives and what one device sends each time.
-
-    `bytes` goes over the chips' own links (ICI), `dcn_bytes` over the data-centre network between slices.
-    """
+    """One collective of a program."""
 
     kind: str
-    runs: int
+    runs: int  # in one call of the program
     result: tuple[Shape, ...]
-    bytes: int
-    dcn_bytes: int
+    bytes: int  # that one device sends over the chips' links (ICI) in one run
+    dcn_bytes: int  # that it sends over the data-centre network between slices
 
 
 def collectives(program: Program, slices: int = 1) -> list[Collective]:
-    """The collectives of a program for so many slices.
+    """The collectives of a program for `slices` slices.
 
-    What XLA runs in the background is written several times, as a start, an end and in the fusions that hide it; all
-    copies have the same channel and count once. A fused all-reduce-scatter gives each device its part of a sum. The
-    program of several slices is that of each: collectives stay within it, and what crosses is sent to the host.
+    A collective that XLA runs in the background appears several times, as a start, an end and in the fusions that hide
+    it; all copies have the same channel and count once. A fused all-reduce-scatter counts as a reduce-scatter. Programs
+    of several slices are those of one: collectives are within it, and what crosses slices is sent to the host.
     """
-    found: dict[str, Collective] = {}
+    by_channel: dict[str, Collective] = {}
     for name, computation in program.computations.items():
         for instruction in computation.values():
             kind = instruction.operation.removesuffix("-start")
@@ -46,14 +43,14 @@ def collectives(program: Program, slices: int = 1) -> list[Collective]:
                     kind = "reduce-scatter"
                 each = Collective(kind, runs, instruction.shapes, _sent(kind, operands, instruction.text), 0)
             channel = re.search(r"channel_id=(\d+)", instruction.text)
-            found[channel[1] if channel else instruction.name] = each
-    return list(found.values())
+            by_channel[channel[1] if channel else instruction.name] = each
+    return list(by_channel.values())
 
 
-def summary(found: list[Collective]) -> dict[str, dict[str, int]]:
-    """Runs and bytes of one device by kind."""
+def summary(collectives: list[Collective]) -> dict[str, dict[str, int]]:
+    """Runs and bytes of one device, by kind of collective."""
     kinds: dict[str, dict[str, int]] = {}
-    for each in found:
+    for each in collectives:
         entry = kinds.setdefault(each.kind, {"count": 0, "bytes": 0, "dcn_bytes": 0})
         entry["count"] += each.runs
         entry["bytes"] += each.runs * each.bytes
@@ -75,14 +72,14 @@ def _sent(kind: str, operands: int, text: str) -> int:
 
 
 def _between_slices(instruction: Instruction, runs: int, operands: int, slices: int) -> Collective:
-    """The hosts of all slices sum or join what a chip sends, which is its own share of what they exchange."""
+    """An exchange between the hosts of all slices; a chip sends its own share of the array."""
     transfer = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.text)
     kind = transfer[1].lower().replace("_", "-") if transfer else "send"
     return Collective(kind, runs, instruction.shapes, 0, ROUNDS.get(kind, 1) * operands * (slices - 1) // slices)
 
 
 def group_size(text: str) -> int:
-    """How many devices work together, in any of the forms that XLA writes.
+    """The number of devices in a group, in any of the forms that XLA writes.
 
     {{0,1},{2,3}}; [groups,size]<=[…] for reordered ranges; and mesh['a'=2,'b'=4] {'b'} for axes.
     """

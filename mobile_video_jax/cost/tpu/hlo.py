@@ -1,4 +1,4 @@
-"""Reading a compiled program's text: its computations, their instructions, and how often a step runs each."""
+"""A compiled program, read from its text: computations, their instructions, and how often a call runs each."""
 
 import collections
 import dataclasses
@@ -25,7 +25,7 @@ class Shape:
 
     @property
     def bytes(self) -> int:
-        """Size without the padding of tiles; a byte for what is smaller."""
+        """Size without the padding of tiles; a number of less than a byte counts as one."""
         bits = re.sub(r"\D*", "", self.dtype.partition("e")[0]) or "8"
         return math.prod(self.extents) * max(int(bits) // 8, 1)
 
@@ -42,7 +42,7 @@ class Instruction:
 
     @functools.cached_property
     def operands(self) -> list[str]:
-        """Names of the instructions whose results this one takes."""
+        """Names of the instructions whose results are operands."""
         return re.findall(r"%([\w.-]+)", self.text[: self.text.find(")")])
 
     @functools.cached_property
@@ -62,13 +62,13 @@ class Program:
             if start := _COMPUTATION.match(line):
                 current = self.computations[start[2]] = {}
                 self.entry = start[2] if start[1] else self.entry
-            elif found := _INSTRUCTION.match(line):
-                root, name, result, operation, rest = found.groups()
+            elif match := _INSTRUCTION.match(line):
+                root, name, result, operation, rest = match.groups()
                 current[name] = Instruction(name, operation, _shapes(result), rest, bool(root))
 
     @functools.cached_property
     def runs(self) -> Mapping[str, int]:
-        """How often a call of the program runs each computation: loop bodies as often as their loops go round."""
+        """Runs of each computation in one call of the program, loop bodies once an iteration."""
         counts: collections.Counter[str] = collections.Counter()
         pending = [(self.entry, 1)]
         while pending:
@@ -81,7 +81,7 @@ class Program:
         return counts
 
     def scheduled(self) -> Iterator[tuple[int, Mapping[str, Instruction]]]:
-        """The entry and the loop bodies, whose instructions run one by one, with how often each runs."""
+        """The entry and the loop bodies, whose instructions run one by one, each with its runs."""
         bodies = {
             instruction.called["body"]
             for computation in self.computations.values()
@@ -92,7 +92,7 @@ class Program:
             yield self.runs[name], self.computations[name]
 
     def _trips(self, condition: str) -> int:
-        """Loops that come of scans count from 0 to the one constant that their condition compares with."""
+        """Iterations of a loop: those of scans count from 0 to the constant that their condition compares with."""
         constants = [i for i in self.computations[condition].values() if i.operation == "constant"]
         return max(int(instruction.text.partition(")")[0]) for instruction in constants)
 

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 
 from mobile_video_jax.cost.tpu.hlo import Instruction, Program, Shape
 
-# Names and views of what others compute; -done ends what -start has moved; loops are counted by their bodies.
+# Names and views of other results. A -done only ends its -start. Loops are counted by their bodies.
 MOVES_NOTHING = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "partition-id", "iota"}
 
 
 def memory_traffic(program: Program) -> int:
-    """Operands and results of all that runs one by one, but for what lies in a TPU's own VMEM.
+    """Bytes of operands and results of all instructions that run one by one, except arrays in a TPU's VMEM.
 
-    Fusions keep what happens inside them to themselves. Of an array that is only sliced or only updated in place, as
-    layers are in a scan, the slice counts.
+    Results within a fusion make no traffic. Of an array that is only sliced, or updated in place, as stacked layers are
+    in a scan, the slice counts.
     """
     return sum(
         runs * moved_bytes(program, instruction, computation)
@@ -22,6 +22,7 @@ def memory_traffic(program: Program) -> int:
 
 
 def moved_bytes(program: Program, instruction: Instruction, computation: Mapping[str, Instruction]) -> int:
+    """Bytes that one run of an instruction reads and writes."""
     operation = instruction.operation
     if operation in MOVES_NOTHING or operation.endswith("-done"):
         return 0
@@ -33,22 +34,22 @@ def moved_bytes(program: Program, instruction: Instruction, computation: Mapping
         return 2 * shapes[1].bytes
     if "slice" in operation:
         part = instruction.shapes[1 if operation.endswith("-start") else 0]
-        return part.bytes + _main(part)
-    # A start gives its operands again, then its result.
+        return part.bytes + _memory_bytes(part)
+    # A -start returns its operands, then its result.
     results = instruction.shapes[:1] if operation.endswith("-start") else instruction.shapes
-    return sum(map(_main, shapes)) + sum(map(_main, results))
+    return sum(map(_memory_bytes, shapes)) + sum(map(_memory_bytes, results))
 
 
-def _main(shape: Shape) -> int:
+def _memory_bytes(shape: Shape) -> int:
     return 0 if shape.in_vmem else shape.bytes
 
 
 def _fused(operands: list[Shape], results: tuple[Shape, ...], body: Mapping[str, Instruction]) -> int:
     parameters = {int(i.text.partition(")")[0]): i.name for i in body.values() if i.operation == "parameter"}
-    read = sum(_main(shape) and _read(parameters[i], shape, body) for i, shape in enumerate(operands))
+    read = sum(_memory_bytes(shape) and _read(parameters[i], shape, body) for i, shape in enumerate(operands))
     root = next(i for i in body.values() if i.is_root)
     roots = [body[name] for name in root.operands] if root.operation == "tuple" else [root]
-    written = sum(_main(shape) and _written(value, body) for value, shape in zip(roots, results, strict=False))
+    written = sum(_memory_bytes(shape) and _written(value, body) for value, shape in zip(roots, results, strict=False))
     return read + written
 
 

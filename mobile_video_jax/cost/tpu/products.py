@@ -28,9 +28,9 @@ def device_flops(program: Program, instruction: Instruction, computation: Mappin
 
 
 def _convolution(instruction: Instruction, computation: Mapping[str, Instruction]) -> int:
-    """TPU programs write matrix products as convolutions, and batches as windows that reach far into padding.
+    """FLOPs of a convolution, or of a product: TPU programs write them as convolutions, batches as padded windows.
 
-    Counted are the taps that meet an input, as XLA's own cost analysis does.
+    Only taps on the input are counted, not those on padding, as in XLA's cost analysis.
     """
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.text)
     assert labels, instruction.text
@@ -39,28 +39,34 @@ def _convolution(instruction: Instruction, computation: Mapping[str, Instruction
     flops = 2 * result[of_result.index("b")] * result[of_result.index("f")] * kernel[of_kernel.index("i")]
     for axis in sorted(set(of_kernel) - {"i", "o"}):
         window = {name: _along(instruction.text, name, int(axis)) for name in WINDOW_DEFAULTS}
-        places = image[of_image.index(axis)], kernel[of_kernel.index(axis)], result[of_result.index(axis)]
-        flops *= _taps(*places, **window)
+        flops *= _taps(
+            image=image[of_image.index(axis)],
+            kernel=kernel[of_kernel.index(axis)],
+            result=result[of_result.index(axis)],
+            **window,
+        )
     return flops
 
 
 def _along(text: str, name: str, axis: int) -> int:
-    """One entry of window={size=1x32 pad=0_0x31_31 …}: of a pair of paddings the first."""
-    found = re.search(rf"window=\{{[^}}]*\b{name}=(\S+?)[ }}]", text)
-    return int(found[1].split("x")[axis].partition("_")[0]) if found else WINDOW_DEFAULTS[name]
+    """The entry of an axis in window={size=1x32 pad=0_0x31_31 …}; of a pair of paddings the first."""
+    match = re.search(rf"window=\{{[^}}]*\b{name}=(\S+?)[ }}]", text)
+    return int(match[1].split("x")[axis].partition("_")[0]) if match else WINDOW_DEFAULTS[name]
 
 
-def _taps(image: int, kernel: int, result: int, *, stride: int, pad: int, lhs_dilate: int, rhs_dilate: int) -> int:
-    places = np.arange(result)[:, None] * stride + np.arange(kernel)[None] * rhs_dilate - pad
-    return int(np.sum((places >= 0) & (places <= (image - 1) * lhs_dilate) & (places % lhs_dilate == 0)))
+def _taps(*, image: int, kernel: int, result: int, stride: int, pad: int, lhs_dilate: int, rhs_dilate: int) -> int:
+    """Taps on the image of one axis, for all positions of the result together."""
+    positions = np.arange(result)[:, None] * stride + np.arange(kernel)[None] * rhs_dilate - pad
+    return int(np.sum((positions >= 0) & (positions <= (image - 1) * lhs_dilate) & (positions % lhs_dilate == 0)))
 
 
 def _kernel(instruction: Instruction, computation: Mapping[str, Instruction]) -> int:
+    """FLOPs of an attention kernel; 0 for other custom calls."""
     products = next((count for name, count in KERNEL_PRODUCTS.items() if instruction.name.startswith(name)), 0)
     if not products:
         return 0
     arrays = [computation[name].shapes[0] for name in instruction.operands]
-    # Beside integers, that say which blocks are masked. The axis of a batch of one is left out.
+    # Integer operands say which blocks are masked. A batch of one has no axis.
     q, k = [array.extents for array in arrays if array.dtype in FLOATS and len(array.extents) >= 3][:2]
     *batch, heads, queries, channels = q
     return 2 * products * math.prod(batch) * heads * queries * k[-2] * -(-channels // ARRAY_WIDTH) * ARRAY_WIDTH

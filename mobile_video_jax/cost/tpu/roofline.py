@@ -1,4 +1,4 @@
-"""How long a step of a compiled program takes at least, from what the chips can do."""
+"""Lower bounds of a compiled program's time, from the figures of its chips."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from mobile_video_jax.cost.tpu.memory_traffic import moved_bytes
 from mobile_video_jax.cost.tpu.products import device_flops
 from mobile_video_jax.cost.tpu.topology import Topology
 
-# A ring runs over the two links of one axis of the torus, as the compiled programs' 1-D emitters do.
+# Links of one axis of the torus, which a ring uses, as the compiled programs' 1-D emitters do.
 RING_LINKS = 2
 
 ASSUMPTIONS = (
@@ -22,16 +22,13 @@ ASSUMPTIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """Seconds of one step on one chip, by what takes them; each is a lower bound of its own.
+    """Seconds of one step on one chip by resource, each a lower bound."""
 
-    `operations` sums, over all operations that run one by one, the longer of their computing and their HBM traffic.
-    """
-
-    compute: float
-    hbm: float
-    operations: float
-    ici: float
-    dcn: float
+    compute: float  # FLOPs at the chip's peak
+    hbm: float  # traffic with its memory
+    operations: float  # summed over operations, the longer of computing and memory traffic
+    ici: float  # collectives within a slice
+    dcn: float  # exchange between slices
 
     @property
     def step(self) -> float:
@@ -40,19 +37,19 @@ class Roofline:
 
     @property
     def overlapped(self) -> float:
-        """The least: everything hides behind the slowest part."""
+        """The time if everything overlaps with the slowest part."""
         return max(self.compute, self.hbm, self.ici, self.dcn)
 
     @property
     def serial(self) -> float:
-        """Where operations do not overlap with one another's traffic: operations + ici + dcn."""
+        """The time if operations do not overlap with one another's traffic: operations + ici + dcn."""
         return self.operations + self.ici + self.dcn
 
 
-def roofline(program: Program, topology: Topology, found: list[Collective] | None = None) -> Roofline:
-    """The roofline of a program compiled for a topology."""
+def roofline(program: Program, topology: Topology, sent: list[Collective] | None = None) -> Roofline:
+    """The roofline of a program compiled for a topology; `sent` are its collectives, if they are known."""
     chip = topology.chip
-    found = collectives(program, topology.slices) if found is None else found
+    sent = collectives(program, topology.slices) if sent is None else sent
     flops = traffic = 0
     operations = 0.0
     for runs, computation in program.scheduled():
@@ -65,13 +62,13 @@ def roofline(program: Program, topology: Topology, found: list[Collective] | Non
         compute=flops / chip.flops,
         hbm=traffic / chip.hbm,
         operations=operations,
-        ici=sum(each.runs * each.bytes for each in found) / (RING_LINKS * chip.link),
-        dcn=sum(each.runs * each.dcn_bytes for each in found) / (chip.dcn / chip.host),
+        ici=sum(each.runs * each.bytes for each in sent) / (RING_LINKS * chip.link),
+        dcn=sum(each.runs * each.dcn_bytes for each in sent) / (chip.dcn / chip.machine_chips),
     )
 
 
 def mfu(model_flops: int, devices: int, topology: Topology, seconds: float) -> float:
-    """Model FLOP utilisation: the step's FLOPs, recomputing left out, over what the chips could do meanwhile.
+    """Model FLOP utilisation: the step's FLOPs without recomputation over those of the chips' peak in that time.
 
     Defined in arXiv 2204.02311, appendix B.
     """

@@ -1,4 +1,4 @@
-"""TPU topologies by name: what a chip can do, and devices that programs can be compiled for without having them."""
+"""TPU topologies by name: the figures of their chips, and devices to compile for that need not be there."""
 
 import dataclasses
 import importlib.util
@@ -17,33 +17,48 @@ SHAPES_3D = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One chip of a TPU generation: FLOP/s in bf16, HBM bytes that programs may use, and bytes per second each way.
+    """A chip of a TPU generation; rates are a second, and of networks in each direction."""
 
-    `link` is one of the chip's links to its neighbours (ICI), `dcn` the data-centre network of a host of `host` chips.
-    """
+    flops: float  # bf16 operations
+    hbm_bytes: int  # of memory that programs may use
+    hbm: float  # bytes to and from memory
+    link: float  # bytes over one of the chip's links to its neighbours (ICI)
+    dcn: float  # bytes of a machine over the data-centre network
+    vms: int  # VMs on a machine
+    shapes: tuple[str, ...]  # of a slice
+    options: tuple[tuple[str, str], ...] = ()  # of libtpu's description of the topology
 
-    flops: float
-    hbm_bytes: int
-    hbm: float
-    link: float
-    dcn: float
-    host: int
-    shapes: tuple[str, ...]
-    options: tuple[tuple[str, str], ...] = ()
+    @property
+    def machine_chips(self) -> int:
+        """Chips that share the network cards of a machine."""
+        return self.vms * VM_CHIPS
 
+
+# Chips of a VM, which is a host, a process and a pod of GKE, in slices of several hosts (GKE's machine types ct4p-,
+# ct5lp-, ct5p- and ct6e-…-4t). A machine of v5e or v6e has eight chips, and so carries two VMs.
+VM_CHIPS = 4
 
 # FLOP/s, HBM, ICI and NICs: Google Cloud's page of each generation (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e;
 # read in 2026), which gives ICI for all 4 or 6 links in both directions: v5e 400, v5p 1,200 and v6e 800 GB/s. For v4
 # the links are those of arXiv 2304.01433, and the NIC, which is not published, is taken as v5p's. HBM bytes are what
 # libtpu 0.0.42 says is available when a program is too large. On v4 a device is a chip of two cores (megacore).
 CHIPS = {
-    "v4": Chip(275e12, int(30.75 * GIB), 1.2e12, 50e9, 25e9, 4, SHAPES_3D, (("chip_config_name", "megacore"),)),
-    "v5e": Chip(197e12, int(15.75 * GIB), 819e9, 50e9, 25e9, 8, SHAPES_2D),
-    "v5p": Chip(459e12, int(95.74 * GIB), 2765e9, 100e9, 25e9, 4, SHAPES_3D),
-    "v6e": Chip(918e12, int(31.25 * GIB), 1638e9, 100e9, 100e9, 8, SHAPES_2D),
+    "v4": Chip(
+        flops=275e12,
+        hbm_bytes=int(30.75 * GIB),
+        hbm=1.2e12,
+        link=50e9,
+        dcn=25e9,
+        vms=1,
+        shapes=SHAPES_3D,
+        options=(("chip_config_name", "megacore"),),
+    ),
+    "v5e": Chip(flops=197e12, hbm_bytes=int(15.75 * GIB), hbm=819e9, link=50e9, dcn=25e9, vms=2, shapes=SHAPES_2D),
+    "v5p": Chip(flops=459e12, hbm_bytes=int(95.74 * GIB), hbm=2765e9, link=100e9, dcn=25e9, vms=1, shapes=SHAPES_3D),
+    "v6e": Chip(flops=918e12, hbm_bytes=int(31.25 * GIB), hbm=1638e9, link=100e9, dcn=100e9, vms=2, shapes=SHAPES_2D),
 }
 
-# What libtpu would otherwise look for on a TPU host, at length and in vain; its lock is for processes that compute.
+# What libtpu would otherwise look for on a TPU host, at length; its lock is for processes that compute.
 _OFFLINE = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -77,6 +92,11 @@ class Topology:
     def chips(self) -> int:
         """Chips of one slice."""
         return math.prod(map(int, self.name.partition(":")[2].split("x")))
+
+    @property
+    def hosts(self) -> int:
+        """Hosts of one slice: VMs, each of which runs one process."""
+        return -(-self.chips // VM_CHIPS)
 
     def devices(self) -> list[jax.Device]:
         """Devices to compile for, one a chip, slice after slice. Raises UserError where libtpu is missing."""
