@@ -61,7 +61,7 @@ def restore_item(item: Path, target: Any) -> Any:
         if jax.process_index() == 0:
             check_checksums(item)
         with ocp.PyTreeCheckpointer() as checkpointer:
-            _check_shapes(item, checkpointer.metadata(item).item_metadata.tree, target)
+            _check_shapes(item, ocp.PyTreeCheckpointHandler().metadata(item).tree, target)
             return checkpointer.restore(item, args=args)
     except UserError:
         raise

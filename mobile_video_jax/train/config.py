@@ -27,6 +27,7 @@ class OptimizerConfig(Config):
     learning_rate: Rate = 1e-4  # peak step size; with muon, that of matrices and kernels
     adam_learning_rate: Rate = 1e-3  # with muon: peak step size of everything else
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # decay to zero at the last step, or none
+    schedule_steps: CountOrZero = 0  # steps that warm-up and decay take; 0: the `steps` that the run was begun with
     warmup: Share = 0.03  # share of all steps in which the rate rises from zero
     weight_decay: Weight = 0.01  # decoupled decay of kernels, times the learning rate
     beta1: Decay = 0.9  # decay of the mean of gradients, a step

@@ -23,9 +23,9 @@ from mobile_video_jax.train.checkpoints import Checkpoints, restore_state
 from mobile_video_jax.train.compiled_step import StoredStep
 from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.metrics import MetricsLog
-from mobile_video_jax.train.optimizer import make_optimizer
+from mobile_video_jax.train.optimizer import logged_rate, make_optimizer
 from mobile_video_jax.train.preemption import Preemption
-from mobile_video_jax.train.run import check_run, open_run
+from mobile_video_jax.train.run import check_run, open_run, schedule_steps
 from mobile_video_jax.train.sessions import record_session
 from mobile_video_jax.train.stage import Stage
 from mobile_video_jax.train.state import (
@@ -111,7 +111,12 @@ class _Loop:
     ):
         self.stage, self.config, self.run_folder, self.mesh = stage, stage.config, run, mesh
         self.batches, self.profile, self.timers, self.preemption = batches, profile, timers, preemption
-        optimizer = make_optimizer(self.config.optimizer, self.config.steps)
+        self.schedule_steps = schedule_steps(run, self.config)
+        if stored and self.schedule_steps != (self.config.optimizer.schedule_steps or self.config.steps):
+            raise UserError(
+                f"the step was compiled for another schedule: set optimizer.schedule_steps={self.schedule_steps}"
+            )
+        optimizer = make_optimizer(self.config.optimizer, self.schedule_steps)
         shapes, shardings = state_shardings(stage, optimizer, mesh)
         self.state = self._initial_state(optimizer, shapes, shardings)
         self.step = make_step(stage, optimizer, mesh, shardings)
@@ -155,7 +160,17 @@ class _Loop:
         state, position = restore_state(self.run_folder, shapes, shardings, self.stage.frozen)
         self.batches.set_state(position)
         say(f"{self.config.stage}: goes on from step {int(state.step)}")
+        self._say_schedule()
         return dataclasses.replace(state, params=state.params | frozen_parts(self.stage, rng, shardings.params, target))
+
+    def _say_schedule(self) -> None:
+        """Says what becomes of a decaying learning rate where a run gets more steps than it was begun with."""
+        config, steps = self.config.optimizer, self.schedule_steps
+        if config.schedule != "constant" and self.config.steps > steps:
+            say(
+                f"{self.config.stage}: the {config.schedule} schedule ends at step {steps}, where the rate is 0; "
+                f"--config.optimizer.schedule_steps={self.config.steps} stretches it, and the rate jumps"
+            )
 
     def run(self) -> tuple[TrainState, float]:
         """Steps until the end; returns the last state and loss."""
@@ -222,6 +237,7 @@ class _Loop:
         if evaluated or sampled or self._due(step, self.config.log_every):
             rate = self.progress.report(step, f"loss {values['loss']:.4f}")
             waited, self.waited = self.waited, self.timers.seconds.get("data", 0.0)
+            values["learning_rate"] = logged_rate(self.config.optimizer, self.schedule_steps, step)
             values |= {"steps_per_second": rate, "data_wait_seconds": self.waited - waited}
             with self.timers("evaluate"):
                 if evaluated:

@@ -21,8 +21,17 @@ def learning_rate(config: OptimizerConfig, steps: int, peak: float) -> optax.Sch
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decays[config.schedule]], [warmup])
 
 
+def logged_rate(config: OptimizerConfig, steps: int, step: int) -> float:
+    """The learning rate that step number `step`, from 1, is taken with; of two players the generator's."""
+    every = config.generator_every if isinstance(config, PlayersOptimizerConfig) else 1
+    return float(learning_rate(config, steps // every, config.learning_rate)((step - 1) // every))
+
+
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Gradient clipping by global norm, then AdamW or Muon; of two players one each. Kernels alone decay."""
+    """Gradient clipping by global norm, then AdamW or Muon; of two players one each. Kernels alone decay.
+
+    `steps` are those of the schedule; after them the rate stays as it is then.
+    """
     if isinstance(config, PlayersOptimizerConfig):
         return _players_optimizer(config, steps)
     return _one_optimizer(config, steps)

@@ -39,6 +39,14 @@ def check_run(run: Path, config: TrainConfig) -> None:
         check_holds_only(run, (), "run", flag="--workdir")
 
 
+def schedule_steps(run: Path, config: TrainConfig) -> int:
+    """The length of the learning rate's schedule: named, or as the run was begun, so that more steps do not move it."""
+    if config.optimizer.schedule_steps or newest_step(run) is None:
+        return config.optimizer.schedule_steps or config.steps
+    recorded = read_run(run)["config"]
+    return int(recorded.get("optimizer", {}).get("schedule_steps") or recorded.get("steps", config.steps))
+
+
 def open_run(
     run: Path, config: TrainConfig, description: dict[str, Any], sampling: Mapping[str, Any] | None = None
 ) -> None:
@@ -84,7 +92,7 @@ def read_run(run: Path, stage: str | None = None) -> dict[str, Any]:
 
 def _check_same(run: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     for key, value in new.items():
-        if key.split(".")[0] not in MAY_CHANGE and old.get(key) != value:
+        if not {key, key.split(".")[0]} & {*MAY_CHANGE, "optimizer.schedule_steps"} and old.get(key) != value:
             raise UserError(
                 f"{run} was trained with {key}={old.get(key)!r}, this config has {value!r}: "
                 "use the old value or another --workdir"

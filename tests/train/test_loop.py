@@ -138,6 +138,18 @@ def test_what_fails_before_the_first_checkpoint_locks_no_folder(data, tmp_path):
     assert [line["step"] for line in read_metrics(run)] == [1, 2] and (run / "vae" / "latents.json").exists()
 
 
+def test_more_steps_keep_the_schedule_unless_another_is_named(data, tmp_path, capsys):
+    run, config = tmp_path / "run", tiny.dit_config(data, steps=4, checkpoint_every=2)
+    train(DitStage(config), run)
+    train(DitStage(dataclasses.replace(config, steps=6)), run)
+    rates = [line["learning_rate"] for line in read_metrics(run)]
+    assert rates[1] > rates[2] > rates[3] > rates[4] == rates[5] == 0
+    assert "the linear schedule ends at step 4" in capsys.readouterr().err
+    stretched = dataclasses.replace(config.optimizer, schedule_steps=8)
+    train(DitStage(dataclasses.replace(config, steps=8, optimizer=stretched)), run)
+    assert read_metrics(run)[6]["learning_rate"] > 0
+
+
 def test_a_folder_with_other_things_in_it_is_refused(data, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty and holds no run"):
