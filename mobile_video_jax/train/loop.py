@@ -158,6 +158,10 @@ class _Loop:
         if newest_step(self.run_folder) is None:
             return create_state(self.stage, optimizer, rng, shardings, self.stage.pretrained(target))
         state, position = restore_state(self.run_folder, shapes, shardings, self.stage.frozen)
+        if jax.tree.structure(position) != jax.tree.structure(self.batches.get_state()):
+            raise UserError(
+                f"{self.run_folder} was saved at a position in other data: resume it with its own data sets"
+            )
         self.batches.set_state(position)
         say(f"{self.config.stage}: goes on from step {int(state.step)}")
         self._say_schedule()

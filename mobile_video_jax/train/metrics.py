@@ -7,6 +7,7 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import append, filling, replacing
 
 NAME = "metrics.jsonl"
@@ -44,12 +45,18 @@ class MetricsLog:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; a last line cut short by a kill is left out."""
+    """The lines of a run's metrics.jsonl; a last line cut short by a kill is left out.
+
+    Raises UserError for a line of something else.
+    """
     path = run / NAME
     lines = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for number, text in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
         try:
-            lines.append(json.loads(line))
+            line = json.loads(text)
         except ValueError:
             continue
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            raise UserError(f"{path}, line {number}, is no line of a run's metrics: remove it")
+        lines.append(line)
     return lines
