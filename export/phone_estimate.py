@@ -1,4 +1,6 @@
-"""Estimates how long a clip or a package takes on an iPhone 16 Pro Max. An estimate, no measurement: no phone was used.
+"""Estimates how long a clip or a package takes on an iPhone 16 Pro Max.
+
+An estimate, no measurement: no phone was used.
 
 python -m export.phone_estimate --config=configs/dit.py:mobile [--clip=49x384x512] [--steps=4] [--tiles=4]
     [--weights=fp16] [--decoder=mobile] [--json]
@@ -14,24 +16,22 @@ range is what the fits were off by for networks that they had not seen. Text enc
 """
 
 import json
-from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.ranges import Size, SolverSteps
+from mobile_video_jax.stages.config import training_class
 from mobile_video_jax.vae.family import SIZES
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The transformer's config, FILE.py:VARIANT.")
-# Empty, not missing: a package needs none.
-flags.FLAGS["config"].value = ConfigDict()
-PACKAGE = flags.DEFINE_string("package", None, "The .mlpackage folder.")
+CONFIG = cli.define_config(training_class, "The transformer's config.", required=False)
+PACKAGE = cli.define_path("package", "The .mlpackage folder.", local=True)
 FUNCTION = flags.DEFINE_string("function", None, "With --package: the function, of a package with several.")
 CALIBRATE = flags.DEFINE_bool("calibrate", False, "Fit the shares to published times.")
-CLIP = flags.DEFINE_string("clip", "49x384x512", "Frames x height x width.")
-STEPS = flags.DEFINE_integer("steps", 4, "Sampling steps.", lower_bound=1)
-TILES = flags.DEFINE_integer("tiles", 4, "Tiles of each FFN product.", lower_bound=1)
+CLIP = cli.define_clip("clip", "49x384x512", "Frames x height x width.")
+STEPS = cli.define_number("steps", 4, SolverSteps, "Sampling steps.")
+TILES = cli.define_number("tiles", 4, Size, "Tiles of each FFN product.")
 WEIGHTS = flags.DEFINE_string("weights", "fp16", "fp16, int8, palette8, palette6, palette4 or mixed (of 6 bits).")
 DECODER = flags.DEFINE_enum("decoder", "mobile", list(SIZES), "Size of the VAE's decoder, at the config's compression.")
 JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
@@ -47,12 +47,12 @@ def main() -> None:
     if CALIBRATE.value:
         result, text = report.of_figures()
     elif PACKAGE.value:
-        result, text = report.of_package(Path(PACKAGE.value), FUNCTION.value)
+        result, text = report.of_package(PACKAGE.value, FUNCTION.value)
     else:
         options = {"clip": CLIP.value, "steps": STEPS.value, "tiles": TILES.value, "weights": WEIGHTS.value}
-        result, text = report.of_config(CONFIG.value.to_dict(), decoder=DECODER.value, **options)
+        result, text = report.of_config(CONFIG.values, decoder=DECODER.value, **options)
     print(json.dumps(result) if JSON.value else text + "\n" + json.dumps(result))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, config=CONFIG)

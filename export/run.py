@@ -13,40 +13,41 @@ Status 1: a package or the clip is not what JAX computes (see export.verify); th
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
 from absl import flags
 
 from mobile_video_jax import cli
-from mobile_video_jax.core.claim import check_free
+from mobile_video_jax.core.config import checked
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.progress import say
-from mobile_video_jax.core.storage import local_path, storage_path
+from mobile_video_jax.core.ranges import Range, Size, SolverSteps
 from mobile_video_jax.text.encoder_name import EncoderName
-from mobile_video_jax.train.run import read_run
 
-MODEL = flags.DEFINE_string("model", None, "The run directory of a transformer or a VAE.", required=True)
-OUT = flags.DEFINE_string("out", None, "A new folder for the packages.", required=True)
-VAE = flags.DEFINE_string("vae", None, "A VAE run whose decoder is exported instead, such as a smaller one.")
+MODEL = cli.require_path("model", "The run directory of a transformer or a VAE.", exists=True)
+OUT = cli.require_path("out", "A new folder for the packages.", local=True)
+VAE = cli.define_path("vae", "A VAE run whose decoder is exported instead, such as a smaller one.")
 FORMAT = flags.DEFINE_enum("format", "coreml", ["coreml", "diffusers"], "Packages, or the folder of a pipeline.")
 DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16", "float16"], "With --format=diffusers: of weights."
 )
 TEXT_ENCODER = flags.DEFINE_string("text_encoder", "", "Folder of the run's text encoder: KIND:FOLDER.")
-CLIP = flags.DEFINE_multi_string(
-    "clip", [], "Frames x height x width of the clips, the run's own if not given; several become functions."
+CLIP = cli.define_clips(
+    "clip", "Frames x height x width of the clips, the run's own if not given; several become functions."
 )
-STEPS = flags.DEFINE_integer(
-    "steps",
-    None,
-    "Sampling steps whose times the manifest lists; a distilled run's own if not given, or 4.",
-    lower_bound=1,
+STEPS: flags.FlagHolder[int | None] = cli.define_number(
+    "steps", None, SolverSteps, "Sampling steps whose times the manifest lists; the run's own if not given, or 4."
 )
 TILES = flags.DEFINE_list("tiles", ["4"], "Tiles of each FFN product (1: whole), one number or one for each block.")
 WEIGHTS = flags.DEFINE_string("weights", "fp16", "fp16, int8, palette8, palette6, palette4 or mixed.")
-TARGET_BITS = flags.DEFINE_float("target_bits", None, "Bits a weight that mixed weights take on average; 6 if not set.")
-TARGET_PSNR = flags.DEFINE_float("target_psnr", None, "PSNR in dB that every package of mixed weights reaches instead.")
+TARGET_BITS: flags.FlagHolder[float | None] = cli.define_number(
+    "target_bits", None, Annotated[float, Range(1, 16)], "Bits a weight that mixed weights take on average; else 6."
+)
+TARGET_PSNR: flags.FlagHolder[float | None] = cli.define_number(
+    "target_psnr", None, Annotated[float, Range(10, 120)], "PSNR in dB that every package of mixed weights reaches."
+)
 FORM = flags.DEFINE_enum("form", "phone", ["phone", "gpu"], "phone: for the neural engine; gpu: for GPU and CPU.")
-LIMIT = flags.DEFINE_integer("chunk_megabytes", 1000, "The largest part of a transformer, in fp16.", lower_bound=1)
+LIMIT = cli.define_number("chunk_megabytes", 1000, Size, "The largest part of a transformer, in fp16.")
 PROMPT = flags.DEFINE_string("prompt", "a red circle", "Prompt of the golden arrays and of the clip.")
 CHECK = flags.DEFINE_enum(
     "check",
@@ -59,14 +60,16 @@ WRONG = 1
 
 
 def main() -> None:
-    model, out = storage_path(MODEL.value), local_path(OUT.value)
+    from mobile_video_jax.core.claim import check_free
+    from mobile_video_jax.train.run import read_run
+
+    model, out = MODEL.value, OUT.value
+    tiles = checked(tuple[Size, ...], TILES.value, "--tiles")
     # Before PyTorch and the networks are imported, which takes seconds.
     check_free(out)
     read_run(model)
     if FORMAT.value == "diffusers":
         return write_diffusers(model, out)
-    if not all(text.isdigit() for text in TILES.value):
-        raise UserError(f"--tiles={','.join(TILES.value)} is no list of whole numbers: use --tiles=4, or 1 for none")
     try:
         from export.app.folder import export_run
         from export.app.settings import Settings
@@ -75,10 +78,10 @@ def main() -> None:
         raise UserError("PyTorch or coremltools is missing: pip install -e '.[export]'") from error
     settings = Settings(
         weights=Weights(WEIGHTS.value, TARGET_BITS.value, TARGET_PSNR.value),
-        tiles=tuple(map(int, TILES.value)),
+        tiles=tiles,
         steps=STEPS.value or 0,
         chunk_megabytes=float(LIMIT.value),
-        vae=storage_path(VAE.value) if VAE.value else None,
+        vae=VAE.value,
         clips=tuple(CLIP.value),
         text_encoder=TEXT_ENCODER.value,
         form=FORM.value,

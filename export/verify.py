@@ -1,4 +1,4 @@
-"""Executes a saved Core ML package on this machine, with or without a Mac, and compares with reference outputs.
+"""Executes a saved Core ML package on this machine, and compares it with reference outputs.
 
 python -m export.verify --package=FILE.mlpackage --inputs=FILE.npz [--function=NAME] [--flush_to_zero] [--json]
   The .npz holds input:FEATURE and output:FEATURE for every feature of the function, as export.run writes under golden/.
@@ -10,7 +10,6 @@ Status 1: the relative error of an output is above 2e-3 (compressed weights are 
 
 import json
 import sys
-from pathlib import Path
 
 from absl import flags
 
@@ -18,8 +17,8 @@ from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.progress import say
 
-PACKAGE = flags.DEFINE_string("package", None, "The .mlpackage folder.", required=True)
-INPUTS = flags.DEFINE_string("inputs", None, "An .npz file of inputs and the outputs expected for them.", required=True)
+PACKAGE = cli.require_path("package", "The .mlpackage folder.", local=True)
+INPUTS = cli.require_path("inputs", "An .npz file of inputs and the outputs expected for them.", local=True)
 FUNCTION = flags.DEFINE_string("function", None, "The function to run, of a package with several.")
 FLUSH_TO_ZERO = flags.DEFINE_bool("flush_to_zero", False, "Replace subnormal fp16 numbers by 0, as some hardware does.")
 JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
@@ -34,7 +33,7 @@ def main() -> None:
     except ImportError as error:
         raise UserError(MISSING) from error
     say(f"{PACKAGE.value}: running each op")
-    verification = verify_package(Path(PACKAGE.value), Path(INPUTS.value), FUNCTION.value, FLUSH_TO_ZERO.value)
+    verification = verify_package(PACKAGE.value, INPUTS.value, FUNCTION.value, FLUSH_TO_ZERO.value)
     for warning in verification.warnings:
         say(f"warning: {warning}")
     summary = verification.summary()
@@ -46,7 +45,7 @@ def main() -> None:
         print(json.dumps(summary))
     else:
         print(as_text(summary))
-        cli.finish(Path(PACKAGE.value), summary)
+        cli.finish(PACKAGE.value, summary)
     sys.exit(0 if summary["passed"] else WRONG)
 
 

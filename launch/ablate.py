@@ -1,65 +1,55 @@
-"""Studies: python -m launch.ablate --study=NAME --out=DIR [--config.key=value ...]
+"""Runs a study: python -m launch.ablate --study=NAME --out=DIR [--config.key=value ...]
 
 A study is a grid of ways to do one thing, with seeds; its cells are folders OUT/cells/NAME with what was trained and
-result.json. Started again it goes on where it stopped, and cells may be added. Several processes or hosts share a study
+result.json. Started again it resumes where it stopped, and cells may be added. Several processes or hosts share a study
 with --workers=N --worker=0 ... N-1 on one file system, where worker 0 makes what all cells share. Writes table.csv,
 table.json, report.html and PNG plots of the finished cells.
 
-NAME is a variant of configs/ablate.py, which says what each takes. compression and objectives train a VAE a cell, its
-latents and a small transformer on them; pruning cuts one transformer down in several ways and recovers it;
-distillation teaches a recovered one to draw in four steps in several ways.
+NAME is a variant of configs/ablate.py, which says what each takes; --config=configs/ablate.py:NAME is the same.
+compression and objectives train a VAE a cell, its latents and a small transformer on them; pruning prunes one
+transformer in several ways and recovers it; distillation teaches a recovered one to generate in four steps in several
+ways.
 """
 
 import contextlib
 import json
-import re
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from mobile_video_jax import cli
-from mobile_video_jax.core.config import from_mapping
-from mobile_video_jax.core.lock import only_writer
-from mobile_video_jax.studies.compression import plan, run_study
-from mobile_video_jax.studies.compression_report import write_study
-from mobile_video_jax.studies.config import DistillationStudy, PruningStudy, StudyConfig
-from mobile_video_jax.studies.distillation import plan_distillation, run_distillation_study
-from mobile_video_jax.studies.distillation_report import write_distillation_study
-from mobile_video_jax.studies.pruning import plan_pruning, run_pruning_study
-from mobile_video_jax.studies.pruning_report import write_pruning_study
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.ranges import CountOrZero, Positive, PositiveShare, Size
+from mobile_video_jax.studies.config import study_class
 
 STUDY = flags.DEFINE_string("study", "compression", "The study: a variant of configs/ablate.py.")
-CONFIG = config_flags.DEFINE_config_file("config", None, "The study's config, where --study does not name it.")
-OUT = flags.DEFINE_string("out", None, "The study's folder, new or to go on with.", required=True)
-WORKER = flags.DEFINE_integer("worker", 0, "Which share of the cells this process runs.")
-WORKERS = flags.DEFINE_integer("workers", 1, "How many processes share the study.")
+CONFIG = cli.define_config(
+    study_class, "The study's config, in place of --study.", default=lambda: f"ablate:{STUDY.value}"
+)
+OUT = cli.define_path("out", "The study's folder, new or to resume.", local=True)
+WORKER = cli.define_number("worker", 0, CountOrZero, "The share of the cells that this process runs.")
+WORKERS = cli.define_number("workers", 1, Size, "Processes that share the study.")
 PLAN = flags.DEFINE_bool("plan", False, "Only print what the cells will cost.")
-PEAK = flags.DEFINE_float("peak_tflops", 989.0, "With --plan: the machine's peak; an H100's in bf16 is 989.")
-UTILIZATION = flags.DEFINE_float("utilization", 0.3, "With --plan: the share of the peak that training reaches.")
-
-
-# Of each kind of study: its config, what it will cost, how it is run, and what it leaves.
-KINDS: dict[str, tuple[type, Callable[..., Any], Callable[..., Any], Callable[..., Any]]] = {
-    "vae": (StudyConfig, plan, run_study, write_study),
-    "pruning": (PruningStudy, plan_pruning, run_pruning_study, write_pruning_study),
-    "distillation": (DistillationStudy, plan_distillation, run_distillation_study, write_distillation_study),
-}
+PEAK = cli.define_number("peak_tflops", 989.0, Positive, "With --plan: the machine's peak; an H100's in bf16 is 989.")
+UTILIZATION = cli.define_number(
+    "utilization", 0.3, PositiveShare, "With --plan: the share of the peak that training reaches."
+)
 
 
 def main() -> None:
-    out, values = Path(OUT.value), CONFIG.value.to_dict()
-    config, planned, run, write = KINDS[values["kind"]]
-    study: Any = from_mapping(config, values)
+    from mobile_video_jax.core.lock import only_writer
+    from mobile_video_jax.studies.kinds import KINDS
+
+    study, out = CONFIG.value, OUT.value
+    kind = KINDS[study.kind]
     if PLAN.value:
-        return print_plan(planned(study), 1e12 * PEAK.value * UTILIZATION.value)
+        return print_plan(kind.plan(study), 1e12 * PEAK.value * UTILIZATION.value)
+    if out is None:
+        raise UserError("name the study's folder with --out=DIR; --plan needs none")
     # Workers write cells of their own, and each run in them has its lock.
     with only_writer(out) if WORKERS.value == 1 else contextlib.nullcontext():
-        results = run(study, out, worker=WORKER.value, workers=WORKERS.value)
-        summary = write(STUDY.value, study, results, out)
+        results = kind.run(study, out, worker=WORKER.value, workers=WORKERS.value)
+        summary = kind.write(CONFIG.variant or STUDY.value, study, results, out)
     cli.finish(out / "table.csv", summary)
 
 
@@ -73,14 +63,5 @@ def print_plan(rows: list[dict[str, Any]], flops_per_second: float) -> None:
     print(json.dumps({"cells": rows, "hours": sum(row["hours"] for row in rows), "flops_per_second": flops_per_second}))
 
 
-def with_config(arguments: list[str]) -> list[str]:
-    """The arguments with the config that --study names put first, where --config.key=value can change it."""
-    if any(argument.startswith("--config=") for argument in arguments):
-        return arguments
-    study = re.search(r" --?study[= ](\S+)", " ".join(arguments))
-    return [arguments[0], f"--config=configs/ablate.py:{study[1] if study else STUDY.default}", *arguments[1:]]
-
-
 if __name__ == "__main__":
-    sys.argv = with_config(sys.argv)
-    cli.run(main)
+    cli.run(main, config=CONFIG)

@@ -1,38 +1,32 @@
-"""What a training stage takes on TPUs that are not there: its real step, compiled ahead of time.
+"""Compiles a stage's training step ahead of time, for TPUs that are not there.
 
 python -m launch.compile --config=configs/dit.py:server --topology=v5p:4x4x8 [--slices=2] [--config.mesh.fsdp=16 …]
   Bytes on each chip and whether they fit, FLOPs, bytes sent by each kind of collective, and an estimate of step time
   and MFU with its assumptions. Needs libtpu (pip install -e '.[tpu]'), and neither a TPU nor the data. A config that
   does not fit ends, after the table, with status 2.
 
---search tries meshes, rematerialisation and batches per chip, best estimate first, until one fits. --store keeps the
+--search tries meshes, rematerialisation and batches per chip, best estimate first, until one fits. --store writes the
 compiled step for launch.train --executable, --out the JSON of the report.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
-from mobile_video_jax.core.progress import say
-from mobile_video_jax.cost.tpu.topology import Topology
-from mobile_video_jax.pods.compile import check_fits, compile_step
-from mobile_video_jax.pods.mesh_search import search
-from mobile_video_jax.stages.registry import build_stage
-from mobile_video_jax.text.encoder import LTX_PREFIX
-from mobile_video_jax.train.compiled_step import store_step
+from mobile_video_jax.core.progress import phase, say
+from mobile_video_jax.core.ranges import Size
+from mobile_video_jax.stages.config import training_class
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The stage's config, FILE.py:VARIANT.")
+CONFIG = cli.define_config(training_class, "The stage's config.")
 TOPOLOGY = flags.DEFINE_string("topology", None, "GENERATION:SHAPE, as v5p:4x4x8.", required=True)
-SLICES = flags.DEFINE_integer("slices", 1, "Slices of this shape, joined by the data-centre network.")
+SLICES = cli.define_number("slices", 1, Size, "Slices of this shape, joined by the data-centre network.")
 SEARCH = flags.DEFINE_bool("search", False, "Choose mesh, remat and batch_size.")
-STORE = flags.DEFINE_string("store", None, "A file for the compiled step.")
-OUT = flags.DEFINE_string("out", None, "A file for the report as JSON.")
+STORE = cli.define_path("store", "A file for the compiled step.", local=True)
+OUT = cli.define_path("out", "A file for the report as JSON.", local=True)
 JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
 
 
@@ -78,27 +72,38 @@ def _row(name: str, value: str, said: str = "") -> str:
 
 def check_storable(config: Any) -> None:
     """Raises UserError where the step would hold zeros in place of the state that LTX-Video's "no caption" has."""
+    from mobile_video_jax.text.encoder import LTX_PREFIX
+
     if getattr(config, "text_encoder", "").startswith(LTX_PREFIX) and not config.data:
         raise UserError("the state of an empty caption becomes part of the stored step: name --config.data=LATENTS")
 
 
 def main() -> None:
-    values, topology = CONFIG.value.to_dict(), Topology(TOPOLOGY.value, SLICES.value)
+    from mobile_video_jax.cost.tpu.topology import Topology
+    from mobile_video_jax.pods.compile import check_fits, compile_step
+    from mobile_video_jax.pods.mesh_search import search
+    from mobile_video_jax.stages.registry import stage_of
+    from mobile_video_jax.train.compiled_step import store_step
+
+    values, topology = CONFIG.values, Topology(TOPOLOGY.value, SLICES.value)
     if STORE.value:
-        check_storable(build_stage(values).config)
+        check_storable(stage_of(CONFIG.value).config)
     if SEARCH.value:
         compiled, rows = search(values, topology, say)
         compiled.report["searched"] = rows
     else:
-        compiled = compile_step(values, topology)
+        with phase(f"compiling the step for {topology.chips * topology.slices} chips"):
+            compiled = compile_step(values, topology)
     report = compiled.report
     if OUT.value:
-        write_json(Path(OUT.value), report)
-    print(json.dumps(report) if JSON.value else report_table(report) + "\n" + json.dumps(report), flush=True)
+        write_json(OUT.value, report)
+    if not JSON.value:
+        print("\n".join([report_table(report), *map(str, filter(None, [OUT.value]))]))
+    print(json.dumps(report), flush=True)
     check_fits(report)
     if STORE.value and compiled.executable:
-        store_step(compiled.executable, compiled.stage, compiled.mesh, Path(STORE.value))
+        store_step(compiled.executable, compiled.stage, compiled.mesh, STORE.value)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, config=CONFIG)

@@ -1,42 +1,36 @@
 """Encodes a data set: python -m launch.encode --vae=RUN --data=DIR --out=DIR
 
-Writes normalised latents and text states in shards, and the VAE beside them. A stopped job goes on where it was.
+Writes normalised latents and text states in shards, and the VAE beside them. A stopped job resumes where it was.
 Of several --clip each video takes the one that it is long enough for and that is nearest to its aspect ratio and size.
 """
 
 from absl import flags
 
 from mobile_video_jax import cli
-from mobile_video_jax.core.storage import storage_path
-from mobile_video_jax.data.cache import data_folder
-from mobile_video_jax.latents.encode import encode_dataset
-from mobile_video_jax.latents.plan import EncodeOptions
-from mobile_video_jax.parallel.distributed import one_writer
+from mobile_video_jax.core.ranges import Count, CountOrZero, Size, SizeOrZero
 
-VAE = flags.DEFINE_string("vae", None, "The VAE's run directory.", required=True)
-DATA = flags.DEFINE_string("data", None, "A prepared video data set.", required=True)
-OUT = flags.DEFINE_string("out", None, "The folder of the encoded data set.", required=True)
-CLIP = flags.DEFINE_multi_string(
-    "clip", [], "Frames x height x width of the clips; may be repeated. The VAE's training clip without it."
-)
+VAE = cli.require_path("vae", "The VAE's run directory.", exists=True)
+DATA = cli.require_path("data", "A prepared video data set.")
+OUT = cli.require_path("out", "The folder of the encoded data set.")
+CLIP = cli.define_clips("clip", "Frames x height x width of the clips; may be repeated. The VAE's own without it.")
 TEXT_ENCODER = flags.DEFINE_string("text_encoder", "minilm", "The captions' encoder: minilm, clip:, t5: or ltx:FOLDER.")
-TEXT_TOKENS = flags.DEFINE_integer("text_tokens", 0, "Cuts longer captions, saying how; 0 cuts at the encoder's limit.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Clips encoded at once.")
-ROWS = flags.DEFINE_integer("rows", 1, "Devices that share each clip, cut by rows: for a few long or large clips.")
-CLIPS_PER_VIDEO = flags.DEFINE_integer("clips_per_video", 1, "Clips of each video, spread evenly over its length.")
-WINDOW_STRIDE = flags.DEFINE_integer("window_stride", 0, "Every clip that begins at a multiple of so many frames.")
-SHARD_RECORDS = flags.DEFINE_integer("shard_records", 1024, "Records in a shard.")
+TEXT_TOKENS = cli.define_number("text_tokens", 0, SizeOrZero, "Longest caption; longer ones are cut. 0: the encoder's.")
+BATCH_SIZE = cli.define_number("batch_size", 32, Count, "Clips encoded at once.")
+ROWS = cli.define_number("rows", 1, Size, "Devices that share each clip, split by rows: for a few long or large clips.")
+CLIPS_PER_VIDEO = cli.define_number("clips_per_video", 1, Count, "Clips of each video, spread evenly over its length.")
+WINDOW_STRIDE = cli.define_number(
+    "window_stride", 0, CountOrZero, "Every clip that begins at a multiple of so many frames; 0: none of these."
+)
+SHARD_RECORDS = cli.define_number("shard_records", 1024, Count, "Records in a shard.")
 
 
 def main() -> None:
-    out = storage_path(OUT.value)
-    with one_writer(out):
-        manifest = encode_dataset(storage_path(VAE.value), data_folder(DATA.value), out, _options())
-    cli.finish(out, {"out": str(out), "splits": manifest["splits"]})
+    from mobile_video_jax.data.cache import data_folder
+    from mobile_video_jax.latents.encode import encode_dataset
+    from mobile_video_jax.latents.plan import EncodeOptions
+    from mobile_video_jax.parallel.distributed import one_writer
 
-
-def _options() -> EncodeOptions:
-    return EncodeOptions(
+    options = EncodeOptions(
         clips=tuple(CLIP.value),
         text_encoder=TEXT_ENCODER.value,
         text_tokens=TEXT_TOKENS.value,
@@ -46,6 +40,10 @@ def _options() -> EncodeOptions:
         clips_per_video=CLIPS_PER_VIDEO.value,
         window_stride=WINDOW_STRIDE.value,
     )
+    out = OUT.value
+    with one_writer(out):
+        manifest = encode_dataset(VAE.value, data_folder(str(DATA.value)), out, options)
+    cli.finish(out, {"out": str(out), "splits": manifest["splits"]})
 
 
 if __name__ == "__main__":

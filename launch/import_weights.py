@@ -6,36 +6,36 @@ that holds text_encoder/ and tokenizer/. No pickles. The run holds the transform
 encoder stays where it is, and other commands are told of it with --text_encoder=ltx:DIR.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.interop.import_weights import import_weights, open_diffusers, open_original
+from mobile_video_jax.core.ranges import Positive
 
 FORMAT = flags.DEFINE_enum("format", "diffusers", ["diffusers", "original"], "The source's layout.")
-SOURCE = flags.DEFINE_string("source", None, "The folder, or the file of an original release.", required=True)
-OUT = flags.DEFINE_string("out", None, "A new run directory.", required=True)
-TEXT = flags.DEFINE_string("text", "", "Where text_encoder/ and tokenizer/ lie; a diffusers folder has its own.")
-CLIP = flags.DEFINE_string("clip", "49x384x512", "Frames x height x width of the clips that the run is used for.")
-FRAME_RATE = flags.DEFINE_float("frame_rate", 25.0, "Frames a second of these clips.", lower_bound=0.001)
+SOURCE = cli.require_path("source", "The folder, or the file of an original release.", local=True)
+OUT = cli.require_path("out", "A new run directory.", local=True)
+TEXT = cli.define_path("text", "Where text_encoder/ and tokenizer/ lie; a diffusers folder has its own.", local=True)
+CLIP = cli.define_clip("clip", "49x384x512", "Frames x height x width of the clips that the run is used for.")
+FRAME_RATE = cli.define_number("frame_rate", 25.0, Positive, "Frames a second of these clips.")
 SCAN = flags.DEFINE_bool("scan", True, "Stack the blocks, which compiles sooner; as configs/dit.py:ltx does.")
 
 
 def main() -> None:
-    source, out, text = Path(SOURCE.value), Path(OUT.value), Path(TEXT.value) if TEXT.value else None
+    from mobile_video_jax.interop.import_weights import import_weights, open_diffusers, open_original
+
+    source, text = SOURCE.value, TEXT.value
     if FORMAT.value == "diffusers":
-        found = open_diffusers(source)
-        found = found._replace(text=text or source)
+        published = open_diffusers(source)
+        published = published._replace(text=text or source)
     elif text is None:
         raise UserError(
             "a release's file holds no text encoder: name a folder with text_encoder/ and tokenizer/ by --text"
         )
     else:
-        found = open_original(source, text)
-    made = import_weights(found, out, clip=CLIP.value, frame_rate=FRAME_RATE.value, scan=SCAN.value)
-    cli.finish(out, made)
+        published = open_original(source, text)
+    summary = import_weights(published, OUT.value, clip=CLIP.value, frame_rate=FRAME_RATE.value, scan=SCAN.value)
+    cli.finish(OUT.value, summary)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a model costs, and how large its activations get.
+"""Counts what a model costs, and measures how large its activations get.
 
 python -m launch.inspect --config=configs/dit.py:server [--json]
   Parameters and FLOPs of one forward pass of one clip, by part; bytes of the float32 parameters and of the largest
@@ -11,26 +11,23 @@ python -m launch.inspect --activations --model=RUN [--data=DIR] [--batches=N] [-
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.progress import say
-from mobile_video_jax.evaluate.fp16_headroom import largest_activations
-from mobile_video_jax.stages.registry import build_stage
+from mobile_video_jax.core.progress import phase, say
+from mobile_video_jax.core.ranges import Count
+from mobile_video_jax.stages.config import training_class
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The stage's config, FILE.py:VARIANT.")
-# Empty, not missing: a run brings its own config.
-flags.FLAGS["config"].value = ConfigDict()
+CONFIG = cli.define_config(training_class, "The stage's config.", required=False)
 ACTIVATIONS = flags.DEFINE_bool("activations", False, "Measure the activations of the trained transformer --model.")
-MODEL = flags.DEFINE_string("model", None, "With --activations: the transformer's run directory.")
-DATA = flags.DEFINE_string("data", None, "With --activations: an encoded data set; the run's own if not given.")
-BATCHES = flags.DEFINE_integer("batches", None, "With --activations: batches of held-out clips.", lower_bound=1)
+MODEL = cli.define_path("model", "With --activations: the transformer's run directory.", exists=True)
+DATA = flags.DEFINE_string("data", "", "With --activations: an encoded data set; the run's own if empty.")
+BATCHES: flags.FlagHolder[int | None] = cli.define_number(
+    "batches", None, Count, "With --activations: batches of held-out clips."
+)
 JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
 
 COLUMNS = {
@@ -82,17 +79,24 @@ def main() -> None:
 def _costs() -> dict[str, Any]:
     if MODEL.value or DATA.value or BATCHES.value:
         raise UserError("--model, --data and --batches are for measuring a trained model: add --activations")
-    if not CONFIG.value:
+    if CONFIG.value is None:
         raise UserError("--config is missing; for a trained model's activations use --activations --model=RUN")
+    import jax
+
+    from mobile_video_jax.stages.registry import stage_of
+
     jax.config.update("jax_platforms", "cpu")  # else JAX looks for accelerators, and libtpu says what it misses
-    return build_stage(CONFIG.value.to_dict()).inspect()
+    with phase("inspect: tracing the network"):
+        return stage_of(CONFIG.value).inspect()
 
 
 def _activations() -> dict[str, Any]:
-    if CONFIG.value or not MODEL.value:
+    if CONFIG.value or MODEL.value is None:
         raise UserError("--activations measures a run, which has its own config: give --model=RUN and no --config")
-    return largest_activations(Path(MODEL.value), DATA.value or "", BATCHES.value or 0, say)
+    from mobile_video_jax.evaluate.fp16_headroom import largest_activations
+
+    return largest_activations(MODEL.value, DATA.value, BATCHES.value or 0, say)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, config=CONFIG)

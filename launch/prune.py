@@ -1,84 +1,89 @@
 """Prunes a transformer: python -m launch.prune --model=RUN --data=LATENTS --out=DIR [--config=configs/prune.py:VARIANT]
 
 Scores blocks, attention heads and FFN channels by how much the velocities and hidden features change without each,
-searches for what to keep within a budget, and leaves a run that every command accepts and that configs/recover.py
-starts from. Writes report.html, report.json, sensitivity.png and kept.png beside it. Started again, it goes on.
+searches for what to keep within a budget, and writes a run that every command accepts and that configs/recover.py
+starts from. Writes report.html, report.json, sensitivity.png and kept.png beside it. Started again, it resumes.
 
 --plan-only prints what would be left and what scoring costs, from shapes alone: --model may then be the config of a
 transformer that is not trained yet, --model=configs/dit.py:server.
 """
 
 import json
-import runpy
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from mobile_video_jax import cli
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.lock import only_writer
-from mobile_video_jax.core.storage import local_path, storage_path
-from mobile_video_jax.cost.tpu.topology import CHIPS
-from mobile_video_jax.models.denoiser import Denoiser
-from mobile_video_jax.models.run import Run
+from mobile_video_jax.core.ranges import PositiveShare, Size
+from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.prune.config import PruneConfig
-from mobile_video_jax.prune.plan import costs_of, make_plan, planned_shapes, scoring_flops, sizes_of
-from mobile_video_jax.prune.report import PAGE, write_prune_report
-from mobile_video_jax.prune.run import prune
 from mobile_video_jax.stages.config import DitTraining
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/prune.py", "How to prune.")
+if TYPE_CHECKING:
+    from mobile_video_jax.models.denoiser import Denoiser
+
+CONFIG = cli.define_config(lambda values: PruneConfig, "How to prune.", default=lambda: "prune")
 MODEL = flags.DEFINE_string("model", "", "A transformer's run directory; with --plan-only also FILE.py:VARIANT.")
 DATA = flags.DEFINE_string("data", "", "Encoded clips for calibration; those the model was trained on if empty.")
-OUT = flags.DEFINE_string("out", "", "The folder of the smaller model.")
-FSDP = flags.DEFINE_integer("fsdp", 1, "Devices that share one copy of the weights.", lower_bound=1)
+OUT = cli.define_path("out", "The folder of the smaller model.", local=True)
+FSDP = cli.define_number("fsdp", 1, Size, "Devices that share one copy of the weights.")
 PLAN_ONLY = flags.DEFINE_bool("plan-only", False, "Only print what would be left and what scoring costs.")
-UTILIZATION = flags.DEFINE_float("utilization", 0.4, "With --plan-only: the share of the peak that scoring reaches.")
+UTILIZATION = cli.define_number(
+    "utilization", 0.4, PositiveShare, "With --plan-only: the share of the peak that scoring reaches."
+)
 
 
 def main() -> None:
-    config = from_mapping(PruneConfig, CONFIG.value.to_dict())
     if PLAN_ONLY.value:
-        return print_plan(config)
-    if not (MODEL.value and OUT.value):
+        return print_plan(CONFIG.value)
+    if not MODEL.value or OUT.value is None:
         raise UserError("name the transformer with --model=RUN and a new folder with --out=DIR")
-    started, out = time.monotonic(), local_path(OUT.value)
+    run, out = storage_path(MODEL.value), OUT.value
+    from mobile_video_jax.core.lock import only_writer
+    from mobile_video_jax.prune.report import PAGE, write_prune_report
+    from mobile_video_jax.prune.run import prune
+
+    started = time.monotonic()
     with only_writer(out):
-        pruned = prune(config, storage_path(MODEL.value), DATA.value, out, fsdp=FSDP.value)
+        pruned = prune(CONFIG.value, run, DATA.value, out, fsdp=FSDP.value)
         numbers = write_prune_report(pruned, out, time.monotonic() - started)
     print(_table({name: numbers["models"][name] for name in ("before", pruned.chosen)}))
-    kept = numbers["models"][pruned.chosen]
-    cli.finish(out / PAGE, {"out": str(out), "model": kept, "kd_loss": pruned.losses, "held_out_loss": pruned.held_out})
+    model = numbers["models"][pruned.chosen]
+    summary = {"out": str(out), "model": model, "kd_loss": pruned.losses, "held_out_loss": pruned.held_out}
+    cli.finish(out / PAGE, summary)
 
 
 def print_plan(config: PruneConfig) -> None:
     """What is left after all levels, and the chip-hours of scoring, as a table and as JSON."""
     if not MODEL.value:
         raise UserError("say what to plan for with --model=RUN or --model=configs/dit.py:VARIANT")
-    is_config = Path(MODEL.value.partition(":")[0]).suffix == ".py"
-    plan = make_plan(config, _denoiser_of(MODEL.value) if is_config else Run.open(MODEL.value).denoiser)
+    from mobile_video_jax.cost.tpu.topology import CHIPS
+    from mobile_video_jax.prune.plan import costs_of, make_plan, planned_shapes, scoring_flops, sizes_of
+
+    plan = make_plan(config, _denoiser())
     models = {"before": plan.space.units.shapes, "after": planned_shapes(plan)}
-    found = {name: sizes_of(shapes) | costs_of(plan, shapes) for name, shapes in models.items()}
+    costs = {name: sizes_of(shapes) | costs_of(plan, shapes) for name, shapes in models.items()}
     flops = scoring_flops(config, plan)
     hours = {name: flops / (chip.flops * UTILIZATION.value) / 3600 for name, chip in CHIPS.items()}
-    print(_table(found))
+    print(_table(costs))
     print(f"scoring: {flops:.2e} FLOP; at {UTILIZATION.value:.0%} of the peak (an estimate) chip-hours:", end=" ")
     print(", ".join(f"{name} {value:.3g}" for name, value in hours.items()))
-    print(json.dumps({**found, "limits": dict(plan.limits), "scoring_flops": flops, "chip_hours": hours}))
+    print(json.dumps({**costs, "limits": dict(plan.limits), "scoring_flops": flops, "chip_hours": hours}))
 
 
-def _denoiser_of(config: str) -> Denoiser:
-    """The transformer of a config file's variant."""
-    path, _, variant = config.partition(":")
-    try:
-        values = runpy.run_path(path)["get_config"](*[variant] * bool(variant)).to_dict()
-    except (OSError, KeyError, TypeError) as error:
-        raise UserError(f"--model={config} names no config ({error}): use --model=configs/dit.py:VARIANT") from None
-    return Denoiser(from_mapping(DitTraining, values))
+def _denoiser() -> "Denoiser":
+    """The transformer of a run, or of a config that is not trained yet."""
+    from mobile_video_jax.models.denoiser import Denoiser
+    from mobile_video_jax.models.run import Run
+
+    name = MODEL.value.partition(":")[0]
+    if name.endswith(".py") or not ("/" in MODEL.value or Path(name).exists()):
+        return Denoiser(from_mapping(DitTraining, cli.load_config(MODEL.value)))
+    return Run.open(MODEL.value).denoiser
 
 
 def _table(models: dict[str, dict[str, Any]]) -> str:
@@ -90,4 +95,4 @@ def _table(models: dict[str, dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, config=CONFIG)

@@ -1,38 +1,44 @@
-"""Draws clips: python -m launch.sample --model=RUN --prompt="two red circles moving left" --out=DIR
+"""Generates clips: python -m launch.sample --model=RUN --prompt="two red circles moving left" --out=DIR
 
 Writes one mp4 and one gif a prompt; --prompt may be given several times. --prompts=FILE names a list instead: a .txt
 with a prompt a line, or a .jsonl of lines {"prompt": "...", "seed": 3, "image": "a.png"}, the last two as wanted. Clip
-number i has seed + i where the list names none. Local devices share every batch; a stopped job goes on where it was.
+number i has seed + i where the list names none. Local devices share every batch; a stopped job resumes where it was.
 """
 
-from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from absl import flags
 
 from launch import sampling_flags
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.storage import storage_path
-from mobile_video_jax.generate.folder import GenerationJob, generate_folder
-from mobile_video_jax.generate.generator import Generator
-from mobile_video_jax.generate.prompts import SEEDS, Request, make_requests, read_requests
-from mobile_video_jax.parallel.distributed import one_writer
+from mobile_video_jax.core.ranges import PlaybackRate, Range, Seed
 
-MODEL = flags.DEFINE_string("model", None, "The transformer's run directory.", required=True)
+if TYPE_CHECKING:
+    from mobile_video_jax.generate.prompts import Request
+
+MODEL = cli.require_path("model", "The transformer's run directory.", exists=True)
 PROMPT = flags.DEFINE_multi_string("prompt", [], "What to show.")
-PROMPTS = flags.DEFINE_string("prompts", "", "A list of prompts, FILE.txt or FILE.jsonl.")
-IMAGE = flags.DEFINE_multi_string("image", [], "The clips' first frame: one for all, or one for each --prompt.")
-CLIP = flags.DEFINE_string("clip", "", "Frames x height x width of the clips; the run's own if empty.")
-OUT = flags.DEFINE_string("out", None, "The folder for the clips.", required=True)
-SEED = flags.DEFINE_integer("seed", 0, "Seed of the first clip's noise.", 0, SEEDS - 1)
-FPS = flags.DEFINE_float("fps", None, "Frames a second of the files; the run's own if not given, or 8.", lower_bound=1)
-SCALE = flags.DEFINE_integer("scale", 1, "Enlarges each pixel to SCALE x SCALE.", lower_bound=1)
+PROMPTS = cli.define_path("prompts", "A list of prompts, FILE.txt or FILE.jsonl.", local=True)
+IMAGE = cli.define_paths("image", "The clips' first frame: one for all, or one for each --prompt.", local=True)
+CLIP = cli.define_clip("clip", "", "Frames x height x width of the clips; the run's own if empty.")
+OUT = cli.require_path("out", "The folder for the clips.")
+SEED = cli.define_number("seed", 0, Seed, "Seed of the first clip's noise.")
+FPS: flags.FlagHolder[float | None] = cli.define_number(
+    "fps", None, PlaybackRate, "Frames a second of the files; the run's own if not given, or 8."
+)
+SCALE = cli.define_number("scale", 1, Annotated[int, Range(1, 32)], "Enlarges each pixel to SCALE x SCALE.")
 
 flags.adopt_module_key_flags(sampling_flags)
 
 
 def main() -> None:
-    out, requests = storage_path(OUT.value), _requests()
+    requests = _requests()
+    from mobile_video_jax.generate.folder import GenerationJob, generate_folder
+    from mobile_video_jax.generate.generator import Generator
+    from mobile_video_jax.parallel.distributed import one_writer
+
+    out = OUT.value
     generator = Generator.load(
         MODEL.value,
         sampling_flags.vae(),
@@ -47,13 +53,14 @@ def main() -> None:
     cli.finish(out, {"out": str(out), "clips": clips})
 
 
-def _requests() -> list[Request]:
-    images = [Path(image) for image in IMAGE.value]
+def _requests() -> "list[Request]":
     if bool(PROMPT.value) == bool(PROMPTS.value):
-        raise UserError("say what to draw with --prompt or with --prompts=FILE, one of the two")
+        raise UserError("say what to generate with --prompt or with --prompts=FILE, one of the two")
+    from mobile_video_jax.generate.prompts import make_requests, read_requests
+
     if PROMPTS.value:
-        return read_requests(Path(PROMPTS.value), SEED.value, images)
-    return make_requests(PROMPT.value, SEED.value, images)
+        return read_requests(PROMPTS.value, SEED.value, IMAGE.value)
+    return make_requests(PROMPT.value, SEED.value, IMAGE.value)
 
 
 if __name__ == "__main__":

@@ -1,36 +1,48 @@
-"""The flags of every command that draws clips."""
+"""The flags of every command that generates clips."""
 
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from absl import flags
 
+from mobile_video_jax import cli
+from mobile_video_jax.core.ranges import Count, CountOrZero, GuidanceScale, Share, Shift, Size, SolverSteps
 from mobile_video_jax.models.config import SolverName
-from mobile_video_jax.models.run import Run
 
-VAE = flags.DEFINE_string("vae", None, "A VAE run whose decoder is used instead, such as a smaller one for phones.")
-STEPS = flags.DEFINE_integer("steps", None, "Solver steps; the run's own if not given.")
-GUIDANCE = flags.DEFINE_float("guidance", None, "Guidance scale, 1 is none and costs half; the run's own if not given.")
-LOW = flags.DEFINE_float("guidance_low", 0.0, "The least time (0 is data) at which guidance acts.")
-HIGH = flags.DEFINE_float("guidance_high", 1.0, "The greatest time (1 is noise) at which guidance acts.")
-RESCALE = flags.DEFINE_float("guidance_rescale", 0.0, "0..1; above 0 takes back the contrast that guidance adds.")
+if TYPE_CHECKING:
+    from mobile_video_jax.models.run import Run
+
+VAE = cli.define_path("vae", "A VAE run whose decoder is used instead, such as a smaller one for phones.", exists=True)
+STEPS: flags.FlagHolder[int | None] = cli.define_number(
+    "steps", None, SolverSteps, "Solver steps; the run's own if not given."
+)
+GUIDANCE: flags.FlagHolder[float | None] = cli.define_number(
+    "guidance", None, GuidanceScale, "Guidance scale, 1 is none and costs half; the run's own if not given."
+)
+LOW = cli.define_number("guidance_low", 0.0, Share, "The least time (0 is data) at which guidance acts.")
+HIGH = cli.define_number("guidance_high", 1.0, Share, "The greatest time (1 is noise) at which guidance acts.")
+RESCALE = cli.define_number("guidance_rescale", 0.0, Share, "Above 0 takes back the contrast that guidance adds.")
 NEGATIVE = flags.DEFINE_string("negative_prompt", "", "What not to show; it takes the place of the empty caption.")
-SHIFT = flags.DEFINE_float("shift", None, "Time shift; above 1 spends more steps on noise; as trained if not given.")
+SHIFT: flags.FlagHolder[float | None] = cli.define_number(
+    "shift", None, Shift, "Time shift; above 1 spends more steps on noise; as trained if not given."
+)
 SOLVER = flags.DEFINE_enum(
     "solver",
     None,
     get_args(SolverName),
     "euler; heun: second order, two passes a step; dpmpp_2m: one; the run's own if not given.",
 )
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Clips drawn at once, rounded up to whole devices.", lower_bound=1)
-FSDP = flags.DEFINE_integer("fsdp", 1, "Devices that share one copy of the transformer's weights.", lower_bound=1)
+BATCH_SIZE = cli.define_number("batch_size", 16, Count, "Clips generated at once, rounded up to whole devices.")
+FSDP = cli.define_number("fsdp", 1, Size, "Devices that share one copy of the transformer's weights.")
 TEXT_ENCODER = flags.DEFINE_string("text_encoder", "", "Where the run's text encoder lies: clip:, t5: or ltx:FOLDER.")
-CHUNK = flags.DEFINE_integer("chunk", 0, "Latent frames coded at a time; 0 codes a clip in one pass.", lower_bound=0)
-TILE = flags.DEFINE_integer("tile", 0, "Pixels a side of a coded tile; 0 codes whole frames.", lower_bound=0)
-OVERLAP = flags.DEFINE_integer("overlap", 0, "Pixels that neighbouring tiles share.", lower_bound=0)
+CHUNK = cli.define_number("chunk", 0, CountOrZero, "Latent frames coded at a time; 0 codes a clip in one pass.")
+TILE = cli.define_number("tile", 0, CountOrZero, "Pixels a side of a coded tile; 0 codes whole frames.")
+OVERLAP = cli.define_number("overlap", 0, CountOrZero, "Pixels that neighbouring tiles share.")
 
 
-def vae() -> Run | None:
+def vae() -> "Run | None":
     """The VAE run that --vae names."""
+    from mobile_video_jax.models.run import Run
+
     return Run.open(VAE.value, "vae") if VAE.value else None
 
 

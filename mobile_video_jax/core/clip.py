@@ -6,6 +6,8 @@ import re
 
 from mobile_video_jax.core.errors import UserError
 
+LARGEST = 1 << 32  # pixels of a clip; one of 12.9 GB
+
 
 @dataclasses.dataclass(frozen=True)
 class Compression:
@@ -54,7 +56,10 @@ class ClipShape:
         match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
         if not match or not all(map(int, match.groups())):
             raise UserError(f"clip '{text}' is not of the form 49x384x512 (frames, height, width)")
-        return cls(*map(int, match.groups()))
+        shape = cls(*map(int, match.groups()))
+        if math.prod((shape.frames, shape.height, shape.width)) > LARGEST:
+            raise UserError(f"clip '{text}' has more than {LARGEST:,} pixels: use fewer frames, or smaller ones")
+        return shape
 
     def __str__(self) -> str:
         return f"{self.frames}x{self.height}x{self.width}"

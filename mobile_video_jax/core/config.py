@@ -6,9 +6,10 @@ A field's type holds its range (core.ranges) or its choices (Literal); its trail
 import ast
 import dataclasses
 import difflib
+import functools
 import json
-from collections.abc import Mapping
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from collections.abc import Hashable, Mapping
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import ml_collections
 
@@ -28,6 +29,11 @@ class Config:
 
 def field_types(cls: type) -> dict[str, Any]:
     """The declared types of a dataclass's fields, with their ranges."""
+    return _field_types(cast(Hashable, cls))
+
+
+@functools.cache
+def _field_types(cls: Any) -> dict[str, Any]:
     types = get_type_hints(cls, include_extras=True)
     return {field.name: types[field.name] for field in dataclasses.fields(cls)}
 

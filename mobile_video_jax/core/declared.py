@@ -37,7 +37,7 @@ def allowed(kind: Any) -> str:
         return " or ".join(map(str, get_args(bare)))
     if get_origin(bare) is tuple:
         first, *others = get_args(bare)
-        count = "" if others == [...] and limits is None else f"{limits or 1 + len(others)} "
+        count = "" if others == [...] and limits is None else f"{limits or 1 + len(others)} ".removeprefix("from ")
         return f"a list of {count}items, each {allowed(first)}"
     return WORDS[bare] if limits is None else f"{WORDS[bare]} {limits}"
 

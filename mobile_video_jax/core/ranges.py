@@ -46,3 +46,4 @@ Shift = Annotated[float, Range(0, 1000, open="low")]
 GuidanceScale = Annotated[float, Range(0, 100)]
 SolverSteps = Annotated[int, Range(1, 1000)]
 FrameRate = Annotated[int, Range(1, 240)]  # frames a second
+PlaybackRate = Annotated[float, Range(1, 240)]  # frames a second of a file, which need not be whole

@@ -1,6 +1,7 @@
 """Where runs and data sets are: on this machine's file system, or in a bucket of Google Cloud Storage."""
 
 import itertools
+import re
 import shutil
 from collections.abc import Generator
 from pathlib import Path
@@ -12,6 +13,7 @@ from mobile_video_jax.core.errors import UserError
 
 # Orbax 0.12 writes checkpoints to no other object store: it takes s3:// for a relative path.
 SCHEME = "gs"
+FOREIGN = r"\w+:/"  # also gs:/BUCKET, which would become a local folder named gs:
 
 
 class ObjectPath(PosixGPath, Path):
@@ -30,10 +32,10 @@ class ObjectPath(PosixGPath, Path):
 
 def storage_path(text: str) -> Path:
     """The path a user names. Raises UserError for another scheme than gs:// and a bucket that cannot be read."""
-    scheme, separator, name = text.partition("://")
-    if not separator:
+    scheme, _, name = text.partition("://")
+    if not re.match(FOREIGN, text):
         return Path(text)
-    if scheme != SCHEME:
+    if scheme != SCHEME or not name:
         raise UserError(f"{text}: name a local path or {SCHEME}://BUCKET/NAME")
     # Other processes write to the same folders, so a listing is true for a moment only.
     fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
@@ -41,7 +43,7 @@ def storage_path(text: str) -> Path:
     try:
         fsspec.filesystem(scheme).ls(bucket)
     except ImportError:
-        raise UserError(f"{text} needs gcsfs: pip install 'mobile-video-jax[gcs]'") from None
+        raise UserError(f"{text} needs gcsfs: pip install -e '.[gcs]'") from None
     except Exception as error:  # every store and its network layer has types of its own
         first_line = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"{bucket} cannot be read ({first_line}): check its name and your credentials") from error
@@ -50,8 +52,8 @@ def storage_path(text: str) -> Path:
 
 def local_path(text: str) -> Path:
     """The path a user names where only a local one will do. Raises UserError for another."""
-    if "://" in text:
-        raise UserError(f"{text}: this command writes to a local folder alone")
+    if re.match(FOREIGN, text):
+        raise UserError(f"{text}: name a path of this machine here")
     return Path(text)
 
 

@@ -26,7 +26,7 @@ def tree(folder: Path) -> dict[str, str]:
 def test_a_plain_text_is_a_plain_path():
     assert type(storage_path("runs/a")) is type(Path())
     assert storage_path("/data/gs/clips") == local_path("/data/gs/clips") == Path("/data/gs/clips")
-    with pytest.raises(UserError, match="gs://clips/report: this command writes to a local folder alone"):
+    with pytest.raises(UserError, match="gs://clips/report: name a path of this machine here"):
         local_path("gs://clips/report")
 
 
@@ -52,7 +52,7 @@ def test_what_cannot_be_reached_is_named(folder, text, message):
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr("fsspec.filesystem", lambda scheme: __import__("no_such_package"))
-    with pytest.raises(UserError, match=r"gs://clips/run needs gcsfs: pip install 'mobile-video-jax\[gcs\]'"):
+    with pytest.raises(UserError, match=r"gs://clips/run needs gcsfs: pip install -e '.\[gcs\]'"):
         storage_path("gs://clips/run")
 
 

@@ -163,12 +163,12 @@ ARGUMENTS = {
 COMMANDS = """
 import contextlib, io, json, sys
 from absl import flags
-from launch import benchmark
+from launch import benchmark, suites
 from mobile_video_jax import cli
 
 row = {"name": "vae_tiles", "ours_seconds": 2.0, "peer_seconds": 3.0, "ratio": 1.5, "peer": "a peer", "bytes": 1000}
 row |= {"hardware": "a phone", "commit": "abc"}
-benchmark.benchmarks = lambda *_: {"vae_tiles": lambda: [row], "vae_losses": lambda: [row]}
+suites.benchmarks = lambda *_: {"vae_tiles": lambda: [row], "vae_losses": lambda: [row]}
 results = {}
 for name, arguments in json.loads(sys.argv.pop()).items():
     flags.FLAGS.unparse_flags()

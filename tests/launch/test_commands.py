@@ -42,7 +42,7 @@ BAD_INPUT = {
     "two kinds of prompts": (
         "sample",
         ["--model={}/dit", "--prompt=a red circle", "--prompts={}/list.txt", "--out={}/new"],
-        "say what to draw with --prompt or with --prompts=FILE, one of the two",
+        "say what to generate with --prompt or with --prompts=FILE, one of the two",
     ),
     "image": (
         "sample",

@@ -68,8 +68,11 @@ def test_help():
         (["--source=moving_shapes", "--out={root}/out", "--clip=5x32"], "clip '5x32' is not of the form"),
         (["--source=moving_shapes", "--out={root}/out", "--train=0"], "--train=0"),
         (["--source=moving_shapes", "--out={root}/out", "--test=0.5"], "--test=0.5 is no number of clips"),
-        (["--source=moving_shapes", "--out={root}/out", "--colours=beige"], "colours[0]=beige: use red or green"),
-        (["--source=moving_shapes", "--out={root}/out", "--counts=one"], "--counts takes numbers"),
+        (["--source=moving_shapes", "--out={root}/out", "--colours=beige"], "world.colours[0]=beige: use red or green"),
+        (
+            ["--source=moving_shapes", "--out={root}/out", "--counts=one"],
+            "world.counts[0]=one: use a whole number from 1 to 3",
+        ),
         (["--source=sample_clips", "--out={root}/videos/captions.jsonl"], "is no data set: name another --out"),
         (["--source=sample_clips", "--out={root}/videos/captions.jsonl/x"], "File exists"),
     ],

@@ -54,4 +54,4 @@ def test_the_command_takes_step_and_hosts_from_a_report(data, tmp_path):
     found = json.loads(found)
     assert found["hosts"] == 4 and found["batch_size"] == 32 and not found["enough"]
     assert found["loader_processes"] > 1 and f"loader_processes={found['loader_processes']}" in said
-    assert "drawing batches of 8 clips" in done.err
+    assert "loading batches of 8 clips" in done.err

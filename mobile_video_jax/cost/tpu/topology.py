@@ -4,11 +4,12 @@ import dataclasses
 import importlib.util
 import math
 import os
-
-import jax
-from jax.experimental import topologies
+from typing import TYPE_CHECKING
 
 from mobile_video_jax.core.errors import UserError
+
+if TYPE_CHECKING:
+    import jax
 
 GIB = 1 << 30
 SHAPES_2D = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
@@ -98,7 +99,7 @@ class Topology:
         """Hosts of one slice: VMs, each of which runs one process."""
         return -(-self.chips // VM_CHIPS)
 
-    def devices(self) -> list[jax.Device]:
+    def devices(self) -> "list[jax.Device]":
         """Devices to compile for, one a chip, slice after slice. Raises UserError where libtpu is missing."""
         if importlib.util.find_spec("libtpu") is None:
             raise UserError("compiling for TPUs needs libtpu: pip install -e '.[tpu]'")
@@ -106,4 +107,6 @@ class Topology:
         options: dict[str, object] = dict(self.chip.options)
         if self.slices > 1:
             options["num_slices"] = self.slices
+        from jax.experimental import topologies  # slow, and not needed for names and numbers
+
         return list(topologies.get_topology_desc(self.name, "tpu", **options).devices)

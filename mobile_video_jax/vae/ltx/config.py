@@ -54,12 +54,7 @@ class LtxVaeConfig(Config):
     decoder_causal: bool = False  # the decoder's convolutions see no later frame
     up: tuple[bool, ...] = (True, True, True, False)  # whether a level upsamples 2x2x2 (pixel shuffle)
     up_factor: tuple[Size, ...] = (1, 1, 1, 1)  # division of the channels by a level's upsampling
-    up_residual: tuple[bool, ...] = (
-        False,
-        False,
-        False,
-        False,
-    )  # whether the shuffled input is added to it
+    up_residual: tuple[bool, ...] = (False,) * 4  # whether the shuffled input is added to it
     noise: tuple[bool, ...] = (False,) * 5  # whether a level adds noise; the last entry is the blocks before them
     timestep_conditioning: bool = False  # the decoder takes slightly noisy latents and a time
     decode_timestep: Share = 0.05  # time input of such a decoder

@@ -1,4 +1,4 @@
-"""What every command has in common: flags, one-line errors, --help, and the last lines of stdout."""
+"""A command from its arguments to its exit status."""
 
 import errno
 import json
@@ -11,15 +11,15 @@ import threading
 import time
 import traceback
 from _thread import interrupt_main
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import jax
 from absl import flags, logging
 
+from mobile_video_jax.cli.config import ConfigFlag, split_keys
+from mobile_video_jax.cli.help import help_text
 from mobile_video_jax.core.errors import Stopped, UserError
-from mobile_video_jax.parallel.distributed import is_first, join
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -33,13 +33,21 @@ REFUSED = tuple(
 )
 # What libraries with exceptions of their own say of a disk that takes no more.
 FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+HELP = {"--help", "-help", "-h"}
 
 
-def run(main: Callable[[], None], *, distributed: bool = False) -> NoReturn:
-    """Parses sys.argv, calls `main` and exits.
+def run(
+    main: Callable[..., None],
+    *,
+    config: ConfigFlag | None = None,
+    distributed: bool = False,
+    positional: bool = False,
+) -> NoReturn:
+    """Reads sys.argv, calls `main` and exits.
 
     The status is 0, 2 after one line `error: …` on stderr for bad input, 130 after Ctrl-C, or that of `Stopped`. Other
-    exceptions are bugs and keep their traceback. A `distributed` command has a flag that joins the processes of a job.
+    exceptions are bugs and keep their traceback. A `distributed` command has a flag that joins the processes of a job;
+    `main` of a `positional` one takes the arguments that belong to no flag.
     """
     sys.unraisablehook = _interrupt_again
     logging.use_absl_handler()  # to stderr, and without the INFO lines of absl and Orbax
@@ -48,14 +56,13 @@ def run(main: Callable[[], None], *, distributed: bool = False) -> NoReturn:
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
     if distributed:
         flags.DEFINE_bool("distributed", False, "Join the processes of a job, one a host.", module_name=sys.argv[0])
-    if {"--help", "-help", "-h"} & set(sys.argv[1:]):
-        print(_help())
-        sys.exit(0)
-    _parse()
+    arguments = _read_arguments(config, positional)
     try:
         if distributed and flags.FLAGS.distributed:
+            from mobile_video_jax.parallel.distributed import join
+
             join()
-        main()
+        main(*arguments)
     except UserError as error:
         _fail(str(error))
     except Stopped as stop:
@@ -63,7 +70,7 @@ def run(main: Callable[[], None], *, distributed: bool = False) -> NoReturn:
         sys.exit(stop.status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
-        if jax.distributed.is_initialized():
+        if _in_a_job():
             os._exit(INTERRUPTED)  # see _leave_the_job
         sys.exit(INTERRUPTED)
     except Exception as error:
@@ -76,9 +83,52 @@ def run(main: Callable[[], None], *, distributed: bool = False) -> NoReturn:
 
 def finish(path: Path, summary: dict[str, Any]) -> None:
     """Prints the result's path and the summary as the final line of JSON; of several processes the first does."""
-    if not jax.distributed.is_initialized() or is_first():
+    if not _in_a_job() or _jax().process_index() == 0:
         print(path)
         print(json.dumps(summary), flush=True)
+
+
+def _read_arguments(config: ConfigFlag | None, positional: bool) -> list[str]:
+    """Reads the flags and the config, and returns what is neither. --help and --print_config end the process."""
+    wants_help = bool(HELP & set(sys.argv))
+    lenient = wants_help or bool(config and {"--print_config", "-print_config"} & set(sys.argv))
+    given, keys = split_keys(sys.argv) if config else (sys.argv, [])
+    try:
+        arguments = _read_flags([argument for argument in given if argument not in HELP], lenient=lenient)
+        if arguments and not positional:
+            raise UserError(f"unexpected argument '{arguments[0]}'; see --help")
+        if config:
+            config.read(keys)
+    except Exception as error:
+        if not wants_help:
+            _fail(_told(error))
+    if wants_help:
+        print(help_text(config))
+        sys.exit(0)
+    if config and config.show.value:
+        print(config.as_yaml(), end="")
+        sys.exit(0)
+    return arguments
+
+
+def _read_flags(arguments: Sequence[str], *, lenient: bool) -> list[str]:
+    """Reads the flags and returns what is none; a `lenient` reader does without the required ones."""
+    flags.FLAGS.set_gnu_getopt()  # flags may follow other arguments
+    try:
+        return flags.FLAGS(arguments)[1:]
+    except flags.IllegalFlagValueError:
+        if lenient and flags.FLAGS.is_parsed():
+            return []
+        raise
+
+
+def _told(error: Exception) -> str:
+    text = str(error)
+    if missing := re.search(r"Flag (--\w+) must have a value other than None", text):
+        return f"{missing[1]} is missing; see --help"
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return f"{text}; see --help"
+    return re.sub(r"\('Non-boolean argument to boolean flag', .*\)", "use true or false", text)
 
 
 def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
@@ -99,52 +149,27 @@ def _refused(error: Exception) -> str | None:
     return f"{lines[0][:500]}: free some space and start the same command again" if lines else None
 
 
+def _jax() -> Any:
+    return sys.modules.get("jax")
+
+
+def _in_a_job() -> bool:
+    """Whether JAX has joined the processes of a job; commands that need no JAX do not import it."""
+    return _jax() is not None and _jax().distributed.is_initialized()
+
+
 def _leave_the_job() -> None:
     """Ends this process of a job at once. An orderly exit would wait for the others, and they for this one."""
-    if jax.distributed.is_initialized() and jax.process_count() > 1:
+    if _in_a_job() and _jax().process_count() > 1:
         traceback.print_exc()
-        print(f"error: process {jax.process_index()} {GONE}", file=sys.stderr, flush=True)
+        print(f"error: process {_jax().process_index()} {GONE}", file=sys.stderr, flush=True)
         os._exit(1)
-
-
-def _parse() -> None:
-    """Parses the flags and, through them, runs a config file: whatever goes wrong there is bad input."""
-    try:
-        positional = flags.FLAGS(sys.argv)[1:]
-        for flag in flags.FLAGS.get_flags_for_module(sys.argv[0]):
-            if flag.flag_type() == "config object":
-                if flag.value is None:
-                    raise UserError(f"--{flag.name} is missing; see --help")
-                flag.value.lock()  # ml_collections keeps the error of a file that does not open until its first use
-    except Exception as error:
-        _fail(_said_of_flags(error))
-    if positional:
-        _fail(f"unexpected argument '{positional[0]}'; see --help")
-
-
-def _said_of_flags(error: Exception) -> str:
-    cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
-    if isinstance(cause, KeyError):
-        return f"the config has no key {'. '.join(cause.args[0].splitlines())}"
-    text = str(error)
-    if missing := re.search(r"Flag (--\w+) must have a value other than None", text):
-        return f"{missing[1]} is missing; see --help"
-    if isinstance(error, flags.UnrecognizedFlagError):
-        return f"{text}; see --help"
-    if "Traceback (most recent call last):" in text or "Failed loading config file" in text:
-        return text.strip().splitlines()[-1].removeprefix("ValueError: ").removeprefix("TypeError: ")
-    return text
 
 
 def _fail(message: str) -> NoReturn:
     print("error:", " ".join(message.split()), file=sys.stderr, flush=True)
-    if jax.distributed.is_initialized():
-        if is_first():
+    if _in_a_job():
+        if _jax().process_index() == 0:
             time.sleep(SECONDS_FOR_OTHERS)
         os._exit(BAD_INPUT)  # see _leave_the_job
     sys.exit(BAD_INPUT)
-
-
-def _help() -> str:
-    module = sys.modules["__main__"]
-    return f"{(module.__doc__ or '').strip()}\n\nFlags:\n{flags.FLAGS.main_module_help()}"
