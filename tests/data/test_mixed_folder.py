@@ -45,3 +45,10 @@ def test_it_trains_a_few_steps(data, tmp_path):
 def test_it_trains_200_steps(data, tmp_path):
     config = tiny.vae_config(data, steps=200, eval_every=50, log_every=50, checkpoint_every=100)
     assert train(VaeStage(config), tmp_path / "run")["step"] == 200
+
+
+def test_data_without_a_validation_split_train_and_nothing_is_evaluated(data, tmp_path, capsys):
+    prepare(str(data.parent / "videos"), tmp_path / "data", min_frames=9, validation=0.0)
+    train(VaeStage(tiny.vae_config(tmp_path / "data", steps=2, eval_every=1)), tmp_path / "run")
+    assert capsys.readouterr().err.count("no validation split, so nothing is evaluated") == 1
+    assert "eval_loss" not in (tmp_path / "run" / "metrics.jsonl").read_text()
