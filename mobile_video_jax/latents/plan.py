@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.ranges import Count, CountOrZero, Size, SizeOrZero
 from mobile_video_jax.core.revision import digest
 from mobile_video_jax.data.clip_loader import Window
 from mobile_video_jax.data.dataset import ClipSource
@@ -22,7 +24,7 @@ Members = dict[str, dict[ClipShape, list[Window]]]  # of each split and shape
 
 
 @dataclasses.dataclass(frozen=True)
-class EncodeOptions:
+class EncodeOptions(Config):
     """How a data set is encoded. Each video is cropped to that of `clips` which suits it best (buckets.py).
 
     One clip of each video is taken, from its middle; or `clips_per_video`, spread evenly; or every one that begins at a
@@ -32,18 +34,16 @@ class EncodeOptions:
 
     text_encoder: str = "minilm"  # the name of a text encoder, as load_text_encoder takes it
     clips: tuple[str, ...] = ()  # frames x height x width; the VAE's training clip if empty
-    batch_size: int = 32  # clips of the first shape
-    shard_records: int = 1024  # clips of a shard
-    text_tokens: int = 0  # tokens at which captions are cut; 0: the encoder's limit
-    rows: int = 1  # devices
-    clips_per_video: int = 1  # clips
-    window_stride: int = 0  # frames; 0: no windows
+    batch_size: Count = 32  # clips of the first shape
+    shard_records: Count = 1024  # clips of a shard
+    text_tokens: SizeOrZero = 0  # tokens at which captions are cut; 0: the encoder's limit
+    rows: Size = 1  # devices that share each clip
+    clips_per_video: Count = 1  # clips of each video, spread evenly
+    window_stride: CountOrZero = 0  # frames; 0: no windows
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "shard_records", "rows", "clips_per_video"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}={getattr(self, name)}: use 1 or more")
-        if self.window_stride < 0 or (self.window_stride and self.clips_per_video > 1):
+        super().__post_init__()
+        if self.window_stride and self.clips_per_video > 1:
             raise UserError("--window_stride takes every window: give it, 1 or more, or --clips_per_video")
 
     @property

@@ -22,5 +22,9 @@ STAGES: dict[type[TrainConfig], type[Stage]] = {
 
 def build_stage(values: Mapping[str, Any]) -> Stage:
     """The stage that a config's key `stage` names. Raises UserError for an unknown one and for a wrong value."""
-    config = from_mapping(training_class(values), values)
+    return stage_of(from_mapping(training_class(values), values))
+
+
+def stage_of(config: TrainConfig) -> Stage:
+    """The stage that a config is of."""
     return STAGES[type(config)].build(config)

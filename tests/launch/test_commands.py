@@ -89,7 +89,8 @@ def test_inspect_prints_the_contract_as_json():
     command = [sys.executable, "-m", "launch.inspect", "--config=configs/dit.py:server", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     costs = json.loads(done.stdout)
-    assert done.stderr == "" and costs["tokens"] == 1344 and costs["latent_shape"] == [7, 12, 16, 128]
+    assert all(line.startswith("inspect: ") for line in done.stderr.splitlines())
+    assert costs["tokens"] == 1344 and costs["latent_shape"] == [7, 12, 16, 128]
     for kind in ("parameters", "flops"):
         assert costs[kind]["total"] == sum(value for part, value in costs[kind].items() if part != "total")
     assert costs["bytes"] == 4 * costs["parameters"]["total"]
