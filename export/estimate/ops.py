@@ -49,7 +49,7 @@ class _Recorder(TorchDispatchMode):
     """Records each op before PyTorch decomposes it: in inference mode a convolution, a softmax, an einsum is one."""
 
     def __init__(self, module: nn.Module, weight_bits: float):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.tracker, self.weight_bits, self.ops = ModuleTracker(), weight_bits, list[Op]()
         self.weights = {_holder(x) for x in (*module.parameters(), *module.buffers())}
         self.results: list[Tensor] = []  # kept alive, so that no two tensors have a storage at the same address

@@ -29,7 +29,8 @@ def median_seconds(runs: Sequence[Run], repeats: int) -> list[float]:
     """Median seconds of each function, one run of each after the other, after a first run that compiles."""
     for run in runs:
         _seconds(run)
-    return np.median([[_seconds(run) for run in runs] for _ in range(repeats)], axis=0).tolist()
+    medians: list[float] = np.median([[_seconds(run) for run in runs] for _ in range(repeats)], axis=0).tolist()
+    return medians
 
 
 def _seconds(run: Run) -> float:

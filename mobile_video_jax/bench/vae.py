@@ -194,7 +194,8 @@ def _peak_bytes() -> int:
     missing.
     """
     if stats := jax.local_devices()[0].memory_stats():
-        return stats["peak_bytes_in_use"]
+        peak: int = stats["peak_bytes_in_use"]
+        return peak
     status = Path("/proc/self/status")
     if not status.exists():
         raise UserError("peak memory is read from /proc: run vae_memory on Linux, or leave it out with --only")

@@ -68,7 +68,8 @@ class ConfigFlag:
 
     def as_yaml(self) -> str:
         """The config as a file for --values."""
-        return yaml.safe_dump(plain(self.value), sort_keys=False)
+        text: str = yaml.safe_dump(plain(self.value), sort_keys=False)
+        return text
 
 
 def define_config(

@@ -16,7 +16,7 @@ SCHEME = "gs"
 FOREIGN = r"\w+:/"  # also gs:/BUCKET, which would become a local folder named gs:
 
 
-class ObjectPath(PosixGPath, Path):
+class ObjectPath(PosixGPath, Path):  # type: ignore[misc]  # its package has no types
     """A path in an object store, gs://BUCKET/NAME, with the methods of pathlib.Path.
 
     One write makes a whole object or none. There is no appending, no atomic renaming and no empty folder.

@@ -64,7 +64,8 @@ class ClipSource:
         if split not in self.sizes:
             raise UserError(f"{self.folder} has no clips in {split}; it has {self.manifest['splits']}")
         location = self.folder / self.manifest["name"] / self.manifest["version"]
-        return tfds.builder_from_directory(str(location)).as_data_source(split)
+        records: Sequence[Any] = tfds.builder_from_directory(str(location)).as_data_source(split)
+        return records
 
     def shapes(self, split: str) -> list[ClipShape]:
         """Frames that are one scene, height and width of every video of a split."""

@@ -21,7 +21,7 @@ def load(batches: grain.IterDataset, processes: int) -> grain.DatasetIterator:
     return _FromProcesses(batches, processes) if processes else iter(batches)
 
 
-class _FromProcesses(grain.DatasetIterator):
+class _FromProcesses(grain.DatasetIterator):  # type: ignore[misc]  # its package has no types
     """Gives and takes positions as the batches' own iterator has them, with every index that of the next batch."""
 
     def __init__(self, batches: grain.IterDataset, processes: int):

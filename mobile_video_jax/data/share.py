@@ -5,7 +5,7 @@ from typing import Any
 import grain
 
 
-class Share(grain.MapDataset):
+class Share(grain.MapDataset):  # type: ignore[misc]  # its package has no types
     """Of every `batch_size` elements of a data set the index-th of `count` equal runs of neighbours.
 
     Whatever the count, the shares side by side are then the same batch in the same order, and noise drawn by row meets

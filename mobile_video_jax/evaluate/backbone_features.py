@@ -42,6 +42,7 @@ def backbone_features(run: Path, batch_size: int = 30) -> Callable[[Clips], Feat
         filled = np.concatenate([clips, np.repeat(clips[-1:], -len(clips) % batch_size, axis=0)])
         parts = [filled[i : i + batch_size] for i in range(0, len(filled), batch_size)]
         rows = [np.asarray(features(params, bundle.params, part)) for part in parts]
-        return np.concatenate(rows)[: len(clips)]
+        features_of_clips: np.ndarray = np.concatenate(rows)[: len(clips)]
+        return features_of_clips
 
     return clip_features

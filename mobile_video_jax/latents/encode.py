@@ -68,7 +68,8 @@ class Encoding:
         """As many clips as have the pixels of a batch of the first shape, in whole devices and one at least."""
         pixels = self.options.batch_size * math.prod(dataclasses.astuple(self.shapes[0]))
         devices = self.mesh.shape["data"]
-        return max(pixels // math.prod(dataclasses.astuple(shape)) // devices, 1) * devices
+        size: int = max(pixels // math.prod(dataclasses.astuple(shape)) // devices, 1) * devices
+        return size
 
 
 def encode_dataset(vae_run: Run | Path, data: Path, out: Path, options: EncodeOptions) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of an encoded data set. Raises UserError where the folder is none or is not finished."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
     except FileNotFoundError:
         raise UserError(
             f"{folder} is no finished encoded data set: run python -m launch.encode --out={folder}"

@@ -115,13 +115,15 @@ def activations(params: Any, clips: Clips) -> Activations:
 def _activations(params: Any, clip: UInt8[Array, "t h w 3"]) -> Activations:
     # Accelerators would round the factors of a product to fewer digits.
     with jax.default_matmul_precision("float32"):
-        return apply(I3d(), params, preprocess(clip[None]))
+        activations: Activations = apply(I3d(), params, preprocess(clip[None]))
+        return activations
 
 
 def preprocess(clips: UInt8[Array, "b t h w 3"]) -> Float[Array, "b t 224 224 3"]:
     """Bytes to [-1, 1], and frames of any size to 224x224."""
     shape = (*clips.shape[:2], SIDE, SIDE, 3)
-    return jax.image.resize(to_signed(clips), shape, "linear", antialias=False)
+    resized: jax.Array = jax.image.resize(to_signed(clips), shape, "linear", antialias=False)
+    return resized
 
 
 def load_i3d() -> dict[str, Any]:
@@ -133,7 +135,8 @@ def load_i3d() -> dict[str, Any]:
     first = np.pad(params["Conv3d_1a_7x7"]["kernel"], ((0, 1), (0, 1), (0, 1), (0, 0), (0, 0)))
     cells = rearrange(first, "(t a) (h b) (w c) i o -> t h w (a b c i) o", a=2, b=2, c=2)
     params["Conv3d_1a_7x7"]["kernel"] = cells
-    return jax.tree.map(jnp.asarray, params)
+    arrays: dict[str, Any] = jax.tree.map(jnp.asarray, params)
+    return arrays
 
 
 def _fold(params: dict[str, Any], stats: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ def kernel_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) ->
 
 
 def _kernel(x: Float64[np.ndarray, "n d"], y: Float64[np.ndarray, "m d"]) -> Float64[np.ndarray, "n m"]:
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    kernel: np.ndarray = (x @ y.T / x.shape[1] + 1) ** 3
+    return kernel
 
 
 def _mean_of_others(kernel: Float64[np.ndarray, "n n"]) -> float:

@@ -67,7 +67,8 @@ def _mean_tile(frames: Clips, stride: int) -> Float64[np.ndarray, "b t stride st
     clips, time, height, width, _ = frames.shape
     tiles = frames.reshape(clips, time, height // stride, stride, width // stride, stride, 3)
     tile = tiles.mean(axis=(2, 4))
-    return tile - tile.mean(axis=(2, 3), keepdims=True)
+    deviations: np.ndarray = tile - tile.mean(axis=(2, 3), keepdims=True)
+    return deviations
 
 
 def _amplitudes(tile: Float64[np.ndarray, "b t n n 3"]) -> Float64[np.ndarray, "b t n n 3"]:
@@ -79,4 +80,5 @@ def _amplitudes(tile: Float64[np.ndarray, "b t n n 3"]) -> Float64[np.ndarray, "
     stride = tile.shape[2]
     own = 2 * np.arange(stride) % stride == 0
     shares = np.where(own[:, None] & own, 1, 2)[..., None]
-    return shares * np.abs(np.fft.fft2(tile, axes=(2, 3))) / stride**2
+    amplitudes: np.ndarray = shares * np.abs(np.fft.fft2(tile, axes=(2, 3))) / stride**2
+    return amplitudes

@@ -101,7 +101,8 @@ def _clip_distances(
 
     # Accelerators would round the factors of a product to fewer digits.
     with jax.default_matmul_precision("float32"):
-        return jax.lax.map(distance, jnp.stack([reference, video], axis=1), batch_size=TOGETHER)
+        distances: jax.Array = jax.lax.map(distance, jnp.stack([reference, video], axis=1), batch_size=TOGETHER)
+        return distances
 
 
 def load_lpips(net: Net, path: Path) -> dict[str, Any]:

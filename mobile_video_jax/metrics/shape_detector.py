@@ -67,7 +67,8 @@ def _covered(frames: Frames) -> Float[np.ndarray, "t h w"]:
     level = np.quantile(chroma, 1 - COVER * short / long)
     if level - floor < FAINT:
         return np.zeros_like(chroma)
-    return np.clip((chroma - floor) / (level - floor), 0, 1)
+    coverage: np.ndarray = np.clip((chroma - floor) / (level - floor), 0, 1)
+    return coverage
 
 
 def _within_frames() -> np.ndarray:
@@ -101,7 +102,8 @@ def _colour(rgb: np.ndarray, world: World) -> str:
 
     def direction(colour: np.ndarray) -> np.ndarray:
         tint = colour - colour.mean()
-        return tint / np.linalg.norm(tint)
+        direction: np.ndarray = tint / np.linalg.norm(tint)
+        return direction
 
     return max(world.colours, key=lambda name: direction(np.array(COLOURS[name])) @ direction(rgb))
 
@@ -112,7 +114,8 @@ def _mean_object(covered: np.ndarray, objects: Objects) -> Float[np.ndarray, "h 
     rows = objects.centre[:, 0, None] + offsets
     columns = objects.centre[:, 1, None] + offsets
     points = np.broadcast_arrays(objects.frame[:, None, None], rows[:, :, None], columns[:, None, :])
-    return ndimage.map_coordinates(covered, np.stack(points), order=1, mode="constant").mean(axis=0)
+    profile: np.ndarray = ndimage.map_coordinates(covered, np.stack(points), order=1, mode="constant").mean(axis=0)
+    return profile
 
 
 def _shape(patch: np.ndarray, world: World) -> str:

@@ -38,7 +38,8 @@ def dct_curve(values: Float[np.ndarray, "*b h w c"], block: int = 8) -> Curve:
     tiles = whole.reshape(-1, rows, block, columns, block, channels)
     amplitude = np.abs(fft.dctn(tiles, axes=(2, 4), norm="ortho")).mean(axis=(0, 1, 3, 5), dtype=np.float64)
     # The paper averages |D_uv / D_00| over tiles; we divide the means, because one tile's D_00 may be near zero.
-    return amplitude[tuple(zigzag(block).T)] / amplitude[0, 0]
+    relative: np.ndarray = amplitude[tuple(zigzag(block).T)] / amplitude[0, 0]
+    return relative
 
 
 def high_frequency_share(curve: Curve) -> float:

@@ -12,9 +12,10 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
 from mobile_video_jax.core.storage import storage_path
-from mobile_video_jax.dit.lora import LoraConfig
+from mobile_video_jax.dit.config import LoraConfig
 from mobile_video_jax.models.adapter import base_of, merge_adapter, restore_adapter
-from mobile_video_jax.models.denoiser import Denoiser, DenoiserConfig
+from mobile_video_jax.models.config import DenoiserConfig
+from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.sampling import sampling_of
 from mobile_video_jax.models.vae import VaeBundle
 from mobile_video_jax.train.checkpoint import copy_model, newest_step, restore_model

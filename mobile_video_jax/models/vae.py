@@ -74,7 +74,8 @@ class VaeBundle:
 
     def decode(self, params: Any, latents: jax.Array) -> jax.Array:
         """Clips in about [-1, 1] of normalised latents."""
-        return apply(self.vae, params, self.stats.denormalize(latents), method="decode")
+        video: jax.Array = apply(self.vae, params, self.stats.denormalize(latents), method="decode")
+        return video
 
 
 def _network(model: Mapping[str, Any]) -> Vae | LtxVae:

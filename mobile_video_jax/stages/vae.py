@@ -201,7 +201,8 @@ class VaeStage(Stage):
 
         @functools.partial(jax.jit, out_shardings=replicated(mesh))
         def encode(params: Params, batch: Batch) -> jax.Array:
-            return apply(self.vae, params, to_signed(batch["video"]), method="encode").mean
+            mean: jax.Array = apply(self.vae, params, to_signed(batch["video"]), method="encode").mean
+            return mean
 
         batches = itertools.islice(
             self._batches(cfg.data, "train", cfg.batch_size, mesh, train=True), cfg.stats_batches

@@ -47,12 +47,14 @@ class Checkpoints:
     @property
     def latest(self) -> int | None:
         """The newest step that is saved or being saved, None where there is none."""
-        return self._manager.latest_step()
+        step: int | None = self._manager.latest_step()
+        return step
 
     @property
     def best(self) -> int | None:
         """The step of the least evaluation loss, None where there is none."""
-        return self._manager.best_step()
+        step: int | None = self._manager.best_step()
+        return step
 
     def path(self, step: int) -> Path:
         """The folder of a step."""

@@ -158,7 +158,8 @@ class _Loop:
         if newest_step(self.run_folder) is None:
             return create_state(self.stage, optimizer, rng, shardings, self.stage.pretrained(target))
         state, position = restore_state(self.run_folder, shapes, shardings, self.stage.frozen)
-        if jax.tree.structure(position) != jax.tree.structure(self.batches.get_state()):
+        trees: list[Any] = [jax.tree.structure(tree) for tree in (position, self.batches.get_state())]
+        if trees[0] != trees[1]:
             raise UserError(
                 f"{self.run_folder} was saved at a position in other data: resume it with its own data sets"
             )
@@ -196,7 +197,7 @@ class _Loop:
 
     def _steps(self) -> float:
         config, step, stop = self.config, self.first_step, False
-        loss = self.log.last.get("loss", math.nan)
+        loss: float = self.log.last.get("loss", math.nan)
         pending: tuple[int, np.ndarray, Any] | None = None
         while step < config.steps and not stop:
             self.watchdog.step()

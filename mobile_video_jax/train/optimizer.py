@@ -1,5 +1,6 @@
 """Optimizers by name."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -71,8 +72,10 @@ def _one_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 
 def _map_kernels(function: Any, params: Any) -> Any:
-    names = lambda path: [str(getattr(key, "key", key)) for key in path]
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: function(names(path), leaf), params)
+    def of_leaf(path: Sequence[Any], leaf: Any) -> Any:
+        return function([str(getattr(key, "key", key)) for key in path], leaf)
+
+    return jax.tree_util.tree_map_with_path(of_leaf, params)
 
 
 def _is(names: list[str], leaf: Any) -> bool:

@@ -74,7 +74,8 @@ def create_state(
     def create(key: Rng, pretrained: Tree) -> TrainState:
         return new_state(stage, nn.unbox(stage.init(key)) | pretrained, optimizer)
 
-    return jax.jit(create, out_shardings=shardings)(rng, pretrained)
+    state: TrainState = jax.jit(create, out_shardings=shardings)(rng, pretrained)
+    return state
 
 
 def frozen_parts(stage: Stage, rng: Rng, shardings: Tree, target: Tree) -> Tree:

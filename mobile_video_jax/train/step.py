@@ -64,4 +64,5 @@ def gradients(stage: Stage, params: Params, batch: Batch, rng: jax.Array, accumu
         return jax.tree.map(jnp.add, total, one(*item)), None
 
     total, _ = jax.lax.scan(body, summed, (parts, jax.random.split(rng, accumulate)))
-    return jax.tree.map(lambda x: x / accumulate, total)
+    mean: tuple[Params, Metrics] = jax.tree.map(lambda x: x / accumulate, total)
+    return mean

@@ -63,7 +63,8 @@ def _recipe(name: str, source: Source) -> Manifest:
     if "clip" in options:
         options["clip"] = str(ClipShape(**options["clip"]))
     recipe = {"source": str(path or name), "options": options, "contents": source.contents()}
-    return json.loads(json.dumps(recipe))
+    same: Manifest = json.loads(json.dumps(recipe))
+    return same
 
 
 def _same(out: Path, recipe: Manifest) -> Manifest:

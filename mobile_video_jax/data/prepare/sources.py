@@ -179,8 +179,10 @@ def find_source(name: str, options: Mapping[str, Any]) -> Source:
         if option not in known:
             raise UserError(f"source '{name}' has no option {option}; it has {', '.join(sorted(known)) or 'none'}")
     if name in NAMED:
-        return kind(**options)
-    return kind(folder if isinstance(folder, ObjectPath) else folder.resolve(), **options)
+        named: Source = kind(**options)
+        return named
+    source: Source = kind(folder if isinstance(folder, ObjectPath) else folder.resolve(), **options)
+    return source
 
 
 def _written(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from mobile_video_jax.data.prepare.folder_scan import Clip
 
 
-class VideoFolder(tfds.core.GeneratorBasedBuilder):
+class VideoFolder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]  # its package has no types
     """Encoded videos with captions, in the order that each split's clips are given in."""
 
     VERSION = tfds.core.Version("1.0.0")

@@ -14,7 +14,7 @@ from mobile_video_jax.data.shapes.world import World
 FRAMES_PER_SECOND = 8.0
 
 
-class MovingShapes(tfds.core.GeneratorBasedBuilder):
+class MovingShapes(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]  # its package has no types
     """Drawn clips with exact captions and attributes, `sizes` of them in each split.
 
     `data_dir` must be new or hold the same world, clip, sizes and seed: TFDS never rewrites a finished data set.

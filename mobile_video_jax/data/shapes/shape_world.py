@@ -152,7 +152,8 @@ def _coverage(
     y, x = np.split(centres.astype(np.float32), 2, axis=-1)
     rows = np.arange(clip.height, dtype=np.float32) + 0.5 - y  # [t n h]: pixel centres relative to each object
     columns = np.arange(clip.width, dtype=np.float32) + 0.5 - x
-    return coverage(attributes.shape, rows[..., :, None], columns[..., None, :], radius).max(axis=1)
+    covered: np.ndarray = coverage(attributes.shape, rows[..., :, None], columns[..., None, :], radius).max(axis=1)
+    return covered
 
 
 def _path(motion: str, frames: int, room: float, rng: np.random.Generator) -> Float[np.ndarray, "t 2"]:
@@ -176,7 +177,8 @@ def _layout(count: int, radius: float, path: np.ndarray, clip: ClipShape, rng: n
         distances = np.linalg.norm(places[:, first] - places[:, second], axis=-1)
         clear = (distances > apart).all(axis=1)
         if clear.any():
-            return places[clear.argmax()]
+            start: np.ndarray = places[clear.argmax()]
+            return start
 
 
 def _background(kind: str, clip: ClipShape, rng: np.random.Generator) -> Float[np.ndarray, "h w"]:

@@ -30,7 +30,8 @@ def tone_map(pixels: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
     over = np.maximum(peak - KNEE, 0)
     rolled = np.minimum(peak, KNEE) + (1 - KNEE) * (1 - np.exp(-over / (1 - KNEE)))
     light = light * (rolled / np.maximum(peak, 1e-6))
-    return _codes_of_roots()[(np.sqrt(light) * 4095 + 0.5).astype(np.int32)]
+    codes: np.ndarray = _codes_of_roots()[(np.sqrt(light) * 4095 + 0.5).astype(np.int32)]
+    return codes
 
 
 @functools.cache

@@ -12,4 +12,5 @@ def resampled(starts: Float64[np.ndarray, "n"], end: float, fps: float) -> Int32
     """
     count = max(round((end - starts[0]) * fps), 1)
     middles = starts[0] + (np.arange(count) + 0.5) / fps
-    return (np.searchsorted(starts, middles, side="right") - 1).astype(np.int32)
+    indices: np.ndarray = (np.searchsorted(starts, middles, side="right") - 1).astype(np.int32)
+    return indices
