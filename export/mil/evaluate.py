@@ -14,11 +14,11 @@ from coremltools.converters.mil.mil import types
 from coremltools.converters.mil.mil.types.symbolic import is_symbolic
 from torch import Tensor
 
-from export.mil.liveness import dying
+from export.mil.liveness import arguments, dying
 from export.mil.ops.constexpr import decompressed
 from export.mil.ops.state import State, is_state, zero_states
 from export.mil.ops.table import KERNELS, is_constant, is_packed, refuse_unknown
-from export.mil.ranges import SMALLEST_NORMAL, Range, measure
+from export.mil.ranges import SMALLEST_NORMAL, Range, RangeLog, warnings
 from mobile_video_jax.core.errors import UserError
 
 # PyTorch computes little in unsigned types but bytes; the next wider types hold the same numbers.
@@ -45,7 +45,8 @@ class Evaluation:
 
     @property
     def warnings(self) -> list[str]:
-        return [span.warning for span in self.ranges if span.warning]
+        """One line for each range that is at fp16's ends, the worst first."""
+        return warnings(self.ranges)
 
     @property
     def largest(self) -> Range | None:
@@ -68,12 +69,12 @@ def evaluate(
     """
     refuse_unknown(function)
     states = zero_states(function) if states is None else states
-    ranges: list[Range] = []
+    log = RangeLog()
     values: dict[Any, Any] = {}
 
     def store(var: Any, value: Tensor, op: str) -> None:
         if var.dtype == types.fp16:
-            ranges.append(measure(op, var.name, value))
+            log.measure(op, var, value)
         values[var] = _declared(var, value, op, flush_to_zero)
 
     for name, var in function.inputs.items():
@@ -90,9 +91,11 @@ def evaluate(
                     values[var] = value
                 else:
                     store(var, value, op.op_type)
+            if op.op_type == "add":
+                log.measure_sum(arguments(op), values[op.outputs[0]])
             for var in dead:
                 values.pop(var, None)
-    return Evaluation({var.name: values[var].numpy() for var in function.outputs}, ranges)
+    return Evaluation({var.name: values[var].numpy() for var in function.outputs}, log.ranges())
 
 
 def fits(var: Any, shape: Sequence[int]) -> bool:
@@ -105,9 +108,9 @@ def fits(var: Any, shape: Sequence[int]) -> bool:
 def _results(op: Any, values: Mapping[Any, Any]) -> tuple[Any, ...]:
     if is_constant(op):
         return tuple(_constant(var) for var in op.outputs)
-    arguments = {name: _argument(source, values) for name, source in op.inputs.items() if source is not None}
+    inputs = {name: _argument(source, values) for name, source in op.inputs.items() if source is not None}
     try:
-        results = KERNELS[op.op_type](**arguments)
+        results = KERNELS[op.op_type](**inputs)
     except (TypeError, RuntimeError) as error:
         raise UserError(f"op {op.op_type} (output {op.outputs[0].name}) cannot be computed: {error}") from error
     return results if isinstance(results, tuple) else (results,)

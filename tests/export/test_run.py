@@ -192,6 +192,10 @@ def test_an_apps_clip_is_jaxs(chunks, text, generator, tmp_path):
     generator.text_encoder.tokenizer.save(str(tmp_path / "tokenizer.json"))
     app = TorchApp(tmp_path, "main")
     app.modules = modules
+    long = app.tokens("a red circle " * 9)
+    assert (
+        long["text_mask"].all() and long["ids"][0, -1] == text.inputs["ids"][text.inputs["text_mask"][:, 0, 0] > 0][-1]
+    )
     expected = golden.clip_tensors(generator, "a red circle", 4)
     with torch.inference_mode():
         found = app.generate("a red circle", expected["noise"], silent)

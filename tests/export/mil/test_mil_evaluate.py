@@ -59,6 +59,20 @@ def test_warnings(factor: float, told: str | None):
     assert warning is None if told is None else told in warning
 
 
+def test_warnings_begin_with_the_first_op_that_fails_and_leave_out_lost_addends():
+    x = {"x": np.float32([[1.0, 400.0]])}
+
+    def build(x: Any) -> Any:
+        tiny = mb.mul(x=x, y=np.float16(2.0**-24), name="tiny")  # is lost in the sum
+        small = mb.mul(x=x, y=np.float16(2.0**-23), name="small")  # is an output
+        large = mb.mul(x=x, y=np.float16(100), name="large")
+        return mb.add(x=x, y=tiny), small, mb.mul(x=large, y=large, name="beyond"), mb.sub(x=large, y=x, name="near")
+
+    found = evaluate(function_of(build, x, fp16=True), x).warnings
+    names = [line.split(":")[0] for line in found if not line.startswith("const")]
+    assert names == ["mul beyond", "mul large", "sub near", "mul small"]
+
+
 def test_ranges_name_each_op():
     found = evaluate(function_of(norm, {"x": X}, fp16=True), {"x": X})
     largest = {span.name: span.largest for span in found.ranges}
