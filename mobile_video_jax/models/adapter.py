@@ -8,7 +8,6 @@ import jax
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import read_json, write_json
-from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.dit.config import LoraConfig
 from mobile_video_jax.dit.lora import init_adapter, merged
 from mobile_video_jax.parallel.abstract import abstract
@@ -35,13 +34,17 @@ def record_base(run: Path, base: Path) -> None:
     write_json(run / BASE, {"run": str(base.absolute()), "step": newest_step(base)})
 
 
-def base_of(run: Path) -> Path:
-    """The run that an adapter's run adds to. Raises UserError where it is gone or has been trained since."""
+def read_base(run: Path) -> tuple[str, int]:
+    """The run that an adapter's run adds to, as it was named, and that run's step."""
     record = read_json(run / BASE)
-    base = storage_path(record["run"])
+    return record["run"], record["step"]
+
+
+def check_base(run: Path, base: Path, step: int) -> Path:
+    """The base of an adapter's run. Raises UserError where it is gone or has been trained since."""
     if not base.is_dir():
         raise UserError(f"{run} adds to {base}, which does not exist: bring it back, or name its path in {run / BASE}")
-    _check_step(run, base, record["step"])
+    _check_step(run, base, step)
     return base
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,9 +12,9 @@ from jax.sharding import Mesh
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
-from mobile_video_jax.core.storage import storage_path
+from mobile_video_jax.core.storage import ObjectPath, storage_path
 from mobile_video_jax.dit.config import LoraConfig
-from mobile_video_jax.models.adapter import base_of, merge_adapter, restore_adapter
+from mobile_video_jax.models.adapter import check_base, merge_adapter, read_base, restore_adapter
 from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.sampling import sampling_of
@@ -74,6 +75,15 @@ class Run:
             raise UserError(f"{self} is a run of stage '{self.stage}', which holds no transformer: name another run")
         return Denoiser(self.config_as(DenoiserConfig), sampling_of(self.record))
 
+    def find(self, name: str) -> Path:
+        """The folder that the run names: as it is named or, where that is gone, moved together with the run."""
+        path = storage_path(name)
+        if path.exists() or isinstance(path, ObjectPath) or "folder" not in self.record:
+            return path
+        before = Path(self.record["working_directory"], name)
+        moved = Path(os.path.normpath(self.path.absolute() / os.path.relpath(before, self.record["folder"])))
+        return moved if moved.exists() else path
+
     def vae_run(self) -> "Run":
         """The run of its VAE: itself, or the one in a denoiser's run."""
         return self if self.stage == VAE else Run.open(self.path / VAE, VAE)
@@ -91,8 +101,9 @@ class Run:
         lora = from_mapping(LoraConfig, self.config.get("lora", {}))
         if not lora.rank:
             return restore_model(self.path, target)
-        base = Run.open(base_of(self.path)).params(target)
-        return merge_adapter(base, restore_adapter(self.path, lora, target), lora)
+        base, step = read_base(self.path)
+        base_params = Run.open(check_base(self.path, self.find(base), step)).params(target)
+        return merge_adapter(base_params, restore_adapter(self.path, lora, target), lora)
 
     def sharded_params(self, mesh: Mesh) -> Any:
         """The EMA parameters of its denoiser, sharded over a mesh."""

@@ -33,7 +33,7 @@ from mobile_video_jax.prune.units import kept_shapes
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.student import PRUNED
 from mobile_video_jax.train.checkpoint import newest_step, save_model
-from mobile_video_jax.train.run import write_run
+from mobile_video_jax.train.run import NAME, write_run
 from mobile_video_jax.vae.latent_stats import LatentStats
 
 LOSSES = "losses.jsonl"
@@ -132,7 +132,9 @@ def _check_out(out: Path, config: PruneConfig, run: Path) -> None:
     record = read_json(out / PRUNED) if (out / PRUNED).exists() else None
     if record is None:
         check_holds_only(out, (LOSSES,), "pruned model")
-    elif record["config"] != plain(config) or record["teacher"] != str(run.absolute()):
+        return
+    teacher = Run.open(out).find(record["teacher"]) if (out / NAME).exists() else Path(record["teacher"])
+    if record["config"] != plain(config) or teacher != run.absolute():
         raise UserError(
             f"{out} holds a model that was pruned from {record['teacher']} in another way: use another --out"
         )

@@ -49,7 +49,8 @@ class StudentStage(DitStage):
             return cls(config)
         source = Run.open(config.init_from)
         pruned = read_pruned(source)
-        name = config.teacher or source.config.get("teacher") or pruned.get("teacher")
+        named = source.config.get("teacher") or pruned.get("teacher")
+        name = config.teacher or (str(source.find(named)) if named else "")
         if not name:
             raise UserError(f"{source} learnt from no other run: name one to learn from with --config.teacher=RUN")
         teacher = Run.open(name)

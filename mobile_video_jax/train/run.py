@@ -1,6 +1,7 @@
 """The run directory: what was run, with which config and code, so that the folder explains itself."""
 
 import datetime
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ NAME = "run.json"
 MAY_CHANGE = (
     *("steps", "log_every", "eval_every", "eval_batches", "sample_every", "sample_clips"),
     *("checkpoint_every", "keep_checkpoints", "profile", "hang_seconds", "watch"),
-    *("mesh", "loader_threads", "loader_processes", "data", "init_from", "teacher"),
+    *("mesh", "loader_threads", "loader_processes", "data", "mix_data", "init_from", "teacher"),
 )
 
 
@@ -73,6 +74,9 @@ def write_run(
         "config": config,
         "revision": git_revision(),
         "versions": versions(),
+        # Where paths of the config were meant, so that they are found again when the run moves with what it names.
+        "folder": str(run.absolute()),
+        "working_directory": os.getcwd(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     write_json(run / NAME, record)

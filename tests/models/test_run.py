@@ -2,6 +2,7 @@
 
 import collections
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh
 from mobile_video_jax.train.checkpoint import save_model
+from mobile_video_jax.train.run import write_run
 from tests import tiny
 
 
@@ -119,3 +121,18 @@ def test_a_run_without_a_denoiser_is_refused(run):
         Run.open(run, "vae")
     with pytest.raises(UserError, match="does not exist: name the folder of a training run"):
         Run.open(run / "nothing")
+
+
+def test_what_a_run_names_is_found_where_both_have_moved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "before" / "dit").mkdir(parents=True)
+    names = {"pruned": str(tmp_path / "before" / "dit"), "recovered": "before/dit"}
+    for run, teacher in names.items():
+        write_run(tmp_path / "before" / run, "recover", {"teacher": teacher}, {})
+    assert all(Run.open(f"before/{run}").find(teacher).samefile("before/dit") for run, teacher in names.items())
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move("before", "elsewhere/after")
+    monkeypatch.chdir("/")
+    for run, teacher in names.items():
+        assert Run.open(tmp_path / "elsewhere/after" / run).find(teacher) == tmp_path / "elsewhere/after/dit"
+    assert Run.open(tmp_path / "elsewhere/after/pruned").find("/gone") == Path("/gone")

@@ -165,7 +165,7 @@ def test_recovery_takes_sizes_and_teacher_from_the_pruned_run(pruned, teacher, d
     assert config.model.depth == 2 and config.teacher == str(teacher) and config.teacher_model == MODEL
     assert config.block_map == tuple(np.flatnonzero(pruned[0].keep.block))
     assert isinstance(build_stage(json.loads(json.dumps(dataclasses.asdict(config)))), RecoverStage)
-    with pytest.raises(UserError, match="was not pruned from another run"):
+    with pytest.raises(UserError, match="learnt from no other run"):
         recovery(teacher, data)
 
 
@@ -250,7 +250,7 @@ def test_a_plan_is_printed_for_a_config():
     plan = json.loads(found.out.splitlines()[-1])
     assert plan["after"]["parameters"] == plan["limits"]["parameters"] and set(plan["chip_hours"]) >= {"v5p", "v6e"}
     bad = command("launch.prune", "--plan-only", "--model=configs/none.py:a")
-    assert bad.status == 2 and "names no config" in bad.err
+    assert bad.status == 2 and "there is no config file configs/none.py" in bad.err
 
 
 @pytest.mark.slow

@@ -124,6 +124,16 @@ def test_every_command_reads_base_and_adapter_as_one_network(run, base, config):
     assert not DitStage.of_run(Run.open(run)).frozen
 
 
+def test_an_adapter_that_moved_with_its_base_is_read(run, base, tmp_path):
+    """The copies say that they were made in a folder that is gone."""
+    for source in (run, base):
+        shutil.copytree(source, tmp_path / source.name)
+    for name, key, path in (("base.json", "run", "/gone/base"), ("run.json", "folder", "/gone/run")):
+        file = tmp_path / run.name / name
+        file.write_text(json.dumps(json.loads(file.read_text()) | {key: path}))
+    jax.tree.map(np.testing.assert_array_equal, weights(tmp_path / run.name), weights(run))
+
+
 def test_a_run_goes_on_exactly(config, run, tmp_path, capsys):
     again = shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(again / "checkpoints" / "8")  # as if it had not come to the last save
