@@ -57,7 +57,7 @@ def _tiny() -> StudyConfig:
 
 
 def _accelerator(**changes: Any) -> StudyConfig:
-    """Mobile VAEs on drawn clips of 17x128x128, or on --config.data of your own."""
+    """Mobile VAEs on rendered clips of 17x128x128, or on --config.data of your own."""
     study = StudyConfig(
         compressions=(
             *("t4_s8_c16", "t4_s16_c64", "t4_s16_c32", "t8_s16_c128"),
@@ -100,7 +100,7 @@ def _pruning() -> PruningStudy:
 
 
 def _pruning_gpu() -> PruningStudy:
-    """The small transformer on drawn clips of 17x128x128, cut by the paper's shares."""
+    """The small transformer on rendered clips of 17x128x128, pruned by the paper's shares."""
     clip, compression = "17x128x128", "t4_s16_c64"
     shared: dict[str, Any] = {"clip": clip, "compression": compression, "batch_size": 64, "text_tokens": 24}
     return PruningStudy(

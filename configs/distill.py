@@ -7,7 +7,7 @@ python -m launch.train --config=configs/distill.py:mobile --workdir=runs/distill
 Variants: tiny (two CPU cores), mobile (the paper's shapes: a student of 0.9 B parameters, a teacher of 2.0 B) and ltx
 (LTX-Video's transformer and what the paper's shares leave of it).
 --config.objective.method=adversarial|dmd|kd and --config.head=dit|conv choose the method. Without `init_from` the
-last two have these shapes, which is what `launch.inspect` and `launch.compile` are asked about beforehand.
+last two have these shapes, for `launch.inspect` and `launch.compile` beforehand.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@ python -m launch.train --config=configs/recover.py:mobile --workdir=runs/recover
 `init_from` is what `launch.prune` made; sizes, teacher and block map come from there. Variants: tiny (two CPU cores),
 mobile (the paper's shapes: a student of 0.9 B parameters, a teacher of 2.0 B) and ltx (LTX-Video's transformer and what
 the paper's shares leave of it). Without `init_from` the last two have these shapes, which is what `launch.inspect` and
-`launch.compile` are asked about before anything is trained.
+`launch.compile` count before anything is trained.
 """
 
 import dataclasses

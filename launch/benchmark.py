@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def _use(suite: str) -> None:
-    """Settles where JAX computes, before it starts. Raises UserError without a GPU where one is asked for."""
+    """Chooses JAX's platform before it starts. Raises UserError where the suite needs a GPU and there is none."""
     import jax
 
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peer and the child processes need memory too

@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _sharing() -> "Sharing | None":
-    """What Beam is told, where it is asked for."""
+    """The options of Beam, None without --runner."""
     from mobile_video_jax.data.prepare.prepare import Sharing
 
     if RUNNER.value:

@@ -68,7 +68,7 @@ def dit_sample(steps: Steps, peer: PeerDit) -> Row:
 
 
 def random_batch(stage: DitStage) -> dict[str, np.ndarray]:
-    """Random latents and text states; every second caption fills half of its places."""
+    """Random latents and text states; every second caption fills half of its tokens."""
     cfg, rng = stage.config, np.random.default_rng(0)
     lengths = np.where(np.arange(cfg.batch_size) % 2, cfg.text_tokens // 2, cfg.text_tokens)
     return {

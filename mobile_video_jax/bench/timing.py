@@ -40,7 +40,7 @@ def _seconds(run: Run) -> float:
 
 
 def training_step(stage: Stage, batch: Batch) -> Run:
-    """A function that takes one training step on the batch and goes on from there at the next call."""
+    """A function that takes one training step on the batch and continues from there at the next call."""
     mesh, config = make_mesh(stage.config.mesh), stage.config
     optimizer = make_optimizer(config.optimizer, config.steps)
     shapes, shardings = state_shardings(stage, optimizer, mesh)

@@ -52,7 +52,7 @@ def run(
     sys.unraisablehook = _interrupt_again
     logging.use_absl_handler()  # to stderr, and without the INFO lines of absl and Orbax
     logging.set_verbosity(logging.WARNING)
-    # Orbax leaves the futures of a failed save unread; the failure itself is told in our one line.
+    # Orbax does not read the futures of a failed save; our one line reports the failure.
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
     if distributed:
         flags.DEFINE_bool("distributed", False, "Join the processes of a job, one a host.", module_name=sys.argv[0])

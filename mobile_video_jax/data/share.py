@@ -8,8 +8,8 @@ import grain
 class Share(grain.MapDataset):  # type: ignore[misc]  # its package has no types
     """Of every `batch_size` elements of a data set the index-th of `count` equal runs of neighbours.
 
-    Whatever the count, the shares side by side are then the same batch in the same order, and noise drawn by row meets
-    the same clips.
+    Whatever the count, the shares side by side are then the same batch in the same order, and noise sampled by row
+    meets the same clips.
     """
 
     def __init__(self, elements: grain.MapDataset, batch_size: int, index: int, count: int):

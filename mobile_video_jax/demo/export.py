@@ -42,6 +42,6 @@ def export_packages(run: Path, out: Path, prompt: str) -> dict[str, Any]:
 
 
 def drawn_clip(out: Path, clip: str) -> tuple[Frames, Frames]:
-    """The export's clip as JAX draws it, and as the packages do."""
+    """The export's clip as JAX generates it, and as the packages do."""
     with np.load(out / "drawn" / f"{clip}.npz", allow_pickle=False) as arrays:
         return arrays["jax"], arrays["packages"]

@@ -33,7 +33,7 @@ from mobile_video_jax.train.loop import train
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A run that clips are drawn with, what the report calls it, and whether it draws in few unguided steps."""
+    """A run that generates clips, its name in the report, and whether it samples in few unguided steps."""
 
     run: str
     shown: str
@@ -132,7 +132,7 @@ def _export(out: Path, prompt: str, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sample(config: DemoConfig, out: Path, result: dict[str, Samples]) -> dict[str, Any]:
-    """Draws clips for prompts of held-out combinations, writes them as mp4 and reads their attributes back."""
+    """Generates clips for prompts of held-out combinations, writes them as mp4 and reads their attributes back."""
     for name, model in MODELS.items():
         sampling = config.few if model.few else config.sampling
         samples = generate_samples(out / model.run, config.world, config.samples, sampling)

@@ -26,7 +26,7 @@ class Samples:
 
     @property
     def pairs(self) -> Pairs:
-        """Attributes asked for and read, clip by clip."""
+        """Prompted and detected attributes, clip by clip."""
         return list(zip(self.attributes, self.detected, strict=True))
 
 

@@ -55,7 +55,7 @@ def largest_activations(
         config, data=data or config.data, eval_batches=batches or config.eval_batches, mesh=MeshConfig()
     )
     stage = DitStage(config)
-    # TPUs and GPUs round the factors of float32 products unless told not to.
+    # TPUs and GPUs round the factors of float32 products by default.
     with jax.default_matmul_precision("highest"):
         clips, found = _over_clips(*_unrolled(opened, stage), stage, progress)
     if not np.isfinite(list(found.values())).all():

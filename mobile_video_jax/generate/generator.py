@@ -135,7 +135,7 @@ class Generator:
         return self._compiled(config, self.params, *inputs)
 
     def check(self, requests: Sequence[Request], config: SampleConfig) -> None:
-        """Raises UserError for settings that do not work and prompts that are too long, before anything is drawn."""
+        """Raises UserError for settings that do not work and prompts that are too long, before any work."""
         trained = self.denoiser.config
         if any(request.image for request in requests) and not trained.image_probability:
             raise UserError("this model cannot start from an image: train one with --config.image_probability=0.3")
@@ -171,18 +171,18 @@ class Generator:
 
     def _images(self, requests: Sequence[Request]) -> tuple[np.ndarray, np.ndarray] | None:
         """First latent frames [b 1 lh lw c] and whose they are [b]; None where no request has an image."""
-        given = np.array([request.image is not None for request in requests])
-        if not given.any():
+        has_image = np.array([request.image is not None for request in requests])
+        if not has_image.any():
             return None
         blank = np.zeros((1, self.clip.height, self.clip.width, 3), np.uint8)
         pictures = [picture(request.image, self.clip) if request.image else blank for request in requests]
         # The VAE codes a clip's first frame alone, so a clip of one frame has the same latent.
-        return self._encode(np.stack(pictures)), given
+        return self._encode(np.stack(pictures)), has_image
 
     @functools.cached_property
     def _compiled(self) -> Callable[..., jax.Array]:
-        draw = functools.partial(sample_latents, self.denoiser.network)
-        return jax.jit(draw, static_argnums=0, out_shardings=batch_sharding(self.mesh))
+        generate = functools.partial(sample_latents, self.denoiser.network)
+        return jax.jit(generate, static_argnums=0, out_shardings=batch_sharding(self.mesh))
 
     @functools.cached_property
     def _encode(self) -> Callable[[Clips], np.ndarray]:

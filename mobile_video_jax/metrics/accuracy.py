@@ -11,7 +11,7 @@ from mobile_video_jax.metrics.interval import Score
 from mobile_video_jax.metrics.metric import SHARE, Metric
 from mobile_video_jax.metrics.shape_detector import Detected
 
-Pairs = Sequence[tuple[Attributes, Detected]]  # what was asked for and what the detector reads
+Pairs = Sequence[tuple[Attributes, Detected]]  # prompted and detected attributes
 
 ALL = "all"  # every attribute of a clip at once
 ACCURACIES = {
@@ -26,16 +26,16 @@ ACCURACIES = {
 }
 
 
-def attributes_right(world: World, asked: Attributes, detected: Detected) -> dict[str, bool]:
-    """Whether a clip shows what was asked for, in each attribute that the world varies and in all at once."""
+def attributes_right(world: World, prompted: Attributes, detected: Detected) -> dict[str, bool]:
+    """True where a clip shows what its prompt says, in each attribute that the world varies and in all at once."""
     varied = [name for name in ATTRIBUTES if len(world.values(name)) > 1]
-    right = {name: getattr(asked, name) == getattr(detected, name) for name in varied}
+    right = {name: getattr(prompted, name) == getattr(detected, name) for name in varied}
     return {**right, ALL: all(right.values())}
 
 
 def accuracies(world: World, pairs: Pairs) -> dict[str, Score]:
     """Share of clips that are right in each attribute the world varies, and in all at once, with 95 % intervals."""
-    rows = [attributes_right(world, asked, detected) for asked, detected in pairs]
+    rows = [attributes_right(world, prompted, detected) for prompted, detected in pairs]
     return {name: share([row[name] for row in rows]) for name in rows[0]}
 
 

@@ -46,8 +46,8 @@ def _mean_distance(x: Features, y: Features, share: float, rng: np.random.Genera
     def subset(features: Features) -> Features:
         return rng.choice(features, round(share * len(features)), replace=False)
 
-    draws = SUBSETS if share < 1 else 1  # all clips make one subset
-    return float(np.mean([frechet_distance(subset(x), subset(y)) for _ in range(draws)]))
+    subsets = SUBSETS if share < 1 else 1  # all clips make one subset
+    return float(np.mean([frechet_distance(subset(x), subset(y)) for _ in range(subsets)]))
 
 
 def _moments(x: Features) -> tuple[Float64[np.ndarray, "d"], Float64[np.ndarray, "_ d"]]:

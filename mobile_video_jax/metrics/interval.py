@@ -37,7 +37,7 @@ def mean_score(values: Values, seed: int = 0, resamples: int = 2000) -> Score:
 
 
 def resampled_means(values: Values, seed: int, resamples: int) -> Float64[np.ndarray, "r"]:
-    """Means of n values drawn with replacement from n."""
+    """Means of n values sampled with replacement from n."""
     rows = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
     return np.asarray(values[rows].mean(axis=1))
 

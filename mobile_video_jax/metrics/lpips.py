@@ -76,9 +76,9 @@ class Backbone(nn.Module):
 def lpips(net: Net, params: Any, reference: Videos, video: Videos) -> Float64[np.ndarray, "b"]:
     """LPIPS of every uint8 clip [b t h w 3], averaged over its frames, at `load_lpips`'s parameters; 0 is alike.
 
-    The sum over stages of the mean over places of w · (x / |x| - y / |y|)^2, with the features x and y of a place and
-    the head's weights w (equation 1, but weighted behind the square, as the authors' code does). Raises UserError for
-    clips of different shapes and for frames too small for the net.
+    The sum over stages of the mean over positions of w · (x / |x| - y / |y|)^2, with the features x and y of a position
+    and the head's weights w (equation 1, but weighted behind the square, as the authors' code does). Raises UserError
+    for clips of different shapes and for frames too small for the net.
     """
     if reference.shape != video.shape:
         raise UserError(f"cannot compare clips of different shapes: {reference.shape} and {video.shape}")

@@ -2,7 +2,7 @@
 
 Objects are coloured and backgrounds grey, so a pixel's chroma (largest minus smallest channel) is proportional to how
 much of it an object covers. Blur keeps that sum and noise hardly moves it, which lets the detector read the lossy
-clips of a VAE and the samples of a model as well as drawn ones. Answers are values that the world has.
+clips of a VAE and the samples of a model as well as rendered ones. Answers are values that the world has.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from mobile_video_jax.core.arrays import Frames
 from mobile_video_jax.data.shapes.shape_world import COLOURS, DIRECTIONS, coverage
 from mobile_video_jax.data.shapes.world import World
 
-FAINT = 32  # chroma (0-255) under which a clip holds no object; drawn ones have 195
+FAINT = 32  # chroma (0-255) under which a clip holds no object; rendered ones have 195
 SPECKLE = 0.25  # components smaller than this share of their frame's largest one are no objects
 STILL = 0.05  # a path whose points stay this near to their mean is no motion, in sides
 COVER = 0.02  # objects cover more than this share of a square as wide as the shorter side

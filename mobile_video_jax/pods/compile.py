@@ -40,7 +40,7 @@ class CompiledStep:
 def compile_step(values: Mapping[str, Any], topology: Topology) -> CompiledStep:
     """Compiles the train step that launch.train runs for a config, and reports what it takes (see step_report).
 
-    Phases and their time are told on stderr. Of a step that does not fit `peak_bytes` is what XLA says it would take,
+    Phases and their times go to stderr. Of a step that does not fit `peak_bytes` is what XLA says it would take,
     to 1 %, and what is read from the compiled program is None. Raises UserError for a mesh that does not divide the
     topology's devices and a batch that does not divide the mesh.
     """

@@ -129,7 +129,7 @@ class VaeStage(Stage):
 
     def train_batches(self, mesh: Mesh) -> grain.IterDataset:
         cfg = self.config
-        _ = self.source  # a wrong one is told before a run directory is made
+        _ = self.source  # a wrong one is refused before a run directory is made
         if not cfg.mix_data:
             return self._batches(cfg.data, "train", cfg.batch_size, mesh, train=True)
         mixed = round(cfg.batch_size * cfg.mix_share)

@@ -17,7 +17,7 @@ from mobile_video_jax.train.config import TrainConfig
 
 NAME = "run.json"
 
-# What may change when a run goes on: how long, how often it reports, what stops it, and on which devices.
+# Keys that may change when a run is resumed: how long, how often it reports, what stops it, and on which devices.
 MAY_CHANGE = (
     *("steps", "log_every", "eval_every", "eval_batches", "sample_every", "sample_clips"),
     *("checkpoint_every", "keep_checkpoints", "profile", "hang_seconds", "watch"),

@@ -65,7 +65,7 @@ FITTED = (
     Figure("distilbert", "A15", 3.47e-3, "machinelearning.apple.com/research/neural-engine-transformers, iPhone 13"),
     Figure("snapgen_plus_base", "A18 Pro", 2.0, "arXiv 2601.08303, first row of its ablation, iPhone 16 Pro Max"),
 )
-# Not fitted: tablets cool better, and how LTX-Video's 3-D convolutions were placed is not told.
+# Not fitted: tablets cool better, and where LTX-Video's 3-D convolutions ran is not published.
 BESIDE = (
     Figure("stable_diffusion_2_1", "M1", 1 / 2.19, _DIFFUSION.format("iPad Pro (M1)")),
     Figure("stable_diffusion_2_1", "M2", 1 / 3.07, _DIFFUSION.format("iPad Pro (M2)")),

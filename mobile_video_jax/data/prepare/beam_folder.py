@@ -36,7 +36,7 @@ QUESTIONS_AT_ONCE = 32  # an object store answers a single one slowly
 
 @contextlib.contextmanager
 def unfinished(out: Path, recipe: Mapping[str, Any]) -> Iterator[Path]:
-    """Marks `out` as a data set in the making from the recipe, or goes on with one; the mark goes at the end.
+    """Marks `out` as an unfinished data set of the recipe, or resumes one; the mark is removed at the end.
 
     Raises UserError for one that was begun from another recipe.
     """

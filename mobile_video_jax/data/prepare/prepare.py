@@ -43,7 +43,7 @@ def prepare(source: str, out: Path, sharing: Sharing | None = None, **options: A
 
     `source` is "moving_shapes", "sample_clips" or a folder of videos with captions.jsonl; the options are the fields
     of its class in sources.py. `out` appears whole or not at all; one made earlier from the same is left as it is.
-    With `sharing` it fills, shard by shard, and has a manifest when it is finished; stopped, it goes on where it was.
+    With `sharing` it fills, shard by shard, and has a manifest when it is finished; a stopped one is resumed.
     Raises UserError for bad options, for an `out` that holds something else, and when too much of a folder is
     rejected; the reasons are then in `out`.rejected.jsonl.
     """
@@ -161,7 +161,7 @@ def _manifest(built: Built, folder: Path, recipe: Manifest) -> Manifest:
 
 
 def _of_shapes(options: Manifest) -> Manifest:
-    """The clip and the world of drawn shapes; None for real videos, which fit any clip."""
+    """The clip and the world of rendered shapes; None for real videos, which fit any clip."""
     return {key: options.get(key) for key in ("clip", "world")}
 
 

@@ -27,7 +27,7 @@ from mobile_video_jax.data.shapes.moving_shapes import FRAMES_PER_SECOND, Moving
 from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.data.video.container import EXTENSIONS
 
-SIZES = {"train": 10_000, "validation": 256, "test": 256}  # clips of shapes that are drawn unless told otherwise
+SIZES = {"train": 10_000, "validation": 256, "test": 256}  # default counts of rendered clips
 
 
 @dataclasses.dataclass(frozen=True)

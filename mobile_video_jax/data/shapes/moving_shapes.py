@@ -15,10 +15,10 @@ FRAMES_PER_SECOND = 8.0
 
 
 class MovingShapes(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]  # its package has no types
-    """Drawn clips with exact captions and attributes, `sizes` of them in each split.
+    """Rendered clips with exact captions and attributes, `sizes` of them in each split.
 
     `data_dir` must be new or hold the same world, clip, sizes and seed: TFDS never rewrites a finished data set.
-    The metadata of the data set tells the world, clip and seed that it was drawn with.
+    The metadata of the data set holds the world, clip and seed that it was rendered with.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -52,7 +52,7 @@ class MovingShapes(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]  # it
             builder=self,
             features=tfds.features.FeaturesDict(features),
             metadata=tfds.core.MetadataDict(world=dataclasses.asdict(self._world), clip=str(clip), seed=self._seed),
-            disable_shuffling=True,  # draws are independent already, and the order of the index is easier to follow
+            disable_shuffling=True,  # clips are independent already, and the order of the index is easier to follow
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:

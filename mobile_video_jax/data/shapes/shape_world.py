@@ -4,9 +4,10 @@ A clip holds one group: `count` objects of one shape, colour and motion before a
 together, never touch and never leave the frame. Lengths are fractions of the frame's shorter side, so that a clip
 looks alike at every size, and a motion covers its whole path whatever the number of frames.
 
-Draws are a function of (seed, split, index) alone. The combinations (count, colour, shape, motion) whose places in the
-world's tuples sum to a multiple of six are held out: "test" draws only those, "train" and "validation" only the others,
-so that test prompts ask for compositions never trained on while each single value was (a Latin square over attributes).
+Clips are a function of (seed, split, index) alone. The combinations (count, colour, shape, motion) whose indices in the
+world's tuples sum to a multiple of six are held out: "test" renders only those, "train" and "validation" only the
+others, so that test prompts name compositions never trained on while each single value was (a Latin square over
+attributes).
 """
 
 import dataclasses
@@ -81,7 +82,7 @@ class Attributes:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A drawn clip: frames uint8 [t h w 3], a caption that is true of it, and its attributes."""
+    """A rendered clip: frames uint8 [t h w 3], a caption that is true of it, and its attributes."""
 
     frames: Frames
     caption: str
@@ -105,9 +106,9 @@ def prompts(world: World, seed: int, n: int, split: str) -> list[tuple[str, Attr
 
 
 def draw(world: World, clip: ClipShape, seed: int, index: int, split: str) -> Sample:
-    """Draws clip `index` of a split.
+    """Renders clip `index` of a split.
 
-    A one-frame clip cannot show motion, so it is drawn from the split's "still" combinations alone.
+    A one-frame clip cannot show motion, so it is rendered from the split's "still" combinations alone.
     Raises UserError for frames under 32 pixels, an unknown split, or one frame of a world without still objects.
     """
     if min(clip.height, clip.width) < MIN_SIDE:
@@ -167,17 +168,17 @@ def _path(motion: str, frames: int, room: float, rng: np.random.Generator) -> Fl
 
 
 def _layout(count: int, radius: float, path: np.ndarray, clip: ClipShape, rng: np.random.Generator) -> np.ndarray:
-    """Places [n 2] for the objects such that none leaves the frame or comes near another anywhere on the path."""
+    """Positions [n 2] of the objects such that none leaves the frame or comes near another anywhere on the path."""
     size = np.array([clip.height, clip.width])
     low, high = REACH * radius - path.min(axis=0), size - REACH * radius - path.max(axis=0)
     first, second = np.triu_indices(count, k=1)
     apart = 2 * REACH * radius + GAP * size.min()
     while True:  # ends: the radii leave room for every count and path
-        places = rng.uniform(low, high, (1 if count == 1 else 256, count, 2))
-        distances = np.linalg.norm(places[:, first] - places[:, second], axis=-1)
+        positions = rng.uniform(low, high, (1 if count == 1 else 256, count, 2))
+        distances = np.linalg.norm(positions[:, first] - positions[:, second], axis=-1)
         clear = (distances > apart).all(axis=1)
         if clear.any():
-            start: np.ndarray = places[clear.argmax()]
+            start: np.ndarray = positions[clear.argmax()]
             return start
 
 

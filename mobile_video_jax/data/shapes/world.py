@@ -63,10 +63,10 @@ class World(Config):
 
 @functools.cache
 def combinations(world: World, split: str) -> tuple[Combination, ...]:
-    """All (count, colour, shape, motion) that a split draws from. Raises UserError for an unknown split."""
+    """All (count, colour, shape, motion) that a split is rendered from. Raises UserError for an unknown split."""
     if split not in SPLITS:
         raise UserError(f"there is no split '{split}'; there are {', '.join(SPLITS)}")
     values = [world.values(attribute) for attribute in ATTRIBUTES]
-    places = itertools.product(*(range(len(row)) for row in values))
-    chosen = (place for place in places if (sum(place) % 6 == 0) == (split == "test"))
-    return tuple(tuple(row[i] for row, i in zip(values, place, strict=True)) for place in chosen)
+    indices = itertools.product(*(range(len(row)) for row in values))
+    chosen = (index for index in indices if (sum(index) % 6 == 0) == (split == "test"))
+    return tuple(tuple(row[i] for row, i in zip(values, index, strict=True)) for index in chosen)

@@ -17,7 +17,7 @@ from mobile_video_jax.core.files import replacing
 
 
 def mp4_bytes(frames: Frames, fps: float | int, scale: int = 1, crf: int = 18) -> bytes:
-    """Encodes frames as H.264 in mp4, each pixel drawn as `scale` x `scale`; a lower `crf` loses less.
+    """Encodes frames as H.264 in mp4, each pixel repeated as `scale` x `scale`; a lower `crf` loses less.
 
     Even sizes are written as yuv420p, which everything plays; odd ones as yuv444p, which keeps every pixel but which
     some players refuse: give an even `scale` for those.
@@ -32,7 +32,7 @@ def mp4_bytes(frames: Frames, fps: float | int, scale: int = 1, crf: int = 18) -
 
 
 def gif_bytes(frames: Frames, fps: float | int, scale: int = 1) -> bytes:
-    """Encodes frames as an endless gif with a palette made for them, each pixel drawn as `scale` x `scale`.
+    """Encodes frames as an endless gif with a palette made for them, each pixel repeated as `scale` x `scale`.
 
     A gif counts time in hundredths of a second, so that the speed is only close to `fps`.
     """
@@ -76,7 +76,7 @@ def _encoded(
 
 
 def _paletted(frames: Frames, fps: float | int) -> Iterator[av.VideoFrame]:
-    """Draws the frames with the 256 colours that suit them all best."""
+    """Maps the frames to the 256 colours that suit them all best."""
     graph = Graph()
     rate, rgb = _rate(fps), av.VideoFormat("rgb24")
     source = graph.add_buffer(width=frames.shape[2], height=frames.shape[1], format=rgb, time_base=1 / rate)
