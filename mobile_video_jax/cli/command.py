@@ -6,11 +6,11 @@ import logging as python_logging
 import os
 import re
 import shutil
+import signal
 import sys
 import threading
 import time
 import traceback
-from _thread import interrupt_main
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -54,6 +54,7 @@ def run(
     logging.set_verbosity(logging.WARNING)
     # Orbax does not read the futures of a failed save; our one line reports the failure.
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
+    python_logging.getLogger("gcsfs").setLevel(python_logging.CRITICAL)  # its tracebacks of a network that is not there
     if distributed:
         flags.DEFINE_bool("distributed", False, "Join the processes of a job, one a host.", module_name=sys.argv[0])
     arguments = _read_arguments(config, positional)
@@ -134,7 +135,8 @@ def _told(error: Exception) -> str:
 def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
     """Repeats a Ctrl-C that came within a callback of the garbage collector or of JAX, where its exception is lost."""
     if lost.exc_type is KeyboardInterrupt:
-        threading.Timer(0.05, interrupt_main).start()
+        # A signal to the main thread, unlike _thread.interrupt_main, also ends a wait there.
+        threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
     else:
         sys.__unraisablehook__(lost)
 

@@ -76,7 +76,7 @@ class _Path(flags.ArgumentParser[Path]):
             raise ValueError("name a path")
         path = self.read(argument)
         if self.exists and not path.exists():
-            raise ValueError("does not exist")
+            raise ValueError("does not exist: name another path")
         return path
 
 

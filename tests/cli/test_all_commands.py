@@ -82,7 +82,6 @@ def test_a_value_that_cannot_be_meant_ends_in_one_line_before_anything_is_writte
 
 
 LOCAL = [
-    ("export", ["--model=gs://a/b", "--out=new"]),
     ("export", ["--model=.", "--out=gs://a/b"]),
     ("ablate", ["--out=gs://a/b"]),
     ("demo", ["--out=gs://a/b"]),

@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.shapes.shape_world import (
     COLOURS,
@@ -184,7 +185,10 @@ def test_one_frame_shows_still_objects_of_the_same_split():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: World(shapes=("circle", "star")), r"shapes\[1\]=star: use circle or square or triangle or cross"),
+        (
+            lambda: from_mapping(World, {"shapes": ("circle", "star")}),
+            r"shapes\[1\]=star: use circle or square or triangle or cross",
+        ),
         (lambda: World(counts=(1, 4)), r"counts\[1\]=4: use a whole number from 1 to 3"),
         (lambda: World(backgrounds=()), "world.backgrounds must name one value or more"),
         (lambda: World(colours=("red", "red")), "each once"),

@@ -225,9 +225,9 @@ def test_bad_input_is_refused(runs, exported, tmp_path):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--tiles=four", "--tiles=four is no list of whole numbers: use --tiles=4, or 1 for none"),
-        ("--out=gs://bucket/new", "gs://bucket/new: this command writes to a local folder alone"),
-        ("--model=nowhere", "nowhere does not exist: name the folder of a training run"),
+        ("--tiles=four", "--tiles[0]=four: use a whole number from 1 to 1,048,576"),
+        ("--out=gs://bucket/new", "gs://bucket/new: name a path of this machine here"),
+        ("--model=nowhere", "flag --model=nowhere: does not exist: name another path"),
     ],
 )
 def test_the_command_refuses_bad_flags_before_it_writes(runs, tmp_path, argument, message):

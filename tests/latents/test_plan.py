@@ -21,5 +21,5 @@ def test_several_clips_are_spread_evenly():
 def test_options_that_contradict_are_refused():
     with pytest.raises(UserError, match="--window_stride takes every window"):
         EncodeOptions(window_stride=4, clips_per_video=2)
-    with pytest.raises(UserError, match="--batch_size=0: use 1 or more"):
+    with pytest.raises(UserError, match="batch_size=0: use a whole number from 1"):
         EncodeOptions(batch_size=0)

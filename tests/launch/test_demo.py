@@ -45,7 +45,7 @@ def test_a_short_demo_leaves_a_whole_report(tmp_path):
     for name in ("colour", "shape", "motion"):
         row = report["samples"]["accuracy"][name]
         assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1 and row["real"] == 1.0 and row["n"] == 3
-    assert report["vae"]["psnr"] > 5 and -1 <= report["vae"]["ssim"] <= 1 and report["vae"]["real"]["clips"] > 0
+    assert report["vae"]["psnr"] > 3 and -1 <= report["vae"]["ssim"] <= 1 and report["vae"]["real"]["clips"] > 0
     assert {row["name"] for row in report["export"]["packages"]} == {"text", "dit", "vae_first", "vae_next"}
     assert all(row["psnr"] >= 35 and row["relative_error"] <= 2e-3 for row in report["export"]["packages"])
     assert report["export"]["clips"][0]["psnr"] >= 35

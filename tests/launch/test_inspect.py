@@ -45,7 +45,7 @@ def test_costs_are_a_table_of_parts():
     [
         ((), "--config is missing; for a trained model's activations use --activations --model=RUN"),
         (("--activations",), "give --model=RUN and no --config"),
-        (("--activations", "--model=runs/dit", "--config=configs/dit.py"), "give --model=RUN and no --config"),
+        (("--activations", "--model=.", "--config=configs/dit.py"), "give --model=RUN and no --config"),
         (("--config=configs/dit.py", "--batches=2"), "add --activations"),
     ],
 )

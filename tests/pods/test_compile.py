@@ -86,10 +86,10 @@ def test_the_step_is_stored_for_these_chips_and_this_config(compiled, tmp_path):
 
 
 def test_a_step_with_ltx_captions_is_not_stored_without_the_state_of_an_empty_one(monkeypatch):
-    config = to_config_dict(dataclasses.replace(CONFIG, text_encoder="ltx-1a2b3c4d"))
-    given = {"CONFIG": config, "TOPOLOGY": "v5e:2x2", "SLICES": 1, "STORE": "step"}
-    for name, value in given.items():
-        monkeypatch.setattr(compile, name, SimpleNamespace(value=value))
+    config = dataclasses.replace(CONFIG, text_encoder="ltx-1a2b3c4d")
+    flags = {"CONFIG": config, "TOPOLOGY": "v5e:2x2", "SLICES": 1, "STORE": "step"}
+    for name, value in flags.items():
+        monkeypatch.setattr(compile, name, SimpleNamespace(value=value, values=dataclasses.asdict(config)))
     with pytest.raises(UserError, match="name --config.data=LATENTS"):
         compile.main()
 

@@ -133,5 +133,5 @@ def test_evaluation_writes_scores_with_their_protocol_and_the_seam_of_tiles(base
     assert streamed["metrics"]["psnr"]["value"] == pytest.approx(score["value"], abs=1e-3)
     tiled = evaluated("tiled", tile=16, overlap=8)
     assert 0 < tiled["seam"]["mean"] <= tiled["seam"]["max"] <= 255
-    with pytest.raises(UserError, match="clips it has not seen"):
+    with pytest.raises(UserError, match="clips it was not trained on"):
         evaluated("train", split="train")

@@ -28,6 +28,7 @@ def data(tmp_path_factory) -> Path:
 def test_the_first_ctrl_c_is_a_request_and_the_second_leaves_at_once(monkeypatch, capfd):
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have had it ignored
     preemption = Preemption()
     with preemption.watched():
         signal.raise_signal(signal.SIGINT)
@@ -36,6 +37,7 @@ def test_the_first_ctrl_c_is_a_request_and_the_second_leaves_at_once(monkeypatch
         assert left == [130]
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_process_that_was_started_to_ignore_ctrl_c_goes_on_ignoring_it():
