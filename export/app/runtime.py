@@ -4,7 +4,6 @@ The evaluator takes Core ML's place.
 """
 
 import itertools
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from tokenizers import Tokenizer
 
 from export.mil.evaluate import evaluate
 from export.mil.load import load_package
+from mobile_video_jax.core.files import read_json
 
 Tensors = dict[str, np.ndarray]
 
@@ -26,7 +26,7 @@ class App:
     """
 
     def __init__(self, folder: Path, function: str, packages: Path | None = None):
-        self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+        self.manifest: dict[str, Any] = read_json(folder / "manifest.json", "clips", "packages")
         self.clip = next(clip for clip in self.manifest["clips"] if clip["function"] == function)
         self.records = {record["name"]: record for record in self.manifest["packages"]}
         self.folder, self.packages = folder, packages or folder

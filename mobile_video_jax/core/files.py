@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,28 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Parses a JSON file of a run. Raises UserError where it is missing or damaged."""
+def read_json(path: Path, *keys: str, missing: str = "", advice: str = "") -> Any:
+    """Parses a JSON file, with `keys` an object that has these.
+
+    Raises UserError: `missing` where there is no file; where it is damaged or says nothing of a key, a line that names
+    the file and ends with `advice`.
+    """
+    ending = f": {advice}" if advice else ""
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: {path.parent} is no run directory") from None
+        value = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(missing or f"{path} does not exist: {path.parent} is no run directory") from None
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error})") from error
+        raise UserError(f"{path} is damaged ({error}){ending}") from error
+    check_keys(path, value, keys, advice)
+    return value
+
+
+def check_keys(path: Path, value: Any, keys: Collection[str], advice: str = "") -> None:
+    """Raises UserError where a file's content is no object with these keys."""
+    ending = f": {advice}" if advice else ""
+    if keys and not isinstance(value, dict):
+        raise UserError(f"{path} holds no settings{ending}")
+    for key in keys:
+        if key not in value:
+            raise UserError(f"{path} says nothing of {key}{ending}")

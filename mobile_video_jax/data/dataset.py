@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import tensorflow_datasets as tfds
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import read_json
 from mobile_video_jax.data.integrity import check_files
 from mobile_video_jax.data.table import TABLE, Row, read_table
 
@@ -20,14 +20,12 @@ Manifest = dict[str, Any]
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a prepared data set. Raises UserError when the folder is none, or is damaged."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
-            f"{folder} is no data set: make one with python -m launch.prepare_data --source=DIR_OR_NAME --out={folder}"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{folder / MANIFEST} is damaged ({error}): remove {folder} and prepare it again") from None
+    manifest = read_json(
+        folder / MANIFEST,
+        missing=f"{folder} is no data set: make one with python -m launch.prepare_data --source=DIR_OR_NAME "
+        f"--out={folder}",
+        advice=f"remove {folder} and prepare it again",
+    )
     if not isinstance(manifest, dict) or manifest.get("kind") != "video":
         raise UserError(f"{folder} holds no videos: name a folder that launch.prepare_data has made")
     return manifest

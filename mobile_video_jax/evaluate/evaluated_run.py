@@ -1,7 +1,6 @@
 """An evaluation read back from its folder: scores, their protocol, and the clips if any were generated."""
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from mobile_video_jax.core.arrays import Frames
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import read_json
 from mobile_video_jax.data.video.container import UnreadableVideo
 from mobile_video_jax.data.video.decode import decode
 from mobile_video_jax.data.video.probe import probe
@@ -93,9 +93,5 @@ def _score(values: dict[str, Any]) -> Score:
 
 
 def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except OSError:
-        raise UserError(f"there is no {path}: name the folder that launch.evaluate wrote") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): run launch.evaluate again") from None
+    missing = f"there is no {path}: name the folder that launch.evaluate wrote"
+    return read_json(path, missing=missing, advice="run launch.evaluate again")

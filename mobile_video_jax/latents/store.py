@@ -14,11 +14,13 @@ from jaxtyping import Float
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import replacing, write_json
+from mobile_video_jax.core.files import check_keys, read_json, replacing, write_json
 from mobile_video_jax.core.storage import ObjectPath
 from mobile_video_jax.data.integrity import check_files, file_digest
 
 MANIFEST, EMPTY = "manifest.json", "empty_caption.npy"
+KEYS = ("clips", "compression", "splits", "text_encoder", "text_tokens", "text_width")  # of every manifest
+AGAIN = "encode the data set again"
 Record = dict[str, Any]
 
 
@@ -93,18 +95,11 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of an encoded data set. Raises UserError where the folder is none or is not finished."""
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-    except FileNotFoundError:
-        raise UserError(
-            f"{folder} is no finished encoded data set: run python -m launch.encode --out={folder}"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{folder / MANIFEST} is damaged ({error}): encode the data set again") from None
-    if manifest.get("kind") != "latents":
+    missing = f"{folder} is no finished encoded data set: run python -m launch.encode --out={folder}"
+    manifest: dict[str, Any] = read_json(folder / MANIFEST, "kind", missing=missing, advice=AGAIN)
+    if manifest["kind"] != "latents":
         raise UserError(f"{folder} holds videos, not latents: run python -m launch.encode --data={folder} first")
-    if missing := {"clips", "compression", "splits", "text_encoder", "text_tokens", "text_width"} - manifest.keys():
-        raise UserError(f"{folder / MANIFEST} says nothing of {min(missing)}: encode the data set again")
+    check_keys(folder / MANIFEST, manifest, KEYS, AGAIN)
     return manifest
 
 

@@ -30,13 +30,13 @@ def check_adapter(rank: int, stage: str, init_from: str) -> None:
 def record_base(run: Path, base: Path) -> None:
     """Writes BASE into an adapter's run. Raises UserError where the base has been trained since."""
     if newest_step(run) is not None:
-        _check_step(run, base, read_json(run / BASE)["step"])
+        _check_step(run, base, read_json(run / BASE, "step")["step"])
     write_json(run / BASE, {"run": str(base.absolute()), "step": newest_step(base)})
 
 
 def read_base(run: Path) -> tuple[str, int]:
     """The run that an adapter's run adds to, as it was named, and that run's step."""
-    record = read_json(run / BASE)
+    record = read_json(run / BASE, "run", "step")
     return record["run"], record["step"]
 
 

@@ -1,13 +1,12 @@
 """The cells of a study: each a folder with a result, run once, shared by several processes."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import write_json
+from mobile_video_jax.core.files import read_json, write_json
 from mobile_video_jax.core.progress import duration, say
 from mobile_video_jax.core.revision import git_revision
 
@@ -37,7 +36,7 @@ def run_cells(
 
 def finished(names: Sequence[str], out: Path) -> list[dict[str, Any]]:
     """The results of the cells that are finished."""
-    return [json.loads(path.read_text()) for name in names if (path := _result(out, name)).exists()]
+    return [read_json(path) for name in names if (path := _result(out, name)).exists()]
 
 
 def share(prepare: Callable[[], object], ready: Callable[[], bool], *, worker: int, workers: int) -> None:

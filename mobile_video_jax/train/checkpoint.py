@@ -1,6 +1,5 @@
 """One checkpoint of a run, RUN/checkpoints/STEP: finding it, and reading and writing the model in it."""
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import read_json
 from mobile_video_jax.core.storage import ObjectPath, copy_folder
 from mobile_video_jax.train.checksums import check_checksums, write_checksums
 
@@ -36,7 +36,7 @@ def best_step(run: Path) -> int | None:
 
 def _evaluation_loss(checkpoint: Path) -> float:
     path = checkpoint / "metrics" / "metrics"
-    return float(json.loads(path.read_text())["loss"]) if path.exists() else math.inf
+    return float(read_json(path, "loss")["loss"]) if path.exists() else math.inf
 
 
 def checkpoint_path(run: Path, step: int | None = None) -> Path:

@@ -1,7 +1,7 @@
 """Per-channel mean and standard deviation of a VAE's latents, which all later stages normalise by."""
 
 import dataclasses
-import json
+import math
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import numpy as np
 
 from mobile_video_jax.core.arrays import Latents
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import write_json
+from mobile_video_jax.core.files import read_json, write_json
 
 NAME = "latents.json"
 
@@ -45,10 +45,11 @@ class LatentStats:
     @classmethod
     def load(cls, run: Path) -> "LatentStats":
         """Reads the statistics of a run. Raises UserError where they are missing or damaged."""
-        try:
-            values = json.loads((run / NAME).read_text())
-            return cls(tuple(values["mean"]), tuple(values["std"]))
-        except FileNotFoundError:
-            raise UserError(f"{run} has no latent statistics ({NAME}): let its VAE training finish first") from None
-        except (ValueError, KeyError) as error:
-            raise UserError(f"{run / NAME} is damaged ({error}): train the VAE's last step again") from None
+        missing = f"{run} has no latent statistics ({NAME}): let its VAE training finish first"
+        advice = "train the VAE's last step again"
+        values = read_json(run / NAME, "mean", "std", missing=missing, advice=advice)
+        for name in ("mean", "std"):
+            numbers = values[name] if isinstance(values[name], list) else [None]
+            if not all(isinstance(number, float | int) and math.isfinite(number) for number in numbers):
+                raise UserError(f"{run / NAME} is damaged ({name} holds no finite numbers): {advice}")
+        return cls(tuple(values["mean"]), tuple(values["std"]))

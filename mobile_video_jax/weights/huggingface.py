@@ -1,7 +1,6 @@
 """Model folders in Hugging Face's layout: config.json, and safetensors weights as parameters of a flax module."""
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import read_json
 
 CONFIG = "config.json"
 TOKENIZERS = ("tokenizer.json", "spiece.model")
@@ -35,12 +35,10 @@ def read_config(folder: Path, model_types: tuple[str, ...]) -> dict[str, Any]:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Reads a JSON object. Raises UserError where the file is damaged."""
-    try:
-        settings = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): download it again") from error
+    advice = "download it again"
+    settings = read_json(path, missing=f"{path} does not exist: {advice}", advice=advice)
     if not isinstance(settings, dict):
-        raise UserError(f"{path} holds no settings: download it again")
+        raise UserError(f"{path} holds no settings: {advice}")
     return settings
 
 

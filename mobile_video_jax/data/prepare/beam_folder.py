@@ -9,7 +9,6 @@ records, names of files and metadata are those of TFDS.
 import contextlib
 import functools
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +19,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import replacing, write_json
+from mobile_video_jax.core.files import read_json, replacing, write_json
 from mobile_video_jax.data.prepare.beam_job import Blocks, Spread
 from mobile_video_jax.data.prepare.folder_scan import Check, Checked, Clip, file_size, scan
 from mobile_video_jax.data.prepare.members import Member, locate
@@ -43,7 +42,7 @@ def unfinished(out: Path, recipe: Mapping[str, Any]) -> Iterator[Path]:
     begun = out / WORK / RECIPE
     if not begun.exists():
         write_json(begun, recipe)
-    elif json.loads(begun.read_text()) != recipe:
+    elif read_json(begun) != recipe:
         raise UserError(f"{out} was begun with other files or options: remove it or name another --out")
     yield out
     epath.Path(out / WORK).rmtree()
