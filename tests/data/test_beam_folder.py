@@ -13,6 +13,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import copy_folder, upload
 from mobile_video_jax.data.dataset import open_split, read_manifest
 from mobile_video_jax.data.prepare import beam_folder
+from mobile_video_jax.data.prepare import prepare as preparation
 from mobile_video_jax.data.prepare.prepare import Sharing, prepare
 from tests.data.videos import noise, video_folder, write_video
 from tests.object_store import new_folder
@@ -122,7 +123,7 @@ def test_a_stopped_job_goes_on_and_keeps_what_is_finished(videos, local, shard_b
 
 def test_a_job_that_stops_before_its_manifest_goes_on(videos, local, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    monkeypatch.setattr("mobile_video_jax.data.prepare.prepare._manifest", lambda *_: 1 / 0)
+    monkeypatch.setattr(preparation, "_manifest", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         prepare(str(videos), out, Sharing(in_process, 10**9), **OPTIONS)
     monkeypatch.undo()

@@ -7,6 +7,7 @@ import pytest
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.data import integrity
 from mobile_video_jax.data.clip_loader import Window
 from mobile_video_jax.data.dataset import ClipSource, open_split
 from mobile_video_jax.data.pipeline import captioned_clips, clip_batches
@@ -178,7 +179,7 @@ def rot(path, first: int, last: int) -> None:
 
 
 def test_training_skips_a_record_that_has_changed_and_reports_it(shapes, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("mobile_video_jax.data.integrity.VERIFIED", 0)  # as in a large set, which is not read at once
+    monkeypatch.setattr(integrity, "VERIFIED", 0)  # as in a large set, which is not read at once
     changed = tmp_path / "changed"
     shutil.copytree(shapes, changed)
     (shard,) = changed.rglob("*train.array_record*")

@@ -10,6 +10,7 @@ import pytest
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.prepare.prepare import prepare
 from mobile_video_jax.data.shapes.world import World
+from mobile_video_jax.latents import encode
 from mobile_video_jax.latents.encode import encode_dataset
 from mobile_video_jax.latents.plan import EncodeOptions
 from mobile_video_jax.latents.store import read_manifest, records
@@ -86,7 +87,7 @@ def test_shards_of_another_size_are_refused_by_every_process(root):
 def test_a_lost_shard_takes_the_manifest_with_it(root, monkeypatch):
     lost = next((root / "alone").glob("train-*.array_record"))
     lost.unlink()
-    monkeypatch.setattr("mobile_video_jax.latents.encode._encode_shards", lambda *_: None)
+    monkeypatch.setattr(encode, "_encode_shards", lambda *_: None)
     with pytest.raises(UserError, match=f"lacks 1 shards, the first {lost.name}: start the same command again"):
         encode_dataset(root / "vae", root / "videos", root / "alone", EncodeOptions(**OPTIONS))
     assert not (root / "alone" / "manifest.json").exists()

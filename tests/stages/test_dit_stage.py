@@ -19,6 +19,7 @@ from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.noisy_batch import noisy_batch
+from mobile_video_jax.train import loop
 from mobile_video_jax.train.checkpoint import save_model
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
@@ -71,9 +72,7 @@ def velocity_errors(stage: DitStage, params: dict, batch: dict, times: jax.Array
 def test_training_on_buckets_compiles_each_once_and_goes_on_exactly(tmp_path, monkeypatch):
     clips, programs = ("1x32x32", "9x32x32"), []
     folder = tiny.latents(tmp_path / "latents", train=24, validation=24, clips=clips)
-    monkeypatch.setattr(
-        "mobile_video_jax.train.loop.make_step", lambda *args: programs.append(make_step(*args)) or programs[-1]
-    )
+    monkeypatch.setattr(loop, "make_step", lambda *args: programs.append(make_step(*args)) or programs[-1])
     changes = {"image_share": 0.3, "image_probability": 0.5, "model": SMALL}
     stage, run = DitStage(tiny.dit_config(folder, steps=8, eval_every=8, **changes)), tmp_path / "run"
     train(stage, run)
