@@ -8,6 +8,8 @@ import pytest
 
 from tests.commands import run
 
+pytestmark = pytest.mark.first
+
 SHORT = {
     **{"vae.steps": 6, "vae.eval_batches": 2, "vae.stats_batches": 2, "dit.steps": 4, "dit.eval_batches": 1},
     **{"dit.model.depth": 1, "vae.optimizer.name": "adamw", "dit.optimizer.name": "adamw"},  # compile sooner
@@ -53,6 +55,18 @@ def test_a_short_demo_leaves_a_whole_report(tmp_path):
     html = (tmp_path / "demo" / "report.html").read_text()
     assert html.count("<video") >= 4 * 3 + 2 * 4 + 2 and not re.search("https?://", html)
     assert len(list((tmp_path / "demo" / "videos").glob("*.mp4"))) == 4 * 3
+
+
+@pytest.mark.slow
+def test_a_demo_that_moved_resumes_with_what_it_has(tmp_path):
+    """Two minutes: nothing is trained again, and the report says the same of every model."""
+    before = run_demo(tmp_path / "demo", SHORT)
+    (tmp_path / "demo").rename(tmp_path / "moved")
+    after = run_demo(tmp_path / "moved", SHORT)
+    assert (
+        after["samples"]["accuracy"] == before["samples"]["accuracy"] and after["vae"]["psnr"] == before["vae"]["psnr"]
+    )
+    assert not (tmp_path / "demo").exists()
 
 
 @pytest.mark.slow
