@@ -9,7 +9,7 @@ accelerator: `compression_gpu`, 8 cells of mobile VAEs with a fine-tuning phase,
 (an estimate: counted FLOPs over that speed, by --plan). A pod: `compression_pod`, 96 cells in four objectives and three
 seeds, 71 such hours, shared by --workers.
 
-`pruning` cuts the demo's transformer to half of its blocks' parameters in six ways, recovers each with distillation and
+`pruning` prunes the demo's transformer to half of its blocks' parameters in six ways, recovers each with KD and
 without, and trains one of that size from nothing: 24 cells, three seeds, under two hours on two cores;
 `pruning_quick`, one seed of the arms that decide; `pruning_gpu`, the small transformer on an accelerator.
 

@@ -23,7 +23,7 @@ from mobile_video_jax.train.config import OptimizerConfig, PlayersOptimizerConfi
 
 # Student and teacher.
 LARGE = {"mobile": ("mobile", "server"), "ltx": ("ltx_mobile", "ltx")}
-# beta1 0 and beta2 0.99 are StyleGAN's (arXiv 1812.04948): momentum lets both players overshoot.
+# beta1 0 and beta2 0.99 are StyleGAN's (arXiv 1812.04948): momentum lets generator and discriminator overshoot.
 GAN = OptimizerConfig(learning_rate=1e-5, schedule="constant", beta1=0.0, ema_decay=0.995)
 MOBILE = PlayersOptimizerConfig(**dataclasses.asdict(GAN), opponent=dataclasses.replace(GAN, learning_rate=1e-4))
 # As for the base model: Muon needs fewer steps than Adam at this size.

@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def print_plan(config: PruneConfig) -> None:
-    """What is left after all levels, and the chip-hours of scoring, as a table and as JSON."""
+    """Prints what remains after all levels, and the chip-hours of scoring, as a table and as JSON."""
     if not MODEL.value:
         raise UserError("say what to plan for with --model=RUN or --model=configs/dit.py:VARIANT")
     from mobile_video_jax.cost.tpu.topology import CHIPS

@@ -1,4 +1,4 @@
-"""What the networks give in JAX, in float32: the inputs and outputs that a saved package is compared with.
+"""Outputs of the networks in JAX, in float32: the inputs and outputs that a saved package is compared with.
 
 Tensors have the phone's names and layout, [1, c, 1, s] or [t, c, h, w].
 """
@@ -60,7 +60,7 @@ def dit_tensors(config: DitConfig, params: Any, *inputs: Any) -> Tensors:
 
 
 def noise(shape: tuple[int, ...]) -> Float[np.ndarray, "1 t h w c"]:
-    """What every golden clip of latents of this shape starts from."""
+    """The noise that every golden clip of latents of this shape starts from."""
     return np.random.default_rng(0).standard_normal((1, *shape), np.float32)
 
 
@@ -89,7 +89,7 @@ def _residuals(seen: Any, model: Dit) -> Any:
 
 
 def decoder_tensors(vae: Vae | LtxVae, params: Any, latents: Latents) -> Iterator[Tensors]:
-    """What the decoder takes and leaves for each latent frame of a clip; kept_NAME of one is past_NAME of the next.
+    """Inputs and outputs of the decoder for each latent frame of a clip; kept_NAME of one is past_NAME of the next.
 
     LTX-Video's takes all frames at once.
     """
@@ -137,7 +137,7 @@ def _row(x: Any) -> Float[np.ndarray, "1 c 1 s"]:
 
 
 def _column(x: Any) -> Float[np.ndarray, "1 c 1 1"]:
-    """One vector, however it is cut."""
+    """One vector, whatever its shape."""
     return np.asarray(x).reshape(1, -1, 1, 1)
 
 

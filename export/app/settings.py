@@ -13,7 +13,7 @@ UNDISTILLED_STEPS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a run is exported."""
+    """Settings of an export."""
 
     weights: Weights = Weights()
     tiles: tuple[int, ...] = (4,)  # of each FFN: one number, or one for each block

@@ -99,7 +99,7 @@ def evaluate(
 
 
 def fits(var: Any, shape: Sequence[int]) -> bool:
-    """Whether a shape is the declared one; a size that the package leaves open fits any."""
+    """True where a shape is the declared one; a size that the package leaves open fits any."""
     return len(shape) == len(var.shape) and all(
         declared == size for declared, size in zip(var.shape, shape, strict=True) if not is_symbolic(declared)
     )

@@ -28,7 +28,7 @@ class Range:
 
     @property
     def subnormal(self) -> bool:
-        """Whether all values are below fp16's smallest normal number, and some are not 0."""
+        """True where all values are below fp16's smallest normal number, and some are not 0."""
         return 0 < self.largest < SMALLEST_NORMAL
 
     @property

@@ -75,7 +75,7 @@ def verify_package(
 
 
 def passes(outputs: Mapping[str, Agreement], compressed: bool) -> bool:
-    """Whether every output has a PSNR of 35 dB and, unless weights are compressed, a relative error of 2e-3."""
+    """True where every output has a PSNR of 35 dB and, unless weights are compressed, a relative error of 2e-3."""
     return all(
         each.psnr >= LEAST_PSNR and (compressed or each.relative_error <= LARGEST_RELATIVE_ERROR)
         for each in outputs.values()

@@ -22,7 +22,7 @@ ACCELERATORS = {
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What runs, where, and the storage bucket that every pod sees as /shared (none if empty)."""
+    """A job: what runs, where, and the storage bucket that every pod sees as /shared (none if empty)."""
 
     name: str
     image: str

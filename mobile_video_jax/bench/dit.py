@@ -38,7 +38,7 @@ class PeerDit(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """What is measured: model and batch, the side of the square matrices whose product is the ceiling, timed runs."""
+    """The measurement: model and batch, the side of the square matrices whose product is the ceiling, timed runs."""
 
     config: DitTraining
     ceiling_side: int

@@ -49,7 +49,7 @@ class PeerDecoder(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Usage:
-    """What decoding a clip takes: seconds, and peak bytes of the process or device before it and after it."""
+    """Costs of decoding a clip: seconds, and peak bytes of the process or device before it and after it."""
 
     seconds: float
     baseline: int
@@ -101,9 +101,9 @@ def vae_memory(config: VaeConfig, clips: Sequence[ClipShape], repeats: int) -> I
 def vae_tiles(config: VaeConfig, side: int, tile: int, overlap: int, repeats: int) -> Iterator[Row]:
     """One latent frame of a running stream decoded in tiles beside the whole frame; sizes in pixels."""
     vae, params, latents = Vae(config), _decoder_params(config), _latents(config, ClipShape(1, side, side))
-    cut, uncut = ClipCoder(vae, params, tile, overlap), ClipCoder(vae, params)
+    in_tiles, in_one = ClipCoder(vae, params, tile, overlap), ClipCoder(vae, params)
     # A stream compiles one program for its first chunk and one for all others: the others are timed.
-    tiled, whole = (coder.decode(itertools.repeat(latents)) for coder in (cut, uncut))
+    tiled, whole = (coder.decode(itertools.repeat(latents)) for coder in (in_tiles, in_one))
     difference = float(np.abs(next(tiled) - next(whole)).max())
     yield row(
         "vae_tiles",
@@ -140,7 +140,7 @@ def vae_losses(config: VaeTraining, terms: Mapping[str, Mapping[str, float]], re
 
 
 def decoding_usage(config: VaeConfig, clip: ClipShape, way: str, repeats: int) -> Usage:
-    """What this process takes to decode a clip, "whole" in one pass or "streamed" with frames dropped as they come.
+    """Costs of decoding a clip in this process, "whole" in one pass or "streamed" with frames dropped as they come.
 
     Seconds leave compilation out: a whole clip is decoded once before, and of a stream the median chunk beyond the
     second is scaled to the clip's length. Bytes include it.

@@ -156,7 +156,7 @@ def _jax() -> Any:
 
 
 def _in_a_job() -> bool:
-    """Whether JAX has joined the processes of a job; commands that need no JAX do not import it."""
+    """True where JAX has joined the processes of a job; commands that need no JAX do not import it."""
     return _jax() is not None and _jax().distributed.is_initialized()
 
 

@@ -11,7 +11,7 @@ LARGEST = 1 << 32  # pixels of a clip; one of 12.9 GB
 
 @dataclasses.dataclass(frozen=True)
 class Compression:
-    """How far the VAE shrinks a clip: `time` and `space` strides and latent `channels`, written t8_s32_c128."""
+    """Compression of a clip by the VAE: `time` and `space` strides and latent `channels`, written t8_s32_c128."""
 
     time: int
     space: int

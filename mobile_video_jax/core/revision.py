@@ -1,4 +1,4 @@
-"""Where a result came from: code revision and versions."""
+"""Origin of a result: code revision and versions."""
 
 import functools
 import hashlib

@@ -1,4 +1,4 @@
-"""Where runs and data sets are: on this machine's file system, or in a bucket of Google Cloud Storage."""
+"""Locations of runs and data sets: on this machine's file system, or in a bucket of Google Cloud Storage."""
 
 import itertools
 import re

@@ -75,7 +75,7 @@ class ClipSource:
         return [ClipShape(*(int(record[key]) for key in keys)) for record in iter(self.records(split))]
 
     def rows(self, split: str) -> list[Row]:
-        """What the table tells of the records of a split; nothing where a set has none."""
+        """Rows of the table for the records of a split; none where a set has none."""
         return self._table.get(split, [])
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""Whether the files of a data set are those that its manifest tells of."""
+"""Integrity of a data set: its files against its manifest."""
 
 import hashlib
 from collections.abc import Mapping

@@ -72,7 +72,7 @@ def plain_difference(metric: Metric, difference: Comparison) -> dict[str, Any]:
 
 
 def verdict(metric: Metric, difference: Comparison) -> bool | None:
-    """Whether the second run is better; None where pairs are few, the interval holds 0, or neither way is better."""
+    """True where the second run is better; None where pairs are few, the interval holds 0, or neither way is better."""
     return metric.better(difference.low, difference.high) if difference.enough else None
 
 

@@ -1,4 +1,4 @@
-"""How large a trained transformer's activations get, beside the largest number that a phone's fp16 holds."""
+"""Largest activations of a trained transformer, beside the largest number that a phone's fp16 holds."""
 
 import collections
 import dataclasses
@@ -107,7 +107,7 @@ def _record(seen: dict[str, list[jax.Array]], module: nn.Module, args: Any, kwar
 def _over_clips(
     dit: Dit, params: Any, stage: DitStage, progress: Callable[[str], object]
 ) -> tuple[int, dict[str, float]]:
-    """How many held-out clips there are, and their largest peaks."""
+    """The count of held-out clips, and their largest peaks."""
     measure = jax.jit(functools.partial(peaks, dit))
     found: dict[str, float] = collections.defaultdict(float)
     rng, clips = np.random.default_rng(stage.config.seed), 0

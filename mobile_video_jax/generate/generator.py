@@ -28,7 +28,7 @@ from mobile_video_jax.text.encoder import TextEncoder, load_text_encoder, pad
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as the compiled programs it holds need
 class Generator:
-    """A text-to-video model ready to sample clips of one shape, a batch cut over the devices of `mesh`.
+    """A text-to-video model ready to sample clips of one shape, a batch sharded over the devices of `mesh`.
 
     `vae` decodes; `image_vae`, the run's own, encodes the images that clips start from.
     """
@@ -91,7 +91,7 @@ class Generator:
         return self.denoiser.sampling.frame_rate or FRAME_RATE
 
     def sample_config(self, **changes: Any) -> SampleConfig:
-        """How the run is to be sampled, with those of the changes that are not None."""
+        """The run's own sampling settings, with those of the changes that are not None."""
         sampling = self.denoiser.sampling
         own = {"steps": sampling.steps, "guidance": sampling.guidance, "solver": sampling.solver, **self.times}
         return SampleConfig(**own | {key: value for key, value in changes.items() if value is not None})
@@ -152,7 +152,7 @@ class Generator:
         return -(-count // self.mesh.size) * self.mesh.size
 
     def _inputs(self, requests: Sequence[Request], config: SampleConfig) -> tuple[Any, ...]:
-        """What sample_latents takes after the parameters."""
+        """The arguments of sample_latents after the parameters."""
         keys = jnp.stack([jax.random.key(request.seed) for request in requests])
         shape = self.denoiser.latent_shape_of(self.clip)
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)

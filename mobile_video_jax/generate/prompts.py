@@ -1,4 +1,4 @@
-"""What to draw: prompts with their seeds and images, from the command line or from a list."""
+"""Requests: prompts with their seeds and images, from the command line or from a list."""
 
 import codecs
 import collections
@@ -89,7 +89,7 @@ def file_names(requests: Sequence[Request]) -> list[str]:
 
 
 def picture(path: Path, clip: ClipShape) -> Frames:
-    """The image in a file, scaled to cover a frame of the clip and cut at its centre: uint8 [1 h w 3].
+    """The image in a file, scaled to cover a frame of the clip and cropped at its centre: uint8 [1 h w 3].
 
     Raises UserError for a file that holds none.
     """

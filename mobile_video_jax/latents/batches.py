@@ -29,7 +29,7 @@ class Bucket:
 
 @dataclasses.dataclass(frozen=True)
 class Mix:
-    """What a batch holds of each bucket, and how often each has its turn.
+    """A mix of buckets: the clips of a batch, and how often each bucket has its turn.
 
     `batch_size` tells the clips of a batch of one shape. A bucket has turns by its number of batches, but one-frame
     clips (images) have the share `image_share` of all where that is not negative. With `pad_durations` clips of one

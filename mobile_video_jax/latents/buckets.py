@@ -1,4 +1,4 @@
-"""Buckets: the clip shapes that videos of many sizes and lengths are cut to, so that few programs serve all."""
+"""Buckets: the clip shapes that videos of many sizes and lengths are cropped to, so that few programs serve all."""
 
 import math
 from collections.abc import Sequence

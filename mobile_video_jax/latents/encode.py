@@ -107,7 +107,7 @@ def encode_dataset(vae_run: Run | Path, data: Path, out: Path, options: EncodeOp
 
 
 def _claim(vae_run: Run, source: ClipSource, encoding: Encoding) -> dict[str, Any]:
-    """What every shard of a folder must be made with; the records themselves are compared one by one."""
+    """Settings that every shard of a folder must be made with; the records themselves are compared one by one."""
     return {
         "clips": [str(shape) for shape in encoding.shapes],
         "compression": str(encoding.bundle.vae.config.strides),
@@ -135,7 +135,7 @@ def _check_captions(source: ClipSource, text: TextEncoder) -> None:
 
 
 def _is_finished(job: ShardJob) -> bool:
-    """Whether a shard is there and holds the job's records; shards of older versions do not tell which they hold."""
+    """True where a shard is there and holds the job's records; shards of older versions do not tell which they hold."""
     summary = read_summary(job.path)
     return summary is not None and summary.get("keys", job.keys) == job.keys
 

@@ -1,4 +1,4 @@
-"""What an encoding is to write: which windows of which videos, cropped to which shape, in which shards."""
+"""Plan of an encoding: which windows of which videos, cropped to which shape, in which shards."""
 
 import dataclasses
 import itertools
@@ -25,7 +25,7 @@ Members = dict[str, dict[ClipShape, list[Window]]]  # of each split and shape
 
 @dataclasses.dataclass(frozen=True)
 class EncodeOptions(Config):
-    """How a data set is encoded. Each video is cropped to that of `clips` which suits it best (buckets.py).
+    """Options of encoding a data set. Each video is cropped to that of `clips` which suits it best (buckets.py).
 
     One clip of each video is taken, from its middle; or `clips_per_video`, spread evenly; or every one that begins at a
     multiple of `window_stride` frames; none crosses a cut between scenes. A batch holds `batch_size` clips of the first
@@ -132,7 +132,7 @@ def window_starts(scenes: Sequence[int], frames: int, length: int, options: Enco
 
 
 def _identities(source: ClipSource, split: str) -> list[Any]:
-    """What each record's clips depend on beside the encoding, so that a changed one is told from the others."""
+    """A digest of what each record's clips depend on beside the encoding, by which a changed one shows."""
     if rows := source.rows(split):
         return [_identity(row) for row in rows]
     made_of = {key: source.manifest[key] for key in ("source", "options", "contents")}

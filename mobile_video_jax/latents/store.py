@@ -52,7 +52,7 @@ def write_shard(path: Path, records: Sequence[Record], keys: Sequence[str] = ())
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
-    """What write_shard says of a shard: {text_tokens: those of its longest caption, bytes, sha256, keys}.
+    """Summary of a shard by write_shard: {text_tokens: those of its longest caption, bytes, sha256, keys}.
 
     None where the shard is not finished, or is not the one that was written.
     """
@@ -126,7 +126,7 @@ def shards(folder: Path, split: str) -> dict[ClipShape, list[Path]]:
 
 
 def has_split(folder: Path, split: str) -> bool:
-    """Whether an encoded data set has records in a split."""
+    """True where an encoded data set has records in a split."""
     return any(sizes["records"] for sizes in read_manifest(folder)["splits"].get(split, {}).values())
 
 

@@ -66,7 +66,7 @@ def _mean(metric: Metric, values: np.ndarray) -> Score:
 
 @dataclasses.dataclass(frozen=True)
 class Caption:
-    """What a held-out clip shows, in words and, in the shape world, by attributes."""
+    """Caption of a held-out clip, in words and, in the shape world, by attributes."""
 
     id: str
     text: str

@@ -36,7 +36,7 @@ class Metric:
         return "–" if low is None else f"{self.text(low)} to {self.text(high)}"
 
     def better(self, low: float, high: float) -> bool | None:
-        """Whether a difference within [low, high] is for the better; None where that is not known."""
+        """True where a difference within [low, high] is for the better; None where that is not known."""
         if self.more_is_better is None or low <= 0 <= high:
             return None
         return (low > 0) == self.more_is_better

@@ -21,12 +21,12 @@ class Comparison:
 
     @property
     def enough(self) -> bool:
-        """Whether there are pairs enough to call one run better."""
+        """True where there are pairs enough to call one run better."""
         return self.n >= FEW
 
     @property
     def differs(self) -> bool:
-        """Whether there are pairs enough and the interval excludes zero."""
+        """True where there are pairs enough and the interval excludes zero."""
         return self.enough and not self.low <= 0 <= self.high
 
 

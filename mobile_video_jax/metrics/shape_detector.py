@@ -60,7 +60,7 @@ def detect(frames: Frames, world: World) -> Detected:
 
 
 def _covered(frames: Frames) -> Float[np.ndarray, "t h w"]:
-    """How much of each pixel is an object (0-1): chroma between the background's and the objects' level."""
+    """Coverage of each pixel by objects (0-1): chroma between the background's and the objects' level."""
     chroma = (frames.max(axis=-1) - frames.min(axis=-1)).astype(np.float32)
     floor = np.median(chroma)
     short, long = sorted(frames.shape[1:3])

@@ -1,4 +1,4 @@
-"""How a trained denoiser is to be sampled, as its run says."""
+"""Sampling settings of a trained denoiser, as its run says."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ FrameRate = Annotated[float, Range(0, 1000)]
 
 @dataclasses.dataclass(frozen=True)
 class Sampling(Config):
-    """How a denoiser is sampled unless a user says otherwise; `sampling` in run.json."""
+    """Settings that a denoiser is sampled with unless a user says otherwise; `sampling` in run.json."""
 
     steps: SolverSteps = 40  # solver steps
     guidance: GuidanceScale = 5.0  # guidance scale; 1 is none

@@ -51,7 +51,7 @@ class VaeBundle:
 
     @property
     def decodes_in_chunks(self) -> bool:
-        """Whether the decoder is causal in time; LTX-Video's published ones are not."""
+        """True where the decoder is causal in time; LTX-Video's published ones are not."""
         return not isinstance(self.vae, LtxVae) or self.vae.config.decoder_streams
 
     def encode(self, params: Any, video: jax.Array) -> jax.Array:

@@ -92,7 +92,7 @@ def candidates(values: Mapping[str, Any], topology: Topology) -> Iterator[Candid
 
 @dataclasses.dataclass(frozen=True)
 class ModelSize:
-    """What estimates need of a stage: its parameters, and of one clip the FLOPs, the tokens and the network's sizes."""
+    """Facts of a stage for estimates: its parameters, and of one clip the FLOPs, the tokens and the network's sizes."""
 
     parameters: int
     flops: int

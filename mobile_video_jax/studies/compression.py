@@ -99,7 +99,7 @@ def run_cell(study: StudyConfig, cell: Cell, data: Path, out: Path) -> dict[str,
 
 
 def plan(study: StudyConfig) -> list[dict[str, Any]]:
-    """What every cell will cost: training FLOPs of its VAE and of its transformer, counted without running anything."""
+    """Cost of every cell: training FLOPs of its VAE and of its transformer, counted without running anything."""
     return [
         {
             "name": cell.name,
@@ -150,7 +150,7 @@ def _diffuse(study: StudyConfig, cell: Cell, data: Path, vae: Path, out: Path) -
 
 
 def _costs(study: StudyConfig, cell: Cell) -> dict[str, Any]:
-    """What the paper's clip costs at this compression: tokens, and FLOPs of one training step a clip."""
+    """Cost of the paper's clip at this compression: tokens, and FLOPs of one training step a clip."""
     clip = ClipShape.parse(study.server.clip)
     costs: dict[str, Any] = {"tokens": clip.tokens(Compression.parse(cell.compression))}
     for name, reference in (("server", study.server), ("mobile", study.mobile)):

@@ -74,7 +74,7 @@ def summary(rows: Sequence[Row]) -> list[Row]:
 
 
 def _read_back(groups: Sequence[Row]) -> bool:
-    """Whether the detector read samples back, which it does of synthetic clips alone."""
+    """True where the detector read samples back, which it does of synthetic clips alone."""
     return any(group[SAMPLES.key]["mean"] is not None for group in groups)
 
 

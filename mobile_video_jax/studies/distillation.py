@@ -60,7 +60,7 @@ def run_distillation_study(
 
 
 def plan_distillation(study: DistillationStudy) -> list[dict[str, Any]]:
-    """What every cell will cost in FLOPs of training, counted without running anything; baselines only draw."""
+    """Cost of every cell in FLOPs of training, counted without running anything; baselines only sample."""
     rows = []
     for name, (arm, _) in cells(study).items():
         if arm in BASELINES:

@@ -45,7 +45,7 @@ def run_pruning_study(study: PruningStudy, out: Path, *, worker: int = 0, worker
 
 
 def plan_pruning(study: PruningStudy) -> list[dict[str, Any]]:
-    """What every cell will cost in FLOPs of training and of scoring, counted without running anything."""
+    """Cost of every cell in FLOPs of training and of scoring, counted without running anything."""
     teacher = Denoiser(study.dit)
     rows = []
     for name, (arm, _) in cells(study).items():

@@ -108,7 +108,7 @@ def _goodness(metrics: dict[str, float]) -> float:
 
 
 def _rest(state: TrainState, frozen: frozenset[str]) -> dict[str, Any]:
-    """What is saved of a state beside the model."""
+    """The part of a state that is saved beside the model."""
     trained = {part: tree for part, tree in state.params.items() if part not in frozen}
     return {"step": state.step, "params": trained, "opt_state": state.opt_state}
 

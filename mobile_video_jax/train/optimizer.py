@@ -83,7 +83,7 @@ def _is(names: list[str], leaf: Any) -> bool:
 
 
 def _dimension_numbers(names: list[str], leaf: Any) -> MuonDimensionNumbers | None:
-    """How Muon sees a kernel as a matrix: all axes but the last are inputs; scanned layers are a batch."""
+    """Dimension numbers of a kernel as Muon's matrix: all axes but the last are inputs; scanned layers are a batch."""
     if names[-1] != "kernel":
         return None
     first = 1 if "blocks" in names else 0

@@ -119,7 +119,7 @@ class Stage(abc.ABC):
 
     @property
     def sampling(self) -> Mapping[str, Any] | None:
-        """How the run is to be sampled, for run.json (models.sampling.Sampling); None for what is not sampled."""
+        """Sampling settings of the run, for run.json (models.sampling.Sampling); None for what is not sampled."""
         return None
 
     def start(self, run: Path) -> None:

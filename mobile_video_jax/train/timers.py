@@ -1,4 +1,4 @@
-"""What the time of a run is spent on, so that the share that trains (its goodput) is known."""
+"""Accounts of a run's time, so that the share that trains (its goodput) is known."""
 
 import contextlib
 import time

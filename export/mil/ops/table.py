@@ -27,13 +27,13 @@ KERNELS: dict[str, Kernel] = {
 
 
 def is_constant(op: Any) -> bool:
-    """Whether an op is a weight, compressed or not."""
+    """True where an op is a weight, compressed or not."""
     kind: str = op.op_type
     return kind == "const" or kind.startswith(PREFIX)
 
 
 def is_packed(op: Any) -> bool:
-    """Whether an op's numbers are only parts of compressed weights, such as 4-bit indices."""
+    """True where an op's numbers are only parts of compressed weights, such as 4-bit indices."""
     users = [user for var in op.outputs for user in var.child_ops]
     return bool(users) and all(user.op_type.startswith(PREFIX) for user in users)
 

@@ -26,7 +26,7 @@ class Array:
 
     @property
     def is_number(self) -> bool:
-        """Whether it is one constant number."""
+        """True where it is one constant number."""
         return self.is_weight and self.size == 1
 
     def share(self, count: int) -> "Array":
@@ -47,12 +47,12 @@ class Function(Array):
 
     @property
     def is_norm(self) -> bool:
-        """Whether it divides by the root of a mean."""
+        """True where it divides by the root of a mean."""
         return {"reduce_sum", "rsqrt"} <= self.primitives
 
     @property
     def reduces(self) -> bool:
-        """Whether it sums, or takes the largest, over an axis."""
+        """True where it sums, or takes the largest, over an axis."""
         return any(name.startswith("reduce_") for name in self.primitives)
 
 

@@ -23,7 +23,7 @@ Spread = Callable[[Callable[[str], None], Sequence[str]], None]
 
 @dataclasses.dataclass(frozen=True)
 class BeamJob:
-    """Where Beam runs, a name of RUNNERS, and its own options, as ("--project=P", "--region=R").
+    """A runner of Beam, a name of RUNNERS, and its own options, as ("--project=P", "--region=R").
 
     Raises UserError when Beam is not installed or refuses the options.
     """

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What a folder says of one file: its caption, where that is written, and the group that it belongs to, if any."""
+    """A folder's entry for one file: its caption, where that is written, and the group that it belongs to, if any."""
 
     caption: str
     origin: str
@@ -72,7 +72,7 @@ def _entry(origin: str, row: Mapping[str, Any]) -> tuple[str, Entry]:
 
 
 def has_words(caption: str) -> bool:
-    """Whether a text has a character that shows: tokenizers drop control, format and combining characters alone."""
+    """True where a text has a character that shows: tokenizers drop control, format and combining characters alone."""
     return any(unicodedata.category(c)[0] not in "CZM" and c != "\ufffd" for c in caption)
 
 

@@ -78,7 +78,7 @@ class Check:
             return str(error)
 
     def _refusal(self, name: str) -> str:
-        """What is wrong with a file before it is opened."""
+        """The fault of a file that shows before it is opened."""
         file = locate(self.folder, name)
         if isinstance(file, Path):
             outside = not isinstance(file, ObjectPath) and not file.resolve().is_relative_to(self.folder.resolve())

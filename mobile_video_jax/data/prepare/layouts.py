@@ -1,4 +1,4 @@
-"""Where a folder keeps its captions: captions.jsonl, a table, a text beside each video, or WebDataset tars."""
+"""Layouts of a folder's captions: captions.jsonl, a table, a text beside each video, or WebDataset tars."""
 
 import csv
 import functools
@@ -49,7 +49,7 @@ def is_video(name: str) -> bool:
 
 
 def holds_data(name: str) -> bool:
-    """Whether a file is a video, holds some, or says something of one."""
+    """True where a file is a video, holds some, or says something of one."""
     return is_video(name) or name == CAPTIONS or name in TABLES or name.endswith((TAR, TEXT))
 
 

@@ -1,4 +1,4 @@
-"""What the maker of a data set should know of it: splits, rejections, rates, doubles."""
+"""Notes for the maker of a data set: splits, rejections, rates, doubles."""
 
 import collections
 import statistics
@@ -18,7 +18,7 @@ def usual_rate(clips: Sequence[Clip]) -> float | None:
 
 
 def notes_of(splits: Mapping[str, Sequence[Clip]], fps: float) -> list[str]:
-    """What may surprise in a data set of videos, in sentences; `fps` is the rate they were resampled to, or 0."""
+    """Surprises of a data set of videos, in sentences; `fps` is the rate they were resampled to, or 0."""
     clips = [clip for part in splits.values() for clip in part]
     notes = [f"{split} is empty: too few clips" for split, part in splits.items() if not part]
     notes += _on_rates(clips, fps)
@@ -28,7 +28,7 @@ def notes_of(splits: Mapping[str, Sequence[Clip]], fps: float) -> list[str]:
 
 
 def advice_on(train: int, rejections: Sequence[Rejection]) -> list[str]:
-    """What the maker should know beside: the usual reasons of rejections, and whether `train` clips fill a batch."""
+    """Further notes for the maker: the usual reasons of rejections, and whether `train` clips fill a batch."""
     reasons = collections.Counter(rejection.reason.partition(":")[0] for rejection in rejections)
     advice = [f"rejected {count}: {reason}" for reason, count in reasons.most_common(3)]
     if 0 < train < USUAL_BATCH:

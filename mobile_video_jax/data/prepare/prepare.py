@@ -32,7 +32,7 @@ REJECTED = "rejected.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Sharing:
-    """How a folder of videos is prepared by many machines: what spreads the work, and the bytes of a shard at most."""
+    """Preparation of a folder of videos by many machines: what spreads the work, and the bytes of a shard at most."""
 
     spread: Spread
     shard_bytes: int
@@ -56,7 +56,7 @@ def prepare(source: str, out: Path, sharing: Sharing | None = None, **options: A
 
 
 def _recipe(name: str, source: Source) -> Manifest:
-    """What the data set depends on, as JSON gives it back."""
+    """Everything that the data set depends on, as JSON gives it back."""
     values = dataclasses.asdict(source)  # type: ignore[call-overload]
     options = {name: value for name, value in values.items() if value is not None}
     path = options.pop("folder", None)

@@ -1,4 +1,4 @@
-"""What a data set can be made from: shapes we draw, the sample clips, or a folder of videos."""
+"""Sources of data sets: rendered shapes, the sample clips, or a folder of videos."""
 
 import contextlib
 import dataclasses

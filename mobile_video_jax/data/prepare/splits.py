@@ -1,4 +1,4 @@
-"""Which clips are held out: shares of them, decided by their names, and never one content on both sides."""
+"""Splits: shares of them, decided by their names, and never one content on both sides."""
 
 import hashlib
 from collections.abc import Sequence

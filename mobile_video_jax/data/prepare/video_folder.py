@@ -32,7 +32,7 @@ class VideoFolder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]  # its
 
 
 def features() -> tfds.features.FeaturesDict:
-    """What a record holds."""
+    """The features of a record."""
     return tfds.features.FeaturesDict(
         {
             "id": tfds.features.Text(),

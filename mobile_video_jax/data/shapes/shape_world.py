@@ -71,7 +71,7 @@ WORDINGS = (
 
 @dataclasses.dataclass(frozen=True)
 class Attributes:
-    """What one clip shows."""
+    """Attributes of one clip."""
 
     count: int
     colour: str
@@ -127,7 +127,7 @@ def draw(world: World, clip: ClipShape, seed: int, index: int, split: str) -> Sa
 
 
 def coverage(shape: str, y: np.ndarray, x: np.ndarray, radius: float) -> np.ndarray:
-    """How much of each pixel (0-1) a shape covers; `y` and `x` are its offsets from the shape's centre in pixels."""
+    """Coverage of each pixel (0-1) by a shape; `y` and `x` are its offsets from the shape's centre in pixels."""
     scale = np.float32(radius)
     return np.clip(0.5 - scale * SHAPES[shape](y / scale, x / scale), 0, 1)
 
@@ -145,7 +145,7 @@ def _choose(choices: tuple[Combination, ...], world: World, rng: np.random.Gener
 def _coverage(
     attributes: Attributes, clip: ClipShape, size: float, rng: np.random.Generator
 ) -> Float[np.ndarray, "t h w"]:
-    """How much of each pixel the group covers."""
+    """Coverage of each pixel by the group."""
     side = min(clip.height, clip.width)
     radius = side * size * rng.uniform(*RADII[attributes.count])
     path = side * _path(attributes.motion, clip.frames, 1 - MARGIN - 2 * REACH * radius / side, rng)

@@ -1,4 +1,4 @@
-"""What a video file holds, found by decoding all of it."""
+"""Facts of a video file, measured by decoding all of it."""
 
 import base64
 import dataclasses
@@ -20,7 +20,7 @@ THUMBNAIL = ClipShape(1, 8, 8)
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
-    """What a video holds: frames, pixels as shown, frames per second and seconds; and its packed FrameIndex."""
+    """Facts of a video: frames, pixels as shown, frames per second and seconds; and its packed FrameIndex."""
 
     frames: int
     height: int
@@ -51,7 +51,7 @@ class VideoInfo:
 
 @dataclasses.dataclass
 class _Decoded:
-    """What is noted of the decoded frames, in order."""
+    """Notes of the decoded frames, in order."""
 
     height: int = 0
     width: int = 0

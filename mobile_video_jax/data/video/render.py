@@ -35,7 +35,7 @@ CENTRE = Crop()
 
 @dataclasses.dataclass(frozen=True)
 class Orientation:
-    """How a stored picture is turned and mirrored: rows and columns swapped first, then either order reversed."""
+    """Orientation of a stored picture: rows and columns swapped first, then either order reversed."""
 
     transpose: bool = False
     flip_rows: bool = False
