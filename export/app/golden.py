@@ -33,7 +33,7 @@ PASSED = ("text_projection", "time_out", "pooled_text", "modulation")
 
 
 def dit_tensors(config: DitConfig, params: Any, *inputs: Any) -> Tensors:
-    """Every input and output of a chunk of the transformer, for one clip; `inputs` are those of Dit."""
+    """Every input and output of a chunk of the transformer, for one clip; `inputs` are the arguments of Dit."""
     latents, t, text, mask = inputs
     model = Dit(dataclasses.replace(config, dtype="float32", remat="none"))
 

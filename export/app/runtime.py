@@ -93,7 +93,7 @@ class App:
         return video
 
     def _call(self, name: str, tensors: Mapping[str, np.ndarray]) -> Tensors:
-        """A package's outputs in float32, for those of the tensors that it takes."""
+        """A package's outputs in float32; of the tensors it takes the ones that are its inputs."""
         record = self.records[name]
         if name not in self.loaded:
             self.loaded[name] = load_package(self.packages / record["file"])

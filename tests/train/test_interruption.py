@@ -29,15 +29,16 @@ def test_the_first_ctrl_c_is_a_request_and_the_second_leaves_at_once(monkeypatch
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have had it ignored
-    preemption = Preemption()
-    with preemption.watched():
-        signal.raise_signal(signal.SIGINT)
-        assert preemption.stop_after(1) and left == [] and "Ctrl-C again leaves at once" in capfd.readouterr().err
-        signal.raise_signal(signal.SIGINT)
-        assert left == [130]
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
-    signal.signal(signal.SIGINT, before)
+    try:
+        with (preemption := Preemption()).watched():
+            signal.raise_signal(signal.SIGINT)
+            assert preemption.stop_after(1) and left == [] and "Ctrl-C again leaves at once" in capfd.readouterr().err
+            signal.raise_signal(signal.SIGINT)
+            assert left == [130]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_process_that_was_started_to_ignore_ctrl_c_goes_on_ignoring_it():
