@@ -235,7 +235,7 @@ class _Loop:
         if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
             raise TrainingDiverged(
                 f"loss is {values['loss']} and grad_norm {values['grad_norm']} at step {step}, "
-                f"batch records {records.tolist()}: lower optimizer.learning_rate or look at these records"
+                f"batch records {records.tolist()}: look at them, or lower optimizer.learning_rate{self._anew()}"
             )
         evaluated = self._due(step, self.config.eval_every)
         sampled = self._due(step, self.stage.sample_every)
@@ -253,6 +253,12 @@ class _Loop:
             if evaluated and "eval_loss" in values and (reason := self.stage.collapse_reason(values)):
                 raise TrainingDiverged(f"{self.config.stage} collapses at step {step}: {reason}; {self._best()}")
         return values["loss"]
+
+    def _anew(self) -> str:
+        """The way on with another setting: a run with a checkpoint keeps its own."""
+        if newest_step(self.run_folder) is None:
+            return ""
+        return f" in a new --workdir with --config.init_from={self.run_folder}"
 
     def _best(self) -> str:
         best = self.checkpoints.best
