@@ -100,6 +100,16 @@ def test_a_model_goes_to_a_bucket_and_back(folder, vae, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, bundle.params, expected.params)
 
 
+def test_the_last_byte_of_a_file_comes_back(folder, tmp_path):
+    files = {str(last): bytes([1, last]) for last in range(256)}
+    for name, content in files.items():
+        (tmp_path / "files" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "files" / name).write_bytes(content)
+    upload(tmp_path / "files", folder)
+    copy_folder(folder, tmp_path / "back")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "back").iterdir()} == files
+
+
 def test_a_data_set_is_copied_once_and_anew_when_it_is_made_anew(folder, cache, capsys):
     with pytest.raises(UserError, match=f"{folder}/set holds no finished data set"):
         data_folder(f"{folder}/set")
