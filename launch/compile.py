@@ -58,16 +58,16 @@ def _times(report: dict[str, Any]) -> list[str]:
     parts = report["roofline"]
     for part in ("compute", "hbm", "operations", "ici", "dcn"):
         lines.append(_row(f"{part} seconds", f"{parts[part]:.4f}"))
-    for name, said in (("overlapped", "all hidden behind the slowest"), ("serial", "operations do not overlap")):
+    for name, meaning in (("overlapped", "all hidden behind the slowest"), ("serial", "operations do not overlap")):
         lines.append(
-            _row(f"{name} seconds", f"{parts[f'{name}_seconds']:.4f}", f"MFU {parts[f'{name}_mfu']:.1%}, {said}")
+            _row(f"{name} seconds", f"{parts[f'{name}_seconds']:.4f}", f"MFU {parts[f'{name}_mfu']:.1%}, {meaning}")
         )
     lines.append(_row("step seconds", f"{report['step_seconds']:.4f}", f"MFU {report['mfu']:.1%}, estimated:"))
-    return lines + [f"  {said}" for said in report["assumptions"]]
+    return lines + [f"  {line}" for line in report["assumptions"]]
 
 
-def _row(name: str, value: str, said: str = "") -> str:
-    return f"{name:22}{value:>16}  {said}".rstrip()
+def _row(name: str, value: str, note: str = "") -> str:
+    return f"{name:22}{value:>16}  {note}".rstrip()
 
 
 def check_storable(config: Any) -> None:

@@ -6,24 +6,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # Left never imports right. The README shows the same tuple.
 ORDER = (
-    *(
-        "core",
-        "weights",
-        "cost",
-        "parallel",
-        "cli",
-        "nn",
-        "text",
-        "dit",
-        "vae",
-        "diffusion",
-        "distill",
-        "data",
-        "report",
-    ),
-    *("metrics", "train", "models", "latents", "generate", "stages", "prune", "interop", "evaluate", "bench"),
-    *("pods", "studies", "demo", "export", "configs", "launch"),
-)
+    "core", "weights", "cost", "parallel", "cli", "nn", "text",
+    "dit", "vae", "diffusion", "distill", "data", "report",
+    "metrics", "train", "models", "latents", "generate", "stages", "prune", "interop", "evaluate", "bench",
+    "pods", "studies", "demo", "export", "configs", "launch",
+)  # fmt: skip
 TOP = ("export", "configs", "launch")
 TORCH = {"torch", "diffusers", "coremltools", "coreai", "coreai_torch", "tensorflow"}
 

@@ -42,9 +42,9 @@ def dit_tensors(config: DitConfig, params: Any, *inputs: Any) -> Tensors:
         keep = lambda module, _: module.name in PASSED
         return model.apply({"params": params}, *inputs, mutable=["intermediates"], capture_intermediates=keep)
 
-    velocity, seen = _precisely(run, params, *inputs)
-    seen = seen["intermediates"]
-    passed = {name: np.asarray(seen[name]["__call__"][0]) for name in PASSED if name in seen}
+    velocity, variables = _precisely(run, params, *inputs)
+    outputs = variables["intermediates"]
+    passed = {name: np.asarray(outputs[name]["__call__"][0]) for name in PASSED if name in outputs}
     embedding = passed["time_out"] + (passed["pooled_text"][:, None] if "pooled_text" in passed else 0)
     return {
         "latents": _row(_tokens(latents)),
@@ -54,7 +54,7 @@ def dit_tensors(config: DitConfig, params: Any, *inputs: Any) -> Tensors:
         "projected_text": _row(passed["text_projection"]),
         "modulation": _column(passed["modulation"]),
         "embedding": _column(embedding),
-        **{f"hidden_{i + 1}": _row(x) for i, x in enumerate(_residuals(seen, model))},
+        **{f"hidden_{i + 1}": _row(x) for i, x in enumerate(_residuals(outputs, model))},
         "velocity": _row(_tokens(velocity)),
     }
 
@@ -82,10 +82,10 @@ def clip_tensors(generator: Generator, prompt: str, steps: int) -> Tensors:
     }
 
 
-def _residuals(seen: Any, model: Dit) -> Any:
+def _residuals(outputs: Any, model: Dit) -> Any:
     if model.config.scan:
-        return seen["blocks"]["block"]["residual"][0]
-    return [seen[f"block_{i}"]["residual"][0] for i in range(len(model.config.block_shapes))]
+        return outputs["blocks"]["block"]["residual"][0]
+    return [outputs[f"block_{i}"]["residual"][0] for i in range(len(model.config.block_shapes))]
 
 
 def decoder_tensors(vae: Vae | LtxVae, params: Any, latents: Latents) -> Iterator[Tensors]:

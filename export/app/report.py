@@ -74,24 +74,30 @@ def _packages(rows: Sequence[Figures]) -> Table:
     cells = [
         [
             name,
-            _number(own["relative_error"]),
-            _number(own["psnr"]),
+            _number(figures["relative_error"]),
+            _number(figures["psnr"]),
             row["bytes"] / 1e6,
             row["fp16_bytes"] / 1e6,
-            own["operations"],
-            own["peak_live_bytes"] / 1e3,
-            sum(own["ffn_products"]) or "–",
+            figures["operations"],
+            figures["peak_live_bytes"] / 1e3,
+            sum(figures["ffn_products"]) or "–",
         ]
-        for name, row, own in _functions(rows)
+        for name, row, figures in _functions(rows)
     ]
     return Table(columns, cells)
 
 
 def _ends(rows: Sequence[Figures]) -> Table:
     cells = [
-        [name, own["largest"]["value"], own["largest"]["name"], own["warnings"], "\n".join(own["first_warnings"][:1])]
-        for name, _, own in _functions(rows)
-        if own["largest"]
+        [
+            name,
+            figures["largest"]["value"],
+            figures["largest"]["name"],
+            figures["warnings"],
+            "\n".join(figures["first_warnings"][:1]),
+        ]
+        for name, _, figures in _functions(rows)
+        if figures["largest"]
     ]
     return Table(["package", "largest value", "of op", "warnings", "the worst"], cells)
 

@@ -93,9 +93,9 @@ def _read_arguments(config: ConfigFlag | None, positional: bool) -> list[str]:
     """Reads the flags and the config, and returns what is neither. --help and --print_config end the process."""
     wants_help = bool(HELP & set(sys.argv))
     lenient = wants_help or bool(config and {"--print_config", "-print_config"} & set(sys.argv))
-    given, keys = split_keys(sys.argv) if config else (sys.argv, [])
+    flags, keys = split_keys(sys.argv) if config else (sys.argv, [])
     try:
-        arguments = _read_flags([argument for argument in given if argument not in HELP], lenient=lenient)
+        arguments = _read_flags([argument for argument in flags if argument not in HELP], lenient=lenient)
         if arguments and not positional:
             raise UserError(f"unexpected argument '{arguments[0]}'; see --help")
         if config:

@@ -36,8 +36,8 @@ class Progress:
         """Prints a line for `done` steps and returns the rate in steps a second."""
         now = time.monotonic()
         rate = (done - self._last_done) / max(now - self._last_time, 1e-9)
-        left = duration((self._total - done) / rate) if rate else "?"
-        self._write(f"{self._name} {done}/{self._total}  {text}  {rate:.2f}/s  {left} left")
+        remaining = duration((self._total - done) / rate) if rate else "?"
+        self._write(f"{self._name} {done}/{self._total}  {text}  {rate:.2f}/s  {remaining} left")
         self._last_done, self._last_time = done, now
         return rate
 

@@ -125,15 +125,15 @@ def _cut(record: Record, clip: ClipShape, start: int, crop: Crop) -> Frames:
 
 def _check_clip(source: ClipSource, clip: ClipShape) -> None:
     """Raises UserError unless every record can give the clip."""
-    folder, made = source.folder, source.clip
-    if made is None:
+    folder, stored = source.folder, source.clip
+    if stored is None:
         shortest = source.manifest["shortest"]
         if shortest < clip.frames:
             raise UserError(
                 f"{folder} has videos of {shortest} frames, config asks for {clip}: "
                 f"prepare it again with --min_frames={clip.frames}"
             )
-    elif made.frames < clip.frames or (made.height, made.width) != (clip.height, clip.width):
+    elif stored.frames < clip.frames or (stored.height, stored.width) != (clip.height, clip.width):
         raise UserError(
-            f"data set {folder} made for {made}, config asks for {clip}: prepare it again with --clip={clip}"
+            f"data set {folder} made for {stored}, config asks for {clip}: prepare it again with --clip={clip}"
         )

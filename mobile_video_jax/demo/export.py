@@ -25,8 +25,8 @@ def check_export() -> None:
 def export_packages(run: Path, out: Path, prompt: str) -> dict[str, Any]:
     """Exports a run to `out`, unless that is done already, and returns what its report.json holds.
 
-    In a process of its own, on the CPU: only export/ knows PyTorch. Raises UserError where a package or the clip drawn
-    by all of them is not what JAX computes.
+    In a process of its own, on the CPU: only export/ knows PyTorch. Raises UserError where a package or the clip that
+    all of them generate is not what JAX computes.
     """
     report = out / "report.json"
     if not report.is_file():
@@ -35,10 +35,10 @@ def export_packages(run: Path, out: Path, prompt: str) -> dict[str, Any]:
         subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False)
         if not report.is_file():
             raise UserError(f"{run} was not exported: see the line above, then start again")
-    found: dict[str, Any] = read_json(report)
-    if not found["passed"]:
-        raise UserError(f"the packages are not what JAX computes, see {out / 'report.html'}: {found['failures'][0]}")
-    return found
+    figures: dict[str, Any] = read_json(report)
+    if not figures["passed"]:
+        raise UserError(f"the packages are not what JAX computes, see {out / 'report.html'}: {figures['failures'][0]}")
+    return figures
 
 
 def drawn_clip(out: Path, clip: str) -> tuple[Frames, Frames]:

@@ -108,8 +108,8 @@ def run_demo(config: DemoConfig, out: Path) -> DemoResult:
 
 def _prepare(config: DemoConfig, clip: ClipShape, shapes: Path, real: Path) -> dict[str, Any]:
     sizes = {"train": config.train_clips, "validation": config.validation_clips, "test": config.test_clips}
-    made = prepare("moving_shapes", shapes, world=config.world, clip=clip, sizes=sizes)
-    return {"moving_shapes": made["accepted"], "sample_clips": prepare("sample_clips", real)["accepted"]}
+    summary = prepare("moving_shapes", shapes, world=config.world, clip=clip, sizes=sizes)
+    return {"moving_shapes": summary["accepted"], "sample_clips": prepare("sample_clips", real)["accepted"]}
 
 
 def _encode(out: Path, data: Path, clip: ClipShape) -> dict[str, Any]:

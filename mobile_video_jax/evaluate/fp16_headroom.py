@@ -57,12 +57,12 @@ def largest_activations(
     stage = DitStage(config)
     # TPUs and GPUs round the factors of float32 products by default.
     with jax.default_matmul_precision("highest"):
-        clips, found = _over_clips(*_unrolled(opened, stage), stage, progress)
-    if not np.isfinite(list(found.values())).all():
+        clips, maxima = _over_clips(*_unrolled(opened, stage), stage, progress)
+    if not np.isfinite(list(maxima.values())).all():
         raise UserError(
             f"{run} computes values that are not finite even in float32: train it again or name another run"
         )
-    return {"data": config.data, "clips": clips, "fp16_max": FP16_MAX, "activations": _by_kind(found)}
+    return {"data": config.data, "clips": clips, "fp16_max": FP16_MAX, "activations": _by_kind(maxima)}
 
 
 def peaks(dit: Dit, params: Any, x_t: Latents, t: Times, text: TextStates, text_mask: TextMask) -> dict[str, Scalar]:
@@ -72,36 +72,36 @@ def peaks(dit: Dit, params: Any, x_t: Latents, t: Times, text: TextStates, text_
     `residual` stream, the modulated `input` of self-attention and FFN, and the attentions' `logits`, q k^T before they
     are divided by sqrt(d).
     """
-    seen: dict[str, list[jax.Array]] = collections.defaultdict(list)
+    recorded: dict[str, list[jax.Array]] = collections.defaultdict(list)
 
     def observe(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         out = call(*args, **kwargs)
         if context.method_name == "__call__":
-            _record(seen, context.module, args, kwargs, out)
+            _record(recorded, context.module, args, kwargs, out)
         return out
 
     with nn.intercept_methods(observe):
         apply(dit, params, x_t, t, text, text_mask)
-    return {path: jnp.stack([jnp.max(jnp.abs(x)) for x in values]).max() for path, values in seen.items()}
+    return {path: jnp.stack([jnp.max(jnp.abs(x)) for x in values]).max() for path, values in recorded.items()}
 
 
-def _record(seen: dict[str, list[jax.Array]], module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+def _record(recorded: dict[str, list[jax.Array]], module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
     path = "/".join(module.path)
     match module:
         case Dense() | RMSNorm():
-            seen[path].append(out)
+            recorded[path].append(out)
         case DitBlock():
-            seen[f"{path}/residual"].append(out)
+            recorded[f"{path}/residual"].append(out)
         case FeedForward():
-            seen[f"{path}/input"].append(args[0])
+            recorded[f"{path}/input"].append(args[0])
         case Attention():
-            q, k = seen[f"{path}/q_norm"][0], seen[f"{path}/k_norm"][0]
+            q, k = recorded[f"{path}/q_norm"][0], recorded[f"{path}/k_norm"][0]
             if rope := kwargs.get("rope"):
                 q, k = apply_rope(q, rope), apply_rope(k, rope)
-                seen[f"{path}/input"].append(args[0])
+                recorded[f"{path}/input"].append(args[0])
             else:  # cross-attention is of the residual stream itself
-                seen[f"{module.path[0]}/residual"] += [args[0], args[0] + out]
-            seen[f"{path}/logits"].append(jnp.einsum("bnhd,bmhd->bhnm", q, k))
+                recorded[f"{module.path[0]}/residual"] += [args[0], args[0] + out]
+            recorded[f"{path}/logits"].append(jnp.einsum("bnhd,bmhd->bhnm", q, k))
 
 
 def _over_clips(
@@ -109,15 +109,15 @@ def _over_clips(
 ) -> tuple[int, dict[str, float]]:
     """The count of held-out clips, and their largest peaks."""
     measure = jax.jit(functools.partial(peaks, dit))
-    found: dict[str, float] = collections.defaultdict(float)
+    maxima: dict[str, float] = collections.defaultdict(float)
     rng, clips = np.random.default_rng(stage.config.seed), 0
     for done, batch in enumerate(stage.eval_batches(make_mesh(stage.config.mesh)), 1):
         for inputs in _noisy_clips(stage, batch, rng):
             for path, value in jax.device_get(measure(params, *inputs)).items():
-                found[path] = float(np.maximum(found[path], value))
+                maxima[path] = float(np.maximum(maxima[path], value))
         clips += len(batch["latents"])
         progress(f"activations: batch {done}/{stage.config.eval_batches}")
-    return clips, found
+    return clips, maxima
 
 
 def _unrolled(run: Run, stage: DitStage) -> tuple[Dit, Any]:
@@ -142,10 +142,10 @@ def _noisy_clips(stage: DitStage, batch: Mapping[str, Any], rng: np.random.Gener
         yield interpolate(jnp.asarray(x0), noise, t), t, *text
 
 
-def _by_kind(found: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+def _by_kind(maxima: Mapping[str, float]) -> dict[str, dict[str, Any]]:
     """Entries by path without the block, the largest first."""
     by_kind: dict[str, dict[int | None, float]] = collections.defaultdict(dict)
-    for path, value in found.items():
+    for path, value in maxima.items():
         block, _, rest = path.partition("/")
         number = int(block.removeprefix("block_")) if block.startswith("block_") else None
         by_kind[path if number is None else rest][number] = value
@@ -155,10 +155,10 @@ def _by_kind(found: Mapping[str, float]) -> dict[str, dict[str, Any]]:
 
 def _entry(kind: str, values: Mapping[int | None, float]) -> dict[str, Any]:
     block, value = max(values.items(), key=lambda item: item[1])
-    seen = max(value, FP16_MIN)  # an untrained layer gives 0
-    entry: dict[str, Any] = {"value": value, "block": block, "headroom": FP16_MAX / seen}
+    largest = max(value, FP16_MIN)  # an untrained layer gives 0
+    entry: dict[str, Any] = {"value": value, "block": block, "headroom": FP16_MAX / largest}
     if block is not None:
         entry["by_block"] = [values[number] for number in range(len(values))]
     if kind in NORMALISED:
-        entry["squares_headroom"] = FP16_MAX / seen**2
+        entry["squares_headroom"] = FP16_MAX / largest**2
     return entry

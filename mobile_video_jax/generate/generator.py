@@ -93,8 +93,8 @@ class Generator:
     def sample_config(self, **changes: Any) -> SampleConfig:
         """The run's own sampling settings, with those of the changes that are not None."""
         sampling = self.denoiser.sampling
-        own = {"steps": sampling.steps, "guidance": sampling.guidance, "solver": sampling.solver, **self.times}
-        return SampleConfig(**own | {key: value for key, value in changes.items() if value is not None})
+        defaults = {"steps": sampling.steps, "guidance": sampling.guidance, "solver": sampling.solver, **self.times}
+        return SampleConfig(**defaults | {key: value for key, value in changes.items() if value is not None})
 
     def generate(
         self,

@@ -76,16 +76,16 @@ def read_requests(path: Path, seed: int, images: Sequence[Path]) -> list[Request
 
 def file_names(requests: Sequence[Request]) -> list[str]:
     """SEED-PROMPT for each request, in letters and digits; later ones of the same name are numbered."""
-    taken: dict[str, None] = {}
+    names: dict[str, None] = {}
     copies = collections.Counter[str]()
     for request in requests:
         slug = re.sub("[^a-z0-9]+", "-", request.prompt.lower()).strip("-")[:60]
         name = plain = f"{request.seed:05}-{slug}"
-        while name in taken:
+        while name in names:
             copies[plain] += 1
             name = f"{plain}-{copies[plain] + 1}"
-        taken[name] = None
-    return list(taken)
+        names[name] = None
+    return list(names)
 
 
 def picture(path: Path, clip: ClipShape) -> Frames:
@@ -126,10 +126,10 @@ def _read_json(line: bytes, default: Request, folder: Path) -> Request:
 def _inside(folder: Path, name: str) -> Path:
     path = folder / name
     try:
-        found = path.resolve().is_relative_to(folder.resolve()) and path.is_file()
+        exists = path.resolve().is_relative_to(folder.resolve()) and path.is_file()
     except (OSError, RuntimeError, ValueError):  # too long a name, a loop of links, a null character
-        found = False
-    if not found:
+        exists = False
+    if not exists:
         raise UserError(f"there is no image {name!r} in {folder}")
     return path
 

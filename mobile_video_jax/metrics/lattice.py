@@ -78,7 +78,7 @@ def _amplitudes(tile: Float64[np.ndarray, "b t n n 3"]) -> Float64[np.ndarray, "
     of row and column 0 or 1/2) holds the whole.
     """
     stride = tile.shape[2]
-    own = 2 * np.arange(stride) % stride == 0
-    shares = np.where(own[:, None] & own, 1, 2)[..., None]
+    self_conjugate = 2 * np.arange(stride) % stride == 0
+    shares = np.where(self_conjugate[:, None] & self_conjugate, 1, 2)[..., None]
     amplitudes: np.ndarray = shares * np.abs(np.fft.fft2(tile, axes=(2, 3))) / stride**2
     return amplitudes

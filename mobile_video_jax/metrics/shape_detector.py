@@ -46,10 +46,10 @@ class Objects:
 def detect(frames: Frames, world: World) -> Detected:
     """Reads the attributes of one clip uint8 [t h w 3]."""
     covered = _covered(frames)
-    labels, found = ndimage.label(covered > 0.5, structure=_within_frames())
-    if not found:
+    labels, regions = ndimage.label(covered > 0.5, structure=_within_frames())
+    if not regions:
         return Detected()
-    objects, mask = _objects(covered, labels, found)
+    objects, mask = _objects(covered, labels, regions)
     side = min(frames.shape[1:3])
     return Detected(
         _count(objects, world),
@@ -78,17 +78,17 @@ def _within_frames() -> np.ndarray:
     return structure
 
 
-def _objects(covered: np.ndarray, labels: np.ndarray, found: int) -> tuple[Objects, np.ndarray]:
+def _objects(covered: np.ndarray, labels: np.ndarray, regions: int) -> tuple[Objects, np.ndarray]:
     """The regions that are large enough, and the mask [t h w] of their pixels."""
-    index = np.arange(1, found + 1)
+    index = np.arange(1, regions + 1)
     area = np.bincount(labels.ravel())[1:]
     centre = np.array(ndimage.center_of_mass(covered, labels, index))
     frame = centre[:, 0].round().astype(int)
     largest = np.zeros(len(covered))
     np.maximum.at(largest, frame, area)
-    kept = area >= SPECKLE * np.maximum(largest[frame], np.median(largest))
-    mask = np.concatenate([[False], kept])[labels]
-    return Objects(frame[kept], centre[kept, 1:], area[kept]), mask
+    large = area >= SPECKLE * np.maximum(largest[frame], np.median(largest))
+    mask = np.concatenate([[False], large])[labels]
+    return Objects(frame[large], centre[large, 1:], area[large]), mask
 
 
 def _count(objects: Objects, world: World) -> int:
@@ -132,10 +132,10 @@ def _shape(patch: np.ndarray, world: World) -> str:
 
 def _path(objects: Objects) -> Float[np.ndarray, "t 2"]:
     """The middle of the group in each frame that shows it, in pixels."""
-    seen = np.unique(objects.frame)
-    weight = np.bincount(objects.frame, objects.area)[seen]
+    frames = np.unique(objects.frame)
+    weight = np.bincount(objects.frame, objects.area)[frames]
     return np.stack(
-        [np.bincount(objects.frame, objects.area * axis)[seen] / weight for axis in objects.centre.T], axis=1
+        [np.bincount(objects.frame, objects.area * axis)[frames] / weight for axis in objects.centre.T], axis=1
     )
 
 

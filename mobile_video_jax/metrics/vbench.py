@@ -90,14 +90,14 @@ def totals(scores: Mapping[str, float]) -> dict[str, float]:
 
     Only what all its dimensions are there for: VBench's own script counts missing ones as zero.
     """
-    scale, found = normalised(scores), {}
+    scale, groups = normalised(scores), {}
     for group, dimensions in (("quality", QUALITY), ("semantic", SEMANTIC)):
         if dimensions.keys() <= scale.keys():
             weights = [dimension.weight for dimension in dimensions.values()]
-            found[group] = float(np.average([scale[name] for name in dimensions], weights=weights))
-    if len(found) == 2:
-        found["total"] = combined(found["quality"], found["semantic"])
-    return found
+            groups[group] = float(np.average([scale[name] for name in dimensions], weights=weights))
+    if len(groups) == 2:
+        groups["total"] = combined(groups["quality"], groups["semantic"])
+    return groups
 
 
 def combined(quality: float, semantic: float) -> float:

@@ -44,14 +44,14 @@ def measure_loader(values: Mapping[str, Any], seconds: float) -> dict[str, float
             next(batches)
         count = clips = size = 0
         started, computed = time.monotonic(), time.process_time()
-        while (taken := time.monotonic() - started) < seconds or not count:
+        while (elapsed := time.monotonic() - started) < seconds or not count:
             batch = next(batches)
             count, clips = count + 1, clips + len(batch["record"])
             size += sum(np.asarray(value).nbytes for value in batch.values())
         computed = time.process_time() - computed
     finally:
         batches.close()
-    rates = {"batches": count / taken, "clips": clips / taken, "bytes": size / taken}
+    rates = {"batches": count / elapsed, "clips": clips / elapsed, "bytes": size / elapsed}
     return {f"{name}_per_second": rate for name, rate in rates.items()} | {
         "processor_seconds_a_batch": computed / count
     }

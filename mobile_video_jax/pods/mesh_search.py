@@ -108,8 +108,8 @@ class ModelSize:
 def chip_bytes(size: ModelSize, mesh: MeshConfig, remat: str, clips: int) -> float:
     """Bytes on a chip with so many clips: its shard of the state, and activations, sharded by tensor where wide."""
     block = size.block_bytes(clips)
-    kept = block * size.depth * (1 if remat == "full" else KEPT[remat] / mesh.tensor)
-    return STATE_BYTES * size.parameters / (mesh.fsdp * mesh.tensor) + kept + KEPT["none"] * block / mesh.tensor
+    activations = block * size.depth * (1 if remat == "full" else KEPT[remat] / mesh.tensor)
+    return STATE_BYTES * size.parameters / (mesh.fsdp * mesh.tensor) + activations + KEPT["none"] * block / mesh.tensor
 
 
 def clip_seconds(size: ModelSize, topology: Topology, mesh: MeshConfig, remat: str, clips: int) -> float:

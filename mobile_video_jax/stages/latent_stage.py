@@ -158,10 +158,10 @@ class LatentStage(Stage):
         Run.open(self.data_folders[0] / VAE, VAE).copy(run / VAE)
 
 
-def _check_same(folder: Path, key: str, encoded: object, wanted: object) -> None:
-    if encoded != wanted:
+def _check_same(folder: Path, key: str, encoded: object, configured: object) -> None:
+    if encoded != configured:
         raise UserError(
-            f"data set {folder} was encoded with {key}={encoded}, the config has {wanted}: "
+            f"data set {folder} was encoded with {key}={encoded}, the config has {configured}: "
             f"set --config.{key}={encoded} or encode again"
         )
 

@@ -89,9 +89,9 @@ class VaeStage(Stage):
         """The encoder, and without `freeze_encoder` the decoder, of `init_from`; VGG's weights."""
         params = {"vgg": load_vgg(self.config.vgg_stages)} if "vgg" in target else {}
         parts = ("encoder",) if self.config.freeze_encoder else ("encoder", "decoder")
-        wanted = {part: target[part] for part in parts if part in target}
-        if wanted and self.source:
-            params |= self.source.params(wanted)
+        pretrained = {part: target[part] for part in parts if part in target}
+        if pretrained and self.source:
+            params |= self.source.params(pretrained)
         return params
 
     @functools.cached_property

@@ -28,8 +28,8 @@ def run_cells(
     started = time.monotonic()
     mine = [name for name in names[worker::workers] if not _result(out, name).exists()]
     for done, name in enumerate(mine):
-        left = duration((time.monotonic() - started) / done * (len(mine) - done)) if done else "not known yet"
-        say(f"══ {name}: cell {done + 1} of {len(mine)}, left: {left}")
+        remaining = duration((time.monotonic() - started) / done * (len(mine) - done)) if done else "not known yet"
+        say(f"══ {name}: cell {done + 1} of {len(mine)}, left: {remaining}")
         write_json(_result(out, name), run(name, out / "cells" / name))
     return finished(names, out)
 

@@ -55,8 +55,8 @@ def run_chain_study(
 
     def cell(name: str, folder: Path) -> dict[str, Any]:
         arm, seed = grid[name]
-        made = {"arm": arm, "seed": seed, "commit": git_revision(), "hardware": hardware()}
-        return made | run(arm, seed, folder)
+        origin = {"arm": arm, "seed": seed, "commit": git_revision(), "hardware": hardware()}
+        return origin | run(arm, seed, folder)
 
     return run_cells(list(grid), out, cell, worker=worker, workers=workers)
 

@@ -147,10 +147,10 @@ def _code() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-def _check_origin(path: Path, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for key, value in wanted.items():
-        if made.get(key) != value:
+def _check_origin(path: Path, stored: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    for key, value in expected.items():
+        if stored.get(key) != value:
             raise UserError(
-                f"{path} was compiled for {key}={made.get(key)}, this run has {value}: "
+                f"{path} was compiled for {key}={stored.get(key)}, this run has {value}: "
                 "compile it again, or train without --executable"
             )

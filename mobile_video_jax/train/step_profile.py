@@ -29,10 +29,10 @@ class StepProfile:
             jax.profiler.start_trace(self._trace.enter_context(filling(self._folder)))
             self._trace.callback(jax.profiler.stop_trace)
 
-    def after(self, step: int, made: Any) -> None:
+    def after(self, step: int, result: Any) -> None:
         """Ends the trace when the device has made the last step's result."""
         if step == self._last:
-            jax.block_until_ready(made)
+            jax.block_until_ready(result)
             self.close()
 
     def close(self) -> None:

@@ -23,9 +23,9 @@ class Timers:
         try:
             yield
         finally:
-            taken = time.monotonic() - started
-            self._add(kind, taken - self._inner)
-            self._inner = outside + taken
+            elapsed = time.monotonic() - started
+            self._add(kind, elapsed - self._inner)
+            self._inner = outside + elapsed
 
     @contextlib.contextmanager
     def compilation(self) -> Iterator[None]:

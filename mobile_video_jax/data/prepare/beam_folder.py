@@ -91,8 +91,8 @@ def build_in_shards(source: FolderSource, out: Path, spread: Spread, shard_bytes
     ]
     builder.info.set_splits(tfds.core.splits.SplitDict(infos))
     builder.info.write_to_directory(folder)
-    for left in folder.glob(".*.partial"):  # by a worker that was killed
-        left.unlink()
+    for partial in folder.glob(".*.partial"):  # by a worker that was killed
+        partial.unlink()
     return Built.of_videos(builder, splits, rejections, source.fps)
 
 

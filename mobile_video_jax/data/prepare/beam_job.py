@@ -67,15 +67,15 @@ class Blocks:
 
     def map(self, name: str, function: Callable[[Any], Any], items: Sequence[Any], block: int = 1) -> Iterator[Any]:
         """The function's answers, in the order of the items; those that are there already are not asked for again."""
-        found = {path.name for path in self.folder.iterdir()}
+        existing = {path.name for path in self.folder.iterdir()}
         cuts = [(start, min(start + block, len(items))) for start in range(0, len(items), block)]
         questions = {f"{name}-{start:09}-{stop:09}": items[start:stop] for start, stop in cuts}
-        left = {key: question for key, question in questions.items() if _answer(key) not in found}
-        print(f"{name}: {len(left)} of {len(questions)} blocks to do", file=sys.stderr)
-        for key, question in left.items():
+        unanswered = {key: question for key, question in questions.items() if _answer(key) not in existing}
+        print(f"{name}: {len(unanswered)} of {len(questions)} blocks to do", file=sys.stderr)
+        for key, question in unanswered.items():
             write_json(self.folder / _question(key), question)
-        if left:
-            self.spread(functools.partial(_finish, self.folder, function), list(left))
+        if unanswered:
+            self.spread(functools.partial(_finish, self.folder, function), list(unanswered))
         for key in questions:
             yield from json.loads((self.folder / _answer(key)).read_text())
 

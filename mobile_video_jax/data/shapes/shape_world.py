@@ -94,9 +94,9 @@ def caption(attributes: Attributes, wording: int) -> str:
     number, several = NUMBERS[attributes.count], attributes.count > 1
     article = number if several else "a"
     plural = "" if not several else "es" if attributes.shape == "cross" else "s"
-    things = f"{attributes.colour} {attributes.shape}{plural}"
+    noun = f"{attributes.colour} {attributes.shape}{plural}"
     moving, *verbs = VERBS[attributes.motion]
-    words = {"number": number, "article": article, "things": things, "moving": moving, "moves": verbs[several]}
+    words = {"number": number, "article": article, "things": noun, "moving": moving, "moves": verbs[several]}
     return WORDINGS[wording].format(**words)
 
 
