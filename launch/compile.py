@@ -5,6 +5,9 @@ python -m launch.compile --config=configs/dit.py:server --topology=v5p:4x4x8 [--
   and MFU with its assumptions. Needs libtpu (pip install -e '.[tpu]'), and neither a TPU nor the data. A config that
   does not fit ends, after the table, with status 2.
 
+--price=P adds the money for the whole run, at P dollars for an hour of one chip; hours and chip-hours of --steps, or of
+the config's steps, are always there, by each estimate, with a line that says which one to plan with.
+
 --search tries meshes, rematerialisation and batches per chip, best estimate first, until one fits. --store writes the
 compiled step for launch.train --executable, --out the JSON of the report.
 """
@@ -18,13 +21,19 @@ from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.progress import phase, say
-from mobile_video_jax.core.ranges import Size
+from mobile_video_jax.core.ranges import Count, Positive, Size
 from mobile_video_jax.stages.config import training_class
 
 CONFIG = cli.define_config(training_class, "The stage's config.")
 TOPOLOGY = flags.DEFINE_string("topology", None, "GENERATION:SHAPE, as v5p:4x4x8.", required=True)
 SLICES = cli.define_number("slices", 1, Size, "Slices of this shape, joined by the data-centre network.")
 SEARCH = flags.DEFINE_bool("search", False, "Choose mesh, remat and batch_size.")
+STEPS: flags.FlagHolder[int | None] = cli.define_number(
+    "steps", None, Count, "Steps of the whole run, for its hours; the config's if not named."
+)
+PRICE: flags.FlagHolder[float | None] = cli.define_number(
+    "price", None, Positive, "Dollars for an hour of one chip, for the money that the run takes."
+)
 STORE = cli.define_path("store", "A file for the compiled step.", local=True)
 OUT = cli.define_path("out", "A file for the report as JSON.", local=True)
 JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
@@ -44,7 +53,7 @@ def report_table(report: dict[str, Any]) -> str:
             share = f"{report[key] / report['limit_bytes']:6.1%} of a chip"
             lines.append(_row(key.replace("_", " "), f"{report[key]:,}", share))
     if "roofline" in report:
-        lines += _times(report)
+        lines += _times(report) + _run(report["run"])
     for row in report.get("searched", []):
         lines.append(f"tried: {json.dumps(row)}")
     lines.append(f"compiled in {report['compile_seconds']:.0f} s")
@@ -66,6 +75,18 @@ def _times(report: dict[str, Any]) -> list[str]:
     return lines + [f"  {line}" for line in report["assumptions"]]
 
 
+def _run(run: dict[str, Any]) -> list[str]:
+    lines = [f"{run['steps']:<12,}{'steps':10}{'hours':>16}{'chip-hours':>16}{'dollars':>16}"]
+    for name, cost in run["estimates"].items():
+        dollars = "" if cost["dollars"] is None else f"{cost['dollars']:,.0f}"
+        lines.append(f"  {name:20}{cost['hours']:>16,.1f}{cost['chip_hours']:>16,.0f}{dollars:>16}".rstrip())
+    lines.append(
+        f"Plan with {run['plan_with']}, the longest: nothing was timed on a TPU. "
+        "Compiling, evaluation, checkpoints and restarts come on top."
+    )
+    return lines
+
+
 def _row(name: str, value: str, note: str = "") -> str:
     return f"{name:22}{value:>16}  {note}".rstrip()
 
@@ -82,6 +103,7 @@ def main() -> None:
     from mobile_video_jax.cost.tpu.topology import Topology
     from mobile_video_jax.pods.compile import check_fits, compile_step
     from mobile_video_jax.pods.mesh_search import search
+    from mobile_video_jax.pods.run_cost import run_cost
     from mobile_video_jax.stages.registry import stage_of
     from mobile_video_jax.train.compiled_step import store_step
 
@@ -95,6 +117,8 @@ def main() -> None:
         with phase(f"compiling the step for {topology.chips * topology.slices} chips"):
             compiled = compile_step(values, topology)
     report = compiled.report
+    if "roofline" in report:
+        report["run"] = run_cost(report, STEPS.value or CONFIG.value.steps, PRICE.value)
     if OUT.value:
         write_json(OUT.value, report)
     if not JSON.value:

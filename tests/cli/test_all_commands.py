@@ -58,6 +58,7 @@ NEEDED = {
     "ablate": ["--out=new"],
     "train": ["--config=dit:tiny", "--workdir=new"],
     "export": ["--model=.", "--out=new"],
+    "compile": ["--config=dit:tiny", "--topology=v5e:2x2"],
     "tpu_job": ["--config=dit:server", "--topology=v5p:4x4x8", "--workdir=gs://a/b", "--image=a/b:c"],
 }
 OUT_OF_RANGE = [
@@ -70,6 +71,7 @@ OUT_OF_RANGE = [
     *[("train", f"--config.{key}") for key in ("caption_dropout=nan", "model.heads=0", "model.dtype=float8")],
     *[("export", f"--{flag}") for flag in ("target_psnr=-5", "tiles=0", "chunk_megabytes=0")],
     ("tpu_job", "--image=not a image!"),
+    *[("compile", f"--{flag}") for flag in ("steps=0", "steps=nan", "price=0", "price=inf", "price=-1")],
 ]
 
 

@@ -20,6 +20,7 @@ from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.pods.compile import check_fits, compile_step, does_not_fit
 from mobile_video_jax.pods.mesh_search import candidates, meshes
+from mobile_video_jax.pods.run_cost import run_cost
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.compiled_step import StoredStep, store_step
@@ -96,9 +97,18 @@ def test_a_step_with_ltx_captions_is_not_stored_without_the_state_of_an_empty_on
 
 @needs_libtpu
 def test_the_table_names_the_estimate(compiled):
-    text = compile.report_table(compiled.report)
+    text = compile.report_table(compiled.report | {"run": run_cost(compiled.report, steps=1000, price=None)})
     assert "v5e:2x2, 4 chips, mesh data=2 fsdp=2 tensor=1, batch 64" in text
     assert f"MFU {compiled.report['mfu']:.1%}" in text and "reduce-scatter" in text
+
+
+def test_a_run_costs_its_steps_on_all_chips_at_the_price():
+    roofline = {"overlapped_seconds": 0.9, "step_seconds": 1.8, "serial_seconds": 3.6}
+    run = run_cost({"devices": 8, "roofline": roofline}, steps=2000, price=1.5)
+    assert run["plan_with"] == "serial" and list(run["estimates"]) == ["overlapped", "step", "serial"]
+    assert run["estimates"]["serial"] == {"hours": 2.0, "chip_hours": 16.0, "dollars": 24.0}
+    assert run["estimates"]["step"]["dollars"] == 12.0
+    assert run_cost({"devices": 8, "roofline": roofline}, 2000, None)["estimates"]["serial"]["dollars"] is None
 
 
 @needs_libtpu
