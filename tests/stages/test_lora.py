@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from jax.sharding import PartitionSpec as P
 
 from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
@@ -20,9 +21,11 @@ from mobile_video_jax.dit.lora import init_adapter
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.adapter import record_base
 from mobile_video_jax.models.run import Run
+from mobile_video_jax.parallel import rules
 from mobile_video_jax.parallel.abstract import abstract
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh, replicated
+from mobile_video_jax.parallel.rules import parameter_shardings
 from mobile_video_jax.stages.config import DitTraining, RecoverTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.recover import RecoverStage
@@ -36,6 +39,7 @@ from mobile_video_jax.train.state import state_shardings
 from mobile_video_jax.train.step import gradients
 from mobile_video_jax.vae.latent_stats import LatentStats
 from tests import tiny
+from tests.commands import call
 from tests.nets import randomly
 
 MODEL = dataclasses.replace(tiny.DIT, width=48, heads=2, head_dim=24, ffn=64)
