@@ -7,11 +7,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from mobile_video_jax.core.errors import BAD_INPUT, DIVERGED, STUCK
 from mobile_video_jax.cost.tpu.topology import VM_CHIPS, Topology
 
 SHARED = "/shared"
 GRACE_SECONDS = 600  # from SIGTERM to SIGKILL: time to save
-BAD_INPUT = 2
+FINAL = [BAD_INPUT, DIVERGED, STUCK]  # statuses on which the job fails for good: another start ends the same way
 ACCELERATORS = {
     "v4": "tpu-v4-podslice",
     "v5e": "tpu-v5-lite-podslice",
@@ -37,7 +38,7 @@ class Job:
 def jobset(job: Job) -> dict[str, Any]:
     """The manifest: one Job a slice, one pod a host, all started again when one is lost.
 
-    A pod that leaves with status 2 was given bad input: the job then fails for good.
+    A pod that leaves with a status of FINAL ends the job for good.
     """
     slices = {
         "name": "slice",
@@ -51,7 +52,7 @@ def jobset(job: Job) -> dict[str, Any]:
                     "rules": [
                         {
                             "action": "FailJob",
-                            "onExitCodes": {"containerName": "main", "operator": "In", "values": [BAD_INPUT]},
+                            "onExitCodes": {"containerName": "main", "operator": "In", "values": FINAL},
                         }
                     ]
                 },
@@ -71,7 +72,7 @@ def jobset(job: Job) -> dict[str, Any]:
         "spec": {
             "failurePolicy": {
                 "maxRestarts": job.restarts,
-                "rules": [{"name": "badinput", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}],
+                "rules": [{"name": "final", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}],
             },
             "replicatedJobs": [slices],
         },

@@ -19,9 +19,8 @@ from absl import flags, logging
 
 from mobile_video_jax.cli.config import ConfigFlag, split_keys
 from mobile_video_jax.cli.help import help_text
-from mobile_video_jax.core.errors import Stopped, UserError
+from mobile_video_jax.core.errors import BAD_INPUT, Stopped, UserError
 
-BAD_INPUT = 2
 INTERRUPTED = 130
 # The first process of a job holds its coordinator. Those that refuse the same input leave before it.
 SECONDS_FOR_OTHERS = 5

@@ -1,4 +1,8 @@
-"""The exceptions that users are meant to read."""
+"""The exceptions that users are meant to read, and the exit statuses that a job is not started again on."""
+
+BAD_INPUT = 2
+DIVERGED = 3  # the same steps would diverge again
+STUCK = 4  # two sessions of a run failed at the same step
 
 
 class UserError(Exception):

@@ -62,12 +62,12 @@ def one_writer(folder: Path) -> Iterator[None]:
                 stack.enter_context(only_writer(folder))
             except UserError as error:
                 refusal = str(error)
-        if refusal := _from_first(refusal):
+        if refusal := from_first(refusal):
             raise UserError(refusal)
         yield
 
 
-def _from_first(text: str, limit: int = 1000) -> str:
+def from_first(text: str, limit: int = 1000) -> str:
     """The first process's text, of at most so many bytes, in every process."""
     if jax.process_count() == 1:
         return text

@@ -1,7 +1,7 @@
 """One checkpoint of a run, RUN/checkpoints/STEP: finding it, and reading and writing the model in it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import read_json
+from mobile_video_jax.core.progress import say
 from mobile_video_jax.core.storage import ObjectPath, copy_folder
 from mobile_video_jax.train.checksums import check_checksums, write_checksums
 
@@ -67,6 +68,28 @@ def restore_item(item: Path, target: Any) -> Any:
         raise
     except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
         raise damaged(item.parent, error) from error
+
+
+def sound_step(run: Path, items: Sequence[str]) -> int:
+    """The newest step whose files are as they were written; damaged ones before it are set aside, which it says.
+
+    Raises UserError where none is sound.
+    """
+    complete = steps(run)
+    for step in reversed(complete):
+        checkpoint = checkpoint_path(run, step)
+        try:
+            for item in items:
+                check_checksums(checkpoint / item)
+        except ValueError as error:
+            if step == complete[0]:
+                raise damaged(checkpoint, error) from error
+            aside = checkpoint.with_name(f"damaged-{step}")
+            checkpoint.rename(aside)
+            say(f"checkpoint {checkpoint} is damaged ({error}): it is now {aside}, and the step before is used")
+            continue
+        return step
+    raise UserError(f"{run} holds no checkpoint: train it first, or name another run")
 
 
 def _check_shapes(item: Path, stored: Any, target: Any) -> None:

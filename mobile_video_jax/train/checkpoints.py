@@ -14,8 +14,8 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import read_json
 from mobile_video_jax.core.storage import ObjectPath
 from mobile_video_jax.parallel.abstract import abstract
-from mobile_video_jax.parallel.distributed import is_first
-from mobile_video_jax.train.checkpoint import FOLDER, MODEL, checkpoint_path, restore_item
+from mobile_video_jax.parallel.distributed import from_first, is_first
+from mobile_video_jax.train.checkpoint import FOLDER, MODEL, checkpoint_path, restore_item, sound_step
 from mobile_video_jax.train.checksums import write_checksums
 from mobile_video_jax.train.state import TrainState
 
@@ -23,16 +23,18 @@ STATE, DATA = "state", "data"
 
 
 class Checkpoints:
-    """Saves to RUN/checkpoints/STEP/{model,state,data} beside training, and keeps the `keep` newest and the best.
+    """Saves to RUN/checkpoints/STEP/{model,state,data} beside training.
 
+    The `keep` newest, the best and those at multiples of `every` steps are kept.
     Frozen sub-trees are not saved; on resume they are loaded from their source again.
     """
 
-    def __init__(self, run: Path, *, keep: int, frozen: frozenset[str] = frozenset()):
+    def __init__(self, run: Path, *, keep: int, every: int = 0, frozen: frozenset[str] = frozenset()):
         self._folder, self._frozen, self._saving = run.absolute() / FOLDER, frozen, -1
         preserved = [
             policies.LatestN(keep),
             policies.BestN(get_metric_fn=_goodness, n=1, keep_checkpoints_without_metrics=False),
+            *([policies.EveryNSteps(every)] if every else []),
         ]
         self._manager = ocp.CheckpointManager(
             self._folder,
@@ -92,15 +94,28 @@ class Checkpoints:
 def restore_state(
     run: Path, shapes: TrainState, shardings: TrainState, frozen: frozenset[str] = frozenset()
 ) -> tuple[TrainState, Any]:
-    """The newest state without frozen sub-trees, sharded as `shardings` say, and the data position.
+    """The newest sound state without frozen sub-trees, sharded as `shardings` say, and the data position.
 
-    Raises UserError for a checkpoint that is damaged or of another model.
+    Raises UserError where every checkpoint is damaged, and for one of another model.
     """
-    checkpoint = checkpoint_path(run)
+    checkpoint = checkpoint_path(run, _sound_step(run))
     target = jax.tree.map(abstract, shapes, shardings)
     model = restore_item(checkpoint / MODEL, target.ema)
     rest = restore_item(checkpoint / STATE, _rest(target, frozen))
     return TrainState(ema=model, **rest), read_json(checkpoint / DATA / "metadata")
+
+
+def _sound_step(run: Path) -> int:
+    """The step to resume from, the same in every process."""
+    step = refusal = ""
+    if is_first():
+        try:
+            step = str(sound_step(run, (MODEL, STATE)))
+        except UserError as error:
+            refusal = str(error)
+    if refusal := from_first(refusal):
+        raise UserError(refusal)
+    return int(from_first(step))
 
 
 def _goodness(metrics: dict[str, float]) -> float:

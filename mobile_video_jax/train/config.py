@@ -33,6 +33,10 @@ class OptimizerConfig(Config):
     beta1: Decay = 0.9  # decay of the mean of gradients, a step
     beta2: Decay = 0.99  # decay of the mean of squared gradients, a step
     clip_norm: Positive = 1.0  # largest global norm of the gradients; larger ones are scaled down to it
+    skip_steps: CountOrZero = (
+        3  # steps in a row whose update is dropped as it is not finite or spikes; one more ends the run
+    )
+    spike_sigmas: Weight = 0.0  # a spike: standard deviations of the norm above the last 128 norms' mean; 0: none is
     accumulate: Count = 1  # parts that a batch is computed in, one after the other, to save memory
     ema_decay: Decay = 0.9999  # decay of the averaged parameters, a step; 0 takes the last ones
 
@@ -63,9 +67,10 @@ class TrainConfig(Config):
     eval_batches: Count = 4  # held-out batches of one evaluation
     checkpoint_every: CountOrZero = 500  # steps between checkpoints; 0: none but on SIGTERM
     keep_checkpoints: Count = 2  # newest checkpoints that stay on disk, beside the best one
+    keep_every: CountOrZero = 0  # checkpoints at multiples of so many steps stay for good; 0: none
     loader_threads: Size = 4  # threads that make batches, in this process or in each loader process
     loader_processes: SizeOrZero = 0  # processes that make batches beside this one; launch.input says how many
     profile: str = ""  # steps to trace for TensorBoard, FIRST-LAST as 10-12; none if empty
-    hang_seconds: Count = 1800  # a step that takes longer prints every thread's stack; compiling counts
+    hang_seconds: Count = 1800  # a step that takes longer prints every thread's stack, and twice that ends the process
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)  # optimizer and its schedule
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)  # devices by what they share

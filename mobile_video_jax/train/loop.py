@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from mobile_video_jax.train.checkpoint import newest_step
 from mobile_video_jax.train.checkpoints import Checkpoints, restore_state
 from mobile_video_jax.train.compiled_step import StoredStep
 from mobile_video_jax.train.config import TrainConfig
+from mobile_video_jax.train.divergence import SkippedSteps, TrainingDiverged
 from mobile_video_jax.train.metrics import MetricsLog
 from mobile_video_jax.train.optimizer import logged_rate, make_optimizer
 from mobile_video_jax.train.preemption import Preemption
-from mobile_video_jax.train.run import check_run, open_run, schedule_steps
-from mobile_video_jax.train.sessions import record_session
+from mobile_video_jax.train.run import check_run, open_run, record_overrides, schedule_steps
+from mobile_video_jax.train.sessions import Ending, Session
 from mobile_video_jax.train.stage import Stage
 from mobile_video_jax.train.state import (
     TrainState,
@@ -42,37 +44,43 @@ from mobile_video_jax.train.timers import Timers
 from mobile_video_jax.train.watchdog import Watchdog
 
 
-class TrainingDiverged(Stopped):
-    """The loss is not finite, or the stage sees a collapse: the message names the step and what is wrong with it."""
-
-    def __init__(self, message: str):
-        super().__init__(f"error: {message}", status=1)
-
-
-def train(stage: Stage, run: Path, executable: Path | None = None) -> dict[str, Any]:
+def train(stage: Stage, run: Path, executable: Path | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Trains a stage in a run directory, from its newest checkpoint where there is one.
 
-    The step is compiled, or taken from a file that launch.compile left (see StoredStep).
+    The step is compiled, or taken from a file that launch.compile left (see StoredStep). `overrides` are keys of the
+    optimizer that may differ from those the run was begun with (see check_run).
 
-    Returns step, loss, workdir and seconds. Raises TrainingDiverged, Stopped after SIGTERM or Ctrl-C, and UserError for
-    bad input and for a run that another process writes.
+    Returns step, loss, workdir and seconds. Raises TrainingDiverged; Stopped after SIGTERM or Ctrl-C, and where the
+    sessions before failed at the same step; and UserError for bad input and for a run that another process writes.
     """
     started, timers, preemption = time.monotonic(), Timers(), Preemption()
     with one_writer(run), timers.compilation():
         with preemption.watched():
             with timers("start"):
-                loop = _start(stage, run, executable, timers, preemption)
+                loop = _start(stage, run, executable, overrides, timers, preemption)
+            ended: Ending = "failed"
             try:
                 state, loss = loop.run()
+                ended = "finished"
+            except Stopped as stop:
+                ended = "diverged" if isinstance(stop, TrainingDiverged) else "stopped"
+                raise
             finally:
-                loop.close()
+                loop.close(ended)
         preemption.check("all steps are done and saved")
         stage.finish(run, inference_params(stage, state), say)
     summary = {"step": int(state.step), "loss": loss, "workdir": str(run)}
     return summary | {"seconds": time.monotonic() - started, "goodput": timers.seconds}
 
 
-def _start(stage: Stage, run: Path, executable: Path | None, timers: Timers, preemption: Preemption) -> "_Loop":
+def _start(
+    stage: Stage,
+    run: Path,
+    executable: Path | None,
+    overrides: Sequence[str],
+    timers: Timers,
+    preemption: Preemption,
+) -> "_Loop":
     """Builds everything that can fail before anything is written: data, optimizer, shapes and the first state."""
     config = stage.config
     mesh = make_mesh(config.mesh)
@@ -82,11 +90,14 @@ def _start(stage: Stage, run: Path, executable: Path | None, timers: Timers, pre
     batches, held_out = load(stage.train_batches(mesh), config.loader_processes), stage.eval_batches(mesh)
     if held_out == () and is_first():
         say(f"{config.stage}: the data have no validation split, so nothing is evaluated while it trains")
-    check_run(run, config)
+    check_run(run, config, overrides)
     if newest_step(run) is not None:
         stage.check(run)
     preemption.check("nothing was begun")
-    return _Loop(stage, run, mesh, batches, stored, profile, timers, preemption)
+    loop = _Loop(stage, run, mesh, batches, stored, profile, timers, preemption)
+    if overrides and is_first():
+        record_overrides(run, config, loop.first_step, overrides)
+    return loop
 
 
 def _check_batch(config: TrainConfig, mesh: Mesh) -> None:
@@ -129,11 +140,14 @@ class _Loop:
             out_shardings=replicated(mesh),
         )
         self._open(stage, run)
-        self.checkpoints = Checkpoints(run, keep=self.config.keep_checkpoints, frozen=stage.frozen)
         self.first_step = self.done = int(self.state.step)
+        self.session = Session.begin(run, self.first_step, mesh)
+        config = self.config
+        self.checkpoints = Checkpoints(run, keep=config.keep_checkpoints, every=config.keep_every, frozen=stage.frozen)
         self.log = MetricsLog(run, resumed_step=self.first_step, write=is_first())
         self.say = say if is_first() else lambda text: None
         self.progress = Progress(f"{self.config.stage}:", self.config.steps, done=self.first_step, write=self.say)
+        self.skipped = SkippedSteps(config.optimizer.skip_steps, self.log.last)
         self.watchdog = Watchdog(self.config.hang_seconds)
         self.waited = 0.0  # seconds for data until the last report
         self.evaluated = 0, math.inf  # the step of the last evaluation, and its loss
@@ -184,8 +198,8 @@ class _Loop:
             loss = self._steps()
         return self.state, loss
 
-    def close(self) -> None:
-        """Waits until the checkpoints are on disk, and records what the time went into."""
+    def close(self, ended: Ending) -> None:
+        """Waits until the checkpoints are on disk, and records how the session ended and what its time went into."""
         self.watchdog.close()
         self.batches.close()
         self.profile.close()
@@ -193,7 +207,7 @@ class _Loop:
         with self.timers("save_wait"):
             self.checkpoints.close()
         if is_first():
-            record_session(self.run_folder, (self.first_step, self.done), self.timers.seconds, self.mesh)
+            self.session.end(self.done, self.timers.seconds, ended)
 
     def _steps(self) -> float:
         config, step, stop = self.config, self.first_step, False
@@ -232,11 +246,9 @@ class _Loop:
     def _finish_step(self, step: int, records: np.ndarray, metrics: Any) -> float:
         """Reads a step's metrics, checks and logs them; evaluates and samples where it is time."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
-            raise TrainingDiverged(
-                f"loss is {values['loss']} and grad_norm {values['grad_norm']} at step {step}, "
-                f"batch records {records.tolist()}: look at them, or lower optimizer.learning_rate{self._anew()}"
-            )
+        values = self.skipped.check(step, records.tolist(), values, self._advice())
+        if not values:
+            return math.nan
         evaluated = self._due(step, self.config.eval_every)
         sampled = self._due(step, self.stage.sample_every)
         if evaluated or sampled or self._due(step, self.config.log_every):
@@ -250,15 +262,16 @@ class _Loop:
                 if sampled:
                     values |= self._sample(step)
             self.log.write(step, values)
+            if is_first():
+                self.session.beat(step, self.timers.seconds)
             if evaluated and "eval_loss" in values and (reason := self.stage.collapse_reason(values)):
                 raise TrainingDiverged(f"{self.config.stage} collapses at step {step}: {reason}; {self._best()}")
         return values["loss"]
 
-    def _anew(self) -> str:
-        """The way on with another setting: a run with a checkpoint keeps its own."""
-        if newest_step(self.run_folder) is None:
-            return ""
-        return f" in a new --workdir with --config.init_from={self.run_folder}"
+    def _advice(self) -> str:
+        """The way on with another setting, which a run with a checkpoint must be told."""
+        override = "" if newest_step(self.run_folder) is None else " with --override=optimizer.learning_rate"
+        return f"lower optimizer.learning_rate{override}"
 
     def _best(self) -> str:
         best = self.checkpoints.best

@@ -8,6 +8,7 @@ import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
 from mobile_video_jax.train.config import OptimizerConfig, PlayersOptimizerConfig
+from mobile_video_jax.train.spikes import NormHistory, remember_norms
 
 
 def learning_rate(config: OptimizerConfig, steps: int, peak: float) -> optax.Schedule:
@@ -31,11 +32,20 @@ def logged_rate(config: OptimizerConfig, steps: int, step: int) -> float:
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """Gradient clipping by global norm, then AdamW or Muon; of two players one each. Kernels alone decay.
 
-    `steps` are those of the schedule; after them the rate stays as it is then.
+    `steps` are those of the schedule; after them the rate stays as it is then. With `spike_sigmas` the norms of the
+    last steps come first in its state.
     """
     if isinstance(config, PlayersOptimizerConfig):
-        return _players_optimizer(config, steps)
-    return _one_optimizer(config, steps)
+        optimizer = _players_optimizer(config, steps)
+    else:
+        optimizer = _one_optimizer(config, steps)
+    return optax.chain(remember_norms(), optimizer) if config.spike_sigmas else optimizer
+
+
+def norm_history(config: OptimizerConfig, state: Any) -> NormHistory | None:
+    """The norms in the optimizer's state; None where it keeps none."""
+    history: NormHistory | None = state[0] if config.spike_sigmas else None
+    return history
 
 
 def _players_optimizer(config: PlayersOptimizerConfig, steps: int) -> optax.GradientTransformation:

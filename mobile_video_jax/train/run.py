@@ -1,8 +1,9 @@
 """The run directory: what was run, with which config and code, so that the folder explains itself."""
 
 import datetime
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +18,43 @@ from mobile_video_jax.train.config import TrainConfig
 
 NAME = "run.json"
 
-# Keys that may change when a run is resumed: how long, how often it reports, what stops it, and on which devices.
+# Keys that may change when a run is resumed: how long, how often it reports, what stops it, and on which devices and
+# with which memory.
 MAY_CHANGE = (
     *("steps", "log_every", "eval_every", "eval_batches", "sample_every", "sample_clips"),
-    *("checkpoint_every", "keep_checkpoints", "profile", "hang_seconds", "watch"),
+    *("checkpoint_every", "keep_checkpoints", "keep_every", "profile", "hang_seconds", "watch"),
+    *("model.remat", "teacher_model.remat", "optimizer.accumulate", "optimizer.skip_steps"),
     *("mesh", "loader_threads", "loader_processes", "data", "mix_data", "init_from", "teacher"),
 )
 
 
-def check_run(run: Path, config: TrainConfig) -> None:
+# Keys of the optimizer that --override may change: its state keeps its form.
+OVERRIDABLE = (
+    *("learning_rate", "adam_learning_rate", "schedule", "schedule_steps", "warmup"),
+    *("weight_decay", "beta1", "beta2", "clip_norm", "ema_decay"),
+)
+
+
+def check_overrides(keys: Sequence[str]) -> None:
+    """Raises UserError for a key that may not be changed in the middle of a run."""
+    for key in keys:
+        first, _, last = key.rpartition(".")
+        if first not in ("optimizer", "optimizer.opponent") or last not in OVERRIDABLE:
+            raise UserError(f"--override={key}: name optimizer.KEY with a KEY of {', '.join(OVERRIDABLE)}")
+
+
+def check_run(run: Path, config: TrainConfig, overrides: Sequence[str] = ()) -> None:
     """Raises UserError where the folder holds a run of another config, naming the first key, or something else.
 
-    A run without a checkpoint was not trained: it may be begun anew with any config.
+    A run without a checkpoint was not trained: it may be begun anew with any config. Keys in `overrides` may differ.
     """
+    check_overrides(overrides)
     if (run / NAME).exists() and newest_step(run) is None:
         return
     if (run / NAME).exists():
         # A run of older code lacks the keys that came since, and was trained as their defaults say.
         old = _flat(plain(type(config)())) | _flat(read_json(run / NAME)["config"])
-        _check_same(run, old, _flat(plain(config)))
+        _check_same(run, old, {key: value for key, value in _flat(plain(config)).items() if key not in overrides})
     else:
         check_holds_only(run, (), "run", flag="--workdir")
 
@@ -57,6 +76,18 @@ def open_run(
         if (run / "vae").exists():
             remove_folder(run / "vae")
         write_run(run, config.stage, plain(config), description, sampling)
+
+
+def record_overrides(run: Path, config: TrainConfig, step: int, overrides: Sequence[str]) -> None:
+    """Writes the values of overridden keys into run.json, with the step from which they hold and the values before."""
+    record, now = read_json(run / NAME), _flat(plain(config))
+    for key in overrides:
+        *parents, last = key.split(".")
+        holder = functools.reduce(lambda values, name: values.setdefault(name, {}), parents, record["config"])
+        before, holder[last] = holder.get(last), now[key]
+        if before != now[key]:
+            record.setdefault("overrides", []).append({"step": step, "key": key, "before": before, "value": now[key]})
+    write_json(run / NAME, record)
 
 
 def write_run(
@@ -99,8 +130,13 @@ def _check_same(run: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
         if not {key, key.split(".")[0]} & {*MAY_CHANGE, "optimizer.schedule_steps"} and old.get(key) != value:
             raise UserError(
                 f"{run} was trained with {key}={old.get(key)!r}, this config has {value!r}: "
-                "use the old value or another --workdir"
+                f"use the old value or another --workdir{_overriding(key)}"
             )
+
+
+def _overriding(key: str) -> str:
+    is_overridable = key.startswith("optimizer.") and key.rpartition(".")[2] in OVERRIDABLE
+    return f", or add --override={key} to change it from here on" if is_overridable else ""
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,6 +9,8 @@ from jax.sharding import Mesh
 
 from mobile_video_jax.core.rng import step_key
 from mobile_video_jax.parallel.mesh import batch_sharding, replicated
+from mobile_video_jax.train.optimizer import norm_history
+from mobile_video_jax.train.spikes import is_usable
 from mobile_video_jax.train.stage import Batch, Metrics, Params, Stage
 from mobile_video_jax.train.state import TrainState, trainable
 
@@ -16,7 +18,10 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def make_step(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh, shardings: TrainState) -> Step:
-    """The compiled (state, batch) -> (state, metrics); the state's memory is reused."""
+    """The compiled (state, batch) -> (state, metrics); the state's memory is reused.
+
+    A step that cannot be taken (see is_usable) changes nothing but the step's number; the metric "skipped" is then 1.
+    """
     config = stage.config.optimizer
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -30,8 +35,15 @@ def make_step(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh,
         ema_target = stage.ema_params(params)
         ema = optax.incremental_update(ema_target, state.ema, 1.0 - decay)
         ema |= {part: ema_target[part] for part in stage.frozen & ema_target.keys()}  # not even rounding moves them
-        metrics["grad_norm"] = optax.tree.norm(grads)
-        return TrainState(state.step + 1, params, ema, opt_state), metrics
+        norm = optax.tree.norm(grads)
+        usable = is_usable(metrics["loss"], norm, norm_history(config, state.opt_state), config.spike_sigmas)
+        after = jax.tree.map(
+            lambda new, old: jnp.where(usable, new, old),
+            (params, ema, opt_state),
+            (state.params, state.ema, state.opt_state),
+        )
+        metrics |= {"grad_norm": norm, "skipped": 1.0 - usable}
+        return TrainState(state.step + 1, *after), metrics
 
     return jax.jit(
         step,

@@ -21,7 +21,8 @@ from mobile_video_jax.stages.distill import DistillStage
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.checkpoint import restore_model
 from mobile_video_jax.train.config import OptimizerConfig, PlayersOptimizerConfig
-from mobile_video_jax.train.loop import TrainingDiverged, train
+from mobile_video_jax.train.divergence import TrainingDiverged
+from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.train.optimizer import make_optimizer
 from mobile_video_jax.train.state import state_shardings

@@ -10,7 +10,15 @@ import pytest
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.parallel.mesh import MeshConfig, make_mesh, replicated
-from mobile_video_jax.train.checkpoint import best_step, copy_model, newest_step, restore_model, save_model, steps
+from mobile_video_jax.train.checkpoint import (
+    best_step,
+    copy_model,
+    newest_step,
+    restore_item,
+    restore_model,
+    save_model,
+    steps,
+)
 from mobile_video_jax.train.checkpoints import Checkpoints, restore_state
 from mobile_video_jax.train.state import TrainState
 
@@ -94,11 +102,28 @@ def test_a_flipped_byte_is_found_in_every_file(two, tmp_path):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-        with pytest.raises(
-            UserError, match=f"checkpoints/7 is damaged .*{path.name} is not as .*: remove it to use step 3"
-        ):
-            restore(run)
+        with pytest.raises(UserError, match=f"checkpoints/7 is damaged .*{path.name} is not as .*: remove it"):
+            restore_model(run, shapes(2)) if "model" in path.parts else restore_item(run / "checkpoints/7/state", {})
     assert number > 8
+
+
+def test_training_goes_back_to_the_step_before_a_damaged_one_and_says_so(two, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(two, run)
+    max(files(run), key=lambda path: path.stat().st_size).write_bytes(b"garbage")
+    back, position = restore(run)
+    assert int(back.step) == 3 and position == {"next_index": 3}
+    assert "checkpoints/7 is damaged" in capsys.readouterr().err and (run / "checkpoints/damaged-7").is_dir()
+    checkpoints = save(run, {7: 1.0}, keep=2)
+    assert steps(run) == [3, 7] and checkpoints.latest == 7
+
+
+def test_multiples_of_keep_every_stay(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1, every=4)
+    for step in (2, 4, 6, 8, 10):
+        checkpoints.save(state(step), {})
+    checkpoints.close()
+    assert steps(tmp_path) == [4, 8, 10]
 
 
 def test_a_lost_file_is_named_and_an_only_checkpoint_is_not_to_be_removed(tmp_path):

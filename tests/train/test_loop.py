@@ -1,6 +1,7 @@
 """The training loop: what it logs, how it stops, and how it goes on."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.train.loop import TrainingDiverged, train
+from mobile_video_jax.train.divergence import TrainingDiverged
+from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
+from mobile_video_jax.train.sessions import read_sessions
 from mobile_video_jax.train.step import gradients
 from tests import tiny
 from tests.nets import randomly
@@ -107,10 +110,35 @@ def test_a_run_starts_from_another_runs_weights(data, finished, tmp_path):
     assert losses(tmp_path / "run")[0] < 0.9 * losses(finished)[0]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_records(data, tmp_path):
-    optimizer = dataclasses.replace(tiny.OPTIMIZER, name="adamw", learning_rate=10.0, weight_decay=1e6, warmup=0.0)
-    with pytest.raises(TrainingDiverged, match=r"at step [2-9], batch records \[\d+(, \d+){7}\]"):
-        train(DitStage(tiny.dit_config(data, optimizer=optimizer)), tmp_path / "run")
+DIVERGING = dataclasses.replace(tiny.OPTIMIZER, learning_rate=10.0, weight_decay=1e6, warmup=0.0)
+
+
+def test_losses_that_are_not_finite_stop_the_run_and_name_step_and_records(data, tmp_path):
+    message = r"at step \d+, batch records \[\d+(, \d+){7}\], the 4th step in a row that cannot be taken"
+    with pytest.raises(TrainingDiverged, match=message) as ended:
+        train(DitStage(tiny.dit_config(data, optimizer=DIVERGING)), tmp_path / "run")
+    assert ended.value.status == 3 and read_sessions(tmp_path / "run")[-1]["ended"] == "diverged"
+
+
+class Poisoned(DitStage):
+    """A stage whose loss is NaN for the batch whose latents have a certain sum."""
+
+    poison: float
+
+    def loss(self, params, batch, rng):
+        loss, metrics = super().loss(params, batch, rng)
+        return jnp.where(jnp.abs(jnp.sum(batch["latents"]) - self.poison) < 0.01, jnp.nan, loss), metrics
+
+
+def test_a_poisoned_batch_is_skipped_counted_and_changes_no_weight(data, tmp_path, capsys):
+    stage = Poisoned(tiny.dit_config(data, steps=4, eval_every=0))
+    batches = itertools.islice(stage.train_batches(make_mesh(MeshConfig())), 4)
+    stage.poison = [float(batch["latents"].sum()) for batch in batches][2]
+    train(stage, tmp_path / "run")
+    lines = read_metrics(tmp_path / "run")
+    assert "step 3 is skipped (1 in a row): loss is nan" in capsys.readouterr().err
+    assert [line["skipped_steps"] for line in lines] == [0, 0, 1, 1]
+    assert lines[2]["loss"] == lines[1]["loss"] and np.isfinite(lines[3]["loss"])
 
 
 def test_a_run_of_another_config_is_refused_by_its_key(data, finished):
@@ -129,9 +157,8 @@ def test_what_fails_before_the_first_checkpoint_locks_no_folder(data, tmp_path):
     with pytest.raises(UserError, match="other shapes"):
         train(Unbuildable(tiny.dit_config(data, seed=1)), run)
     assert not run.exists()
-    diverging = dataclasses.replace(tiny.OPTIMIZER, learning_rate=10.0, weight_decay=1e6, warmup=0.0)
     with pytest.raises(TrainingDiverged):
-        train(DitStage(tiny.dit_config(data, optimizer=diverging, checkpoint_every=100)), run)
+        train(DitStage(tiny.dit_config(data, optimizer=DIVERGING, checkpoint_every=100)), run)
     assert json.loads((run / "run.json").read_text())["config"]["optimizer"]["learning_rate"] == 10.0
     train(DitStage(tiny.dit_config(data, steps=2)), run)
     assert json.loads((run / "run.json").read_text())["config"]["optimizer"]["learning_rate"] == 1e-2
@@ -150,6 +177,24 @@ def test_more_steps_keep_the_schedule_unless_another_is_named(data, tmp_path, ca
     assert read_metrics(run)[6]["learning_rate"] > 0
 
 
+def test_a_resumed_run_takes_another_rate_where_that_is_said_and_records_it(data, tmp_path):
+    run, config = tmp_path / "run", tiny.dit_config(data, steps=2, eval_every=0)
+    train(DitStage(config), run)
+    lower = dataclasses.replace(config.optimizer, learning_rate=1e-3, accumulate=2)
+    model = dataclasses.replace(config.model, remat="full")
+    slower = DitStage(dataclasses.replace(config, steps=4, optimizer=lower, model=model))
+    with pytest.raises(
+        UserError, match=r"learning_rate=0\.01, this config has 0\.001.*--override=optimizer\.learning_rate"
+    ):
+        train(slower, run)
+    with pytest.raises(UserError, match="name optimizer.KEY with a KEY of learning_rate"):
+        train(slower, run, overrides=["optimizer.name"])
+    train(slower, run, overrides=["optimizer.learning_rate"])
+    record = json.loads((run / "run.json").read_text())
+    assert record["overrides"] == [{"step": 2, "key": "optimizer.learning_rate", "before": 0.01, "value": 0.001}]
+    train(slower, run)  # without a word, as it is the run's rate now
+
+
 def test_a_folder_with_other_things_in_it_is_refused(data, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty and holds no run"):
@@ -157,7 +202,7 @@ def test_a_folder_with_other_things_in_it_is_refused(data, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["empty", "garbage"])
-def test_a_damaged_checkpoint_is_named(data, tmp_path, damage):
+def test_an_only_checkpoint_that_is_damaged_is_named(data, tmp_path, damage):
     config = tiny.dit_config(data, steps=4)
     train(DitStage(config), tmp_path / "run")
     for path in (tmp_path / "run" / "checkpoints" / "4" / "state").rglob("*"):

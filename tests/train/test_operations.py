@@ -1,5 +1,6 @@
 """What a run tells of itself: where its time went, a trace of some steps, and where it hangs."""
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -8,26 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.errors import Stopped, UserError
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
-from mobile_video_jax.train.sessions import read_sessions
+from mobile_video_jax.train.sessions import Session, goodput, read_sessions
+from mobile_video_jax.train.spikes import NormHistory, is_usable, remember_norms
 from mobile_video_jax.train.timers import Timers
+from mobile_video_jax.train.watchdog import Watchdog
 from tests import tiny
 from tests.commands import call, start
 
 
-class Hanging(DitStage):
-    sample_every = 1
-
-    def sample(self, *_):
-        time.sleep(2.5)
-        return {}
-
-
-def train_and_hang(latents: Path, run: Path) -> None:
-    train(Hanging(tiny.dit_config(latents, steps=1, hang_seconds=1)), run)
+def hang() -> None:
+    Watchdog(seconds=1).step()
+    time.sleep(60)
 
 
 def test_time_within_a_block_counts_for_the_innermost():
@@ -81,10 +79,61 @@ def test_operations_that_cannot_be_are_refused_before_anything_is_written(latent
     assert not (tmp_path / "run").exists()
 
 
-def test_a_step_that_hangs_tells_where(latents, tmp_path):
-    done = call(train_and_hang, latents, tmp_path / "run", devices=1)
-    assert done.status == 0, done.err
-    assert "a step has taken more than 1 s" in done.err and "in sample" in done.err
+def test_a_step_that_hangs_tells_where_and_ends_the_process():
+    done = call(hang, devices=1)
+    assert done.status == 1, done.err
+    assert "a step has taken more than 1 s" in done.err and "in hang" in done.err and "more than 2 s" in done.err
+
+
+def begin(run: Path, first_step: int) -> Session:
+    return Session.begin(run, first_step, make_mesh(MeshConfig()))
+
+
+def test_a_killed_session_is_recorded_by_the_next_one(tmp_path):
+    begin(tmp_path, 0).beat(7, {"steps": 2.0})
+    begin(tmp_path, 4).end(9, {"steps": 1.0}, "finished")
+    lost, finished = read_sessions(tmp_path)
+    assert lost["ended"] == "lost" and lost["steps"] == [0, 7] and finished["steps"] == [4, 9]
+    assert not (tmp_path / "session.json").exists()
+
+
+def test_goodput_counts_a_repeated_step_once_and_the_time_between_sessions():
+    first = {"steps": [0, 10], "seconds": {"steps": 10.0}, "began": 0.0, "until": 12.0}
+    second = {"steps": [5, 20], "seconds": {"steps": 30.0}, "began": 20.0, "until": 50.0}
+    assert goodput([first, second]) == pytest.approx(20 * 1.0 / 50)
+    assert goodput([{"steps": [0, 5], "seconds": {"steps": 1.0}}]) == 0  # of an older version
+
+
+def test_a_third_start_that_would_fail_at_the_same_step_ends_the_job_once(tmp_path):
+    for _ in range(2):
+        begin(tmp_path, 4).beat(7, {})
+    with pytest.raises(Stopped, match="the two starts before failed at step 7, from step 4") as ended:
+        begin(tmp_path, 4)
+    assert ended.value.status == 4
+    begin(tmp_path, 4).end(9, {"steps": 1.0}, "failed")
+    begin(tmp_path, 4).end(8, {"steps": 1.0}, "failed")
+    begin(tmp_path, 4)  # they failed at two steps, as by chance
+
+
+def usable(loss: float, norm: float, history: NormHistory | None, sigmas: float) -> bool:
+    return bool(is_usable(jnp.float32(loss), jnp.float32(norm), history, sigmas))
+
+
+def test_a_spike_is_a_norm_far_above_the_last_ones():
+    remember = remember_norms()
+    state = remember.init(None)
+    for norm in np.linspace(0.9, 1.1, 128):
+        assert usable(1.0, 100.0, state, 6.0)  # too few norms to tell
+        _, state = remember.update({"w": jnp.array([norm])}, state)
+    assert usable(1.0, 1.3, state, 6.0) and not usable(1.0, 1.5, state, 6.0)
+    assert not usable(1.0, jnp.nan, state, 6.0) and not usable(jnp.inf, 1.0, None, 0.0)
+
+
+def test_a_run_with_spikes_told_resumes(latents, tmp_path):
+    optimizer = dataclasses.replace(tiny.OPTIMIZER, spike_sigmas=6.0)
+    for steps in (1, 2):
+        train(DitStage(tiny.dit_config(latents, steps=steps, optimizer=optimizer, eval_every=0)), tmp_path / "run")
+    assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 2]
 
 
 @pytest.mark.parametrize("environment", [{}, {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "two"}])
