@@ -13,7 +13,7 @@ Status 1: a package or the clip is not what JAX computes (see export.verify); th
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from absl import flags
 
@@ -24,7 +24,11 @@ from mobile_video_jax.core.progress import say
 from mobile_video_jax.core.ranges import Range, Size, SolverSteps
 from mobile_video_jax.text.encoder_name import EncoderName
 
+if TYPE_CHECKING:
+    from mobile_video_jax.models.run import Run
+
 MODEL = cli.require_path("model", "The run directory of a transformer or a VAE.", exists=True)
+CHECKPOINT = cli.define_checkpoint("model")
 OUT = cli.require_path("out", "A new folder for the packages.", local=True)
 VAE = cli.define_path("vae", "A VAE run whose decoder is exported instead, such as a smaller one.")
 FORMAT = flags.DEFINE_enum("format", "coreml", ["coreml", "diffusers"], "Packages, or the folder of a pipeline.")
@@ -63,11 +67,14 @@ def main() -> None:
     from mobile_video_jax.core.claim import check_free
     from mobile_video_jax.train.run import read_run
 
-    model, out = MODEL.value, OUT.value
+    out = OUT.value
     tiles = checked(tuple[Size, ...], TILES.value, "--tiles")
     # Before PyTorch and the networks are imported, which takes seconds.
     check_free(out)
-    read_run(model)
+    read_run(MODEL.value)
+    from mobile_video_jax.models.run import Run
+
+    model = Run.open(MODEL.value, **CHECKPOINT.value)
     if FORMAT.value == "diffusers":
         return write_diffusers(model, out)
     try:
@@ -97,7 +104,7 @@ def main() -> None:
         sys.exit(WRONG)
 
 
-def write_diffusers(model: Path, out: Path) -> None:
+def write_diffusers(model: "Run", out: Path) -> None:
     from mobile_video_jax.interop.export_diffusers import export_diffusers
 
     encoder = EncoderName.parse(TEXT_ENCODER.value) if TEXT_ENCODER.value else None

@@ -16,6 +16,7 @@ from mobile_video_jax.core.storage import storage_path
 
 RUNS = flags.DEFINE_multi_string("runs", None, "Two folders or more: A B, or A,B.", required=True)
 OUT = cli.require_path("out", "The folder of the report.", local=True)
+CHECKPOINT = cli.define_checkpoint("runs")
 DATA = cli.define_path("data", "A prepared video data set, for run directories.")
 JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
 
@@ -36,7 +37,7 @@ def main(*more_runs: str) -> None:
     check_holds_only(out, OUTPUTS, "comparison")
     data = data_folder(str(DATA.value)) if DATA.value else None
     with only_writer(out):
-        comparison = compare_evaluations(evaluated_runs(runs, data, out / EVALUATIONS))
+        comparison = compare_evaluations(evaluated_runs(runs, data, out / EVALUATIONS, **CHECKPOINT.value))
         numbers = write_comparison(comparison, out)
     if JSON.value:
         print(json.dumps(numbers))

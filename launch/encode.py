@@ -10,6 +10,7 @@ from mobile_video_jax import cli
 from mobile_video_jax.core.ranges import Count, CountOrZero, Size, SizeOrZero
 
 VAE = cli.require_path("vae", "The VAE's run directory.", exists=True)
+CHECKPOINT = cli.define_checkpoint("vae")
 DATA = cli.require_path("data", "A prepared video data set.")
 OUT = cli.require_path("out", "The folder of the encoded data set.")
 CLIP = cli.define_clips("clip", "Frames x height x width of the clips; may be repeated. The VAE's own without it.")
@@ -28,6 +29,7 @@ def main() -> None:
     from mobile_video_jax.data.cache import data_folder
     from mobile_video_jax.latents.encode import encode_dataset
     from mobile_video_jax.latents.plan import EncodeOptions
+    from mobile_video_jax.models.run import Run
     from mobile_video_jax.parallel.distributed import one_writer
 
     options = EncodeOptions(
@@ -42,7 +44,8 @@ def main() -> None:
     )
     out = OUT.value
     with one_writer(out):
-        manifest = encode_dataset(VAE.value, data_folder(str(DATA.value)), out, options)
+        vae = Run.open(VAE.value, "vae", **CHECKPOINT.value)
+        manifest = encode_dataset(vae, data_folder(str(DATA.value)), out, options)
     cli.finish(out, {"out": str(out), "splits": manifest["splits"]})
 
 

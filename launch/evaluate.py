@@ -72,7 +72,8 @@ def main() -> None:
 
     out = OUT.value
     with only_writer(out):
-        report = _evaluate(Run.open(MODEL.value), data_folder(str(DATA.value)), out)
+        run = Run.open(MODEL.value, **sampling_flags.CHECKPOINT.value)
+        report = _evaluate(run, data_folder(str(DATA.value)), out)
     if JSON.value:
         print(json.dumps(report))
         return

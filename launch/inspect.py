@@ -24,6 +24,7 @@ from mobile_video_jax.stages.config import training_class
 CONFIG = cli.define_config(training_class, "The stage's config.", required=False)
 ACTIVATIONS = flags.DEFINE_bool("activations", False, "Measure the activations of the trained transformer --model.")
 MODEL = cli.define_path("model", "With --activations: the transformer's run directory.", exists=True)
+CHECKPOINT = cli.define_checkpoint("model")
 DATA = flags.DEFINE_string("data", "", "With --activations: an encoded data set; the run's own if empty.")
 BATCHES: flags.FlagHolder[int | None] = cli.define_number(
     "batches", None, Count, "With --activations: batches of held-out clips."
@@ -94,8 +95,10 @@ def _activations() -> dict[str, Any]:
     if CONFIG.value or MODEL.value is None:
         raise UserError("--activations measures a run, which has its own config: give --model=RUN and no --config")
     from mobile_video_jax.evaluate.fp16_headroom import largest_activations
+    from mobile_video_jax.models.run import Run
 
-    return largest_activations(MODEL.value, DATA.value, BATCHES.value or 0, say)
+    run = Run.open(MODEL.value, **CHECKPOINT.value)
+    return largest_activations(run, DATA.value, BATCHES.value or 0, say)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 CONFIG = cli.define_config(lambda values: PruneConfig, "How to prune.", default=lambda: "prune")
 MODEL = flags.DEFINE_string("model", "", "A transformer's run directory; with --plan-only also FILE.py:VARIANT.")
+CHECKPOINT = cli.define_checkpoint("model")
 DATA = flags.DEFINE_string("data", "", "Encoded clips for calibration; those the model was trained on if empty.")
 OUT = cli.define_path("out", "The folder of the smaller model.", local=True)
 FSDP = cli.define_number("fsdp", 1, Size, "Devices that share one copy of the weights.")
@@ -42,12 +43,13 @@ def main() -> None:
         return print_plan(CONFIG.value)
     if not MODEL.value or OUT.value is None:
         raise UserError("name the transformer with --model=RUN and a new folder with --out=DIR")
-    run, out = storage_path(MODEL.value), OUT.value
     from mobile_video_jax.core.lock import only_writer
+    from mobile_video_jax.models.run import Run
     from mobile_video_jax.prune.report import PAGE, write_prune_report
     from mobile_video_jax.prune.run import prune
 
-    started = time.monotonic()
+    started, out = time.monotonic(), OUT.value
+    run = Run.open(storage_path(MODEL.value), **CHECKPOINT.value)
     with only_writer(out):
         pruned = prune(CONFIG.value, run, DATA.value, out, fsdp=FSDP.value)
         numbers = write_prune_report(pruned, out, time.monotonic() - started)
@@ -83,7 +85,7 @@ def _denoiser() -> "Denoiser":
     name = MODEL.value.partition(":")[0]
     if name.endswith(".py") or not ("/" in MODEL.value or Path(name).exists()):
         return Denoiser(from_mapping(DitTraining, cli.load_config(MODEL.value)))
-    return Run.open(MODEL.value).denoiser
+    return Run.open(storage_path(MODEL.value), **CHECKPOINT.value).denoiser
 
 
 def _table(models: dict[str, dict[str, Any]]) -> str:

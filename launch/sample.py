@@ -45,6 +45,7 @@ def main() -> None:
         sampling_flags.TEXT_ENCODER.value,
         clip=CLIP.value,
         fsdp=sampling_flags.FSDP.value,
+        **sampling_flags.CHECKPOINT.value,
     )
     config = generator.sample_config(**sampling_flags.sampling())
     job = GenerationJob(requests, config, out, FPS.value or generator.frame_rate, SCALE.value)

@@ -11,6 +11,7 @@ from mobile_video_jax.models.config import SolverName
 if TYPE_CHECKING:
     from mobile_video_jax.models.run import Run
 
+CHECKPOINT = cli.define_checkpoint("model")
 VAE = cli.define_path("vae", "A VAE run whose decoder is used instead, such as a smaller one for phones.", exists=True)
 STEPS: flags.FlagHolder[int | None] = cli.define_number(
     "steps", None, SolverSteps, "Solver steps; the run's own if not given."

@@ -73,7 +73,12 @@ def _generate(run: Path, out: Path) -> None:
 
     requests = vbench_requests(PROMPTS.value, SAMPLES.value, SEED.value)
     generator = Generator.load(
-        run, sampling_flags.vae(), sampling_flags.TEXT_ENCODER.value, clip=CLIP.value, fsdp=sampling_flags.FSDP.value
+        run,
+        sampling_flags.vae(),
+        sampling_flags.TEXT_ENCODER.value,
+        clip=CLIP.value,
+        fsdp=sampling_flags.FSDP.value,
+        **sampling_flags.CHECKPOINT.value,
     )
     config = generator.sample_config(**sampling_flags.sampling())
     job = GenerationJob(requests, config, out / GENERATED, FPS.value or generator.frame_rate)

@@ -31,7 +31,7 @@ Progress = Callable[[str], None]
 GENERATED = "drawn"  # the folder of the clips that the verification generates
 
 
-def export_run(run: Path, out: Path, settings: Settings, progress: Progress) -> dict[str, Any]:
+def export_run(run: Run | Path, out: Path, settings: Settings, progress: Progress) -> dict[str, Any]:
     """Writes the folder, whole or not at all, and returns the content of its report.json, `failures` included.
 
     Raises UserError for a folder that is not free, for a run that is missing, damaged or without latent statistics, and
@@ -58,7 +58,7 @@ def export_run(run: Path, out: Path, settings: Settings, progress: Progress) -> 
             depth = len(opened.denoiser.config.model.block_shapes)
             described |= {"form": settings.form, "tiles": list(settings.tiles_of(depth)), "warnings": warnings}
         packages = [write_package(group, folder, settings.weights, progress) for group in groups]
-        manifest = {**manifests.origin(run, opened.stage), **described, "packages": packages}
+        manifest = {**manifests.origin(opened), **described, "packages": packages}
         write_json(folder / manifests.NAME, manifest)
         report = _verify(folder, manifest, generators, settings, progress)
     return report

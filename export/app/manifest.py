@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.revision import git_revision, versions
 from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.generate.generator import Generator
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.vae import VaeBundle
 from mobile_video_jax.nn.embeddings import time_features
 
@@ -26,10 +26,10 @@ def function_name(clip: ClipShape, clips: Sequence[ClipShape]) -> str:
     return FIRST_FUNCTION if len(clips) == 1 else f"clip_{clip}"
 
 
-def origin(run: Path, stage: str) -> Described:
-    """The run that the folder was written from, and the versions it was written with."""
+def origin(run: Run) -> Described:
+    """The run that the folder was written from, its step, and the versions it was written with."""
     packages = versions() | {name: version(name) for name in ("torch", "coremltools")}
-    return {"model": str(run), "stage": stage, "commit": git_revision(), "versions": packages}
+    return {"model": str(run), "step": run.step, "stage": run.stage, "commit": git_revision(), "versions": packages}
 
 
 def of_vae(bundle: VaeBundle, clips: Sequence[ClipShape]) -> Described:

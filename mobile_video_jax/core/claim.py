@@ -1,7 +1,7 @@
 """One rule for output folders: free, this command's own (to resume or finished), or something else's."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,20 @@ def check_holds_only(out: Path, names: Collection[str], content: str, *, flag: s
         raise UserError(f"{out} is not empty and holds no {content} ({others[0]}): name a new folder with {flag}")
 
 
-def check_claim(out: Path, marker: str, inputs: Mapping[str, Any], content: str) -> None:
-    """Raises UserError unless `out` is free or holds the JSON file `marker` with the same inputs."""
+def check_claim(
+    out: Path,
+    marker: str,
+    inputs: Mapping[str, Any],
+    content: str,
+    renewed: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> None:
+    """Raises UserError unless `out` is free or holds the JSON file `marker` with the same inputs.
+
+    `renewed` makes today's inputs of those that an older version wrote.
+    """
     others = _others(out)  # listed before the marker is looked for, which another process may write meanwhile
     if (out / marker).exists():
-        before, now = read_json(out / marker), json.loads(json.dumps(inputs))
+        before, now = renewed(read_json(out / marker)), json.loads(json.dumps(inputs))
         for key in {**now, **before}:
             if before.get(key) != now.get(key):
                 raise UserError(f"{out} was made with another {key}: name another --out")

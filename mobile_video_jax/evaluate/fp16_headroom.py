@@ -38,7 +38,7 @@ NORMALISED = {"patch_in", "residual", *(f"{attention}/{name}" for attention in A
 
 
 def largest_activations(
-    run: Path, data: str = "", batches: int = 0, progress: Callable[[str], object] = lambda text: None
+    run: Run | Path, data: str = "", batches: int = 0, progress: Callable[[str], object] = lambda text: None
 ) -> dict[str, Any]:
     """The largest absolute activations of a run's averaged weights, by kind, with the block that they are in.
 

@@ -25,21 +25,29 @@ def evaluate_run(run: Run, data: Path, out: Path) -> dict[str, Any]:
     return evaluate_generation(GenerationTask(run, data, out))
 
 
-def evaluated_runs(paths: Sequence[Path], data: Path | None, out: Path) -> list[EvaluatedRun]:
+def evaluated_runs(
+    paths: Sequence[Path], data: Path | None, out: Path, *, step: int | None = None, best: bool = False
+) -> list[EvaluatedRun]:
     """Reads evaluations; those of `paths` that are run directories are evaluated first, into folders of `out`.
 
-    Raises UserError for what is neither, and for run directories without `data`, before any run is evaluated.
+    Of these `step` or `best` chooses the checkpoints. Raises UserError for what is neither, for run directories without
+    `data`, and for a choice without run directories, before any run is evaluated.
     """
     names = shown_names(paths)
     runs = {name: path for name, path in zip(names, paths, strict=True) if (path / NAME).exists()}
     evaluations = {
         name: read_evaluation(path, name) for name, path in zip(names, paths, strict=True) if name not in runs
     }
-    for done, (name, path) in enumerate(runs.items()):
+    if not runs and (best or step is not None):
+        raise UserError(
+            "--step and --best choose checkpoints of run directories, evaluations have theirs: leave it out"
+        )
+    opened = {name: Run.open(path, step=step, best=best) for name, path in runs.items()}
+    for done, (name, run) in enumerate(opened.items()):
         if data is None:
-            raise UserError(f"{path} is a run directory: add --data=DIR to evaluate it, or name its evaluation")
+            raise UserError(f"{run} is a run directory: add --data=DIR to evaluate it, or name its evaluation")
         say(f"══ evaluating {name}: run {done + 1} of {len(runs)}")
-        evaluate_run(Run.open(path), data, out / name)
+        evaluate_run(run, data, out / name)
         evaluations[name] = read_evaluation(out / name, name)
     return [evaluations[name] for name in names]
 

@@ -95,4 +95,9 @@ def _summary(generator: Generator, job: GenerationJob, names: Sequence[str]) -> 
     for name, request in zip(names, job.requests, strict=True):
         image = {"image": str(request.image)} if request.image else {}
         clips.append({"file": name, "prompt": request.prompt, "seed": request.seed, **image})
-    return {"model": str(generator.run), "sampling": dataclasses.asdict(job.config), "clips": clips}
+    return {
+        "model": str(generator.run),
+        "step": generator.run.step,
+        "sampling": dataclasses.asdict(job.config),
+        "clips": clips,
+    }

@@ -51,15 +51,17 @@ class Generator:
         *,
         clip: str = "",
         fsdp: int = 1,
+        step: int | None = None,
+        best: bool = False,
     ) -> "Generator":
         """Reads a denoiser's run and the VAE inside it, or another VAE of the same latents.
 
         `text_encoder` tells where the encoder lies that the run was trained with, as "t5:FOLDER"; an embedded one is
         found by itself. Clips have the run's shape or that of `clip`; `fsdp` devices share one copy of the weights.
-        Raises UserError where a run is missing or damaged, for other latents or text states, for a clip that the VAE
-        cannot code and for devices that do not divide.
+        `step` or `best` chooses a checkpoint, see Run.at. Raises UserError where a run is missing or damaged, for other
+        latents or text states, for a clip that the VAE cannot code and for devices that do not divide.
         """
-        run = Run.open(run)
+        run = Run.open(run, step=step, best=best)
         config = run.denoiser.config
         shape = ClipShape.parse(clip or config.clip).check(run.denoiser.strides)
         mesh = make_mesh(MeshConfig(data=-1, fsdp=fsdp), jax.local_devices())

@@ -29,7 +29,7 @@ TEXT: dict[str, LibraryClass] = {
 }
 
 
-def export_diffusers(run: Path, out: Path, *, dtype: str = "float32", text: Path | None = None) -> dict[str, Any]:
+def export_diffusers(run: Run | Path, out: Path, *, dtype: str = "float32", text: Path | None = None) -> dict[str, Any]:
     """Writes the folder `out`, adapters merged, and returns the command's JSON values.
 
     `text` is the folder whose text_encoder/ and tokenizer/ are copied; without it the pipeline's user supplies them.
@@ -40,7 +40,9 @@ def export_diffusers(run: Path, out: Path, *, dtype: str = "float32", text: Path
     opened = Run.open(run)
     config, bundle = opened.denoiser.config, opened.vae()
     if not isinstance(bundle.vae, LtxVae):
-        raise UserError(f"{run / 'vae'} is none of LTX-Video's: only an imported run becomes a diffusers folder")
+        raise UserError(
+            f"{opened.path / 'vae'} is none of LTX-Video's: only an imported run becomes a diffusers folder"
+        )
     settings = ltx_transformer.settings(config.model, bundle.vae.config.channels, config.text_width)
     if text and (name := name_ltx_text(text)[0]) != config.text_encoder:
         raise UserError(f"{run} was trained with text encoder {config.text_encoder}, {text} holds {name}")
@@ -62,7 +64,7 @@ def export_diffusers(run: Path, out: Path, *, dtype: str = "float32", text: Path
             "vae": ("diffusers", ltx_vae.CLASS),
         }
         write_index(folder, components | (TEXT if text else missing))
-    return {"out": str(out), "dtype": dtype, "text_encoder": bool(text)}
+    return {"out": str(out), "step": opened.step, "dtype": dtype, "text_encoder": bool(text)}
 
 
 def _transformer(run: Run) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """Encoding a data set: latents and text states, shard by shard, resumable and shared by processes."""
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,12 +31,13 @@ from mobile_video_jax.latents.store import (
     write_shard,
 )
 from mobile_video_jax.latents.store import read_manifest as read_encoded
-from mobile_video_jax.models.run import Run
+from mobile_video_jax.models.run import VAE, Run
 from mobile_video_jax.models.vae import VaeBundle, check_rows, on_mesh
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 from mobile_video_jax.parallel.mesh import check_batch, make_mesh
 from mobile_video_jax.text.encoder import TextEncoder, load_text_encoder
+from mobile_video_jax.train.checkpoint import newest_step
 
 CLAIM = "inputs.json"
 
@@ -87,14 +89,14 @@ def encode_dataset(vae_run: Run | Path, data: Path, out: Path, options: EncodeOp
     _check_captions(source, encoding.text)
     claim = _claim(vae_run, source, encoding)
     wait_for_all("every process has read its inputs")  # so that what is wrong is refused by all at once
-    check_claim(out, CLAIM, claim, "encoded data set")
+    check_claim(out, CLAIM, claim, "encoded data set", functools.partial(_renewed, out, source))
     missing = [job for job in jobs if not _is_finished(job)]
     wait_for_all("the processes agree on what is missing")
     if is_first():
         if missing:
             (out / MANIFEST).unlink(missing_ok=True)
         write_json(out / CLAIM, claim)
-        vae_run.copy(out / "vae")
+        vae_run.copy(out / VAE)
         if encoding.text.padded_to:
             write_empty_caption(out, encoding.text.empty())
     wait_for_all("the folder is claimed")
@@ -115,10 +117,31 @@ def _claim(vae_run: Run, source: ClipSource, encoding: Encoding) -> dict[str, An
         "text_width": encoding.text.width,
         "text_limit": encoding.text.max_tokens,
         "vae": vae_run.record,
-        "source": {key: source.manifest[key] for key in ("source", "name")},
+        "vae_step": vae_run.step,
+        "source": _origin(source),
         "shard_records": encoding.options.shard_records,
         **encoding.options.windows,
     }
+
+
+def _origin(source: ClipSource) -> dict[str, Any]:
+    return {key: source.manifest[key] for key in ("source", "name")}
+
+
+def _renewed(out: Path, source: ClipSource, claim: dict[str, Any]) -> dict[str, Any]:
+    """The claim of a folder as this version writes it.
+
+    Older versions held a folder to the whole manifest of its data set, as their shards do not tell which records they
+    hold. Raises UserError where that manifest has changed.
+    """
+    claim = {"vae_step": newest_step(out / VAE), **claim}
+    if "splits" not in claim:
+        return claim
+    if claim["source"] != source.manifest:
+        raise UserError(
+            f"{out} was encoded by an older version, and the data set has changed since: name another --out"
+        )
+    return {key: value for key, value in claim.items() if key != "splits"} | {"source": _origin(source)}
 
 
 def _check_captions(source: ClipSource, text: TextEncoder) -> None:

@@ -12,7 +12,7 @@ from mobile_video_jax.dit.config import LoraConfig
 from mobile_video_jax.dit.lora import init_adapter, merged
 from mobile_video_jax.parallel.abstract import abstract
 from mobile_video_jax.parallel.mesh import replicated
-from mobile_video_jax.train.checkpoint import newest_step, restore_model
+from mobile_video_jax.train.checkpoint import newest_step, restore_model, steps
 from mobile_video_jax.train.stage import Params
 
 # The file of an adapter's run that names the run it adds to, and that run's step.
@@ -27,11 +27,11 @@ def check_adapter(rank: int, stage: str, init_from: str) -> None:
         raise UserError("an adapter is trained for another run: name that with --config.init_from=RUN")
 
 
-def record_base(run: Path, base: Path) -> None:
-    """Writes BASE into an adapter's run. Raises UserError where the base has been trained since."""
-    if newest_step(run) is not None:
-        _check_step(run, base, read_json(run / BASE, "step")["step"])
-    write_json(run / BASE, {"run": str(base.absolute()), "step": newest_step(base)})
+def record_base(run: Path, base: Path, step: int | None) -> None:
+    """Writes BASE into an adapter's run. Raises UserError where the adapter was begun on another step of the base."""
+    if newest_step(run) is not None and (begun := read_base(run)[1]) != step:
+        raise UserError(f"{run} adds to step {begun} of {base}, not to {step}: set --config.init_from={base}@{begun}")
+    write_json(run / BASE, {"run": str(base.absolute()), "step": step})
 
 
 def read_base(run: Path) -> tuple[str, int]:
@@ -41,18 +41,22 @@ def read_base(run: Path) -> tuple[str, int]:
 
 
 def check_base(run: Path, base: Path, step: int) -> Path:
-    """The base of an adapter's run. Raises UserError where it is gone or has been trained since."""
+    """The base of an adapter's run. Raises UserError where it is gone or no longer holds the step."""
     if not base.is_dir():
         raise UserError(f"{run} adds to {base}, which does not exist: bring it back, or name its path in {run / BASE}")
-    _check_step(run, base, step)
+    if step not in steps(base):
+        raise UserError(
+            f"{run} adds to step {step} of {base}, whose newest is {newest_step(base)}: use a copy of the run as it was"
+        )
     return base
 
 
-def restore_adapter(run: Path, config: LoraConfig, network: Params) -> Params:
-    """The factors of the newest checkpoint, on every device of the mesh that the network's shapes are sharded over."""
+def restore_adapter(run: Path, config: LoraConfig, network: Params, step: int | None = None) -> Params:
+    """The factors of a step, or of the newest, on every device of the mesh that the network is sharded over."""
     whole = replicated(jax.tree.leaves(network)[0].sharding.mesh)
     shapes = nn.unbox(jax.eval_shape(functools.partial(init_adapter, config), jax.random.key(0), network))
-    factors: Params = restore_model(run, {"adapter": jax.tree.map(lambda x: abstract(x, whole), shapes)})["adapter"]
+    target = {"adapter": jax.tree.map(lambda x: abstract(x, whole), shapes)}
+    factors: Params = restore_model(run, target, step)["adapter"]
     return factors
 
 
@@ -64,11 +68,3 @@ def merge_adapter(base: Params, adapter: Params, config: LoraConfig) -> Params:
         donate_argnums=0,
     )
     return merge(base, adapter)
-
-
-def _check_step(run: Path, base: Path, step: int) -> None:
-    newest = newest_step(base)
-    if newest != step:
-        raise UserError(
-            f"{run} adds to step {step} of {base}, whose newest is {newest}: use a copy of the run as it was"
-        )

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,12 +20,13 @@ from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.sampling import sampling_of
 from mobile_video_jax.models.vae import VaeBundle
-from mobile_video_jax.train.checkpoint import copy_model, newest_step, restore_model
+from mobile_video_jax.train.checkpoint import best_step, checkpoint_path, copy_model, newest_step, restore_model, steps
 from mobile_video_jax.train.run import NAME, read_run
 from mobile_video_jax.vae.latent_stats import NAME as STATS
 
 T = TypeVar("T")
 VAE = "vae"  # the stage of a VAE's run, and the folder of the VAE inside a denoiser's
+CHECKPOINT = re.compile(r"(.+)@(\d+|best)")  # what a text names beside a run
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,17 +35,37 @@ class Run:
 
     path: Path
     record: Mapping[str, Any]
+    chosen_step: int | None = None  # the checkpoint to read; None: the newest
 
     @classmethod
-    def open(cls, run: "str | Path | Run", stage: str | None = None) -> "Run":
-        """Reads the record of a run; a text may name one in a bucket, gs://BUCKET/NAME. An open run is returned.
+    def open(
+        cls, run: "str | Path | Run", stage: str | None = None, *, step: int | None = None, best: bool = False
+    ) -> "Run":
+        """Reads the record of a run; an open run is returned. `step` or `best` chooses a checkpoint, see `at`.
 
-        Raises UserError where the run is missing or damaged, or of another stage than `stage`.
+        A text may name a run in a bucket, gs://BUCKET/NAME, and a checkpoint, RUN@500 or RUN@best. Raises UserError
+        where the run or the checkpoint is missing or damaged, and for a run of another stage than `stage`.
         """
-        if isinstance(run, Run):
-            return run
-        path = storage_path(run) if isinstance(run, str) else run
-        return cls(path, read_run(path, stage))
+        if isinstance(run, str):
+            run, checkpoint = split_checkpoint(run)
+            return cls.open(storage_path(run), stage, **checkpoint).at(step, best)
+        opened = run if isinstance(run, Run) else cls(run, read_run(run, stage))
+        return opened.at(step, best)
+
+    def at(self, step: int | None = None, best: bool = False) -> "Run":
+        """The run with the checkpoint of `step`, or the `best`, the one of the least evaluation loss.
+
+        Raises UserError where there is no such checkpoint.
+        """
+        if best and step is not None:
+            raise UserError(f"both a step, {step}, and the best checkpoint of {self} are chosen: leave one out")
+        if best and (step := best_step(self.path)) is None:
+            names = ", ".join(map(str, steps(self.path))) or "none"
+            raise UserError(f"no checkpoint of {self} was evaluated, so none is the best: name a step; it has {names}")
+        if step is None:
+            return self
+        checkpoint_path(self.path, step)
+        return dataclasses.replace(self, chosen_step=step)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -60,8 +82,13 @@ class Run:
 
     @property
     def step(self) -> int | None:
-        """The step of the newest complete checkpoint, None where there is none."""
-        return newest_step(self.path)
+        """The step of the checkpoint that is read, the newest complete one if none was chosen; None without any."""
+        return newest_step(self.path) if self.chosen_step is None else self.chosen_step
+
+    @property
+    def name(self) -> str:
+        """The name that opens the same checkpoint from any working directory."""
+        return f"{self.path.absolute()}{'' if self.chosen_step is None else f'@{self.chosen_step}'}"
 
     def config_as(self, cls: type[T], **changes: Any) -> T:
         """The config's keys that are fields of `cls`, with `changes`, as that class."""
@@ -75,8 +102,12 @@ class Run:
             raise UserError(f"{self} is a run of stage '{self.stage}', which holds no transformer: name another run")
         return Denoiser(self.config_as(DenoiserConfig), sampling_of(self.record))
 
-    def find(self, name: str) -> Path:
-        """The folder that the run names: as it is named or, where that is gone, moved together with the run."""
+    def find(self, name: str) -> str:
+        """The run that this one names: as it is named or, where that is gone, moved together with this one."""
+        folder, _ = split_checkpoint(name)
+        return f"{self._find(folder)}{name.removeprefix(folder)}"
+
+    def _find(self, name: str) -> Path:
         path = storage_path(name)
         if path.exists() or isinstance(path, ObjectPath) or "folder" not in self.record:
             return path
@@ -91,30 +122,40 @@ class Run:
     def vae(self) -> VaeBundle:
         """Its VAE with parameters. Raises UserError where that is missing, unfinished or damaged."""
         run = self.vae_run()
-        return VaeBundle.load(run.path, run.config["model"])
+        return VaeBundle.load(run.path, run.config["model"], run.chosen_step)
 
     def params(self, target: Any) -> Any:
-        """The EMA parameters of the newest checkpoint, sharded like `target`; an adapter's are merged into its base's.
+        """The EMA parameters of the checkpoint, sharded like `target`; an adapter's are merged into its base's.
 
-        Raises UserError where the run or its base is missing or damaged, or the base has been trained since.
+        Raises UserError where the run or its base is missing or damaged, or the base no longer holds the step.
         """
         lora = from_mapping(LoraConfig, self.config.get("lora", {}))
         if not lora.rank:
-            return restore_model(self.path, target)
-        base, step = read_base(self.path)
-        base_params = Run.open(check_base(self.path, self.find(base), step)).params(target)
-        return merge_adapter(base_params, restore_adapter(self.path, lora, target), lora)
+            return restore_model(self.path, target, self.chosen_step)
+        name, step = read_base(self.path)
+        base = Run.open(check_base(self.path, self._find(name), step), step=step)
+        factors = restore_adapter(self.path, lora, target, self.chosen_step)
+        return merge_adapter(base.params(target), factors, lora)
 
     def sharded_params(self, mesh: Mesh) -> Any:
         """The EMA parameters of its denoiser, sharded over a mesh."""
         return self.params(self.denoiser.abstract_params(mesh))
 
     def copy(self, out: Path) -> None:
-        """Copies what using the run needs (newest model, record, latent statistics), unless `out` holds it already."""
+        """Copies what using the run needs (model, record, latent statistics), unless `out` holds it already."""
         if (out / NAME).exists():
             return
         with replacing(out) as temporary:
-            copy_model(self.path, temporary)
+            copy_model(self.path, temporary, self.chosen_step)
             for name in (NAME, STATS):
                 if (self.path / name).exists():
                     (temporary / name).write_bytes((self.path / name).read_bytes())
+
+
+def split_checkpoint(name: str) -> tuple[str, dict[str, Any]]:
+    """The run that a text names, and the arguments of Run.at for the checkpoint that it names: RUN@500, RUN@best."""
+    match = CHECKPOINT.fullmatch(name)
+    if not match or storage_path(name).exists():
+        return name, {}
+    run, checkpoint = match.groups()
+    return run, {"best": True} if checkpoint == "best" else {"step": int(checkpoint)}

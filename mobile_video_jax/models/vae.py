@@ -37,8 +37,10 @@ class VaeBundle:
     stats: LatentStats
 
     @classmethod
-    def load(cls, run: Path, model: Mapping[str, Any]) -> "VaeBundle":
-        """Reads the VAE of a run whose config has this `model`, onto the first device.
+    def load(cls, run: Path, model: Mapping[str, Any], step: int | None = None) -> "VaeBundle":
+        """Reads the VAE of a run whose config has this `model`, at a step or the newest, onto the first device.
+
+        The statistics are those of the finished run: latents of an earlier step are normalised by them as well.
 
         Raises UserError where the run is unfinished or damaged.
         """
@@ -47,7 +49,7 @@ class VaeBundle:
         shapes = nn.unbox(jax.eval_shape(lambda: init(vae, jax.random.key(0), jnp.zeros((1, 1, space, space, 3)))))
         device = SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
-        return cls(vae, restore_model(run, target), stats)
+        return cls(vae, restore_model(run, target, step), stats)
 
     @property
     def decodes_in_chunks(self) -> bool:

@@ -39,7 +39,7 @@ from mobile_video_jax.vae.latent_stats import LatentStats
 LOSSES = "losses.jsonl"
 
 
-def prune(config: PruneConfig, run: Path, data: str, out: Path, *, fsdp: int = 1) -> Pruned:
+def prune(config: PruneConfig, run: Run | Path, data: str, out: Path, *, fsdp: int = 1) -> Pruned:
     """Prunes the transformer of a run, calibrated on encoded clips, and writes the smaller one as a run to `out`.
 
     `fsdp` devices share one copy of the weights; the clips are sharded over the others. Called again, it resumes with
@@ -50,7 +50,7 @@ def prune(config: PruneConfig, run: Path, data: str, out: Path, *, fsdp: int = 1
     layout = MeshConfig(data=-1, fsdp=fsdp)
     stage = _calibration_stage(DitStage.of_run(source), config, data, layout)
     plan = make_plan(config, stage.denoiser)
-    _check_out(out, config, run)
+    _check_out(out, config, source)
     mesh = make_mesh(layout, jax.local_devices())
     check_batch(config.batch_clips, mesh)
     params = source.sharded_params(mesh)
@@ -127,14 +127,14 @@ def _fingerprint(config: PruneConfig, stage: DitStage, run: Run) -> str:
     return digest([run.record, run.step, settings, dataclasses.asdict(config.kd), data])
 
 
-def _check_out(out: Path, config: PruneConfig, run: Path) -> None:
+def _check_out(out: Path, config: PruneConfig, run: Run) -> None:
     """Raises UserError where the folder holds anything but an unfinished or the same pruning."""
     record = read_json(out / PRUNED) if (out / PRUNED).exists() else None
     if record is None:
         check_holds_only(out, (LOSSES,), "pruned model")
         return
-    teacher = Run.open(out).find(record["teacher"]) if (out / NAME).exists() else Path(record["teacher"])
-    if record["config"] != plain(config) or teacher != run.absolute():
+    teacher = Run.open(out).find(record["teacher"]) if (out / NAME).exists() else record["teacher"]
+    if record["config"] != plain(config) or teacher != run.name:
         raise UserError(
             f"{out} holds a model that was pruned from {record['teacher']} in another way: use another --out"
         )
@@ -144,7 +144,8 @@ def _write_run(config: PruneConfig, run: Run, out: Path, params: Any, pruned: Pr
     """Writes the files of a run: PRUNED first, by which a stopped command knows its own folder, run.json last."""
     shapes, training = kept_shapes(pruned.keep), DitStage.of_run(run).config
     record = {
-        "teacher": str(run.path.absolute()),
+        "teacher": run.name,
+        "teacher_step": run.step,
         "config": plain(config),
         "block_map": list(block_map(pruned.keep)),
         "keep": {kind: mask.astype(int).tolist() for kind, mask in pruned.keep._asdict().items()},

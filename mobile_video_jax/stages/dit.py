@@ -119,7 +119,7 @@ class DitStage(LatentStage):
     def start(self, run: Path) -> None:
         super().start(run)
         if self.config.lora.rank and self.source:
-            record_base(run, self.source.path)
+            record_base(run, self.source.path, self.source.step)
 
     @property
     def sample_every(self) -> int:

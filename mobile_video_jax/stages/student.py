@@ -50,7 +50,7 @@ class StudentStage(DitStage):
         source = Run.open(config.init_from)
         pruned = read_pruned(source)
         named = source.config.get("teacher") or pruned.get("teacher")
-        name = config.teacher or (str(source.find(named)) if named else "")
+        name = config.teacher or (source.find(named) if named else "")
         if not name:
             raise UserError(f"{source} learnt from no other run: name one to learn from with --config.teacher=RUN")
         teacher = Run.open(name)

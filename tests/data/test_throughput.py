@@ -46,7 +46,7 @@ def test_the_loader_feeds_three_times_what_the_demo_trains_on(stage, capsys):
     step = make_step(stage, optimizer, mesh, shardings)
     batch = next(batches)
     batch.pop("record")
-    holder = [create_state(stage, optimizer, jax.random.key(0), shardings)]
+    holder = [create_state(stage, optimizer, jax.random.key(0), shardings, {})]
 
     def train() -> None:
         holder[0], metrics = step(holder[0], put_batch(batch, mesh))

@@ -169,6 +169,15 @@ def test_recovery_takes_sizes_and_teacher_from_the_pruned_run(pruned, teacher, d
         recovery(teacher, data)
 
 
+def test_recovery_learns_from_the_step_that_was_pruned_where_one_was_chosen(pruned, teacher, data, tmp_path):
+    shutil.copytree(pruned[1], tmp_path / "run")
+    record = json.loads((pruned[1] / "pruned.json").read_text())
+    assert (record["teacher"], record["teacher_step"]) == (str(teacher), 1)
+    (tmp_path / "run" / "pruned.json").write_text(json.dumps(record | {"teacher": Run.open(teacher, step=1).name}))
+    config = recovery(tmp_path / "run", data)
+    assert config.teacher == f"{teacher}@1" and RecoverStage.build(config).teacher_run.step == 1
+
+
 @pytest.fixture(scope="module")
 def stage(pruned, data) -> RecoverStage:
     return RecoverStage(recovery(pruned[1], data, caption_dropout=0.0))

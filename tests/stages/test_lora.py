@@ -163,7 +163,7 @@ def test_what_is_trained_and_what_there_is_are_counted(config, run, base):
 def test_an_adapter_may_add_to_an_adapter(run, config, tmp_path):
     second = dataclasses.replace(config, init_from=str(run))
     write_run(tmp_path, "dit", plain(second), {})
-    record_base(tmp_path, run)
+    record_base(tmp_path, run, Run.open(run).step)
     save_model(tmp_path, 1, {"adapter": randomly(shapes_of(config)["adapter"])})
     once, twice, factors = weights(run), weights(tmp_path), adapter_of(tmp_path, second)
     a, b = (np.asarray(factors[f"block_0/ffn/up/{name}"]) for name in "ab")
@@ -174,13 +174,16 @@ def test_an_adapter_may_add_to_an_adapter(run, config, tmp_path):
 def test_a_base_that_is_gone_or_has_changed_is_told(run, base, config, tmp_path):
     copy, moved = shutil.copytree(run, tmp_path / "run"), shutil.copytree(base, tmp_path / "base")
     target = shapes_of(config)["base"]
-    record_base(copy, moved)
+    record_base(copy, moved, 1)
     Run.open(copy).params(target)
     shutil.copytree(moved / "checkpoints" / "1", moved / "checkpoints" / "5")
+    Run.open(copy).params(target)
+    with pytest.raises(UserError, match="adds to step 1 of .*base, not to 5: set --config.init_from=.*base@1"):
+        DitStage(dataclasses.replace(config, init_from=str(moved))).start(copy)
+    DitStage(dataclasses.replace(config, init_from=f"{moved}@1")).start(copy)
+    shutil.rmtree(moved / "checkpoints" / "1")
     with pytest.raises(UserError, match="adds to step 1 of .*base, whose newest is 5: use a copy"):
         Run.open(copy).params(target)
-    with pytest.raises(UserError, match="adds to step 1 of .*base, whose newest is 5: use a copy"):
-        DitStage(dataclasses.replace(config, init_from=str(moved))).start(copy)
     shutil.rmtree(moved)
     with pytest.raises(UserError, match=r"adds to .*base, which does not exist: bring it back, or name .*base\.json"):
         Generator.load(copy)
