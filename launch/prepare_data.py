@@ -51,6 +51,9 @@ SIZE: Number = cli.define_number(
 FPS: Number = cli.define_number(
     "fps", None, Annotated[float, Range(0, 1000, open="low")], "A folder: resample videos by time to this frame rate."
 )
+SCENES: flags.FlagHolder[bool | None] = flags.DEFINE_bool(
+    "scenes", None, "A folder: find cuts, which no clip then crosses (pip install -e '.[scenes]')."
+)
 MIN_FRAMES: Whole = cli.define_number("min_frames", None, Count, "A folder: shorter videos are rejected.")
 MAX_REJECTED: Number = cli.define_number(
     "max_rejected", None, Share, "A folder: fail when a larger share than this is rejected."
@@ -93,6 +96,7 @@ def _options() -> dict[str, Any]:
         "clip": ClipShape.parse(CLIP.value) if CLIP.value else None,
         "world": from_mapping(World, world, "world") if world else None,
         "fps": FPS.value,
+        "scenes": SCENES.value or None,
         "min_frames": MIN_FRAMES.value,
         "max_rejected": MAX_REJECTED.value,
     }

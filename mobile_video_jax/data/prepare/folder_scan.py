@@ -67,6 +67,7 @@ class Check:
     folder: Path
     min_frames: int
     fps: float = 0.0
+    scenes: bool = False
 
     def __call__(self, name: str) -> Checked | str:
         stored = isinstance(self.folder, ObjectPath)
@@ -96,9 +97,10 @@ class Check:
     def _checked(self, name: str, stored: bool) -> Checked | str:
         file = locate(self.folder, name)
         source = file if isinstance(file, Path) and not stored else file.read_bytes()
-        info = probe(source, self.fps)
+        info = probe(source, self.fps, scenes=self.scenes)
         if info.longest < self.min_frames:
-            return f"too short: {info.longest} frames of the {self.min_frames} that min_frames asks for"
+            part = "" if info.longest == info.frames else " in its longest scene"
+            return f"too short: {info.longest} frames{part} of the {self.min_frames} that min_frames asks for"
         return Checked(info, _digest(source))
 
 

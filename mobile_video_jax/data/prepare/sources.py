@@ -26,6 +26,7 @@ from mobile_video_jax.data.prepare.video_folder import VideoFolder
 from mobile_video_jax.data.shapes.moving_shapes import FRAMES_PER_SECOND, MovingShapes
 from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.data.video.container import EXTENSIONS
+from mobile_video_jax.data.video.scenes import check_detector
 
 SIZES = {"train": 10_000, "validation": 256, "test": 256}  # default counts of rendered clips
 
@@ -117,9 +118,9 @@ class SampleSource:
 class FolderSource:
     """A folder of captioned videos.
 
-    The shares `validation` and `test` are held out. With `fps` videos are resampled by time to so many frames a second.
-    Videos of fewer than `min_frames` frames are rejected, and the build fails when more than the share `max_rejected`
-    of the files and lines is.
+    The shares `validation` and `test` are held out. With `fps` videos are resampled by time to so many frames a second,
+    with `scenes` no clip crosses a cut. Videos without `min_frames` frames of one scene are rejected, and the build
+    fails when more than the share `max_rejected` of the files and lines is.
     """
 
     folder: Path
@@ -128,8 +129,11 @@ class FolderSource:
     min_frames: int = 2
     max_rejected: float = 0.5
     fps: float | None = None
+    scenes: bool | None = None
 
     def __post_init__(self) -> None:
+        if self.scenes:
+            check_detector()
         for name in ("validation", "test", "max_rejected"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} is a share between 0 and 1 for a folder of videos; got {getattr(self, name)}")
@@ -141,7 +145,7 @@ class FolderSource:
     @property
     def check(self) -> Check:
         """The check that each file has to pass."""
-        return Check(self.folder, self.min_frames, self.fps or 0.0)
+        return Check(self.folder, self.min_frames, self.fps or 0.0, bool(self.scenes))
 
     def build(self, folder: Path) -> Built:
         clips, rejections = scan(self.check)

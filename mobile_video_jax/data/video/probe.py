@@ -12,6 +12,7 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.data.video.container import OpenVideo, UnreadableVideo, opened
 from mobile_video_jax.data.video.index import FrameIndex, fingerprint
 from mobile_video_jax.data.video.render import Renderer
+from mobile_video_jax.data.video.scenes import CutDetector, compared_size, scene_starts
 from mobile_video_jax.data.video.timing import resampled
 
 COMPLETE = 0.9  # share of the frames and of the seconds a container claims that must decode
@@ -62,14 +63,15 @@ class _Decoded:
     last_duration: int = 0
 
 
-def probe(source: bytes | Path, fps: float = 0.0) -> VideoInfo:
+def probe(source: bytes | Path, fps: float = 0.0, *, scenes: bool = False) -> VideoInfo:
     """Decodes a whole video and describes it, resampled by time to `fps` frames a second where that is not 0.
 
-    Raises UnreadableVideo for anything that is no video, is damaged, stops before its end or cannot be shown, OSError
-    when the file does not open.
+    With `scenes` cuts between scenes are found; without, all of it is one. Raises UnreadableVideo for anything that is
+    no video, is damaged, stops before its end or cannot be shown, OSError when the file does not open.
     """
     with opened(source) as video:
-        decoded = _decode_all(video)
+        detector = CutDetector() if scenes else None
+        decoded = _decode_all(video, detector)
         count, times = len(decoded.times), _rising(decoded.times)
         rate = float(video.stream.average_rate or video.stream.guessed_rate or 1)
         unit = float(video.stream.time_base or 0)
@@ -80,13 +82,16 @@ def probe(source: bytes | Path, fps: float = 0.0) -> VideoInfo:
             end = float(starts[-1]) + (decoded.last_duration * unit or 1 / rate)
         _check_complete(video, count, float(starts[0]), end, 1 / rate)
     shown = resampled(starts, end, fps) if fps else np.arange(count, dtype=np.int32)
-    prints, scenes = np.array(decoded.prints, np.uint32), np.zeros(1, np.int32)
-    index = FrameIndex(times, prints, shown, scenes, count - len(prints), decoded.interlaced)
+    prints, starts_of_scenes = (
+        np.array(decoded.prints, np.uint32),
+        scene_starts(detector.cuts if detector else [], shown),
+    )
+    index = FrameIndex(times, prints, shown, starts_of_scenes, count - len(prints), decoded.interlaced)
     rate = fps or rate
     return VideoInfo(len(shown), decoded.height, decoded.width, rate, len(shown) / rate, index.pack())
 
 
-def _decode_all(video: OpenVideo) -> _Decoded:
+def _decode_all(video: OpenVideo, detector: CutDetector | None) -> _Decoded:
     decoded, renderer = _Decoded(), Renderer(video)
     try:
         for frame in video.frames():
@@ -95,6 +100,8 @@ def _decode_all(video: OpenVideo) -> _Decoded:
             if not decoded.times:
                 decoded.height, decoded.width = renderer.size(frame)
                 renderer.render(frame, THUMBNAIL)  # what cannot be shown is refused now
+            if detector:
+                detector.add(renderer.render(frame, compared_size(decoded.height, decoded.width)))
             decoded.times.append(frame.pts)
             decoded.key_frames += frame.key_frame
             if decoded.key_frames > 1:
