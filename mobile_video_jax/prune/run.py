@@ -31,7 +31,7 @@ from mobile_video_jax.prune.sensitivity import Scorer
 from mobile_video_jax.prune.surgery import block_map, pruned_config, slice_params
 from mobile_video_jax.prune.units import kept_shapes
 from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.stages.student import PRUNED
+from mobile_video_jax.stages.lineage import PRUNED
 from mobile_video_jax.train.checkpoint import newest_step, save_model
 from mobile_video_jax.train.run import NAME, write_run
 from mobile_video_jax.vae.latent_stats import LatentStats

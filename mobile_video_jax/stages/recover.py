@@ -13,8 +13,12 @@ from mobile_video_jax.distill.kd import kd_terms
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.config import RecoverTraining
 from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.stages.student import StudentStage
+from mobile_video_jax.stages.lineage import block_map_to
+from mobile_video_jax.stages.student import StudentStage, check_shared
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
+
+# Both learn the same noisy clips.
+TIMES = ("time_shift", "shift_follows_tokens", "time_terminal")
 
 
 class RecoverStage(StudentStage):
@@ -32,10 +36,11 @@ class RecoverStage(StudentStage):
 
     @classmethod
     def completions(cls, config: RecoverTraining, source: Run, teacher: Run, pruned: dict[str, Any]) -> dict[str, Any]:
-        """Also the student's times, and the block map of its pruning."""
+        """Also the times, which both have, and the teacher's blocks that the student's were, if it descends from it."""
+        check_shared(TIMES, source, teacher)
         student = source.denoiser.config
-        times = {key: getattr(student, key) for key in ("time_shift", "shift_follows_tokens", "time_terminal")}
-        block_map = config.block_map or tuple(pruned.get("block_map", ()))
+        times = {key: getattr(student, key) for key in TIMES}
+        block_map = config.block_map or block_map_to(source, teacher)
         return super().completions(config, source, teacher, pruned) | times | {"block_map": block_map}
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:

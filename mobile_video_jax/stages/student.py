@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
 
 from mobile_video_jax.core.arrays import Rng
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import read_json
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.models.denoiser import Denoiser
@@ -17,10 +17,8 @@ from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import STANDARD, Sampling
 from mobile_video_jax.stages.config import DistillTraining, RecoverTraining
 from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.stages.lineage import read_pruned
 from mobile_video_jax.train.stage import Params
-
-# The file of launch.prune's runs that names the teacher and the teacher's block that each block was.
-PRUNED = "pruned.json"
 
 # What student and teacher have in common, as the student's run says.
 SHARED = ("compression", "text_encoder", "text_width", "text_tokens")
@@ -54,7 +52,7 @@ class StudentStage(DitStage):
         if not name:
             raise UserError(f"{source} learnt from no other run: name one to learn from with --config.teacher=RUN")
         teacher = Run.open(name)
-        _check_shared(source, teacher)
+        check_shared(SHARED, source, teacher)
         stage = cls(dataclasses.replace(config, teacher=name, **cls.completions(config, source, teacher, pruned)))
         stage.source, stage.teacher_run = source, teacher
         return stage
@@ -104,23 +102,17 @@ class StudentStage(DitStage):
         return {**super().description(), **counts}
 
 
-def read_pruned(run: Run) -> dict[str, Any]:
-    """The content of PRUNED, empty for a run that was not pruned."""
-    path = run.path / PRUNED
-    record: dict[str, Any] = read_json(path) if path.exists() else {}
-    return record
-
-
 def in_its_dtype(params: Params, dtype: str) -> Params:
     """Frozen matrices in the dtype that they are multiplied in: no step casts them, and bf16 takes half the memory."""
     return jax.tree.map(lambda x: x.astype(dtype) if math.prod(x.shape) > max(x.shape) else x, params)
 
 
-def _check_shared(student: Run, teacher: Run) -> None:
-    for key in SHARED:
+def check_shared(keys: Sequence[str], student: Run, teacher: Run) -> None:
+    """Raises UserError where two runs differ in some of these keys of their denoisers."""
+    for key in keys:
         taught, own = (getattr(run.denoiser.config, key) for run in (teacher, student))
         if taught != own:
             raise UserError(
                 f"teacher {teacher} has {key}={taught}, student {student} {own}: "
-                "use runs on the same latents and captions"
+                "use runs on the same latents, captions and times"
             )

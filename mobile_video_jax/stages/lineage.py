@@ -1,0 +1,42 @@
+"""Lineage of a pruned network: the ancestor's block that each of its blocks was."""
+
+from pathlib import Path
+from typing import Any
+
+from mobile_video_jax.core.files import read_json
+from mobile_video_jax.models.run import Run
+
+# The file of launch.prune's runs that names the teacher and the teacher's block that each block was.
+PRUNED = "pruned.json"
+BlockMap = tuple[int, ...]
+
+
+def read_pruned(run: Run) -> dict[str, Any]:
+    """The content of PRUNED, empty for a run that was not pruned."""
+    path = run.path / PRUNED
+    record: dict[str, Any] = read_json(path) if path.exists() else {}
+    return record
+
+
+def block_map_to(run: Run, ancestor: Run) -> BlockMap:
+    """The ancestor's block that each block of a run's network was; () where the run does not descend from it.
+
+    Training keeps the blocks, pruning removes some: the maps of repeated pruning are composed. A recovery's own map
+    holds for the teacher that it names, also where the runs in between are gone.
+    """
+    config, pruned = run.config, read_pruned(run)
+    blocks = tuple(range(len(run.denoiser.config.model.block_shapes)))
+    if _is(run.path, ancestor):
+        return blocks
+    if config.get("block_map") and _is(run.find(config["teacher"]), ancestor):
+        return tuple(config["block_map"])
+    name = pruned.get("teacher") or config.get("init_from")
+    parent = run.find(name) if name else None
+    if parent is None or not parent.exists():
+        return ()
+    older = block_map_to(Run.open(parent), ancestor)
+    return tuple(older[i] for i in pruned.get("block_map", blocks)) if older else ()
+
+
+def _is(path: Path, run: Run) -> bool:
+    return path.absolute() == run.path.absolute()
