@@ -1,6 +1,10 @@
-"""Hidden features of a transformer: after every block beside the velocity, or after its first blocks alone."""
+"""Hidden features of a transformer: after every block beside the velocity, or after its first blocks alone.
+
+The features of all blocks take as much memory as a network is deep; `velocity_and_errors` never holds them.
+"""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -8,11 +12,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, TextMask, TextStates
+from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, TextMask, TextStates, Tokens
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.dit.block import DitBlock
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.masks import ALL, Masks
-from mobile_video_jax.dit.model import BackboneOutput, Dit
+from mobile_video_jax.dit.model import ERRORS, BackboneOutput, Dit
 
 Features = Float[Array, "l b n d"]
 
@@ -25,6 +30,25 @@ def velocity_and_features(dit: Dit, params: Any, *inputs: Any) -> tuple[Latents,
         return velocity, intermediates["blocks"]["block"]["residual"][0]
     depth = len(dit.config.block_shapes)
     return velocity, jnp.stack([intermediates[f"block_{i}"]["residual"][0] for i in range(depth)])
+
+
+def velocity_and_errors(
+    dit: Dit, params: Any, error: Callable[[Tokens], Float[Array, "b"]], *inputs: Any
+) -> tuple[Latents, Float[Array, "l b"]]:
+    """Velocity, and `error` of the residual stream after each of the l blocks, of which one is held at a time."""
+
+    def observe(block: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        x = block(*args, **kwargs)
+        if isinstance(context.module, DitBlock) and context.method_name == "__call__":
+            context.module.sow(ERRORS, "residual", error(x))
+        return x
+
+    with nn.intercept_methods(observe):
+        velocity, state = dit.apply({"params": params}, *inputs, mutable=ERRORS)
+    errors = state[ERRORS]
+    if dit.config.scan:
+        return velocity, errors["blocks"]["block"]["residual"][0]
+    return velocity, jnp.stack([errors[f"block_{i}"]["residual"][0] for i in range(len(dit.config.block_shapes))])
 
 
 class Backbone(Dit):

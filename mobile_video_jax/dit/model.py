@@ -16,6 +16,8 @@ from mobile_video_jax.nn.norm import layer_normalize, rms_normalize
 from mobile_video_jax.parallel.remat import checkpointed
 from mobile_video_jax.parallel.rules import constrain_to_sequence
 
+ERRORS = "errors"  # the variables of dit/features.py that are one number a clip, in place of features
+
 
 class BackboneOutput(NamedTuple):
     """The residual stream after a transformer's blocks, and what the layers behind them are conditioned on."""
@@ -93,7 +95,7 @@ class Dit(nn.Module):
         if cfg.scan:
             scanned = nn.scan(
                 checkpointed(_ScanBlock, cfg.remat, scanned=True),
-                variable_axes={"params": 0, "intermediates": 0},
+                variable_axes={"params": 0, "intermediates": 0, ERRORS: 0},
                 split_rngs={"params": True},
                 in_axes=(nn.broadcast, 0),
                 length=len(shapes),

@@ -49,6 +49,13 @@ def wait_for_all(reason: str) -> None:
         multihost_utils.sync_global_devices(reason)
 
 
+def to_hosts(array: jax.Array) -> np.ndarray:
+    """The values of an array, in every process."""
+    if not array.is_fully_addressable:
+        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+    return np.asarray(array)
+
+
 @contextlib.contextmanager
 def one_writer(folder: Path) -> Iterator[None]:
     """Holds the lock of a folder within the block, see `only_writer`; the processes of a job are one writer.

@@ -10,6 +10,7 @@ from mobile_video_jax.distill.config import KdWeights
 
 Level = Literal["block", "head", "channel"]
 Scoring = Literal["exact", "taylor"]
+Search = Literal["greedy", "cross_level", "joint", "pairs"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ class PruneConfig(Config):
     heads_multiple: Size = 1  # heads of a kept block are a multiple of this
     ffn_multiple: Size = 64  # FFN channels of a kept block are a multiple of this
     group: SizeOrZero = 0  # neighbouring FFN channels that are scored together; 0: as many as suit the model
-    search: Literal["greedy", "joint"] = "greedy"  # which plan is sliced
+    search: Search = "greedy"  # which plan is sliced: greedy, level by level; cross_level; joint; pairs
     score: Literal["kd", "magnitude", "random"] = "kd"  # by the rise of the distillation loss, by weights, by chance
     heads: Scoring = "exact"  # scores of heads: exact, or to first order (taylor)
     channels: Scoring = "exact"  # scores of FFN channels: exact, or to first order (taylor)
@@ -58,5 +59,7 @@ class PruneConfig(Config):
         super().__post_init__()
         if self.score != "kd" and self.search != "greedy":
             raise UserError(f"search '{self.search}' needs the scores of score=kd: use search=greedy")
+        if self.search == "pairs" and not self.uniform:
+            raise UserError("search 'pairs' tries all uniform widths: use uniform=True or search=cross_level")
         if self.clips % self.batch_clips:
             raise UserError(f"{self.clips} clips are no whole batches of {self.batch_clips}: change batch_clips")

@@ -1,13 +1,11 @@
 """Pruning of a transformer's run: score its units, search for what to keep, slice it, write a run of its own."""
 
 import dataclasses
-import itertools
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from mobile_video_jax.core.claim import check_holds_only
 from mobile_video_jax.core.config import plain
@@ -21,8 +19,8 @@ from mobile_video_jax.latents.store import read_manifest
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
-from mobile_video_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, put_batch
-from mobile_video_jax.prune.calibration import Calibration, calibration
+from mobile_video_jax.parallel.mesh import check_batch, make_mesh, put_batch
+from mobile_video_jax.prune.calibration_data import calibration_batches, calibration_stage
 from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.prune.memo import LossFile
 from mobile_video_jax.prune.plan import costs_of, make_plan, sizes_of
@@ -34,7 +32,6 @@ from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.lineage import PRUNED
 from mobile_video_jax.train.checkpoint import newest_step, save_model
 from mobile_video_jax.train.run import NAME, write_run
-from mobile_video_jax.vae.latent_stats import LatentStats
 
 LOSSES = "losses.jsonl"
 
@@ -48,7 +45,7 @@ def prune(config: PruneConfig, run: Run | Path, data: str, out: Path, *, fsdp: i
     """
     source = Run.open(run)
     layout = MeshConfig(data=-1, fsdp=fsdp)
-    stage = _calibration_stage(DitStage.of_run(source), config, data, layout)
+    stage = calibration_stage(DitStage.of_run(source), config, data, layout)
     plan = make_plan(config, stage.denoiser)
     _check_out(out, config, source)
     mesh = make_mesh(layout, jax.local_devices())
@@ -58,9 +55,7 @@ def prune(config: PruneConfig, run: Run | Path, data: str, out: Path, *, fsdp: i
         dit=stage.denoiser.network,
         params=params,
         units=plan.space.units,
-        batches=[
-            jax.device_put(batch, batch_sharding(mesh)) for batch in _calibration_batches(config, stage, source, mesh)
-        ],
+        batches=calibration_batches(config, stage, source, mesh),
         weights=config.kd,
         rows=config.rows,
         progress=_PassProgress(),
@@ -71,37 +66,6 @@ def prune(config: PruneConfig, run: Run | Path, data: str, out: Path, *, fsdp: i
     pruned = dataclasses.replace(pruned, held_out=_held_out(stage, params, student, pruned.keep))
     _write_run(config, source, out, student, pruned)
     return pruned
-
-
-def _calibration_stage(stage: DitStage, config: PruneConfig, data: str, layout: MeshConfig) -> DitStage:
-    """The stage with the calibration's data, its own if `data` is empty, and its size of batches."""
-    return DitStage(
-        dataclasses.replace(
-            stage.config,
-            data=data or stage.config.data,
-            batch_size=config.batch_clips,
-            token_budget=0,
-            pad_durations=False,
-            mesh=layout,
-        )
-    )
-
-
-def _calibration_batches(config: PruneConfig, stage: DitStage, run: Run, mesh: Mesh) -> list[Calibration]:
-    """The first clips of the training split, noisy. Raises UserError for latents of another VAE, or too few clips."""
-    folder = data_folder(stage.config.data.split(",")[0])
-    batches = list(itertools.islice(stage.ordered_batches("train", mesh), config.clips // config.batch_clips))
-    if LatentStats.load(folder / "vae") != LatentStats.load(run.path / "vae"):
-        raise UserError(f"{folder} holds latents of another VAE than {run} was trained on: encode them with its own")
-    if (clips := len(batches) * config.batch_clips) < config.clips:
-        raise UserError(f"{folder} holds {clips} of the {config.clips} clips for calibration: lower --config.clips")
-    shift = stage.denoiser.time_shift(stage.denoiser.tokens)
-    keys = jax.random.split(jax.random.key(config.seed), len(batches))
-    names = ("latents", "text", "text_mask")
-    return [
-        calibration({name: batch[name] for name in names}, key, times=config.times, shift=shift)
-        for batch, key in zip(batches, keys, strict=True)
-    ]
 
 
 def _held_out(stage: DitStage, teacher: Any, student: Any, keep: Masks) -> dict[str, float]:

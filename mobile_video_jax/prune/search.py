@@ -46,7 +46,7 @@ def _reduced(space: SearchSpace, level: str, limits: Limits, keep: Masks, score:
         if not scores or (rescore and count % rescore == 0):
             units = [unit for kind in LEVELS[level] for unit in space.units.kept(keep, kind)]
             scores = dict(zip(units, score(keep, units).tolist(), strict=True))
-        removals = _removals(space, level, keep, scores)
+        removals = removals_of(space, level, keep, scores)
         savings = zip(space.savings(keep, removals, exceeded), removals, strict=True)
         ratios = [(sum(scores[unit] for unit in units) / saving, units) for saving, units in savings if saving > 0]
         if not ratios:
@@ -56,7 +56,7 @@ def _reduced(space: SearchSpace, level: str, limits: Limits, keep: Masks, score:
     return keep
 
 
-def _removals(space: SearchSpace, level: str, keep: Masks, scores: Mapping[Unit, float]) -> list[list[Unit]]:
+def removals_of(space: SearchSpace, level: str, keep: Masks, scores: Mapping[Unit, float]) -> list[list[Unit]]:
     """The removals that a level allows next."""
     if level == "block":
         blocks = space.units.kept(keep, "block")

@@ -9,8 +9,10 @@ from mobile_video_jax.core.progress import say
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.prune.baselines import chance, magnitude
 from mobile_video_jax.prune.config import PruneConfig
+from mobile_video_jax.prune.cross_level import cross_level
 from mobile_video_jax.prune.curves import Point, level_curves
 from mobile_video_jax.prune.joint import joint
+from mobile_video_jax.prune.pairs import pairs
 from mobile_video_jax.prune.plan import Plan
 from mobile_video_jax.prune.search import ScoreUnits, greedy
 from mobile_video_jax.prune.sensitivity import Scorer, Scores, rank_correlation
@@ -46,6 +48,10 @@ def select(config: PruneConfig, plan: Plan, scorer: Scorer) -> Pruned:
     keeps, curves, correlation = {"greedy": greedy(space, plan.level_limits, score)}, {}, {}
     if config.score == "kd":
         keeps["joint"] = joint(space, plan.limits, scores)
+        if config.search == "cross_level":
+            keeps["cross_level"] = cross_level(space, plan.limits, scorer.losses, _first_order(config, scorer))
+        if config.search == "pairs":
+            keeps["pairs"] = pairs(space, plan.limits, scorer.losses, scores)
         curves = level_curves(scorer, space, scores)
         correlation = _correlation(config, scorer, scores)
     losses = dict(zip(keeps, scorer.losses(list(keeps.values())).tolist(), strict=True))
@@ -77,6 +83,10 @@ def _score_units(config: PruneConfig, scorer: Scorer) -> ScoreUnits:
     return _kd_scores(config, scorer)
 
 
+def _first_order(config: PruneConfig, scorer: Scorer) -> ScoreUnits:
+    return lambda keep, units: scorer.taylor(keep, units, probes=config.probes, seed=config.seed)
+
+
 def _kd_scores(config: PruneConfig, scorer: Scorer) -> ScoreUnits:
     """Scores by the distillation loss: exact for blocks, exact or to first order for heads and channels."""
     scoring = {"block": "exact", "head": config.heads, "channel": config.channels}
@@ -88,7 +98,7 @@ def _kd_scores(config: PruneConfig, scorer: Scorer) -> ScoreUnits:
         if exact:
             scores[is_exact] = scorer.exact(keep, exact)
         if first_order:
-            scores[~is_exact] = scorer.taylor(keep, first_order, probes=config.probes, seed=config.seed)
+            scores[~is_exact] = _first_order(config, scorer)(keep, first_order)
         return scores
 
     return score

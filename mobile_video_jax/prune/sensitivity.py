@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
@@ -11,12 +12,13 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, Int
 from scipy.stats import spearmanr
 
-from mobile_video_jax.core.arrays import Rng
+from mobile_video_jax.core.arrays import LatentMask, Rng
 from mobile_video_jax.distill.config import KdWeights
-from mobile_video_jax.distill.kd import Outputs, kd_loss, kd_residual
-from mobile_video_jax.dit.features import velocity_and_features
+from mobile_video_jax.distill.kd import EPS, Outputs, kd_residual
+from mobile_video_jax.dit.features import velocity_and_errors, velocity_and_features
 from mobile_video_jax.dit.masks import ALL, Masks
 from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.parallel.distributed import to_hosts
 from mobile_video_jax.prune.calibration import Calibration
 from mobile_video_jax.prune.memo import keep_key
 from mobile_video_jax.prune.units import Unit, Units
@@ -42,7 +44,7 @@ class Scorer:
     memo: MutableMapping[str, float] = dataclasses.field(default_factory=dict)  # losses by keep_key
 
     def losses(self, keeps: Sequence[Masks]) -> Scores:
-        """The distillation loss of each masked model, the mean over all clips."""
+        """The distillation loss of each masked model, the mean over all batches."""
         keys = [keep_key(keep) for keep in keeps]
         new = {key: keep for key, keep in zip(keys, keeps, strict=True) if key not in self.memo}
         for start in range(0, len(new), self.rows):
@@ -51,8 +53,8 @@ class Scorer:
             # The last chunk is padded: one shape, one program.
             padded = [*chunk, *[chunk[0]] * (self.rows - len(chunk))]
             stacked = Masks(*(np.stack(mask) for mask in zip(*padded, strict=True)))
-            losses = [_losses(self.dit, self.weights, self.params, batch, stacked) for batch in self.batches]
-            means = np.concatenate(losses, axis=0).mean(axis=0, dtype=np.float64)
+            losses = [to_hosts(_losses(self.dit, self.weights, self.params, batch, stacked)) for batch in self.batches]
+            means = np.mean(losses, axis=0, dtype=np.float64)
             self.memo.update(zip(names, means.tolist(), strict=False))  # without those of the padding
         return np.array([self.memo[key] for key in keys])
 
@@ -71,8 +73,9 @@ class Scorer:
         1801.05787), estimated as the mean of (e J_u)^2 over `probes` vectors e of random signs for each clip
         (Hutchinson, Communications in Statistics 18(3), 1989).
         """
+        settings = self.dit, self.weights, probes, self.units.group, self.rows
         batch_scores = [
-            _taylor(self.dit, self.weights, probes, self.units.group, self.params, batch, keep, seed + i)
+            jax.tree.map(to_hosts, _taylor(*settings, self.params, batch, keep, seed + i))
             for i, batch in enumerate(self.batches)
         ]
         mean = Masks(*(np.mean(parts, axis=0, dtype=np.float64) for parts in zip(*batch_scores, strict=True)))
@@ -89,30 +92,68 @@ def _outputs(dit: Dit, params: Any, batch: Calibration, keep: Masks) -> Outputs:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _losses(dit: Dit, weights: KdWeights, params: Any, batch: Calibration, keeps: Masks) -> Float[Array, "b u"]:
-    """The loss of each of u models on each clip. Rows of one clip are neighbours, so that clips stay sharded."""
-    clips, models = batch.t.shape[0], keeps.block.shape[0]
-    velocity, features = _outputs(dit, params, batch, ALL)
-    teacher = jnp.repeat(velocity, models, axis=0), jnp.repeat(features, models, axis=1)
+def _losses(dit: Dit, weights: KdWeights, params: Any, batch: Calibration, keeps: Masks) -> Float[Array, "u"]:
+    """The mean loss over clips of each of u models.
+
+    The teacher, without masks, runs beside them as model 0, so that features are compared block by block and one
+    block's are held at a time. Rows of one clip are neighbours, so that clips stay sharded.
+    """
+    clips, models = batch.t.shape[0], 1 + keeps.block.shape[0]
     rows = jax.tree.map(lambda x: jnp.repeat(x, models, axis=0), batch)
-    # [u, l, ...] -> [l, b u, ...]
-    keep = jax.tree.map(lambda mask: jnp.tile(jnp.moveaxis(mask, 0, 1), (1, clips, *(1,) * (mask.ndim - 2))), keeps)
-    losses = kd_loss(_outputs(dit, params, rows, keep), teacher, keep.block, weights, rows.mask)
-    return losses.reshape(clips, models)
+
+    def each_clip(mask: Float[Array, "u l *n"]) -> Float[Array, "l bu *n"]:
+        with_teacher = jnp.concatenate([jnp.ones_like(mask[:1]), mask])
+        return jnp.tile(jnp.moveaxis(with_teacher, 0, 1), (1, clips, *(1,) * (mask.ndim - 2)))
+
+    def error(x: Float[Array, "bu *n"], mask: LatentMask | None = rows.mask) -> Float[Array, "bu"]:
+        """|x - teacher|^2 / |teacher|^2 of each row, over values that are no padding."""
+        x = x.reshape(clips, models, -1, x.shape[-1]).astype(jnp.float32)
+        if mask is not None:
+            x = jnp.where(mask.reshape(clips, models, -1, 1), x, 0)
+        rise, energy = jnp.sum((x - x[:, :1]) ** 2, axis=(2, 3)), jnp.sum(x[:, :1] ** 2, axis=(2, 3))
+        return (rise / (energy + EPS)).reshape(-1)
+
+    keep = jax.tree.map(each_clip, keeps)
+    velocity, errors = velocity_and_errors(dit, params, error, *rows, keep)
+    features = jnp.sum(keep.block * errors, axis=0) / jnp.sum(keep.block, axis=0)
+    losses = weights.velocity * error(velocity) + weights.features * features
+    return jnp.mean(losses.reshape(clips, models), axis=0)[1:]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _taylor(
     dit: Dit,
     weights: KdWeights,
     probes: int,
     group: int,
+    rows: int,
     params: Any,
     batch: Calibration,
     keep: Masks,
     seed: Int[Array, ""],
 ) -> Masks:
-    """-2 r J_u + |J_u|^2 of every unit, the mean over clips, at the units' positions in the masks."""
+    """-2 r J_u + |J_u|^2 of every unit, the mean over clips, at the units' positions in the masks.
+
+    The batch is computed in up to `rows` parts, one after the other, each with clips of every device.
+    """
+    count = math.gcd(rows, batch.t.shape[0])
+    parts = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
+    keys = jax.random.split(jax.random.key(seed), count)
+    scores = jax.lax.map(lambda part: _taylor_of(dit, weights, probes, group, params, keep, *part), (parts, keys))
+    return jax.tree.map(lambda x: jnp.mean(x, axis=0), scores)
+
+
+def _taylor_of(
+    dit: Dit,
+    weights: KdWeights,
+    probes: int,
+    group: int,
+    params: Any,
+    keep: Masks,
+    batch: Calibration,
+    key: Rng,
+) -> Masks:
+    """The scores of a part of a batch."""
     teacher = _outputs(dit, params, batch, ALL)
 
     def residual(units: Masks) -> Outputs:
@@ -131,7 +172,7 @@ def _taylor(
         return Masks(*(jnp.mean(gradient**2, axis=1) for gradient in pull(signs)[0]))
 
     slopes = [jnp.mean(gradient, axis=1) for gradient in pull(r)[0]]
-    curvatures = [jnp.mean(x, axis=0) for x in jax.lax.map(squared, jax.random.split(jax.random.key(seed), probes))]
+    curvatures = [jnp.mean(x, axis=0) for x in jax.lax.map(squared, jax.random.split(key, probes))]
     return Masks(*(curvature - 2 * slope for slope, curvature in zip(slopes, curvatures, strict=True)))
 
 

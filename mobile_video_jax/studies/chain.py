@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from mobile_video_jax.core.clip import ClipShape
-from mobile_video_jax.core.files import write_json
+from mobile_video_jax.core.files import read_json, write_json
+from mobile_video_jax.core.progress import say
 from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.data.prepare.prepare import prepare
+from mobile_video_jax.evaluate.alignment import generate_samples
 from mobile_video_jax.latents.encode import encode_dataset
 from mobile_video_jax.latents.plan import EncodeOptions
+from mobile_video_jax.metrics.accuracy import ALL, accuracies
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.vae import VaeStage
@@ -20,7 +23,7 @@ from mobile_video_jax.studies.config import ChainStudy
 from mobile_video_jax.train.loop import train
 
 TEACHER = "teacher"
-
+RIGHT = "right.json"
 
 Cells = dict[str, tuple[str, int]]  # the arm and the seed of each cell, by its name
 
@@ -74,7 +77,32 @@ def make_chain(study: ChainStudy, out: Path) -> None:
         EncodeOptions(study.dit.text_encoder, (study.vae.clip,), shard_records=4096),
     )
     for seed in study.seeds:
-        train(DitStage(teacher_config(study, out, seed)), teacher_run(out, seed))
+        make_teacher(study, out, seed)
+
+
+def make_teacher(study: ChainStudy, out: Path, seed: int) -> None:
+    """Trains a seed's transformer until enough samples are right, or for all its steps.
+
+    It is checked at each of its checkpoints, and the run's RIGHT has the share of samples right by step.
+    """
+    run, config = teacher_run(out, seed), teacher_config(study, out, seed)
+    optimizer = dataclasses.replace(config.optimizer, schedule_steps=config.optimizer.schedule_steps or config.steps)
+    config = dataclasses.replace(config, optimizer=optimizer)
+    right: dict[str, float] = read_json(run / RIGHT) if (run / RIGHT).exists() else {}
+    period = config.checkpoint_every if study.teacher_right else config.steps
+    for steps in range(period, config.steps + 1, period):
+        if max(right.values(), default=0.0) >= study.teacher_right > 0:
+            return
+        if str(steps) not in right:
+            train(DitStage(dataclasses.replace(config, steps=steps)), run)
+            right[str(steps)] = _share_right(study, run) if study.teacher_right else 0.0
+            write_json(run / RIGHT, right)
+            say(f"teacher {seed}: {right[str(steps)]:.1%} of {study.samples} samples right after {steps} steps")
+
+
+def _share_right(study: ChainStudy, run: Path) -> float:
+    samples = generate_samples(run, study.world, study.samples, study.sampling)
+    return accuracies(study.world, samples.pairs)[ALL].value
 
 
 def teacher_config(study: ChainStudy, out: Path, seed: int) -> DitTraining:

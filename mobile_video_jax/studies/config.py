@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.ranges import Count, CountOrZero, Range, Seed
+from mobile_video_jax.core.ranges import Count, CountOrZero, Range, Seed, Share
 from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.prune.config import PruneConfig
@@ -61,6 +61,7 @@ class ChainStudy(Config):
     test_clips: Count = 120  # synthetic clips with held-out compositions
     sampling: SampleConfig = GUIDED  # sampler of models that are not distilled
     samples: Count = 120  # clips that each model of a cell is evaluated by
+    teacher_right: Share = 0.0  # share of samples right that ends a teacher's training; 0: it takes all its steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,18 +15,21 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.distill.config import KdWeights
 from mobile_video_jax.distill.kd import kd_loss
+from mobile_video_jax.latents.store import records
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.prune import run as pruning
+from mobile_video_jax.prune.calibration_data import calibration_batches, calibration_stage
 from mobile_video_jax.prune.config import Budget, PruneConfig, Ratios
 from mobile_video_jax.prune.plan import costs_of, make_plan, planned_shapes, scoring_flops, sizes_of
 from mobile_video_jax.prune.report import write_prune_report
 from mobile_video_jax.prune.run import prune
 from mobile_video_jax.prune.selection import Pruned
 from mobile_video_jax.stages.config import DitTraining, RecoverTraining
+from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.recover import RecoverStage, scale_to
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.checkpoint import restore_model
@@ -144,6 +147,25 @@ def _only_losses(out: Path, folder: Path) -> Path:
 def test_what_cannot_be_pruned_so_is_told(change, message, teacher, tmp_path):
     with pytest.raises(UserError, match=message):
         prune(dataclasses.replace(CONFIG, **change), teacher, "", tmp_path / "out")
+
+
+def test_calibration_is_a_seeded_shuffle_of_the_training_clips(teacher):
+    def clips_of(seed: int) -> np.ndarray:
+        config, layout = dataclasses.replace(CONFIG, seed=seed, clips=24, times=1), MeshConfig()
+        run = Run.open(teacher)
+        stage = calibration_stage(DitStage.of_run(run), config, "", layout)
+        batches = calibration_batches(config, stage, run, make_mesh(layout))
+        return np.concatenate([batch.text[:, 0, 0] for batch in batches])
+
+    first, again, other = clips_of(0), clips_of(0), clips_of(1)
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    levels = [record["text_states"][0, 0] for record in records(tiny_data(teacher), "train")]
+    assert len(set(first) & set(levels)) == len(set(first) - {0})  # 0: no caption
+    assert 0 in np.concatenate([clips_of(seed) for seed in range(3)])
+
+
+def tiny_data(teacher: Path) -> Path:
+    return Path(Run.open(teacher).config["data"])
 
 
 def test_latents_of_another_vae_are_told(pruned, teacher, data, tmp_path):

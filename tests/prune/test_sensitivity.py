@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,11 +15,11 @@ import pytest
 from mobile_video_jax.diffusion.timesteps import stratified_times
 from mobile_video_jax.distill.config import KdWeights
 from mobile_video_jax.dit.features import velocity_and_features
-from mobile_video_jax.dit.masks import ALL
+from mobile_video_jax.dit.masks import ALL, Masks
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import stack_blocks
 from mobile_video_jax.prune.calibration import calibration
-from mobile_video_jax.prune.sensitivity import Scorer, rank_correlation
+from mobile_video_jax.prune.sensitivity import Scorer, _losses, rank_correlation
 from mobile_video_jax.prune.units import LEVELS, Unit, Units
 from tests.nets import normal
 from tests.prune.tiny import ACROSS_HEADS, CONFIG, DIT, UNITS, clips, params
@@ -68,6 +69,20 @@ def test_scanned_blocks_give_the_same_rises(scorer):
     dit = Dit(dataclasses.replace(CONFIG, scan=True))
     scanned = dataclasses.replace(scorer, dit=dit, params=stack_blocks(scorer.params))
     np.testing.assert_allclose(scanned.exact(PRUNED, EVERY[:7]), scorer.exact(PRUNED, EVERY[:7]), rtol=1e-4, atol=1e-6)
+
+
+def test_memory_does_not_grow_with_the_depth():
+    """Of scanned blocks; a parameter's bytes are no temporary ones."""
+    batch, keeps = clips(0), lambda units: Masks(*(np.stack([mask] * 4) for mask in units.all()))
+
+    def temporary_bytes(depth: int) -> int:
+        config = dataclasses.replace(CONFIG, depth=depth, scan=True)
+        shapes = jax.eval_shape(lambda: nn.unbox(Dit(config).init(jax.random.key(0), *batch)["params"]))
+        program = _losses.lower(Dit(config), KdWeights(), shapes, batch, keeps(Units(config, 4)))
+        return program.compile().memory_analysis().temp_size_in_bytes
+
+    features = np.prod((4, 5, 8, CONFIG.width)) * 4
+    assert temporary_bytes(12) - temporary_bytes(3) < features
 
 
 def assert_first_order_is_of_slight_removals(scorer: Scorer, units: list[Unit]):
@@ -131,6 +146,8 @@ def test_clips_cut_over_devices_give_the_same_rises():
 def test_every_clip_is_seen_in_every_stratum_of_the_times():
     batch = {"latents": normal(0, 3, 1, 2, 2, 4), "text": normal(1, 3, 2, 5), "text_mask": jnp.ones((3, 2), bool)}
     found = calibration(batch, jax.random.key(0), times=4, shift=2.0)
+    none = calibration(batch, jax.random.key(0), times=4, shift=2.0, caption_dropout=1.0)
+    assert not np.any(none.text) and np.array_equal(none.x_t, found.x_t)
     np.testing.assert_allclose(np.sort(found.t), stratified_times(12, shift=2.0), rtol=1e-6)
     strata = np.argsort(np.argsort(found.t)).reshape(3, 4) // 3
     np.testing.assert_array_equal(strata, np.tile(np.arange(4), (3, 1)))
