@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from mobile_video_jax.train.loop import train
 TEACHER = "teacher"
 RIGHT = "right.json"
 
-Cells = dict[str, tuple[str, int]]  # the arm and the seed of each cell, by its name
+# The arm of each cell, the seed of its teacher and what else `run` takes, by its name.
+Cells = Mapping[str, tuple[Any, ...]]
 
 
 def cells_of(study: ChainStudy, first: Iterable[str], arms: Sequence[str]) -> Cells:
@@ -37,7 +38,7 @@ def run_chain_study(
     study: ChainStudy,
     grid: Cells,
     out: Path,
-    run: Callable[[str, int, Path], dict[str, Any]],
+    run: Callable[..., dict[str, Any]],
     *,
     also: Callable[[int], object] = lambda seed: None,
     worker: int = 0,
@@ -45,7 +46,8 @@ def run_chain_study(
 ) -> list[dict[str, Any]]:
     """Runs this worker's share of the cells that are not finished; returns the results of all that are.
 
-    Worker 0 makes what all cells share, then calls `also` for each seed. `run` fills the folder of an arm and a seed.
+    Worker 0 makes what all cells share, then calls `also` for each seed. `run` fills the folder of a cell: it takes an
+    arm, a seed, what else the grid says, and the folder.
     """
 
     def shared() -> None:
@@ -57,9 +59,9 @@ def run_chain_study(
     share(shared, (out / "shared.json").exists, worker=worker, workers=workers)
 
     def cell(name: str, folder: Path) -> dict[str, Any]:
-        arm, seed = grid[name]
+        arm, seed, *others = grid[name]
         origin = {"arm": arm, "seed": seed, "commit": git_revision(), "hardware": hardware()}
-        return origin | run(arm, seed, folder)
+        return origin | run(arm, seed, *others, folder)
 
     return run_cells(list(grid), out, cell, worker=worker, workers=workers)
 

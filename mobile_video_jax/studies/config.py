@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.ranges import Count, CountOrZero, Range, Seed, Share
+from mobile_video_jax.core.ranges import Count, CountOrZero, PositiveShare, Range, Seed, Share
 from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.prune.config import PruneConfig
@@ -14,7 +14,18 @@ from mobile_video_jax.stages.config import DistillTraining, DitTraining, Recover
 from mobile_video_jax.vae.family import SizeName
 
 Objective = Literal["plain", "consistency", "equivariance", "both"]
-PruningArm = Literal["tri-level", "block", "head", "channel", "random", "magnitude", "scratch"]
+PruningArm = Literal[
+    "tri-level",
+    "block",
+    "cross-level",
+    "random",
+    "taylor",
+    "magnitude",
+    "pairs",
+    "distil-only",
+    "repair-first",
+    "data-only",
+]
 DistillationArm = Literal["kd", "conv", "dit", "dmd"]
 Seeds = Annotated[tuple[Seed, ...], Range(1, 1000)]
 
@@ -66,16 +77,24 @@ class ChainStudy(Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PruningStudy(ChainStudy):
-    """Ways of pruning.
+    """Ways of pruning, and orders of recovering.
 
-    A cell prunes its seed's teacher by one of ARMS to the parameters that `prune` sets, or as near as the arm can come,
-    and recovers it twice, with distillation and without.
+    A cell prunes a teacher by one of ARMS to a budget and recovers it for a share of the teacher's steps; the held-out
+    loss is measured on the way. Cells of one repeat have the same calibration, batches and noise: they are compared in
+    pairs. An arm has `repeats` cells a budget if it is `repeated`, `draws` if it is random, else one.
     """
 
     prune: PruneConfig  # pruning, which an arm changes
-    recover: RecoverTraining  # training of a pruned model
+    recover: RecoverTraining  # training of a pruned model, for a share of the teacher's steps
     kind: Literal["pruning"] = "pruning"  # tells this study from the others
-    arms: tuple[PruningArm, ...] = get_args(PruningArm)  # ways of pruning
+    arms: tuple[PruningArm, ...] = get_args(PruningArm)  # ways of pruning and orders of recovering
+    repeated: tuple[PruningArm, ...] = ("tri-level", "block", "cross-level")  # arms that have intervals
+    blocks_kept: Annotated[tuple[PositiveShare, ...], Range(1, 10)] = (1 / 3, 1 / 2)  # budgets: as many whole blocks
+    repeats: Count = 4  # cells of a repeated arm
+    draws: Count = 10  # cells of the random arm
+    recovery: PositiveShare = 0.12  # share of the teacher's steps that recovery takes
+    points: Count = 8  # measurements of a recovery, at equal distances
+    recovered_samples: CountOrZero = 0  # clips that a recovered model is evaluated by; 0: by its loss alone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

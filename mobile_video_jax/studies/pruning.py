@@ -1,9 +1,12 @@
-"""The study of pruning: ways of cutting one transformer down to one budget, each recovered alike."""
+"""The study of pruning: which units go and how the rest recovers, from one strong teacher to equal budgets."""
 
 import dataclasses
+import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
+from mobile_video_jax.core.files import read_json, replacing
 from mobile_video_jax.distill.config import KdWeights
 from mobile_video_jax.evaluate.alignment import generate_samples
 from mobile_video_jax.metrics.accuracy import accuracies
@@ -11,104 +14,183 @@ from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.prune.config import Budget, PruneConfig
 from mobile_video_jax.prune.plan import make_plan, planned_shapes, scoring_flops, sizes_of
-from mobile_video_jax.prune.run import prune
-from mobile_video_jax.stages.config import DitTraining
+from mobile_video_jax.prune.run import LOSSES, prune
+from mobile_video_jax.stages.config import RecoverTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.recover import RecoverStage
-from mobile_video_jax.studies.chain import TEACHER, Cells, cells_of, run_chain_study, teacher_config, teacher_run
+from mobile_video_jax.studies.chain import RIGHT, TEACHER, Cells, run_chain_study, teacher_run
 from mobile_video_jax.studies.config import PruningStudy
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 
-# What an arm changes of the way of pruning; None trains a model of the same sizes from nothing.
-ARMS: dict[str, dict[str, Any] | None] = {
-    "tri-level": {},
-    "block": {"levels": ("block",)},
-    "head": {"levels": ("head",)},
-    "channel": {"levels": ("channel",)},
-    "random": {"score": "random"},
-    "magnitude": {"score": "magnitude"},
-    "scratch": None,
-}
 NO_KD = KdWeights(0.0, 0.0)
 
 
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """A way of pruning: changes of PruneConfig; and an order of recovering: changes of RecoverTraining, phase by phase.
+
+    Phases take equal shares of the steps. By default flow matching and distillation are one loss from the first step.
+    """
+
+    prune: dict[str, Any] = dataclasses.field(default_factory=dict)
+    phases: tuple[dict[str, Any], ...] = ({},)
+
+
+ARMS = {
+    "tri-level": Arm(),
+    "block": Arm({"levels": ("block",)}),
+    "cross-level": Arm({"search": "cross_level"}),
+    "random": Arm({"score": "random"}),
+    "taylor": Arm({"heads": "taylor", "channels": "taylor"}),
+    "magnitude": Arm({"score": "magnitude"}),
+    "pairs": Arm({"search": "pairs"}),
+    # Orders of recovering the tri-level model.
+    "distil-only": Arm(phases=({"flow_weight": 0.0},)),
+    "repair-first": Arm(phases=({"kd": NO_KD}, {"flow_weight": 0.0})),
+    "data-only": Arm(phases=({"kd": NO_KD},)),
+}
+
+
 def cells(study: PruningStudy) -> Cells:
-    """The cells by name, seed after seed: its teacher, then the arms."""
-    return cells_of(study, (TEACHER,), study.arms)
+    """(arm, seed, share of blocks that the budget is worth, repeat) of each cell by name, the repeats last."""
+    grid: dict[str, tuple[Any, ...]] = {f"{TEACHER}-seed{seed}": (TEACHER, seed, 1.0, 0) for seed in study.seeds}
+    most = max(study.draws, study.repeats)
+    for seed, kept, repeat, arm in itertools.product(study.seeds, study.blocks_kept, range(most), study.arms):
+        if repeat < _count(study, arm):
+            grid[f"{arm}-{kept:.0%}-{repeat}-seed{seed}"] = (arm, seed, kept, repeat)
+    return grid
+
+
+def _count(study: PruningStudy, arm: str) -> int:
+    if arm == "random":
+        return study.draws
+    return study.repeats if arm in study.repeated else 1
 
 
 def run_pruning_study(study: PruningStudy, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:
     """Runs this worker's share of the cells that are not finished; returns the results of all that are."""
-    run = lambda arm, seed, folder: _run_cell(study, arm, seed, out, folder)
+
+    def run(arm: str, seed: int, kept: float, repeat: int, folder: Path) -> dict[str, Any]:
+        if arm == TEACHER:
+            return _teacher(study, seed, out)
+        return {"kept": kept, "repeat": repeat} | _cell(study, arm, seed, kept, repeat, out, folder)
+
     return run_chain_study(study, cells(study), out, run, worker=worker, workers=workers)
 
 
 def plan_pruning(study: PruningStudy) -> list[dict[str, Any]]:
-    """Cost of every cell in FLOPs of training and of scoring, counted without running anything."""
+    """Cost of every cell in FLOPs of training and of scoring, counted without running anything.
+
+    The teacher is counted with all its steps. Arms of one repeat share losses of masked models: each is counted whole.
+    """
     teacher = Denoiser(study.dit)
+    costs: dict[tuple[str, float], dict[str, float]] = {}
     rows = []
-    for name, (arm, _) in cells(study).items():
-        if arm in (TEACHER, "scratch"):
-            trained = study.dit if arm == TEACHER else _small(study, Path(), 0)
-            rows.append({"name": name, "train_flops": DitStage(trained).cost().flops * trained.steps})
+    for name, (arm, _, kept, _) in cells(study).items():
+        if arm == TEACHER:
+            rows.append({"name": name, "train_flops": DitStage(study.dit).cost().flops * study.dit.steps})
             continue
-        config = _arm_config(study, arm, teacher, 0)
-        plan = make_plan(config, teacher)
-        sizes = tuple(dataclasses.astuple(shape) for shape in planned_shapes(plan))
-        student = dataclasses.replace(study.dit.model, blocks=sizes)
-        recover = dataclasses.replace(study.recover, model=student, teacher_model=study.dit.model, block_map=())
-        costs = [RecoverStage(dataclasses.replace(recover, kd=kd)).cost().flops for kd in (study.recover.kd, NO_KD)]
-        scoring = scoring_flops(config, plan) if config.score == "kd" else 0.0
-        rows.append({"name": name, "score_flops": scoring, "train_flops": sum(costs) * recover.steps})
+        if (arm, kept) not in costs:
+            costs[arm, kept] = _planned(study, arm, kept, teacher)
+        rows.append({"name": name, **costs[arm, kept]})
     return rows
 
 
-def _run_cell(study: PruningStudy, arm: str, seed: int, out: Path, folder: Path) -> dict[str, Any]:
-    teacher = teacher_run(out, seed)
-    if arm == TEACHER:
-        return {"trained": {"plain": _evaluated(study, teacher)}}
-    if arm == "scratch":
-        train(DitStage(_small(study, out, seed)), folder / "scratch")
-        return {"trained": {"plain": _evaluated(study, folder / "scratch")}}
-    config = _arm_config(study, arm, Run.open(teacher).denoiser, seed)
-    pruned = prune(config, teacher, str(out / "latents"), folder / "pruned")
-    trained = {}
-    for name, kd in (("kd", study.recover.kd), ("plain", NO_KD)):
-        recover = dataclasses.replace(study.recover, kd=kd, seed=seed, data=str(out / "latents"))
-        train(RecoverStage.build(dataclasses.replace(recover, init_from=str(folder / "pruned"))), folder / name)
-        trained[name] = _evaluated(study, folder / name)
-    return {"kd_loss": pruned.losses[pruned.chosen], "before": pruned.held_out["after"], "trained": trained}
-
-
-def _arm_config(study: PruningStudy, arm: str, teacher: Denoiser, seed: int) -> PruneConfig:
-    """The arm's way to the study's budget, or to the smallest model that it can reach."""
-    plan = make_plan(study.prune, teacher)
-    config = dataclasses.replace(study.prune, seed=seed, **(ARMS[arm] or {}))
-    cost, space = plan.space.costs["parameters"], dataclasses.replace(plan.space, levels=config.levels)
-    smallest = min(cost.of(shapes) for shapes in space.smallest())
-    reached = max(plan.limits["parameters"], smallest) / cost.of(space.units.shapes)
-    return dataclasses.replace(config, budget=Budget(parameters=reached * (1 + 1e-9)))
-
-
-def _small(study: PruningStudy, out: Path, seed: int) -> DitTraining:
-    """The tri-level plan's model, trained from nothing for as many steps as the others recover."""
-    teacher = teacher_config(study, out, seed)
-    sizes = sizes_of(planned_shapes(make_plan(study.prune, Denoiser(teacher))))
-    model = dataclasses.replace(teacher.model, depth=sizes["blocks"], heads=sizes["heads"], ffn=sizes["ffn"])
-    steps = study.recover.steps
-    return dataclasses.replace(teacher, model=model, steps=steps, eval_every=steps, checkpoint_every=steps)
-
-
-def _evaluated(study: PruningStudy, run: Path) -> dict[str, Any]:
-    """Size, held-out velocity loss, and accuracies of samples for held-out prompts."""
-    denoiser = Run.open(run).denoiser
-    held_out = [line["eval_loss"] for line in read_metrics(run) if "eval_loss" in line]
-    samples = generate_samples(run, study.world, study.samples, study.sampling)
-    scores = accuracies(study.world, samples.pairs)
+def _planned(study: PruningStudy, arm: str, kept: float, teacher: Denoiser) -> dict[str, float]:
+    config = arm_config(study, arm, kept, 0, teacher)
+    plan = make_plan(config, teacher)
+    sizes = tuple(dataclasses.astuple(shape) for shape in planned_shapes(plan))
+    student = dataclasses.replace(study.dit.model, blocks=sizes, scan=False)
+    recover = dataclasses.replace(study.recover, model=student, teacher_model=study.dit.model, block_map=())
+    phases = [RecoverStage(dataclasses.replace(recover, **changes)).cost().flops for changes in ARMS[arm].phases]
     return {
-        "parameters": denoiser.describe()["parameters"],
-        "sizes": sizes_of(denoiser.config.model.block_shapes),
-        "eval_loss": held_out[-1],
-        "accuracy": {name: score.value for name, score in scores.items()},
+        "score_flops": scoring_flops(config, plan) if config.score == "kd" else 0.0,
+        "train_flops": sum(phases) / len(phases) * recovery_steps(study, study.dit.steps),
     }
+
+
+def arm_config(study: PruningStudy, arm: str, kept: float, repeat: int, teacher: Denoiser) -> PruneConfig:
+    """The arm's way to the parameters of a teacher with a share of its blocks."""
+    cost = make_plan(study.prune, teacher).space.costs["parameters"]
+    shapes = teacher.config.model.block_shapes
+    share = cost.of(shapes[: max(1, round(kept * len(shapes)))]) / cost.of(shapes)
+    return dataclasses.replace(
+        study.prune, seed=repeat, budget=Budget(parameters=share * (1 + 1e-9)), **ARMS[arm].prune
+    )
+
+
+def recovery_steps(study: PruningStudy, teacher_steps: int) -> int:
+    """The share of the teacher's steps, a multiple of measurements and of the phases of any arm."""
+    unit = 2 * study.points
+    return max(unit, round(study.recovery * teacher_steps / unit) * unit)
+
+
+def _teacher(study: PruningStudy, seed: int, out: Path) -> dict[str, Any]:
+    run = Run.open(teacher_run(out, seed))
+    right = read_json(run.path / RIGHT)
+    return {
+        "steps": run.step,
+        "right": right.get(str(run.step)),
+        "parameters": run.denoiser.describe()["parameters"],
+        "curve": [_held_out(run.path)[-1]],
+    }
+
+
+def _cell(
+    study: PruningStudy, arm: str, seed: int, kept: float, repeat: int, out: Path, folder: Path
+) -> dict[str, Any]:
+    """Prunes and recovers; `curve` has the held-out loss by steps of recovery."""
+    teacher = Run.open(teacher_run(out, seed))
+    config = arm_config(study, arm, kept, repeat, teacher.denoiser)
+    losses = out / "losses" / f"seed{seed}-{repeat}.jsonl"
+    if losses.exists() and not folder.exists() and config.score == "kd":
+        (folder / "pruned").mkdir(parents=True)
+        shutil.copy(losses, folder / "pruned" / LOSSES)
+    pruned = prune(config, teacher.path, str(out / "latents"), folder / "pruned")
+    if config.score == "kd":
+        with replacing(losses) as temporary:
+            shutil.copy(folder / "pruned" / LOSSES, temporary)
+    curve = [{"step": 0, "loss": pruned.held_out["after"]}]
+    run, phases = folder / "pruned", ARMS[arm].phases
+    steps = recovery_steps(study, teacher.step or 0)
+    for i, changes in enumerate(phases):
+        previous, run, done = run, folder / f"recovered{i}", curve[-1]["step"]
+        train(RecoverStage.build(_recovery(study, changes, str(previous), steps, len(phases), repeat, arm, out)), run)
+        curve += [{"step": done + point["step"], "loss": point["loss"]} for point in _held_out(run)]
+    student = Run.open(run).denoiser
+    return {
+        "steps": steps,
+        "teacher_steps": teacher.step,
+        "kd_loss": pruned.losses[pruned.chosen],
+        "parameters": student.describe()["parameters"],
+        "sizes": sizes_of(student.config.model.block_shapes),
+        "curve": curve,
+        "accuracy": _accuracy(study, run) if study.recovered_samples else None,
+    }
+
+
+def _recovery(
+    study: PruningStudy, changes: dict[str, Any], source: str, steps: int, phases: int, repeat: int, arm: str, out: Path
+) -> RecoverTraining:
+    """A phase of recovery. All random draws learn from the same batches and noise, those of the first repeat."""
+    return dataclasses.replace(
+        study.recover,
+        init_from=source,
+        data=str(out / "latents"),
+        seed=0 if arm == "random" else repeat,
+        steps=steps // phases,
+        eval_every=steps // study.points,
+        checkpoint_every=steps // phases,
+        **changes,
+    )
+
+
+def _held_out(run: Path) -> list[dict[str, float]]:
+    """The held-out losses of a run by step."""
+    return [{"step": line["step"], "loss": line["eval_loss"]} for line in read_metrics(run) if "eval_loss" in line]
+
+
+def _accuracy(study: PruningStudy, run: Path) -> dict[str, float]:
+    samples = generate_samples(run, study.world, study.recovered_samples, study.sampling)
+    return {name: score.value for name, score in accuracies(study.world, samples.pairs).items()}

@@ -9,6 +9,8 @@ import pytest
 
 from configs import ablate as studies
 from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.models.run import Run
+from mobile_video_jax.stages.lineage import read_pruned
 from mobile_video_jax.studies.cells import RESULT
 from mobile_video_jax.studies.config import DistillationStudy, PruningStudy
 from mobile_video_jax.studies.distillation import run_distillation_study
@@ -47,11 +49,21 @@ def test_distillation_judges_baselines_and_arms_at_each_number_of_steps(tmp_path
 
 
 @pytest.mark.slow
-def test_pruning_judges_each_way_with_distillation_and_without(tmp_path):
+def test_pruning_measures_each_way_on_its_way_back_from_one_teacher(tmp_path):
     study = from_mapping(PruningStudy, studies.get_config("pruning").to_dict())
-    study = dataclasses.replace(shortened(study, "vae", "dit", "recover"), arms=("random", "scratch"))
+    arms = ("tri-level", "random", "repair-first")
+    study = dataclasses.replace(
+        shortened(study, "vae", "dit", "recover"), arms=arms, blocks_kept=(1 / 3,), repeats=1, draws=2, points=2
+    )
     results = run_pruning_study(study, tmp_path)
-    trained = {result["arm"]: result["trained"] for result in results}
-    assert set(trained["random"]) == {"kd", "plain"} and set(trained["scratch"]) == {"plain"}
-    assert trained["random"]["kd"]["parameters"] < 0.7 * trained["teacher"]["plain"]["parameters"]
-    assert write_pruning_study("pruning", study, results, tmp_path)["finished"] == 3
+    assert [result["arm"] for result in results] == ["teacher", *arms, "random"]
+    teacher, *others = results
+    assert teacher["steps"] == 2 and 0 <= teacher["right"] <= 1
+    for result in others:
+        assert [point["step"] for point in result["curve"]] == [0, 2, 4], result["arm"]
+        assert result["parameters"] < 0.5 * teacher["parameters"]
+    maps = [read_pruned(Run.open(path))["block_map"] for path in sorted(tmp_path.glob("cells/random*/pruned"))]
+    assert maps[0] != maps[1]
+    last = Run.open(next(tmp_path.glob("cells/repair-first*/recovered1")))
+    assert last.config["block_map"] == read_pruned(Run.open(last.path.parent / "pruned"))["block_map"]
+    assert write_pruning_study("pruning", study, results, tmp_path)["finished"] == 5
