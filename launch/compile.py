@@ -5,6 +5,9 @@ python -m launch.compile --config=configs/dit.py:server --topology=v5p:4x4x8 [--
   and MFU with its assumptions. Needs libtpu (pip install -e '.[tpu]'), and neither a TPU nor the data. A config that
   does not fit ends, after the table, with status 2.
 
+With a config of pruning it compiles the scoring program instead, of a transformer that --model names:
+  python -m launch.compile --config=configs/prune.py:paper --model=configs/dit.py:server --topology=v5e:4x4 --fsdp=16
+
 --price=P adds the money for the whole run, at P dollars for an hour of one chip; hours and chip-hours of --steps, or of
 the config's steps, are always there, by each estimate, with a line that says which one to plan with.
 
@@ -13,7 +16,8 @@ compiled step for launch.train --executable, --out the JSON of the report.
 """
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -22,9 +26,22 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.progress import phase, say
 from mobile_video_jax.core.ranges import Count, Positive, Size
+from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.stages.config import training_class
 
-CONFIG = cli.define_config(training_class, "The stage's config.")
+if TYPE_CHECKING:
+    from mobile_video_jax.cost.tpu.topology import Topology
+    from mobile_video_jax.pods.compile import CompiledStep
+
+
+def config_class(values: Mapping[str, Any]) -> type:
+    """The class of a config: of pruning, or of the training stage that it names."""
+    return PruneConfig if "ratios" in values else training_class(values)
+
+
+CONFIG = cli.define_config(config_class, "The stage's config, or one of pruning.")
+MODEL = flags.DEFINE_string("model", "", "With a config of pruning: a transformer's run directory or FILE.py:VARIANT.")
+FSDP = cli.define_number("fsdp", 1, Size, "With a config of pruning: chips that share one copy of the weights.")
 TOPOLOGY = flags.DEFINE_string("topology", None, "GENERATION:SHAPE, as v5p:4x4x8.", required=True)
 SLICES = cli.define_number("slices", 1, Size, "Slices of this shape, joined by the data-centre network.")
 SEARCH = flags.DEFINE_bool("search", False, "Choose mesh, remat and batch_size.")
@@ -99,34 +116,58 @@ def check_storable(config: Any) -> None:
         raise UserError("the state of an empty caption becomes part of the stored step: name --config.data=LATENTS")
 
 
+def compile_pruning(config: PruneConfig, topology: "Topology") -> dict[str, Any]:
+    """The report of the scoring program. Raises UserError without a model, and for what only a step has."""
+    from mobile_video_jax.pods.scoring import compile_scoring
+    from mobile_video_jax.prune.plan import named_denoiser
+
+    if not MODEL.value:
+        raise UserError("say which transformer is scored with --model=configs/dit.py:VARIANT or --model=RUN")
+    if SEARCH.value or STORE.value:
+        raise UserError("--search and --store are for the step of a training stage: leave them out")
+    return compile_scoring(config, named_denoiser(MODEL.value), topology, FSDP.value)
+
+
 def main() -> None:
     from mobile_video_jax.cost.tpu.topology import Topology
-    from mobile_video_jax.pods.compile import check_fits, compile_step
-    from mobile_video_jax.pods.mesh_search import search
+    from mobile_video_jax.pods.compile import check_fits
     from mobile_video_jax.pods.run_cost import run_cost
-    from mobile_video_jax.stages.registry import stage_of
     from mobile_video_jax.train.compiled_step import store_step
 
-    values, topology = CONFIG.values, Topology(TOPOLOGY.value, SLICES.value)
-    if STORE.value:
-        check_storable(stage_of(CONFIG.value).config)
-    if SEARCH.value:
-        compiled, rows = search(values, topology, say)
-        compiled.report["searched"] = rows
-    else:
-        with phase(f"compiling the step for {topology.chips * topology.slices} chips"):
-            compiled = compile_step(values, topology)
-    report = compiled.report
+    config, topology = CONFIG.value, Topology(TOPOLOGY.value, SLICES.value)
+    compiled: Any = None
+    with phase(f"compiling for {topology.chips * topology.slices} chips"):
+        if isinstance(config, PruneConfig):
+            report = compile_pruning(config, topology)
+        else:
+            compiled = compile_training(topology)
+            report = compiled.report
     if "roofline" in report:
-        report["run"] = run_cost(report, STEPS.value or CONFIG.value.steps, PRICE.value)
+        steps = report["programs"] if isinstance(config, PruneConfig) else config.steps
+        report["run"] = run_cost(report, STEPS.value or steps, PRICE.value)
     if OUT.value:
         write_json(OUT.value, report)
     if not JSON.value:
         print("\n".join([report_table(report), *map(str, filter(None, [OUT.value]))]))
     print(json.dumps(report), flush=True)
     check_fits(report)
-    if STORE.value and compiled.executable:
+    if STORE.value and compiled and compiled.executable:
         store_step(compiled.executable, compiled.stage, compiled.mesh, STORE.value)
+
+
+def compile_training(topology: "Topology") -> "CompiledStep":
+    """The step of the config's stage, or of the best mesh that --search finds."""
+    from mobile_video_jax.pods.compile import compile_step
+    from mobile_video_jax.pods.mesh_search import search
+    from mobile_video_jax.stages.registry import stage_of
+
+    if STORE.value:
+        check_storable(stage_of(CONFIG.value).config)
+    if not SEARCH.value:
+        return compile_step(CONFIG.values, topology)
+    compiled, rows = search(CONFIG.values, topology, say)
+    compiled.report["searched"] = rows
+    return compiled
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Scores blocks, attention heads and FFN channels by how much the velocities and hidden features change without each,
 searches for what to keep within a budget, and writes a run that every command accepts and that configs/recover.py
 starts from. Writes report.html, report.json, sensitivity.png and kept.png beside it. Started again, it resumes.
+--distributed scores on all hosts of a pod, with --out on a file system that they share.
 
 --plan-only prints what would be left and what scoring costs, from shapes alone: --model may then be the config of a
 transformer that is not trained yet, --model=configs/dit.py:server.
@@ -10,21 +11,15 @@ transformer that is not trained yet, --model=configs/dit.py:server.
 
 import json
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import flags
 
 from mobile_video_jax import cli
-from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import PositiveShare, Size
 from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.prune.config import PruneConfig
-from mobile_video_jax.stages.config import DitTraining
-
-if TYPE_CHECKING:
-    from mobile_video_jax.models.denoiser import Denoiser
 
 CONFIG = cli.define_config(lambda values: PruneConfig, "How to prune.", default=lambda: "prune")
 MODEL = flags.DEFINE_string("model", "", "A transformer's run directory; with --plan-only also FILE.py:VARIANT.")
@@ -43,15 +38,17 @@ def main() -> None:
         return print_plan(CONFIG.value)
     if not MODEL.value or OUT.value is None:
         raise UserError("name the transformer with --model=RUN and a new folder with --out=DIR")
-    from mobile_video_jax.core.lock import only_writer
     from mobile_video_jax.models.run import Run
+    from mobile_video_jax.parallel.distributed import is_first, one_writer
     from mobile_video_jax.prune.report import PAGE, write_prune_report
     from mobile_video_jax.prune.run import prune
 
     started, out = time.monotonic(), OUT.value
     run = Run.open(storage_path(MODEL.value), **CHECKPOINT.value)
-    with only_writer(out):
+    with one_writer(out):
         pruned = prune(CONFIG.value, run, DATA.value, out, fsdp=FSDP.value)
+        if not is_first():
+            return
         numbers = write_prune_report(pruned, out, time.monotonic() - started)
     print(_table({name: numbers["models"][name] for name in ("before", pruned.chosen)}))
     model = numbers["models"][pruned.chosen]
@@ -64,9 +61,9 @@ def print_plan(config: PruneConfig) -> None:
     if not MODEL.value:
         raise UserError("say what to plan for with --model=RUN or --model=configs/dit.py:VARIANT")
     from mobile_video_jax.cost.tpu.topology import CHIPS
-    from mobile_video_jax.prune.plan import costs_of, make_plan, planned_shapes, scoring_flops, sizes_of
+    from mobile_video_jax.prune.plan import costs_of, make_plan, named_denoiser, planned_shapes, scoring_flops, sizes_of
 
-    plan = make_plan(config, _denoiser())
+    plan = make_plan(config, named_denoiser(MODEL.value, **CHECKPOINT.value))
     models = {"before": plan.space.units.shapes, "after": planned_shapes(plan)}
     costs = {name: sizes_of(shapes) | costs_of(plan, shapes) for name, shapes in models.items()}
     flops = scoring_flops(config, plan)
@@ -75,17 +72,6 @@ def print_plan(config: PruneConfig) -> None:
     print(f"scoring: {flops:.2e} FLOP; at {UTILIZATION.value:.0%} of the peak (an estimate) chip-hours:", end=" ")
     print(", ".join(f"{name} {value:.3g}" for name, value in hours.items()))
     print(json.dumps({**costs, "limits": dict(plan.limits), "scoring_flops": flops, "chip_hours": hours}))
-
-
-def _denoiser() -> "Denoiser":
-    """The transformer of a run, or of a config that is not trained yet."""
-    from mobile_video_jax.models.denoiser import Denoiser
-    from mobile_video_jax.models.run import Run
-
-    name = MODEL.value.partition(":")[0]
-    if name.endswith(".py") or not ("/" in MODEL.value or Path(name).exists()):
-        return Denoiser(from_mapping(DitTraining, cli.load_config(MODEL.value)))
-    return Run.open(storage_path(MODEL.value), **CHECKPOINT.value).denoiser
 
 
 def _table(models: dict[str, dict[str, Any]]) -> str:
@@ -97,4 +83,4 @@ def _table(models: dict[str, dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main, config=CONFIG)
+    cli.run(main, config=CONFIG, distributed=True)

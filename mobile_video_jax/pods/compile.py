@@ -62,16 +62,21 @@ def compile_step(values: Mapping[str, Any], topology: Topology) -> CompiledStep:
         "parameters": count_parameters(shapes.params),
         "flops_per_step": flops,
     }
-    executable = None
+    executable, compiled = compile_for(topology, lowered, flops)
+    return CompiledStep(stage, mesh, report | compiled | {"compile_seconds": time.monotonic() - started}, executable)
+
+
+def compile_for(
+    topology: Topology, lowered: jax.stages.Lowered, flops: int
+) -> tuple[jax.stages.Compiled | None, dict[str, Any]]:
+    """The executable, None where it does not fit, and its part of the report (step_report, does_not_fit)."""
     try:
         with phase(f"compiling it for {topology.name}, which takes XLA minutes for a large model"):
             executable = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        report |= does_not_fit(error)
-    else:
-        with phase("reading the compiled program"):
-            report |= step_report(executable, topology, flops, len(devices))
-    return CompiledStep(stage, mesh, report | {"compile_seconds": time.monotonic() - started}, executable)
+        return None, does_not_fit(error)
+    with phase("reading the compiled program"):
+        return executable, step_report(executable, topology, flops, topology.chips * topology.slices)
 
 
 def does_not_fit(error: jax.errors.JaxRuntimeError) -> dict[str, Any]:

@@ -13,23 +13,26 @@ from mobile_video_jax.dit.masks import Masks
 class LossFile(UserDict[str, float]):
     """A mapping from keep_key to loss that appends each new value to a file of JSON lines.
 
-    `fingerprint` identifies the model, clips and settings. Raises UserError for a file with another one.
+    `fingerprint` identifies the model, clips and settings. Of several processes all have the values, and one writes.
+    Raises UserError for a file with another fingerprint.
     """
 
-    def __init__(self, path: Path, fingerprint: str):
+    def __init__(self, path: Path, fingerprint: str, *, write: bool = True):
         super().__init__()
         header = json.dumps({"of": fingerprint})
         lines = path.read_text().split("\n")[:-1] if path.exists() else []  # without a last line that was not finished
         if lines and lines[0] != header:
             raise UserError(f"{path} holds losses of another model, calibration set or setting: use another --out")
-        with replacing(path) as temporary:
-            temporary.write_text("\n".join([header, *lines[1:], ""]))
+        if write:
+            with replacing(path) as temporary:
+                temporary.write_text("\n".join([header, *lines[1:], ""]))
         self.data = dict(json.loads(line) for line in lines[1:])
-        self._path = path
+        self._path, self._write = path, write
 
     def __setitem__(self, key: str, loss: float) -> None:
-        with self._path.open("a") as file:
-            file.write(json.dumps([key, loss]) + "\n")
+        if self._write:
+            with self._path.open("a") as file:
+                file.write(json.dumps([key, loss]) + "\n")
         self.data[key] = loss
 
 

@@ -2,20 +2,26 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mobile_video_jax.cli import load_config
+from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.dit.config import BlockShape
 from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.prune.budget import fraction_limits, level_limits, target_limits
 from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.prune.costs import Number, counted_costs
 from mobile_video_jax.prune.search import greedy
 from mobile_video_jax.prune.space import SearchSpace
 from mobile_video_jax.prune.units import LEVELS, WIDTHS, Units, channel_group, kept_shapes
+from mobile_video_jax.stages.config import DitTraining
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +76,40 @@ def sizes_of(shapes: tuple[BlockShape, ...]) -> dict[str, Any]:
 def scoring_flops(config: PruneConfig, plan: Plan) -> float:
     """FLOPs of all scoring: of all units once, and of the remaining units after each level of the greedy search.
 
-    An exact score is a forward pass of every clip at every time. First-order scores of a level are a forward and a
-    backward pass (worth three) and a backward pass (worth two) for each probe.
+    An exact score is a forward pass of every clip at every time, and a share of the teacher's, which runs beside each
+    `rows` masked models. First-order scores of a level are two forward and a backward pass (worth two) and a backward
+    pass for each probe.
     """
     units, shapes = plan.space.units, planned_shapes(plan)
-    passes = float(sum(range(len(shapes) + 1, len(units.shapes) + 1)))  # blocks, once after each removal
+    exact, passes = float(sum(range(len(shapes) + 1, len(units.shapes) + 1))), 0.0  # blocks, after each removal
     for level, scoring in {"head": config.heads, "channel": config.channels}.items():
+        if level not in plan.space.levels:
+            continue
         scored = [
             getattr(shape, kind) / units.step(kind) for shape in (*units.shapes, *shapes) for kind in LEVELS[level]
         ]
-        passes += sum(scored) if scoring == "exact" else 2 * (3 + 2 * config.probes)
-    return passes * config.clips * config.times * plan.space.costs["flops"].of(units.shapes)
+        if scoring == "exact":
+            exact += sum(scored)
+        else:
+            passes += 2 * (4 + 2 * config.probes)
+    return (exact * (1 + 1 / config.rows) + passes) * config.clips * config.times * _forward_flops(plan)
+
+
+def program_flops(config: PruneConfig, plan: Plan) -> float:
+    """FLOPs of one program of scoring: `rows` masked models and the teacher on one batch."""
+    return config.batch_clips * config.times * (config.rows + 1) * _forward_flops(plan)
+
+
+def _forward_flops(plan: Plan) -> float:
+    return float(plan.space.costs["flops"].of(plan.space.units.shapes))
+
+
+def named_denoiser(name: str, **checkpoint: Any) -> Denoiser:
+    """The transformer of a run, or of a config that is not trained yet: FILE.py:VARIANT or NAME:VARIANT.
+
+    `checkpoint` are arguments of Run.open.
+    """
+    file = name.partition(":")[0]
+    if file.endswith(".py") or not ("/" in name or Path(file).exists()):
+        return Denoiser(from_mapping(DitTraining, load_config(name)))
+    return Run.open(storage_path(name), **checkpoint).denoiser

@@ -19,6 +19,7 @@ from mobile_video_jax.latents.store import read_manifest
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 from mobile_video_jax.parallel.mesh import check_batch, make_mesh, put_batch
 from mobile_video_jax.prune.calibration_data import calibration_batches, calibration_stage
 from mobile_video_jax.prune.config import PruneConfig
@@ -39,18 +40,20 @@ LOSSES = "losses.jsonl"
 def prune(config: PruneConfig, run: Run | Path, data: str, out: Path, *, fsdp: int = 1) -> Pruned:
     """Prunes the transformer of a run, calibrated on encoded clips, and writes the smaller one as a run to `out`.
 
-    `fsdp` devices share one copy of the weights; the clips are sharded over the others. Called again, it resumes with
-    the losses of masked models that are in `out`. Raises UserError for a budget out of reach, latents of another VAE,
-    and a folder of another model.
+    All devices of the job score; `fsdp` of them share one copy of the weights, and the clips are sharded over all.
+    Called again, it resumes with the losses of masked models that are in `out`. Raises UserError for a budget out of
+    reach, latents of another VAE, and a folder of another model.
     """
     source = Run.open(run)
     layout = MeshConfig(data=-1, fsdp=fsdp)
     stage = calibration_stage(DitStage.of_run(source), config, data, layout)
     plan = make_plan(config, stage.denoiser)
     _check_out(out, config, source)
-    mesh = make_mesh(layout, jax.local_devices())
+    mesh = make_mesh(layout)
     check_batch(config.batch_clips, mesh)
     params = source.sharded_params(mesh)
+    memo = LossFile(out / LOSSES, _fingerprint(config, stage, source), write=is_first())
+    wait_for_all("every process has the losses that are known")
     scorer = Scorer(
         dit=stage.denoiser.network,
         params=params,
@@ -59,7 +62,7 @@ def prune(config: PruneConfig, run: Run | Path, data: str, out: Path, *, fsdp: i
         weights=config.kd,
         rows=config.rows,
         progress=_PassProgress(),
-        memo=LossFile(out / LOSSES, _fingerprint(config, stage, source)),
+        memo=memo,
     )
     pruned = select(config, plan, scorer)
     student = slice_params(params, stage.config.model, pruned.keep)
@@ -116,10 +119,15 @@ def _write_run(config: PruneConfig, run: Run, out: Path, params: Any, pruned: Pr
         "sizes": sizes_of(shapes),
         "costs": costs_of(pruned.plan, shapes),
     }
-    write_json(out / PRUNED, record)
-    run.vae_run().copy(out / "vae")
-    if newest_step(out) is None:
+    saved = newest_step(out) is not None
+    wait_for_all("every process knows whether the model is saved")
+    if is_first():
+        write_json(out / PRUNED, record)
+        run.vae_run().copy(out / "vae")
+    if not saved:
         save_model(out, run.step or 0, params)
+    if not is_first():
+        return
     student = dataclasses.replace(training, model=pruned_config(training.model, pruned.keep))
     sampling = dataclasses.asdict(run.denoiser.sampling)
     write_run(out, "dit", plain(student), Denoiser(student).describe(), sampling)

@@ -54,7 +54,7 @@ class Scorer:
             padded = [*chunk, *[chunk[0]] * (self.rows - len(chunk))]
             stacked = Masks(*(np.stack(mask) for mask in zip(*padded, strict=True)))
             losses = [to_hosts(_losses(self.dit, self.weights, self.params, batch, stacked)) for batch in self.batches]
-            means = np.mean(losses, axis=0, dtype=np.float64)
+            means = np.stack(losses).mean(axis=0, dtype=np.float64)
             self.memo.update(zip(names, means.tolist(), strict=False))  # without those of the padding
         return np.array([self.memo[key] for key in keys])
 
@@ -120,6 +120,11 @@ def _losses(dit: Dit, weights: KdWeights, params: Any, batch: Calibration, keeps
     return jnp.mean(losses.reshape(clips, models), axis=0)[1:]
 
 
+def lower_losses(dit: Dit, weights: KdWeights, params: Any, batch: Calibration, keeps: Masks) -> jax.stages.Lowered:
+    """The program of `Scorer.losses`, ready to compile: arguments are shapes with their shardings."""
+    return _losses.lower(dit, weights, params, batch, keeps)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _taylor(
     dit: Dit,
@@ -140,7 +145,8 @@ def _taylor(
     parts = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
     keys = jax.random.split(jax.random.key(seed), count)
     scores = jax.lax.map(lambda part: _taylor_of(dit, weights, probes, group, params, keep, *part), (parts, keys))
-    return jax.tree.map(lambda x: jnp.mean(x, axis=0), scores)
+    mean: Masks = jax.tree.map(lambda x: jnp.mean(x, axis=0), scores)
+    return mean
 
 
 def _taylor_of(

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from mobile_video_jax.core.files import read_json
-from mobile_video_jax.models.run import Run
+from mobile_video_jax.core.storage import storage_path
+from mobile_video_jax.models.run import Run, split_checkpoint
 
 # The file of launch.prune's runs that names the teacher and the teacher's block that each block was.
 PRUNED = "pruned.json"
@@ -28,14 +29,18 @@ def block_map_to(run: Run, ancestor: Run) -> BlockMap:
     blocks = tuple(range(len(run.denoiser.config.model.block_shapes)))
     if _is(run.path, ancestor):
         return blocks
-    if config.get("block_map") and _is(run.find(config["teacher"]), ancestor):
+    if config.get("block_map") and _is(_folder(run, config["teacher"]), ancestor):
         return tuple(config["block_map"])
     name = pruned.get("teacher") or config.get("init_from")
-    parent = run.find(name) if name else None
-    if parent is None or not parent.exists():
+    if not name or not (parent := _folder(run, name)).exists():
         return ()
     older = block_map_to(Run.open(parent), ancestor)
     return tuple(older[i] for i in pruned.get("block_map", blocks)) if older else ()
+
+
+def _folder(run: Run, name: str) -> Path:
+    """The folder of a run that this one names, whatever checkpoint of it."""
+    return storage_path(split_checkpoint(run.find(name))[0])
 
 
 def _is(path: Path, run: Run) -> bool:

@@ -58,7 +58,7 @@ def cells(study: PruningStudy) -> Cells:
     most = max(study.draws, study.repeats)
     for seed, kept, repeat, arm in itertools.product(study.seeds, study.blocks_kept, range(most), study.arms):
         if repeat < _count(study, arm):
-            grid[f"{arm}-{kept:.0%}-{repeat}-seed{seed}"] = (arm, seed, kept, repeat)
+            grid[f"{arm}-keep{100 * kept:.0f}-{repeat}-seed{seed}"] = (arm, seed, kept, repeat)
     return grid
 
 
@@ -186,7 +186,7 @@ def _recovery(
     )
 
 
-def _held_out(run: Path) -> list[dict[str, float]]:
+def _held_out(run: Path) -> list[dict[str, Any]]:
     """The held-out losses of a run by step."""
     return [{"step": line["step"], "loss": line["eval_loss"]} for line in read_metrics(run) if "eval_loss" in line]
 

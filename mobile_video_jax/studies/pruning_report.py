@@ -138,7 +138,7 @@ def _draws(beside: Sequence[AgainstDraws]) -> Table:
 
 
 def _pairs(pairs: Sequence[Difference]) -> Table:
-    rows = [
+    rows: list[list[str | int | float]] = [
         [
             f"{x.first} − {x.second}",
             *(f"{share:.1%}" for share in (x.kept, x.share)),

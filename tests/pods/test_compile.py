@@ -16,11 +16,14 @@ from mobile_video_jax.cost.tpu.collectives import collectives
 from mobile_video_jax.cost.tpu.hlo import Program
 from mobile_video_jax.cost.tpu.topology import GIB, Topology
 from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.pods.compile import check_fits, compile_step, does_not_fit
 from mobile_video_jax.pods.mesh_search import candidates, meshes
 from mobile_video_jax.pods.run_cost import run_cost
+from mobile_video_jax.pods.scoring import compile_scoring
+from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.compiled_step import StoredStep, store_step
@@ -172,3 +175,18 @@ def test_meshes_divide_the_model_and_keep_slices_along_data():
     assert MeshConfig(4, 4, 2) in found and MeshConfig(1, 32, 1) not in found
     assert all(mesh.data * mesh.fsdp * mesh.tensor == 32 and mesh.data % 2 == 0 and mesh.tensor <= 4 for mesh in found)
     assert list(meshes(8, 1, {})) == [MeshConfig(8, 1, 1)]
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_scoring_is_compiled_for_a_topology_and_takes_as_many_programs_as_its_flops():
+    """Two groups of models: twice the FLOPs; the features of all blocks are nowhere in memory."""
+    denoiser = Denoiser(dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, depth=8)))
+    config = PruneConfig(clips=16, times=2, batch_clips=16, rows=4, channels="taylor")
+    report = compile_scoring(config, denoiser, TOPOLOGY, fsdp=2)
+    assert report["fits"] and report["mesh"] == {"data": 2, "fsdp": 2, "tensor": 1}
+    rows = 16 * 2 * (4 + 1) // 4
+    features = 8 * rows * denoiser.tokens * MODEL.width * 2
+    assert report["temporary_bytes"] < features
+    twice = compile_scoring(dataclasses.replace(config, clips=32), denoiser, TOPOLOGY, fsdp=2)
+    assert twice["programs"] == pytest.approx(2 * report["programs"], rel=0.1)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from configs import dit
-from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.core.config import from_mapping, plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.distill.config import KdWeights
 from mobile_video_jax.distill.kd import kd_loss
@@ -40,6 +40,7 @@ from tests import tiny
 from tests.commands import call
 from tests.commands import run as command
 from tests.nets import normal, randomly
+from tests.train.jobs import finish_job, start_job
 
 MODEL = dataclasses.replace(tiny.DIT, width=48, depth=3, heads=2, head_dim=24, ffn=64)
 CONFIG = PruneConfig(
@@ -147,6 +148,23 @@ def _only_losses(out: Path, folder: Path) -> Path:
 def test_what_cannot_be_pruned_so_is_told(change, message, teacher, tmp_path):
     with pytest.raises(UserError, match=message):
         prune(dataclasses.replace(CONFIG, **change), teacher, "", tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_the_processes_of_a_job_prune_as_one(pruned, teacher, tmp_path):
+    """Two hosts of two devices each: clips over data, weights over fsdp; both score, one writes."""
+    config = plain(CONFIG)
+    changed = [f"--config.{key}={config[key]}" for key in ("ffn_multiple", "group", "clips", "times", "batch_clips")]
+    changed += ["--config.rows=4", "--config.probes=2", *RATIOS]
+    arguments = ["launch.prune", f"--model={teacher}", f"--out={tmp_path / 'run'}", "--fsdp=2"]
+    done = finish_job(start_job([*arguments, *changed], processes=2, devices=2), 400)
+    assert [finished.status for finished in done] == [0, 0], done[0].err + done[1].err
+    numbers = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert numbers["kd_loss"] == pytest.approx(pruned[0].losses, rel=1e-3)
+    assert Run.open(tmp_path / "run").denoiser.config.model == Run.open(pruned[1]).denoiser.config.model
+
+
+RATIOS = ("--config.ratios.block=0.6667", "--config.ratios.head=0.5", "--config.ratios.channel=0.5")
 
 
 def test_calibration_is_a_seeded_shuffle_of_the_training_clips(teacher):

@@ -19,7 +19,7 @@ from mobile_video_jax.dit.masks import ALL, Masks
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import stack_blocks
 from mobile_video_jax.prune.calibration import calibration
-from mobile_video_jax.prune.sensitivity import Scorer, _losses, rank_correlation
+from mobile_video_jax.prune.sensitivity import Scorer, lower_losses, rank_correlation
 from mobile_video_jax.prune.units import LEVELS, Unit, Units
 from tests.nets import normal
 from tests.prune.tiny import ACROSS_HEADS, CONFIG, DIT, UNITS, clips, params
@@ -80,7 +80,7 @@ def test_memory_does_not_grow_with_the_depth():
         config = dataclasses.replace(CONFIG, depth=depth, scan=True)
         shapes = jax.eval_shape(lambda: nn.unbox(Dit(config).init(jax.random.key(0), *batch)["params"]))
         keeps = Masks(*(np.stack([mask] * models) for mask in Units(config, 4).all()))
-        program = _losses.lower(Dit(config), KdWeights(), shapes, batch, keeps)
+        program = lower_losses(Dit(config), KdWeights(), shapes, batch, keeps)
         return program.compile().memory_analysis().temp_size_in_bytes
 
     rows, tokens, floats = 4 * (models + 1), 64, 4

@@ -55,7 +55,7 @@ def test_a_second_recovery_keeps_the_map_of_the_first(teacher, tmp_path):
 
 
 def test_maps_of_repeated_pruning_are_composed_for_the_first_teacher(teacher, tmp_path):
-    first = recovered(tmp_path / "first", pruned(tmp_path / "pruned", teacher, (0, 1, 3, 5)))
+    first = recovered(tmp_path / "first", pruned(tmp_path / "pruned", f"{teacher}@1", (0, 1, 3, 5)), teacher)
     again = pruned(tmp_path / "again", first, (1, 2))
     assert recovery(again).block_map == (1, 2)
     assert recovery(again, teacher).block_map == (1, 3)

@@ -24,8 +24,8 @@ def study() -> PruningStudy:
 def test_a_repeated_arm_has_a_cell_a_repeat_and_the_random_arm_one_a_draw(study):
     names = list(cells(study))
     assert len(names) == 1 + 2 * (3 * 4 + 10 + 6) and len(ARMS) == 10
-    assert names[:3] == ["teacher-seed0", "tri-level-33%-0-seed0", "block-33%-0-seed0"]
-    with pytest.raises(UserError, match=r"arms\[0\]=best: use tri-level, block"):
+    assert names[:3] == ["teacher-seed0", "tri-level-keep33-0-seed0", "block-keep33-0-seed0"]
+    with pytest.raises(UserError, match=r"arms\[0\]=best: use tri-level or block"):
         from_mapping(PruningStudy, plain(study) | {"arms": ["best"]})
 
 
@@ -48,7 +48,7 @@ def test_recovery_takes_its_share_of_the_teachers_steps(study):
 
 def test_the_plan_counts_scores_and_both_trainings(study):
     planned = dataclasses.replace(study, blocks_kept=(0.5,), repeats=1, draws=1, arms=("random", "block", "data-only"))
-    rows = {row["name"].split("-50%")[0]: row for row in plan_pruning(planned)}
+    rows = {row["name"].split("-keep50")[0]: row for row in plan_pruning(planned)}
     assert rows["block"]["score_flops"] > 0 == rows["random"]["score_flops"]
     assert rows["data-only"]["train_flops"] < rows["random"]["train_flops"] < rows["teacher-seed0"]["train_flops"]
 
