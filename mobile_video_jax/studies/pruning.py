@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mobile_video_jax.core.files import read_json, replacing
 from mobile_video_jax.distill.config import KdWeights
@@ -15,10 +15,11 @@ from mobile_video_jax.models.run import Run
 from mobile_video_jax.prune.config import Budget, PruneConfig
 from mobile_video_jax.prune.plan import make_plan, planned_shapes, scoring_flops, sizes_of
 from mobile_video_jax.prune.run import LOSSES, prune
+from mobile_video_jax.prune.selection import Pruned
 from mobile_video_jax.stages.config import RecoverTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.recover import RecoverStage
-from mobile_video_jax.studies.chain import RIGHT, TEACHER, Cells, run_chain_study, teacher_run
+from mobile_video_jax.studies.chain import RIGHT, TEACHER, run_chain_study, teacher_run
 from mobile_video_jax.studies.config import PruningStudy
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
@@ -52,14 +53,29 @@ ARMS = {
 }
 
 
-def cells(study: PruningStudy) -> Cells:
-    """(arm, seed, share of blocks that the budget is worth, repeat) of each cell by name, the repeats last."""
-    grid: dict[str, tuple[Any, ...]] = {f"{TEACHER}-seed{seed}": (TEACHER, seed, 1.0, 0) for seed in study.seeds}
+class Cell(NamedTuple):
+    """A cell of the study: an arm, to the parameters of a share of the blocks, of the teacher of a seed."""
+
+    arm: str
+    seed: int
+    kept: float = 1.0
+    repeat: int = 0
+
+    @property
+    def name(self) -> str:
+        if self.arm == TEACHER:
+            return f"{TEACHER}-seed{self.seed}"
+        return f"{self.arm}-keep{100 * self.kept:.0f}-{self.repeat}-seed{self.seed}"
+
+
+def cells(study: PruningStudy) -> dict[str, Cell]:
+    """The cells by name: the teachers, then budget by budget the first repeat of all arms, the second, ..."""
+    grid = [Cell(TEACHER, seed) for seed in study.seeds]
     most = max(study.draws, study.repeats)
     for seed, kept, repeat, arm in itertools.product(study.seeds, study.blocks_kept, range(most), study.arms):
         if repeat < _count(study, arm):
-            grid[f"{arm}-keep{100 * kept:.0f}-{repeat}-seed{seed}"] = (arm, seed, kept, repeat)
-    return grid
+            grid.append(Cell(arm, seed, kept, repeat))
+    return {cell.name: cell for cell in grid}
 
 
 def _count(study: PruningStudy, arm: str) -> int:
@@ -74,7 +90,7 @@ def run_pruning_study(study: PruningStudy, out: Path, *, worker: int = 0, worker
     def run(arm: str, seed: int, kept: float, repeat: int, folder: Path) -> dict[str, Any]:
         if arm == TEACHER:
             return _teacher(study, seed, out)
-        return {"kept": kept, "repeat": repeat} | _cell(study, arm, seed, kept, repeat, out, folder)
+        return {"kept": kept, "repeat": repeat} | _run_cell(study, Cell(arm, seed, kept, repeat), out, folder)
 
     return run_chain_study(study, cells(study), out, run, worker=worker, workers=workers)
 
@@ -87,37 +103,36 @@ def plan_pruning(study: PruningStudy) -> list[dict[str, Any]]:
     teacher = Denoiser(study.dit)
     costs: dict[tuple[str, float], dict[str, float]] = {}
     rows = []
-    for name, (arm, _, kept, _) in cells(study).items():
-        if arm == TEACHER:
+    for name, cell in cells(study).items():
+        if cell.arm == TEACHER:
             rows.append({"name": name, "train_flops": DitStage(study.dit).cost().flops * study.dit.steps})
             continue
-        if (arm, kept) not in costs:
-            costs[arm, kept] = _planned(study, arm, kept, teacher)
-        rows.append({"name": name, **costs[arm, kept]})
+        if (cell.arm, cell.kept) not in costs:
+            costs[cell.arm, cell.kept] = _planned(study, cell, teacher)
+        rows.append({"name": name, **costs[cell.arm, cell.kept]})
     return rows
 
 
-def _planned(study: PruningStudy, arm: str, kept: float, teacher: Denoiser) -> dict[str, float]:
-    config = arm_config(study, arm, kept, 0, teacher)
+def _planned(study: PruningStudy, cell: Cell, teacher: Denoiser) -> dict[str, float]:
+    config = cell_config(study, cell, teacher)
     plan = make_plan(config, teacher)
     sizes = tuple(dataclasses.astuple(shape) for shape in planned_shapes(plan))
     student = dataclasses.replace(study.dit.model, blocks=sizes, scan=False)
     recover = dataclasses.replace(study.recover, model=student, teacher_model=study.dit.model, block_map=())
-    phases = [RecoverStage(dataclasses.replace(recover, **changes)).cost().flops for changes in ARMS[arm].phases]
+    phases = [RecoverStage(dataclasses.replace(recover, **changes)).cost().flops for changes in ARMS[cell.arm].phases]
     return {
         "score_flops": scoring_flops(config, plan) if config.score == "kd" else 0.0,
         "train_flops": sum(phases) / len(phases) * recovery_steps(study, study.dit.steps),
     }
 
 
-def arm_config(study: PruningStudy, arm: str, kept: float, repeat: int, teacher: Denoiser) -> PruneConfig:
+def cell_config(study: PruningStudy, cell: Cell, teacher: Denoiser) -> PruneConfig:
     """The arm's way to the parameters of a teacher with a share of its blocks."""
     cost = make_plan(study.prune, teacher).space.costs["parameters"]
     shapes = teacher.config.model.block_shapes
-    share = cost.of(shapes[: max(1, round(kept * len(shapes)))]) / cost.of(shapes)
-    return dataclasses.replace(
-        study.prune, seed=repeat, budget=Budget(parameters=share * (1 + 1e-9)), **ARMS[arm].prune
-    )
+    share = cost.of(shapes[: max(1, round(cell.kept * len(shapes)))]) / cost.of(shapes)
+    budget = Budget(parameters=share * (1 + 1e-9))
+    return dataclasses.replace(study.prune, seed=cell.repeat, budget=budget, **ARMS[cell.arm].prune)
 
 
 def recovery_steps(study: PruningStudy, teacher_steps: int) -> int:
@@ -137,26 +152,17 @@ def _teacher(study: PruningStudy, seed: int, out: Path) -> dict[str, Any]:
     }
 
 
-def _cell(
-    study: PruningStudy, arm: str, seed: int, kept: float, repeat: int, out: Path, folder: Path
-) -> dict[str, Any]:
+def _run_cell(study: PruningStudy, cell: Cell, out: Path, folder: Path) -> dict[str, Any]:
     """Prunes and recovers; `curve` has the held-out loss by steps of recovery."""
-    teacher = Run.open(teacher_run(out, seed))
-    config = arm_config(study, arm, kept, repeat, teacher.denoiser)
-    losses = out / "losses" / f"seed{seed}-{repeat}.jsonl"
-    if losses.exists() and not folder.exists() and config.score == "kd":
-        (folder / "pruned").mkdir(parents=True)
-        shutil.copy(losses, folder / "pruned" / LOSSES)
-    pruned = prune(config, teacher.path, str(out / "latents"), folder / "pruned")
-    if config.score == "kd":
-        with replacing(losses) as temporary:
-            shutil.copy(folder / "pruned" / LOSSES, temporary)
+    teacher = Run.open(teacher_run(out, cell.seed))
+    pruned = _prune(study, cell, teacher, out, folder / "pruned")
     curve = [{"step": 0, "loss": pruned.held_out["after"]}]
-    run, phases = folder / "pruned", ARMS[arm].phases
-    steps = recovery_steps(study, teacher.step or 0)
-    for i, changes in enumerate(phases):
-        previous, run, done = run, folder / f"recovered{i}", curve[-1]["step"]
-        train(RecoverStage.build(_recovery(study, changes, str(previous), steps, len(phases), repeat, arm, out)), run)
+    run, steps = folder / "pruned", recovery_steps(study, teacher.step or 0)
+    for i, changes in enumerate(ARMS[cell.arm].phases):
+        config = _recovery(study, cell, steps, out)
+        stage = RecoverStage.build(dataclasses.replace(config, init_from=str(run), **changes))
+        run, done = folder / f"recovered{i}", curve[-1]["step"]
+        train(stage, run)
         curve += [{"step": done + point["step"], "loss": point["loss"]} for point in _held_out(run)]
     student = Run.open(run).denoiser
     return {
@@ -170,19 +176,31 @@ def _cell(
     }
 
 
-def _recovery(
-    study: PruningStudy, changes: dict[str, Any], source: str, steps: int, phases: int, repeat: int, arm: str, out: Path
-) -> RecoverTraining:
+def _prune(study: PruningStudy, cell: Cell, teacher: Run, out: Path, folder: Path) -> Pruned:
+    """Prunes with the losses of masked models that other arms of the same repeat have measured."""
+    config = cell_config(study, cell, teacher.denoiser)
+    if config.score != "kd":
+        return prune(config, teacher.path, str(out / "latents"), folder)
+    losses = out / "losses" / f"seed{cell.seed}-{cell.repeat}.jsonl"
+    if losses.exists() and not folder.exists():
+        folder.mkdir(parents=True)
+        shutil.copy(losses, folder / LOSSES)
+    pruned = prune(config, teacher.path, str(out / "latents"), folder)
+    with replacing(losses) as temporary:
+        shutil.copy(folder / LOSSES, temporary)
+    return pruned
+
+
+def _recovery(study: PruningStudy, cell: Cell, steps: int, out: Path) -> RecoverTraining:
     """A phase of recovery. All random draws learn from the same batches and noise, those of the first repeat."""
+    length = steps // len(ARMS[cell.arm].phases)
     return dataclasses.replace(
         study.recover,
-        init_from=source,
         data=str(out / "latents"),
-        seed=0 if arm == "random" else repeat,
-        steps=steps // phases,
+        seed=0 if cell.arm == "random" else cell.repeat,
+        steps=length,
         eval_every=steps // study.points,
-        checkpoint_every=steps // phases,
-        **changes,
+        checkpoint_every=length,
     )
 
 

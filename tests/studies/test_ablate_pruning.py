@@ -11,7 +11,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.prune.plan import make_plan, planned_shapes, sizes_of
 from mobile_video_jax.studies.config import PruningStudy
-from mobile_video_jax.studies.pruning import ARMS, arm_config, cells, plan_pruning, recovery_steps
+from mobile_video_jax.studies.pruning import ARMS, Cell, cell_config, cells, plan_pruning, recovery_steps
 from mobile_video_jax.studies.pruning_claims import against_draws, differences
 from mobile_video_jax.studies.pruning_report import table_rows, write_pruning_study
 
@@ -34,7 +34,7 @@ def test_all_arms_have_the_parameters_of_whole_blocks(study):
     teacher = Denoiser(study.dit)
     counts = {}
     for arm in ("block", "tri-level", "random"):
-        plan = make_plan(arm_config(study, arm, 1 / 3, 0, teacher), teacher)
+        plan = make_plan(cell_config(study, Cell(arm, 0, 1 / 3), teacher), teacher)
         shapes = planned_shapes(plan)
         counts[arm] = plan.space.costs["parameters"].of(shapes)
         if arm == "block":
