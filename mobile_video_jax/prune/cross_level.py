@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.prune.search import ScoreUnits, removals_of
 from mobile_video_jax.prune.space import Limits, SearchSpace
@@ -41,7 +40,7 @@ def cross_level(space: SearchSpace, limits: Limits, losses: Losses, rank: ScoreU
         ranks = ranks or _ranks(space, keep, rank)
         removals = _removals(space, keep, ranks, exceeded)
         if not removals:
-            raise UserError(f"no model meets all limits at once: raise that on {' or '.join(exceeded)}")
+            raise space.refusal(keep, limits)
         ratios = _measured(space, keep, removals, losses, earlier, at_once)
         best = min(ratios, key=lambda place: ratios[place])
         keep, earlier = space.units.without(keep, removals[best].units), earlier | ratios

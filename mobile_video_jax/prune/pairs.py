@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.interpolate import RegularGridInterpolator
 
-from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.prune.cross_level import Losses
 from mobile_video_jax.prune.search import removals_of
@@ -34,7 +33,7 @@ def pairs(space: SearchSpace, limits: Limits, losses: Losses, scores: Mapping[Un
         keep = _keep(space, order, model)
         if kept_shapes(keep) and not space.exceeded(keep, limits):
             return keep
-    raise UserError(f"no model meets all limits at once: raise that on {' or '.join(limits)}")
+    raise space.refusal(_keep(space, order, [len(steps) - 1 for steps in order]), limits)
 
 
 def _order(space: SearchSpace, level: str, scores: Mapping[Unit, float]) -> list[list[Unit]]:

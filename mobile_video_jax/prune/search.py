@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float64
 
-from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.prune.space import Limits, SearchSpace
 from mobile_video_jax.prune.units import LEVELS, Unit
@@ -33,8 +32,8 @@ def greedy(
     keep = space.units.all()
     for level, limits in [*level_limits.items(), *((level, budget) for level in reversed(list(level_limits)))]:
         keep = _reduced(space, level, limits, keep, score, rescore[level])
-    if over := space.exceeded(keep, budget):
-        raise UserError(f"no model meets all limits at once: raise that on {' or '.join(over)}")
+    if space.exceeded(keep, budget):
+        raise space.refusal(keep, budget)
     return keep
 
 

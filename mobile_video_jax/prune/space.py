@@ -77,6 +77,15 @@ class SearchSpace:
         shapes = kept_shapes(keep)
         return [name for name, limit in limits.items() if self.costs[name].of(shapes) > limit * (1 + 1e-9)]
 
+    def refusal(self, keep: Masks, limits: Limits) -> UserError:
+        """The error for limits that a model with nothing left to remove exceeds: how far they must be raised."""
+        least = {name: self.costs[name].of(kept_shapes(keep)) for name in self.exceeded(keep, limits)}
+        raises = [
+            f"{name} to {value:,.6g} ({value / self.costs[name].of(self.units.shapes):.3f} of the model's own)"
+            for name, value in least.items()
+        ]
+        return UserError(f"no model meets all limits at once: raise {' and '.join(raises)}")
+
     def savings(self, keep: Masks, removals: Sequence[Sequence[Unit]], names: Sequence[str]) -> list[float]:
         """The savings of removals from a masked model: fractions of the unpruned model's costs, summed over costs."""
         blocks = kept_blocks(keep)

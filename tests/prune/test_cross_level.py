@@ -108,3 +108,17 @@ def test_a_budget_out_of_reach_is_told_the_least(search, space):
 def test_pairs_need_uniform_widths():
     with pytest.raises(UserError, match="use uniform=True or search=cross_level"):
         PruneConfig(search="pairs", uniform=False)
+
+
+def test_limits_that_no_model_meets_at_once_are_told_what_can_be_reached():
+    """One block has few parameters, the other few FLOPs."""
+    costs = {"parameters": LinearCost(0, 0, 8, 8, 1), "flops": LinearCost(0, 0, 1, 1, 8)}
+    units = Units(DitConfig(blocks=((1, 1, 8), (3, 3, 2))), 2)
+    space = SearchSpace(units, costs, heads_multiple=3, ffn_multiple=8, uniform=False)
+    limits, scores = {"parameters": 24, "flops": 22}, scored(random_scores(units, 0))
+    for search in (
+        lambda: cross_level(space, limits, losses_of(lambda keep: 0.0), scores),
+        lambda: greedy(space, dict.fromkeys(LEVELS, limits), scores),
+    ):
+        with pytest.raises(UserError, match=r"no model meets all limits at once: raise (parameters to 50|flops to 66)"):
+            search()
