@@ -3,11 +3,12 @@ step distillation.
 
 python -m launch.ablate --study=compression --out=studies/compression
 
-Two cores: `compression` is 6 cells x 1 seed in at most 20 minutes: four token counts at 96:1, and the ratios around
-it. `objectives` is latent consistency and scale equivariance on and off, three seeds, about 35 minutes. One
-accelerator: `compression_gpu`, 8 cells of mobile VAEs with a fine-tuning phase, 6 hours at 30 % of an H100's bf16 peak
-(an estimate: counted FLOPs over that speed, by --plan). A pod: `compression_pod`, 96 cells in four objectives and three
-seeds, 71 such hours, shared by --workers.
+Two cores: `compression` is 6 cells x 1 seed: four token counts at 96:1, and the ratios around it, about 90 minutes by
+its FLOPs; `compression_quick`, 4 of them at a third of the budget, about 20. Cells have equal training FLOPs, so that
+those of few tokens take more steps; --config.protocol=steps or decoder makes other things equal. `objectives` is latent
+consistency and scale equivariance on and off, three seeds, about 35 minutes. One accelerator: `compression_gpu`, 8
+cells of mobile VAEs with a fine-tuning phase. A pod: `compression_pod`, 96 cells in four objectives and three seeds,
+shared by --workers. --plan prints the hours of each, from counted FLOPs.
 
 `pruning` prunes one strong transformer of 12 blocks (trained until 90 % of its samples are right) to a third and half
 of its blocks' parameters by KD sensitivity, over all levels or blocks alone, by chance ten times and in other ways, and
@@ -49,13 +50,20 @@ def _dit(variant: str, **changes: Any) -> DitTraining:
 def _tiny() -> StudyConfig:
     return StudyConfig(
         compressions=("t4_s8_c16", "t4_s8_c8", "t4_s16_c32", "t8_s16_c64", "t8_s32_c256", "t8_s32_c128"),
-        vae=_vae("tiny_t4_s8_c16", steps=250, eval_every=250, checkpoint_every=250),
-        dit=_dit("tiny", steps=300, eval_every=300, checkpoint_every=300),
+        vae=_vae("tiny_t4_s8_c16", steps=800, checkpoint_every=400),
+        dit=_dit("tiny", steps=600, eval_every=600, checkpoint_every=600),
         server=_dit("server"),
         mobile=_dit("mobile"),
         world=demo.WORLD,
         sampling=SampleConfig(steps=20, guidance=8.0),
     )
+
+
+def _quick(**changes: Any) -> StudyConfig:
+    study = _tiny()
+    vae = dataclasses.replace(study.vae, steps=250, checkpoint_every=250)
+    dit = dataclasses.replace(study.dit, steps=300, eval_every=300, checkpoint_every=300)
+    return dataclasses.replace(study, vae=vae, dit=dit, **changes)
 
 
 def _accelerator(**changes: Any) -> StudyConfig:
@@ -169,8 +177,10 @@ def _distillation_gpu() -> DistillationStudy:
 
 STUDIES: dict[str, Callable[[], StudyConfig | PruningStudy | DistillationStudy]] = {
     "compression": _tiny,
-    "objectives": lambda: dataclasses.replace(
-        _tiny(),
+    "compression_quick": lambda: _quick(
+        compressions=("t4_s8_c16", "t4_s16_c32", "t8_s16_c64", "t8_s32_c128"),
+    ),
+    "objectives": lambda: _quick(
         compressions=("t4_s8_c16",),
         objectives=("plain", "consistency", "equivariance"),
         seeds=(0, 1, 2),

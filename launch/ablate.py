@@ -1,7 +1,8 @@
 """Runs a study: python -m launch.ablate --study=NAME --out=DIR [--config.key=value ...]
 
 A study is a grid of ways to do one thing, with seeds; its cells are folders OUT/cells/NAME with what was trained and
-result.json. Started again it resumes where it stopped, and cells may be added. Several processes or hosts share a study
+result.json. Started again it resumes where it stopped, and cells may be added. A cell that fails is recorded in
+failure.json and the others go on; the status is 1 then. Several processes or hosts share a study
 with --workers=N --worker=0 ... N-1 on one file system, where worker 0 makes what all cells share. Writes table.csv,
 table.json, report.html and PNG plots of the finished cells.
 
@@ -18,7 +19,7 @@ from typing import Any
 from absl import flags
 
 from mobile_video_jax import cli
-from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.errors import Stopped, UserError
 from mobile_video_jax.core.ranges import CountOrZero, Positive, PositiveShare, Size
 from mobile_video_jax.studies.config import study_class
 
@@ -38,6 +39,7 @@ UTILIZATION = cli.define_number(
 
 def main() -> None:
     from mobile_video_jax.core.lock import only_writer
+    from mobile_video_jax.studies.cells import FAILURE, failures
     from mobile_video_jax.studies.kinds import KINDS
 
     study, out = CONFIG.value, OUT.value
@@ -51,6 +53,8 @@ def main() -> None:
         results = kind.run(study, out, worker=WORKER.value, workers=WORKERS.value)
         summary = kind.write(CONFIG.variant or STUDY.value, study, results, out)
     cli.finish(out / "table.csv", summary)
+    if failed := failures(out):
+        raise Stopped(f"error: {len(failed)} cells failed, see {out}/cells/{next(iter(failed))}/{FAILURE}", status=1)
 
 
 def print_plan(rows: list[dict[str, Any]], flops_per_second: float) -> None:

@@ -18,7 +18,7 @@ from mobile_video_jax.metrics.accuracy import ALL, accuracies
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.vae import VaeStage
-from mobile_video_jax.studies.cells import run_cells, share
+from mobile_video_jax.studies.cells import open_study, run_cells, share
 from mobile_video_jax.studies.config import ChainStudy
 from mobile_video_jax.train.loop import train
 
@@ -56,7 +56,8 @@ def run_chain_study(
             also(seed)
         write_json(out / "shared.json", {"commit": git_revision(), "hardware": hardware()})
 
-    share(shared, (out / "shared.json").exists, worker=worker, workers=workers)
+    open_study(study, out, worker=worker, workers=workers)
+    share(shared, (out / "shared.json").exists, worker=worker)
 
     def cell(name: str, folder: Path) -> dict[str, Any]:
         arm, seed, *others = grid[name]

@@ -11,19 +11,22 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.data.prepare.prepare import prepare
 from mobile_video_jax.evaluate.alignment import generate_samples
+from mobile_video_jax.evaluate.evaluation import plain_scores
+from mobile_video_jax.evaluate.linear_floor import linear_floor
 from mobile_video_jax.evaluate.reconstruction import reconstruct
 from mobile_video_jax.latents.encode import encode_dataset
 from mobile_video_jax.latents.plan import EncodeOptions
 from mobile_video_jax.metrics.accuracy import accuracies
+from mobile_video_jax.metrics.reconstruction import PSNR
 from mobile_video_jax.models.run import Run
-from mobile_video_jax.stages.config import DitTraining, VaeTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.vae import VaeStage, decoder_flops_per_frame
-from mobile_video_jax.studies.cells import run_cells, share
+from mobile_video_jax.studies.budget import dit_config, network, training_flops, vae_phases
+from mobile_video_jax.studies.cells import open_study, run_cells, share
 from mobile_video_jax.studies.config import StudyConfig
+from mobile_video_jax.studies.learning import Learning, psnr_curve
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
-from mobile_video_jax.vae.family import family_member
 from mobile_video_jax.vae.losses.terms import CONSISTENT, EQUIVARIANT
 
 OBJECTIVES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
@@ -55,7 +58,7 @@ def cells(study: StudyConfig) -> list[Cell]:
             f"finetune_steps {study.finetune_steps} leave none of {study.vae.steps} steps before: lower them"
         )
     for compression in study.compressions:
-        family_member(study.size, compression)
+        network(study, compression)
         ClipShape.parse(study.vae.clip).check(Compression.parse(compression))
     return [Cell(*point) for point in itertools.product(study.compressions, study.objectives, study.seeds)]
 
@@ -67,7 +70,8 @@ def run_study(study: StudyConfig, out: Path, *, worker: int = 0, workers: int = 
     """
     grid = {cell.name: cell for cell in cells(study)}
     data = Path(study.data) if study.data else out / "data"
-    share(lambda: _render_clips(study, data), data.exists, worker=worker, workers=workers)
+    open_study(study, out, worker=worker, workers=workers)
+    share(lambda: _render_clips(study, data), data.exists, worker=worker)
     run = lambda name, folder: run_cell(study, grid[name], data, folder)
     return run_cells(list(grid), out, run, worker=worker, workers=workers)
 
@@ -81,16 +85,21 @@ def _render_clips(study: StudyConfig, data: Path) -> None:
 def run_cell(study: StudyConfig, cell: Cell, data: Path, out: Path) -> dict[str, Any]:
     """Trains and evaluates one cell, and counts its costs."""
     started = time.monotonic()
-    run = _train_vae(study, cell, data, out)
-    trained = time.monotonic()
-    clip = ClipShape.parse(study.vae.clip)
+    phases = _train_vae(study, cell, data, out)
+    trained, run = time.monotonic(), phases[-1]
+    clip, compression = ClipShape.parse(study.vae.clip), Compression.parse(cell.compression)
     reconstruction = reconstruct(Run.open(run).vae(), data, "test", clip, study.test_clips)
+    floor = linear_floor(data, compression, clip, reconstruction.clips)
+    learning = Learning(psnr_curve(phases), reconstruction.scores[PSNR].value, floor[PSNR].value if floor else None)
     return {
         **dataclasses.asdict(cell),
         "name": cell.name,
-        "ratio": Compression.parse(cell.compression).ratio,
+        "network": _network(study, cell),
+        "ratio": compression.ratio,
         **_costs(study, cell),
         **reconstruction.numbers(),
+        "linear": plain_scores(floor) if floor else {},
+        "learning": {**dataclasses.asdict(learning), "untrained": learning.verdict},
         "diffusability": _diffuse(study, cell, data, run, out),
         "seconds": {"vae": trained - started, "all": time.monotonic() - started},
         "commit": git_revision(),
@@ -103,34 +112,23 @@ def plan(study: StudyConfig) -> list[dict[str, Any]]:
     return [
         {
             "name": cell.name,
-            "vae_flops": sum(VaeStage(phase).cost().flops * phase.steps for phase in _vae_phases(study, cell)),
-            "dit_flops": DitStage(_dit(study, cell)).cost().flops * study.dit.steps,
+            **training_flops(study, cell.compression),
         }
         for cell in cells(study)
     ]
 
 
-def _vae_phases(study: StudyConfig, cell: Cell) -> list[VaeTraining]:
-    """The configs of the cell's one or two phases."""
-    config = dataclasses.replace(study.vae, model=family_member(study.size, cell.compression), seed=cell.seed)
-    lengths = [study.vae.steps - study.finetune_steps, *([study.finetune_steps] if study.finetune_steps else [])]
-    return [
-        dataclasses.replace(config, loss=dataclasses.replace(study.vae.loss, **changes), steps=steps)
-        for changes, steps in zip(OBJECTIVES[cell.objective], lengths, strict=False)
-    ]
-
-
-def _train_vae(study: StudyConfig, cell: Cell, data: Path, out: Path) -> Path:
-    """Trains the cell's VAE; returns the last phase's run."""
-    run = ""
-    for name, phase in zip(("vae", "vae_finetuned"), _vae_phases(study, cell), strict=False):
-        train(VaeStage(dataclasses.replace(phase, data=str(data), init_from=run)), out / name)
-        run = str(out / name)
-    return Path(run)
-
-
-def _dit(study: StudyConfig, cell: Cell) -> DitTraining:
-    return dataclasses.replace(study.dit, clip=study.vae.clip, compression=cell.compression, seed=cell.seed)
+def _train_vae(study: StudyConfig, cell: Cell, data: Path, out: Path) -> list[Path]:
+    """Trains the cell's VAE; returns the runs of its one or two phases."""
+    runs: list[Path] = []
+    changes = OBJECTIVES[cell.objective]
+    for name, phase, terms in zip(("vae", "vae_finetuned"), vae_phases(study, cell.compression), changes, strict=False):
+        loss = dataclasses.replace(phase.loss, **terms)
+        init_from = str(runs[-1]) if runs else ""
+        config = dataclasses.replace(phase, loss=loss, seed=cell.seed, data=str(data), init_from=init_from)
+        train(VaeStage(config), out / name)
+        runs.append(out / name)
+    return runs
 
 
 def _diffuse(study: StudyConfig, cell: Cell, data: Path, vae: Path, out: Path) -> dict[str, Any]:
@@ -139,7 +137,8 @@ def _diffuse(study: StudyConfig, cell: Cell, data: Path, vae: Path, out: Path) -
     options = EncodeOptions(study.dit.text_encoder, (study.vae.clip,), shard_records=4096)
     manifest = encode_dataset(vae, data, latents, options)
     text = {key: manifest[key] for key in ("text_encoder", "text_width")}
-    train(DitStage(dataclasses.replace(_dit(study, cell), data=str(latents), **text)), out / "dit")
+    config = dataclasses.replace(dit_config(study, cell.compression), seed=cell.seed, data=str(latents), **text)
+    train(DitStage(config), out / "dit")
     held_out = [line["eval_loss"] for line in read_metrics(out / "dit") if "eval_loss" in line]
     result: dict[str, Any] = {"eval_loss": held_out[-1]}
     if not study.data:
@@ -149,12 +148,23 @@ def _diffuse(study: StudyConfig, cell: Cell, data: Path, vae: Path, out: Path) -
     return result
 
 
+def _network(study: StudyConfig, cell: Cell) -> str:
+    """The free sizes of the cell's VAE, and the steps of its training."""
+    config = network(study, cell.compression)
+    widths, depths = ("-".join(map(str, sizes)) for sizes in (config.decoder_widths, config.decoder_depths))
+    steps = sum(phase.steps for phase in vae_phases(study, cell.compression))
+    return f"patch {config.patch}, widths {widths}, depths {depths}, {steps} steps"
+
+
 def _costs(study: StudyConfig, cell: Cell) -> dict[str, Any]:
     """Cost of the paper's clip at this compression: tokens, and FLOPs of one training step a clip."""
     clip = ClipShape.parse(study.server.clip)
-    costs: dict[str, Any] = {"tokens": clip.tokens(Compression.parse(cell.compression))}
+    costs: dict[str, Any] = {
+        "tokens": clip.tokens(Compression.parse(cell.compression)),
+        **training_flops(study, cell.compression),
+    }
     for name, reference in (("server", study.server), ("mobile", study.mobile)):
         config = dataclasses.replace(reference, compression=cell.compression, batch_size=1)
         costs[f"{name}_step_flops"] = DitStage(config).cost().flops
-    costs["decoder_flops_per_frame"] = decoder_flops_per_frame(family_member(study.size, cell.compression), clip)
+    costs["decoder_flops_per_frame"] = decoder_flops_per_frame(network(study, cell.compression), clip)
     return costs

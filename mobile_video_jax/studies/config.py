@@ -13,6 +13,7 @@ from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.stages.config import DistillTraining, DitTraining, RecoverTraining, VaeTraining
 from mobile_video_jax.vae.family import SizeName
 
+Protocol = Literal["flops", "steps", "decoder"]
 Objective = Literal["plain", "consistency", "equivariance", "both"]
 PruningArm = Literal[
     "tri-level",
@@ -41,8 +42,8 @@ class StudyConfig(Config):
     """
 
     compressions: Annotated[tuple[str, ...], Range(1, 1000)]  # the VAEs' strides and latent channels, as t4_s8_c16
-    vae: VaeTraining  # training of a cell's VAE
-    dit: DitTraining  # training of a cell's transformer
+    vae: VaeTraining  # training of a cell's VAE, its steps those of the first compression
+    dit: DitTraining  # training of a cell's transformer, its steps those of the first compression
     server: DitTraining  # large transformer whose cost at a compression is quoted
     mobile: DitTraining  # phone's transformer whose cost at a compression is quoted
     world: World  # synthetic clips, without `data`
@@ -50,6 +51,7 @@ class StudyConfig(Config):
     objectives: Annotated[tuple[Objective, ...], Range(1, 4)] = ("plain",)  # changes of the VAE's loss
     seeds: Seeds = (0,)  # seeds of the cells
     size: SizeName = "tiny"  # size of the VAEs
+    protocol: Protocol = "flops"  # equal in all cells: FLOPs of training, steps, or steps and the decoder's FLOPs
     data: str = ""  # prepared data set in place of synthetic clips; no samples are read back then
     train_clips: Count = 2000  # synthetic clips to train on
     validation_clips: Count = 64  # synthetic clips held out for training's own evaluations

@@ -61,6 +61,18 @@ def family_member(size: str, compression: str) -> VaeConfig:
     )
 
 
+def scaled(config: VaeConfig, scale: float) -> VaeConfig:
+    """The config with all widths multiplied, to multiples of 4 and at the lowest resolution of the heads' channels."""
+
+    def multiplied(widths: tuple[int, ...]) -> tuple[int, ...]:
+        steps = (4,) * (len(widths) - 1) + (config.head_dim,)
+        return tuple(max(step, round(width * scale / step) * step) for width, step in zip(widths, steps, strict=True))
+
+    return dataclasses.replace(
+        config, encoder_widths=multiplied(config.encoder_widths), decoder_widths=multiplied(config.decoder_widths)
+    )
+
+
 def with_smaller_decoder(config: VaeConfig, size: str) -> VaeConfig:
     """The config with the decoder of another size of the family; encoder and latents are unchanged."""
     smaller = family_member(size, config.compression)

@@ -8,15 +8,19 @@ from pathlib import Path
 import pytest
 
 from configs import ablate as studies
+from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.config import from_mapping, plain
-from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.errors import Stopped, UserError
 from mobile_video_jax.data.shapes.world import World
-from mobile_video_jax.studies import cells, distillation, pruning
+from mobile_video_jax.stages.vae import decoder_flops_per_frame
+from mobile_video_jax.studies import budget, cells, distillation, pruning
 from mobile_video_jax.studies import compression as ablate
 from mobile_video_jax.studies.cells import RESULT
 from mobile_video_jax.studies.compression import Cell
-from mobile_video_jax.studies.compression_report import summary, write_study
+from mobile_video_jax.studies.compression_report import COSTS, summary, write_study
 from mobile_video_jax.studies.config import DistillationStudy, PruningStudy, StudyConfig
+from mobile_video_jax.studies.learning import Learning, psnr_curve
+from mobile_video_jax.train.divergence import TrainingDiverged
 from tests import tiny
 
 pytestmark = pytest.mark.first
@@ -87,15 +91,84 @@ def test_two_workers_share_a_study_that_resumes_and_reports_what_is_there(tmp_pa
     assert first[0]["tokens"] == 13 * 24 * 32 and first[0]["ratio"] == 768.0
     assert set(first[0]["diffusability"]["accuracy"]) == {"colour", "shape", "motion", "all"}
     assert write_study("test", config, first, tmp_path) == {
-        **{"out": str(tmp_path), "cells": 2, "finished": 1, "best": "t4_s16_c4-both"}
+        **{"out": str(tmp_path), "cells": 2, "finished": 1, "failed": 0, "best": None}
     }
+    floor, learning = first[0]["linear"]["psnr"]["value"], first[0]["learning"]
+    assert floor > first[0]["metrics"]["psnr"]["value"] and "below a linear code" in learning["untrained"]
+    assert set(learning["psnr"]) == {"half", "three_quarters", "all"}
+    with pytest.raises(UserError, match=r"was made with another vae\.steps: name another --out"):
+        ablate.run_study(study(vae=dataclasses.replace(config.vae, steps=4)), tmp_path, worker=0, workers=2)
     rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     assert rows[0]["name"] == first[0]["name"] and float(rows[0]["psnr"]) == first[0]["metrics"]["psnr"]["value"]
     table = json.loads((tmp_path / "table.json").read_text())
     assert table["rows"][0]["server_step_flops"] > table["rows"][0]["mobile_step_flops"]
     for name in ("quality_vs_ratio.png", "quality_vs_tokens.png", "spectrum.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-    assert "t4_s16_c4" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "t4_s16_c4" in page and "none of them is called best" in page
+
+
+def test_cells_of_a_study_have_equal_budgets():
+    """Of training FLOPs to a step, of steps alone, or of steps and the decoder's FLOPs to a tenth."""
+    long = dataclasses.replace(study().vae, steps=100)
+    flops = {
+        protocol: {row["name"]: row for row in ablate.plan(study(protocol=protocol, vae=long))}
+        for protocol in ("flops", "steps")
+    }
+    (first, second), (by_steps, other) = ([*flops[protocol].values()] for protocol in ("flops", "steps"))
+    assert second["vae_flops"] == pytest.approx(first["vae_flops"], rel=0.05) and by_steps == first
+    assert other["vae_flops"] > 1.5 * first["vae_flops"]
+    server = dataclasses.replace(study().server, clip="9x64x64")
+    tiny_sizes = study(protocol="decoder", size="tiny", server=server)
+    sizes = [budget.network(tiny_sizes, name) for name in tiny_sizes.compressions]
+    spent = [decoder_flops_per_frame(config, ClipShape.parse(server.clip)) for config in sizes]
+    assert spent[1] == pytest.approx(spent[0], rel=budget.TOLERANCE)
+    small = study(protocol="decoder", server=server, compressions=("t8_s32_c4", "t2_s4_c4"))
+    with pytest.raises(UserError, match="no widths give t2_s4_c4 the decoder's budget"):
+        ablate.cells(small)
+
+
+@pytest.mark.parametrize(
+    ("psnr", "floor", "verdict"),
+    [
+        ((20.0, 20.1, 20.15), 19.0, ""),
+        ((20.0, 20.1, 20.15), None, ""),
+        ((20.0, 20.1, 20.15), 23.0, "3.0 dB below a linear code"),
+        ((18.0, 19.0, 19.5), 15.0, "gained 0.5 dB in the last quarter"),
+    ],
+)
+def test_a_cell_counts_as_trained_above_the_linear_code_and_when_it_gains_no_more(psnr, floor, verdict):
+    curve = dict(zip(("half", "three_quarters", "all"), psnr, strict=True))
+    assert Learning(curve, 20.0 if floor != 15.0 else 19.5, floor).verdict == verdict
+
+
+def test_the_learning_curve_runs_through_both_phases(tmp_path):
+    for run, values in (("vae", {1: 10.0, 3: 12.0, 6: 13.0}), ("vae_finetuned", {1: 14.0, 2: 15.0})):
+        (tmp_path / run).mkdir()
+        lines = [json.dumps({"step": step, "loss": 0.0, "eval_psnr": value}) for step, value in values.items()]
+        (tmp_path / run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    curve = psnr_curve([tmp_path / "vae", tmp_path / "vae_finetuned"])
+    assert curve == {"half": 12.0, "three_quarters": 13.0, "all": 15.0}
+
+
+def test_a_failed_cell_is_recorded_and_the_others_go_on(tmp_path):
+    ran = []
+
+    def run(name: str, folder: Path) -> dict:
+        ran.append(name)
+        if name == "second":
+            raise TrainingDiverged("step 3: the loss is nan")
+        if name == "third":
+            raise Stopped("saved at step 2", status=143)
+        return {"name": name}
+
+    names = ["first", "second", "third"]
+    for _ in range(2):
+        with pytest.raises(Stopped, match="saved at step 2"):
+            cells.run_cells(names, tmp_path, run)
+    assert ran == ["first", "second", "third", "third"]
+    assert cells.finished(names, tmp_path) == [{"name": "first"}]
+    assert cells.failures(tmp_path) == {"second": "TrainingDiverged: error: step 3: the loss is nan"}
 
 
 def test_workers_wait_for_worker_0_to_prepare(tmp_path, monkeypatch):
@@ -103,15 +176,15 @@ def test_workers_wait_for_worker_0_to_prepare(tmp_path, monkeypatch):
 
     def meanwhile(seconds: float) -> None:
         waited.append(seconds)
-        cells.share(data.mkdir, data.exists, worker=0, workers=2)
+        cells.share(data.mkdir, data.exists, worker=0)
 
     monkeypatch.setattr(cells.time, "sleep", meanwhile)
-    cells.share(lambda: pytest.fail("worker 1 prepares"), data.exists, worker=1, workers=2)
+    cells.share(lambda: pytest.fail("worker 1 prepares"), data.exists, worker=1)
     assert len(waited) == 1
 
 
 def test_the_summary_is_the_mean_and_spread_over_seeds():
-    fixed = dict.fromkeys(("ratio", "tokens", "server_step_flops", "mobile_step_flops", "decoder_flops_per_frame"), 1)
+    fixed = dict.fromkeys(COSTS, 1) | {"untrained": ""}
     qualities = dict.fromkeys(("ssim", "flicker", "high_frequency", "lattice", "samples_right"), 0.0)
     rows = [
         {"compression": "t4_s8_c4", "objective": "plain", "seed": seed, "psnr": psnr, **fixed, **qualities}
@@ -125,12 +198,13 @@ def result(compression: str, objective: str, psnr: float, loss: float) -> dict:
     """A cell's result on videos whose content no detector reads."""
     score = {"value": psnr, "low": psnr, "high": psnr, "n": 2}
     curve = {"latents": [1.0, 0.5], "rgb": [1.0, 0.1]}
-    costs = dict.fromkeys(("server_step_flops", "mobile_step_flops", "decoder_flops_per_frame"), 1e12)
+    costs = dict.fromkeys(COSTS[2:], 1e12)
+    learning = {"psnr": dict.fromkeys(("half", "three_quarters", "all"), psnr), "floor_psnr": 19.0, "untrained": ""}
     return {
         **{"name": f"{compression}-{objective}-seed0", "compression": compression, "objective": objective, "seed": 0},
         **{"ratio": 48.0, "tokens": 1344, **costs, "metrics": {"psnr": score, "ssim": score}},
         **{"high_frequency": {"latents": 0.5}, "lattice": {"amplitude": 1.0}, "spectrum": curve},
-        **{"diffusability": {"eval_loss": loss}, "seconds": {"all": 1.0}},
+        **{"diffusability": {"eval_loss": loss}, "seconds": {"all": 1.0}, "linear": {}, "learning": learning},
     }
 
 
