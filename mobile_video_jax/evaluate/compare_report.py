@@ -13,7 +13,7 @@ from mobile_video_jax.evaluate.compare import RunComparison, Unlike, most_unlike
 from mobile_video_jax.evaluate.evaluated_run import EvaluatedRun, read_clip
 from mobile_video_jax.evaluate.evaluation import PAGE, REPORT
 from mobile_video_jax.evaluate.score_table import protocol_facts
-from mobile_video_jax.metrics.interval import FEW, Score
+from mobile_video_jax.metrics.interval import FEW, RESAMPLED, Score
 from mobile_video_jax.metrics.metric import Metric
 from mobile_video_jax.metrics.paired import Comparison
 from mobile_video_jax.report.blocks import (
@@ -134,15 +134,16 @@ def _with_interval(metric: Metric, score: Score | None) -> str:
 def _differences(comparison: RunComparison) -> Section:
     unit = "prompt" if comparison.first.stage == "vbench" else "clip"
     text = (
-        f"Each run less {comparison.first.name}, {unit} by {unit} (paired bootstrap). A run is called better or worse "
+        f"Each run less {comparison.first.name}, {unit} by {unit}, with 95 % intervals: a paired "
+        f"bootstrap, Student's t below {RESAMPLED} pairs. A run is called better or worse "
         "only where the interval excludes 0 and one way is better for the metric; of 20 such intervals one does by "
         "chance. Full dots in the plots are those whose interval excludes 0."
     )
     everything = [one for differences in comparison.differences.values() for one in differences.values()]
     if not all(difference.enough for difference in everything):
         text += (
-            f" With fewer than {FEW} pairs no run is called better or worse: too few different means can be resampled. "
-            "The intervals are then Student's t, which takes differences to be normally distributed."
+            f" With fewer than {FEW} pairs no run is called better or worse: Student's t takes differences to be "
+            "normally distributed, which so few cannot show."
         )
     plots = [
         Intervals(metric.title, [_interval(metric, *item) for item in differences.items()])

@@ -6,8 +6,11 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.special import stdtrit
 
-# With fewer values a bootstrap resamples too few different means: two values have three, all within the two.
+# With fewer values no interval is trusted enough for a verdict.
 FEW = 8
+# With fewer values the percentile bootstrap is too narrow: of normal values its 95 % interval covers the mean in 78, 88
+# and 91 % of trials with 4, 8 and 16 of them, Student's t in 95 %.
+RESAMPLED = 30
 
 Values = Float64[np.ndarray, "n"]
 
@@ -26,10 +29,10 @@ def mean_score(values: Values, seed: int = 0, resamples: int = 2000) -> Score:
     """The mean of finite values [n] with its 95 % interval, the same for the same seed.
 
     The percentile bootstrap (Efron, "Bootstrap Methods: Another Look at the Jackknife", The Annals of Statistics 7(1),
-    1979) from FEW values on, Student's t below.
+    1979) from RESAMPLED values on, Student's t below.
     """
     low, high = None, None
-    if len(values) >= FEW:
+    if len(values) >= RESAMPLED:
         low, high = percentiles(resampled_means(values, seed, resamples))
     elif len(values) > 1:
         low, high = student_interval(values)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.metrics.interval import FEW, percentiles, resampled_means, student_interval
+from mobile_video_jax.metrics.interval import FEW, RESAMPLED, percentiles, resampled_means, student_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ def compare(
     """Compares two runs by their scores on the same clips in the same order, the same for the same seed.
 
     Clips are resampled with both their scores, so that what makes a clip hard for both runs cancels (paired bootstrap:
-    Koehn, "Statistical Significance Tests for Machine Translation Evaluation", EMNLP 2004). Below FEW clips the
+    Koehn, "Statistical Significance Tests for Machine Translation Evaluation", EMNLP 2004). Below RESAMPLED clips the
     interval is Student's t of the differences. Raises UserError for scores of different counts and for fewer than two.
     """
     if len(first) != len(second):
@@ -45,5 +45,5 @@ def compare(
         raise UserError(f"a paired comparison needs at least 2 clips; there are {len(first)}")
     differences = second - first
     means = resampled_means(differences, seed, resamples)
-    low, high = percentiles(means) if len(differences) >= FEW else student_interval(differences)
+    low, high = percentiles(means) if len(differences) >= RESAMPLED else student_interval(differences)
     return Comparison(float(differences.mean()), low, high, float(np.mean(means > 0)), len(differences))

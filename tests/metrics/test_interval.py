@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from mobile_video_jax.metrics.interval import FEW, Score, mean_score
+from mobile_video_jax.metrics.interval import FEW, RESAMPLED, Score, mean_score
 
 
 def normal(seed: int, n: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(3.0, 2.0, n)
 
 
-@pytest.mark.parametrize("n", [2, 4, FEW - 1, 40])
+@pytest.mark.parametrize("n", [2, 4, FEW, RESAMPLED - 1, 40])
 def test_the_interval_covers_the_mean(n):
     scores = [mean_score(normal(seed, n), seed) for seed in range(300)]
     assert 0.90 <= np.mean([score.low <= 3.0 <= score.high for score in scores]) <= 0.98
@@ -25,7 +25,7 @@ def test_the_interval_of_many_values_is_that_of_the_normal_law():
 
 
 def test_a_seed_gives_one_interval():
-    values = normal(1, 20)
+    values = normal(1, 40)
     assert mean_score(values, 5) == mean_score(values, 5) != mean_score(values, 6)
 
 

@@ -17,7 +17,7 @@ def scores(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     return clips + rng.normal(0, OWN, n), clips + DIFFERENCE + rng.normal(0, OWN, n)
 
 
-@pytest.mark.parametrize("n", [2, FEW - 1, 40])
+@pytest.mark.parametrize("n", [2, FEW, 40])
 def test_the_interval_covers_the_difference(n):
     found = [compare(*scores(seed, n), seed) for seed in range(300)]
     assert 0.90 <= np.mean([one.low <= DIFFERENCE <= one.high for one in found]) <= 0.98
@@ -43,7 +43,7 @@ def test_pairing_beats_two_intervals_of_scores_that_go_together():
 
 
 def test_a_seed_gives_one_comparison():
-    pair = scores(2, 20)
+    pair = scores(2, 40)
     assert compare(*pair, seed=5) == compare(*pair, seed=5) != compare(*pair, seed=6)
 
 
