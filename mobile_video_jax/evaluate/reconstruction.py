@@ -23,7 +23,7 @@ from mobile_video_jax.metrics.clip_scores import RECONSTRUCTION, PerClip, mean_s
 from mobile_video_jax.metrics.interval import Score
 from mobile_video_jax.metrics.lattice import Lattice, flat_clips, lattice
 from mobile_video_jax.metrics.metric import Metric
-from mobile_video_jax.metrics.spectrum import dct_curve, high_frequency_share
+from mobile_video_jax.metrics.spectrum import dct_curve, high_frequency_share, standardised
 from mobile_video_jax.models.vae import VaeBundle, check_rows, on_mesh
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
@@ -83,7 +83,7 @@ def reconstruct(
         prompts=[item["caption"] for item in items],
         decoded=decoded,
         per_clip=pair_scores(RECONSTRUCTION, clips, decoded),
-        spectrum={"latents": dct_curve(latents, block), "rgb": dct_curve(clips / np.float32(127.5) - 1, block)},
+        spectrum={name: dct_curve(standardised(x), block) for name, x in (("latents", latents), ("rgb", clips))},
         lattice=lattice(flat, bundle.vae.config.strides.space),
     )
 

@@ -5,7 +5,7 @@ frequency are hard to diffuse.
 """
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float32, Float64, Int, Shaped
 from scipy import fft
 
 from mobile_video_jax.core.errors import UserError
@@ -40,6 +40,18 @@ def dct_curve(values: Float[np.ndarray, "*b h w c"], block: int = 8) -> Curve:
     # The paper averages |D_uv / D_00| over tiles; we divide the means, because one tile's D_00 may be near zero.
     relative: np.ndarray = amplitude[tuple(zigzag(block).T)] / amplitude[0, 0]
     return relative
+
+
+def standardised(values: Shaped[np.ndarray, "b t h w c"]) -> Float32[np.ndarray, "b t h w c"]:
+    """Clips of latents or pixels with mean 0 and deviation 1 in every channel.
+
+    An offset would add to the DC amplitude, by which `dct_curve` divides, and so lower the curve of pixels alone.
+    """
+    values = values.astype(np.float32)
+    axes = (0, 1, 2, 3)
+    mean, deviation = values.mean(axes, dtype=np.float64), values.std(axes, dtype=np.float64)
+    result: np.ndarray = ((values - mean) / np.where(deviation > 0, deviation, 1)).astype(np.float32)
+    return result
 
 
 def high_frequency_share(curve: Curve) -> float:

@@ -58,6 +58,8 @@ PLOTS = {
 def write_study(name: str, study: StudyConfig, results: Sequence[Row], out: Path) -> Row:
     """Writes table.csv, table.json, the plots and report.html; returns what a program wants first."""
     rows = [table_row(result) for result in results]
+    if len({len(result["spectrum"]["latents"]) for result in results}) > 1:  # shares of tiles of other sizes
+        rows = [row | {"high_frequency": None} for row in rows]
     groups = summary(rows)
     write_tables(name, rows, groups, out)
     if rows:

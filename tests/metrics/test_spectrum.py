@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.metrics.spectrum import dct_curve, high_frequency_share, zigzag
+from mobile_video_jax.metrics.spectrum import dct_curve, high_frequency_share, standardised, zigzag
 
 # ITU-T T.81, figure A.6: the place of every frequency in the zig-zag order.
 JPEG = [
@@ -90,3 +90,12 @@ def test_the_high_share_is_that_of_the_upper_half():
 def test_a_curve_of_the_mean_alone_has_no_high_share():
     with pytest.raises(UserError, match="at least 2x2"):
         high_frequency_share(dct_curve(noise(4, 4, 1, mean=1.0), block=1))
+
+
+def test_pixels_have_one_curve_with_and_without_an_offset():
+    """A VAE whose latents are the pixels has no other spectrum than they have, in a dark world too."""
+    rng = np.random.default_rng(3)
+    pixels = np.clip(20 + 8 * rng.standard_normal((2, 3, 16, 16, 3)).cumsum(axis=2), 0, 255).astype(np.uint8)
+    latents = (pixels / 127.5 - 1 - 0.3) / 0.2
+    np.testing.assert_allclose(dct_curve(standardised(pixels)), dct_curve(standardised(latents)), rtol=1e-3)
+    assert dct_curve(pixels.astype(np.float32))[1:].mean() < 0.5 * dct_curve(standardised(pixels))[1:].mean()
