@@ -17,7 +17,8 @@ from mobile_video_jax.studies import budget, cells, distillation, pruning
 from mobile_video_jax.studies import compression as ablate
 from mobile_video_jax.studies.cells import RESULT
 from mobile_video_jax.studies.compression import Cell
-from mobile_video_jax.studies.compression_report import COSTS, summary, write_study
+from mobile_video_jax.studies.compression_report import write_study
+from mobile_video_jax.studies.compression_table import COSTS, summary
 from mobile_video_jax.studies.config import DistillationStudy, PruningStudy, StudyConfig
 from mobile_video_jax.studies.learning import Learning, psnr_curve
 from mobile_video_jax.train.divergence import TrainingDiverged
