@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 from etils.epath.gpath import PosixGPath
@@ -85,6 +86,12 @@ def remove_folder(folder: Path) -> None:
         folder.rmtree()
     else:
         shutil.rmtree(folder)
+
+
+def file_bytes(path: Path) -> int:
+    """The bytes of a file, here or in an object store."""
+    state: Any = path.stat()
+    return int(state.length if isinstance(path, ObjectPath) else state.st_size)
 
 
 def folder_bytes(source: ObjectPath) -> int:

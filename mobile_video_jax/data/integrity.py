@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.storage import file_bytes
 
 VERIFIED = 2**28  # bytes of a set that is read and compared whenever it is opened; records check themselves as well
 
@@ -21,7 +22,7 @@ def check_files(folder: Path, sizes: Mapping[str, int], digests: Mapping[str, st
         path = folder / name
         if not path.is_file():
             raise UserError(f"{path} is missing, so the data set is damaged: {remedy}")
-        if (actual := path.stat().st_size) != size:
+        if (actual := file_bytes(path)) != size:
             raise UserError(f"{path} is damaged: it has {actual} bytes, {size} were written: {remedy}")
     if sum(sizes.values()) <= VERIFIED:
         for name, digest in digests.items():

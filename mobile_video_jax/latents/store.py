@@ -15,7 +15,7 @@ from jaxtyping import Float
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import check_keys, read_json, replacing, write_json
-from mobile_video_jax.core.storage import ObjectPath
+from mobile_video_jax.core.storage import ObjectPath, file_bytes
 from mobile_video_jax.data.integrity import check_files, file_digest
 
 MANIFEST, EMPTY = "manifest.json", "empty_caption.npy"
@@ -60,7 +60,7 @@ def read_summary(path: Path) -> dict[str, Any] | None:
     if not (path.exists() and summary.exists()):
         return None
     facts: dict[str, Any] = json.loads(summary.read_text())
-    size = path.stat().st_size
+    size = file_bytes(path)
     return {"bytes": size, "sha256": None, **facts} if facts.get("bytes", size) == size else None
 
 

@@ -16,7 +16,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import filling, write_json
 from mobile_video_jax.core.storage import copy_folder
 from mobile_video_jax.data.cache import data_folder
-from mobile_video_jax.latents.store import records
+from mobile_video_jax.latents.store import read_summary, records
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh, replicated
@@ -100,8 +100,16 @@ def test_a_model_goes_to_a_bucket_and_back(folder, vae, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, bundle.params, expected.params)
 
 
+def test_a_shard_in_a_bucket_has_its_summary(folder):
+    (folder / "shard.array_record").write_bytes(b"12345")
+    write_json(folder / "shard.json", {"text_tokens": 3, "bytes": 5, "sha256": "0"})
+    assert read_summary(folder / "shard.array_record") == {"text_tokens": 3, "bytes": 5, "sha256": "0"}
+    (folder / "shard.array_record").write_bytes(b"1234")
+    assert read_summary(folder / "shard.array_record") is None
+
+
 def test_the_last_byte_of_a_file_comes_back(folder, tmp_path):
-    files = {str(last): bytes([1, last]) for last in range(256)}
+    files = {str(last): bytes([1, last]) for last in b"\0\n\r-\xff"}
     for name, content in files.items():
         (tmp_path / "files" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "files" / name).write_bytes(content)
