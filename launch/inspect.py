@@ -5,6 +5,10 @@ python -m launch.inspect --config=configs/dit.py:server [--json]
   result of a matrix product in the compute dtype; tokens and latent shape. Works from shapes alone: no memory is
   taken and no accelerator is touched.
 
+python -m launch.inspect --hours [--config=configs/dit.py:small] [--json]
+  Devices, memory and hours of a whole training on named GPUs and TPUs, estimated, as a Markdown table; without --config
+  of the `small` transformer, the `mobile` VAE, recovery and distillation.
+
 python -m launch.inspect --activations --model=RUN [--data=DIR] [--batches=N] [--json]
   The largest absolute activations of a trained transformer on held-out clips, by kind and block, beside 65,504, the
   largest number of a phone's fp16.
@@ -23,6 +27,7 @@ from mobile_video_jax.stages.config import training_class
 
 CONFIG = cli.define_config(training_class, "The stage's config.", required=False)
 ACTIVATIONS = flags.DEFINE_bool("activations", False, "Measure the activations of the trained transformer --model.")
+HOURS = flags.DEFINE_bool("hours", False, "Memory and hours of the whole training on named GPUs and TPUs, estimated.")
 MODEL = cli.define_path("model", "With --activations: the transformer's run directory.", exists=True)
 CHECKPOINT = cli.define_checkpoint("model")
 DATA = flags.DEFINE_string("data", "", "With --activations: an encoded data set; the run's own if empty.")
@@ -37,6 +42,8 @@ COLUMNS = {
     "bytes": "bytes_by_part",
     "largest activation": "activation_bytes",
 }
+
+TRAININGS = ("vae:mobile_t8_s32_c128", "dit:small", "recover:mobile", "distill:mobile")
 
 
 def cost_table(costs: dict[str, Any]) -> str:
@@ -72,21 +79,59 @@ def activation_table(measured: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def hours_table(result: dict[str, Any]) -> str:
+    """Devices with the memory of each, and device-hours, as a Markdown table of accelerators x trainings."""
+    trainings = result["trainings"]
+    heads = [f"{name}, {row['steps']:,} steps of {row['batch_size']} clips" for name, row in trainings.items()]
+    lines = ["| one device | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    for kind in next(iter(trainings.values()))["accelerators"]:
+        cells = (_cell(row["accelerators"][kind]) for row in trainings.values())
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, *result["assumptions"]])
+
+
+def _cell(estimate: dict[str, Any]) -> str:
+    if estimate["devices"] is None:
+        return "does not fit"
+    return f"{estimate['devices']} x {estimate['bytes'] / 1e9:.0f} GB, {estimate['device_hours']:,.0f} device-hours"
+
+
 def main() -> None:
-    result, table = (_activations(), activation_table) if ACTIVATIONS.value else (_costs(), cost_table)
+    if HOURS.value and ACTIVATIONS.value:
+        raise UserError("--hours and --activations are two tables: name one of them")
+    if ACTIVATIONS.value:
+        result, table = _activations(), activation_table
+    else:
+        result, table = (_hours(), hours_table) if HOURS.value else (_costs(), cost_table)
     print(json.dumps(result) if JSON.value else table(result) + "\n" + json.dumps(result))
 
 
-def _costs() -> dict[str, Any]:
+def _hours() -> dict[str, Any]:
+    _shapes_alone()
+    from mobile_video_jax.pods.accelerator_hours import hours_table
+
+    configs = {name: cli.load_config(name) for name in TRAININGS}
+    if CONFIG.value:
+        configs = {str(CONFIG.text): CONFIG.values}
+    with phase("inspect: tracing the networks"):
+        return hours_table(configs)
+
+
+def _shapes_alone() -> None:
+    """Keeps JAX from looking for accelerators. Raises UserError for the flags of a trained model."""
     if MODEL.value or DATA.value or BATCHES.value:
         raise UserError("--model, --data and --batches are for measuring a trained model: add --activations")
-    if CONFIG.value is None:
-        raise UserError("--config is missing; for a trained model's activations use --activations --model=RUN")
     import jax
 
+    jax.config.update("jax_platforms", "cpu")  # else JAX looks for accelerators, and libtpu says what it misses
+
+
+def _costs() -> dict[str, Any]:
+    _shapes_alone()
+    if CONFIG.value is None:
+        raise UserError("--config is missing; for a trained model's activations use --activations --model=RUN")
     from mobile_video_jax.stages.registry import stage_of
 
-    jax.config.update("jax_platforms", "cpu")  # else JAX looks for accelerators, and libtpu says what it misses
     with phase("inspect: tracing the network"):
         return stage_of(CONFIG.value).inspect()
 

@@ -40,6 +40,16 @@ def test_costs_are_a_table_of_parts():
     assert rows["total"] == ["1,919,757,440", "4,896,005,292,032", "7,679,029,760"]
 
 
+def test_hours_of_a_training_are_a_table_of_named_gpus_and_tpus():
+    done = inspect("--hours", "--config=dit:small")
+    rows = dict(line.strip("| ").split(" | ") for line in done.out.splitlines() if line.startswith("| "))
+    assert done.status == 0 and {"L4", "RTX 4090", "H100", "H200", "v5e", "v5p", "v6e"} <= set(rows)
+    assert rows["one device"] == "dit:small, 200,000 steps of 64 clips" and "no accelerator was timed" in done.out
+    small = json.loads(done.out.splitlines()[-1])["trainings"]["dit:small"]["accelerators"]
+    assert small["H100"]["devices"] == 1 and small["H100"]["bytes"] < 0.8 * 80e9
+    assert small["H200"]["device_hours"] < small["H100"]["device_hours"] < small["L4"]["device_hours"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -47,6 +57,7 @@ def test_costs_are_a_table_of_parts():
         (("--activations",), "give --model=RUN and no --config"),
         (("--activations", "--model=.", "--config=configs/dit.py"), "give --model=RUN and no --config"),
         (("--config=configs/dit.py", "--batches=2"), "add --activations"),
+        (("--hours", "--activations", "--model=."), "--hours and --activations are two tables"),
     ],
 )
 def test_flags_that_do_not_go_together_are_one_line(arguments, message):
