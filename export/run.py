@@ -35,7 +35,7 @@ FORMAT = flags.DEFINE_enum("format", "coreml", ["coreml", "diffusers"], "Package
 DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16", "float16"], "With --format=diffusers: of weights."
 )
-TEXT_ENCODER = flags.DEFINE_string("text_encoder", "", "Folder of the run's text encoder: KIND:FOLDER.")
+TEXT_ENCODER = cli.define_located("text_encoder", "", "Folder of the run's text encoder: KIND:FOLDER.")
 CLIP = cli.define_clips(
     "clip", "Frames x height x width of the clips, the run's own if not given; several become functions."
 )

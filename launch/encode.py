@@ -4,8 +4,6 @@ Writes normalised latents and text states in shards, and the VAE beside them. A 
 Of several --clip each video takes the one that it is long enough for and that is nearest to its aspect ratio and size.
 """
 
-from absl import flags
-
 from mobile_video_jax import cli
 from mobile_video_jax.core.ranges import Count, CountOrZero, Size, SizeOrZero
 
@@ -14,7 +12,7 @@ CHECKPOINT = cli.define_checkpoint("vae")
 DATA = cli.require_path("data", "A prepared video data set.")
 OUT = cli.require_path("out", "The folder of the encoded data set.")
 CLIP = cli.define_clips("clip", "Frames x height x width of the clips; may be repeated. The VAE's own without it.")
-TEXT_ENCODER = flags.DEFINE_string("text_encoder", "minilm", "The captions' encoder: minilm, clip:, t5: or ltx:FOLDER.")
+TEXT_ENCODER = cli.define_located("text_encoder", "minilm", "The captions' encoder: minilm, clip:, t5: or ltx:FOLDER.")
 TEXT_TOKENS = cli.define_number("text_tokens", 0, SizeOrZero, "Longest caption; longer ones are cut. 0: the encoder's.")
 BATCH_SIZE = cli.define_number("batch_size", 32, Count, "Clips encoded at once.")
 ROWS = cli.define_number("rows", 1, Size, "Devices that share each clip, split by rows: for a few long or large clips.")

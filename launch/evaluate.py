@@ -35,7 +35,7 @@ FVD = flags.DEFINE_bool("fvd", None, "Fréchet and kernel video distance; of tra
 JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
 
 ROWS = cli.define_number("rows", 1, Size, "VAE: devices that share each clip, split by rows.")
-LPIPS = flags.DEFINE_string("lpips", "", "VAE: measures LPIPS with torchvision's weights, vgg:FILE or alex:FILE.")
+LPIPS = cli.define_located("lpips", "", "VAE: measures LPIPS with torchvision's weights, vgg:FILE or alex:FILE.")
 
 IMAGE = flags.DEFINE_bool("image", False, "Clips start from the real ones' first frames.")
 DIVERSITY = cli.define_number("diversity_prompts", 4, CountOrZero, "Captions that get 4 clips each.")

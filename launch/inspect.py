@@ -83,7 +83,7 @@ def hours_table(result: dict[str, Any]) -> str:
     """Devices with the memory of each, and device-hours, as a Markdown table of accelerators x trainings."""
     trainings = result["trainings"]
     heads = [f"{name}, {row['steps']:,} steps of {row['batch_size']} clips" for name, row in trainings.items()]
-    lines = ["| one device | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    lines = ["| device | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for kind in next(iter(trainings.values()))["accelerators"]:
         cells = (_cell(row["accelerators"][kind]) for row in trainings.values())
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
@@ -93,7 +93,7 @@ def hours_table(result: dict[str, Any]) -> str:
 def _cell(estimate: dict[str, Any]) -> str:
     if estimate["devices"] is None:
         return "does not fit"
-    return f"{estimate['devices']} x {estimate['bytes'] / 1e9:.0f} GB, {estimate['device_hours']:,.0f} device-hours"
+    return f"{estimate['devices']} x {estimate['bytes'] / 1e9:.0f} GB, {estimate['device_hours']:,.0f} h"
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ SOLVER = flags.DEFINE_enum(
 )
 BATCH_SIZE = cli.define_number("batch_size", 16, Count, "Clips generated at once, rounded up to whole devices.")
 FSDP = cli.define_number("fsdp", 1, Size, "Devices that share one copy of the transformer's weights.")
-TEXT_ENCODER = flags.DEFINE_string("text_encoder", "", "Where the run's text encoder lies: clip:, t5: or ltx:FOLDER.")
+TEXT_ENCODER = cli.define_located("text_encoder", "", "Where the run's text encoder lies: clip:, t5: or ltx:FOLDER.")
 CHUNK = cli.define_number("chunk", 0, CountOrZero, "Latent frames coded at a time; 0 codes a clip in one pass.")
 TILE = cli.define_number("tile", 0, CountOrZero, "Pixels a side of a coded tile; 0 codes whole frames.")
 OVERLAP = cli.define_number("overlap", 0, CountOrZero, "Pixels that neighbouring tiles share.")

@@ -9,6 +9,7 @@ import runpy
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,11 @@ class Started:
         self.streams = [Path(self.written.name) / name for name in ("out", "err")]
         self.process = FORKS.Process(target=_redirected, args=(*self.streams, target, *args))
         self.process.start()
+
+    def wait_for_start(self) -> None:
+        """Returns once signals are its own; an earlier one would be lost."""
+        while not self.streams[1].exists():
+            time.sleep(0.01)
 
     def signal(self, number: int) -> None:
         os.kill(self.process.pid, number)

@@ -31,6 +31,7 @@ from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.vae.pixels import to_signed
 from tests import tiny
 from tests.data.videos import greys, write_captions, write_video
+from tests.events import shown
 
 pytestmark = pytest.mark.first
 
@@ -60,7 +61,9 @@ def chain(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("chain")
     prepare("moving_shapes", root / "videos", world=World(counts=(1,)), clip=CLIP, sizes=SIZES)
     prepare(str(real_videos(root / "sources")), root / "real", validation=0.3, test=0.3, min_frames=9)
-    mixed = tiny.vae_config(root / "videos", mix_data=str(root / "real"), mix_share=0.25)
+    mixed = tiny.vae_config(
+        root / "videos", mix_data=str(root / "real"), mix_share=0.25, sample_every=20, sample_clips=2
+    )
     train(VaeStage(mixed), root / "vae")
     encode(root / "vae", root / "videos", root / "latents")
     train(DitStage(tiny.dit_config(root / "latents", text_tokens=16, sample_every=8, sample_clips=2)), root / "dit")
@@ -144,6 +147,13 @@ def test_long_captions_are_cut_at_encoding_and_refused_before_training(chain, tm
     DitStage(tiny.dit_config(tmp_path / "short", text_tokens=5)).train_batches(make_mesh(MeshConfig()))
     with pytest.raises(UserError, match="minilm takes 3 to 256 tokens of a caption, not 300"):
         encode(chain / "vae", chain / "videos", tmp_path / "none", text_tokens=300)
+
+
+def test_tensorboard_shows_reconstructions_and_generated_clips_that_move(chain):
+    reconstructions, generated = shown(chain / "vae"), shown(chain / "dit")
+    assert set(reconstructions) == {"samples/reconstruction-0", "samples/reconstruction-1"}
+    assert {(clip.n_frames, clip.size) for clip in reconstructions.values()} == {(9, (64, 32))}
+    assert len(generated) == 2 and {(clip.n_frames, clip.size) for clip in generated.values()} == {(9, (32, 32))}
 
 
 def test_training_leaves_samples_of_the_first_held_out_captions(chain):

@@ -1,9 +1,10 @@
 """Makes a Kubernetes job: python -m launch.tpu.job --config=configs/STAGE.py:VARIANT --topology=v5p:4x4x8 --image=IMAGE
 
 Checks that mesh and batch suit the topology and prints the manifest of a JobSet (or writes it to --out) in which every
-host runs `launch.train` with this config, --workdir and every --config.key=value given here. `kubectl apply -f` starts
-it. A preempted or failed job starts again and resumes from its newest checkpoint. The cluster needs the JobSet
-controller and TPU node pools of this shape, as `xpk cluster create` makes them.
+host runs `launch.train` with this config, --workdir and every --config.key=value of this command. Printed, it ends with
+the summary as a YAML comment, `# {JSON}`. `kubectl apply -f` starts it. A preempted or failed job starts again and
+resumes from its newest checkpoint. The cluster needs the JobSet controller and TPU node pools of this shape, as
+`xpk cluster create` makes them.
 """
 
 import json
@@ -12,7 +13,7 @@ import re
 import yaml
 from absl import flags
 
-from launch.tpu.jobset import ACCELERATORS, Job, jobset
+from launch.tpu.jobset import ACCELERATORS, SHARED, Job, jobset
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
@@ -21,7 +22,9 @@ from mobile_video_jax.cost.tpu.topology import Topology
 from mobile_video_jax.stages.config import training_class
 
 CONFIG = cli.define_config(training_class, "The stage's config.")
-WORKDIR = flags.DEFINE_string("workdir", None, "The run directory as the pods see it.", required=True)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The run directory as the pods see it: gs://BUCKET/PATH or /shared/PATH.", required=True
+)
 TOPOLOGY = flags.DEFINE_string("topology", None, "GENERATION:SHAPE of one slice, such as v5p:4x4x8.", required=True)
 SLICES = cli.define_number("slices", 1, Size, "Slices of this shape.")
 IMAGE = flags.DEFINE_string("image", None, "The container image, made from launch/tpu/Dockerfile.", required=True)
@@ -42,6 +45,7 @@ def main() -> None:
         raise UserError(f"--name={NAME.value}: use at most 27 small letters, digits and dashes, a letter first")
     if not re.fullmatch(IMAGES, IMAGE.value):
         raise UserError(f"--image={IMAGE.value}: use REGISTRY/NAME:TAG")
+    _check_workdir()
     topology = Topology(TOPOLOGY.value, SLICES.value)
     processes = topology.hosts * topology.slices
     _check_batch(topology, processes)
@@ -54,6 +58,15 @@ def main() -> None:
     with replacing(OUT.value) as temporary:
         temporary.write_text(text)
     cli.finish(OUT.value, summary)
+
+
+def _check_workdir() -> None:
+    """Raises UserError for a run directory on a pod's own disk, which no restart would find again."""
+    if not re.match(r"gs://\w", WORKDIR.value) and not (BUCKET.value and WORKDIR.value.startswith(f"{SHARED}/")):
+        raise UserError(
+            f"--workdir={WORKDIR.value} is lost with its pod: "
+            f"use gs://BUCKET/PATH, or {SHARED}/PATH with --bucket=BUCKET"
+        )
 
 
 def _check_batch(topology: Topology, processes: int) -> None:

@@ -7,6 +7,7 @@ from mobile_video_jax.cli.config_file import load_config
 from mobile_video_jax.cli.flag_types import (
     define_clip,
     define_clips,
+    define_located,
     define_number,
     define_path,
     define_paths,
@@ -20,6 +21,7 @@ __all__ = [
     "define_clip",
     "define_clips",
     "define_config",
+    "define_located",
     "define_number",
     "define_path",
     "define_paths",

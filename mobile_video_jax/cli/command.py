@@ -142,6 +142,14 @@ def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
 
 def _refused(error: Exception) -> str | None:
     """The line for what the system refuses because of a path or a disk; None for anything else."""
+    if (
+        isinstance(error, OSError)
+        and error.errno in (errno.EEXIST, errno.ENOTDIR)
+        and not os.path.isdir(error.filename)
+    ):
+        return f"{error.filename} is a file or lies in one: name a folder"
+    if isinstance(error, IsADirectoryError):
+        return f"{error.filename2 or error.filename} is a folder: name a file"
     if isinstance(error, OSError) and error.errno in REFUSED:
         return str(error)
     if isinstance(error, shutil.Error) and isinstance(error.args[0], list):

@@ -39,6 +39,11 @@ def define_paths(name: str, help: str, *, local: bool = False) -> flags.FlagHold
     return holder
 
 
+def define_located(name: str, default: str, help: str) -> flags.FlagHolder[str]:
+    """A flag for a name, or KIND:PATH with a path of this machine."""
+    return flags.DEFINE(_Located(), name, default, help)
+
+
 def define_clip(name: str, default: str, help: str) -> flags.FlagHolder[str]:
     """A flag for a clip's shape, frames x height x width; empty for none."""
     return flags.DEFINE(_Clip(), name, default, help)
@@ -78,6 +83,14 @@ class _Path(flags.ArgumentParser[Path]):
         if self.exists and not path.exists():
             raise ValueError("does not exist: name another path")
         return path
+
+
+class _Located(flags.ArgumentParser[str]):
+    syntactic_help = "NAME or KIND:PATH with a local path"
+
+    def parse(self, argument: Any) -> str:
+        local_path(argument.partition(":")[2])
+        return str(argument)
 
 
 class _Clip(flags.ArgumentParser[str]):

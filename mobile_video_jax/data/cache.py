@@ -19,8 +19,13 @@ def data_folder(text: str) -> Path:
 
     The copy takes as much disk as the data set, under XDG_CACHE_HOME (~/.cache). It appears whole or not at all, once
     for all processes of a host, and bears the digest of its manifest: a data set made anew is copied anew.
-    Raises UserError for a folder without a manifest.
+    Raises UserError for a folder without a manifest, and for none.
     """
+    if not text:
+        raise UserError(
+            "no data set is named: use --config.data=DIR, the --out of launch.prepare_data for a VAE, of launch.encode "
+            "for a transformer (make one with python -m launch.prepare_data --source=DIR_OR_NAME --out=DIR)"
+        )
     source = storage_path(text)
     if not isinstance(source, ObjectPath):
         return source

@@ -59,7 +59,7 @@ class Reconstruction:
         pattern = dataclasses.asdict(self.lattice)
         return {
             "spectrum": {name: curve.tolist() for name, curve in self.spectrum.items()},
-            "high_frequency": {name: high_frequency_share(x) for name, x in self.spectrum.items() if len(x) > 1},
+            "high_frequency": {name: high_frequency_share(x) for name, x in self.spectrum.items() if x[1:].any()},
             "lattice": {name: value if math.isfinite(value) else None for name, value in pattern.items()},
         }
 

@@ -12,6 +12,7 @@ from mobile_video_jax.core.claim import claim
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.progress import tracked
+from mobile_video_jax.core.storage import local_path
 from mobile_video_jax.evaluate.evaluation import (
     CLAIM,
     PAGE,
@@ -112,8 +113,9 @@ class _Lpips:
         net, _, file = text.partition(":")
         if net not in get_args(Net) or not file:
             raise UserError(f"--lpips={text} is not of the form {':FILE or '.join(get_args(Net))}:FILE")
-        params = load_lpips(cast(Net, net), Path(file))
-        return cls(cast(Net, net), params, f"{net}, sha256 {hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]}")
+        path = local_path(file)
+        params = load_lpips(cast(Net, net), path)
+        return cls(cast(Net, net), params, f"{net}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}")
 
     def __call__(self, reference: Clips, video: Clips) -> np.ndarray:
         pairs = zip(reference, tracked("LPIPS:", video, len(video)), strict=True)

@@ -13,21 +13,23 @@ from mobile_video_jax.pods.mesh_search import KEPT, RECOMPUTED, RESERVE
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.state import trainable
 
-# Bytes of a trained parameter: float32 weight, average, two moments and gradient; of a frozen one its weight.
-TRAINED_BYTES, FROZEN_BYTES = 20, 4
+# Of a trained parameter: float32 weight, average, moments and gradient, bf16 weight; of a frozen one its weight.
+TRAINED_BYTES, FROZEN_BYTES = 22, 4
+# Of a block whose gradient is being computed: bytes over those of its bf16 input, as in `small` compiled for v5e.
+BLOCK = 150
 # Of a network whose blocks are not recomputed: kept bytes over those that its products write. The VAE `full`, compiled
 # for v5e, takes 3 to 5.
 KEPT_OVER_WRITTEN = 4
-# Bytes that move between memory and chip for each FLOP: compiled steps of the transformers, the VAE and distillation
-# move 2.7e-3 (v6e) to 4.7e-3 (v5p).
-BYTES_PER_FLOP = 3.5e-3
+# Bytes that move between memory and chip for each FLOP: steps of the transformers, the VAE and distillation, compiled
+# for v5e, v5p and v6e, move 2.7e-3 to 4.7e-3.
+BYTES_PER_FLOP = 4.7e-3
 MOST_DEVICES = 1024
 
 ASSUMPTIONS = (
     "estimated from shapes and published peaks; no accelerator was timed, and GPUs not even compiled for",
-    "seconds = FLOPs at the peak of dense bf16 + 3.5e-3 bytes of memory traffic a FLOP, as compiled TPU steps have",
-    "devices: the fewest, a power of two, whose memory holds their share of the state and one clip, with 20 % free",
-    "device-hours count no exchange between devices, evaluation, checkpoints or waiting for data",
+    "seconds = FLOPs at the peak of dense bf16 + 4.7e-3 bytes of memory traffic a FLOP, the most of compiled TPU steps",
+    "devices x GB: the fewest, a power of two, that hold their share of the state and one clip, with 20 % free",
+    "h: hours of one device, or of several together, without exchange, evaluation, checkpoints and waiting for data",
 )
 
 
@@ -76,7 +78,7 @@ def _clip_bytes(stage: Any, values: Mapping[str, Any], remat: str) -> int:
         return KEPT_OVER_WRITTEN * written_bytes(stage.loss, stage.shapes, stage.abstract_batch(1), jax.random.key(0))
     networks = [values[key] for key in ("model", "teacher_model") if key in values]
     block = 2 * stage.batch_tokens(1) * max(network["width"] for network in networks)
-    return block * (KEPT[remat] * sum(network["depth"] for network in networks) + KEPT["none"])
+    return block * (KEPT[remat] * sum(network["depth"] for network in networks) + BLOCK)
 
 
 def hours_table(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

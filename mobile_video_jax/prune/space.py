@@ -35,8 +35,8 @@ class SearchSpace:
             raise UserError(f"levels {', '.join(self.levels) or 'none'}: use some of {', '.join(LEVELS)}")
         if self.heads_multiple < 1 or self.ffn_multiple < 1 or self.ffn_multiple % self.units.group:
             raise UserError(
-                f"multiples of {self.heads_multiple} heads and {self.ffn_multiple} channels: use 1 or more heads and "
-                f"a multiple of the {self.units.group} channels of a group"
+                f"--config.heads_multiple={self.heads_multiple} and --config.ffn_multiple={self.ffn_multiple}: "
+                f"use 1 or more heads and a multiple of the {self.units.group} channels of a group"
             )
         first, *others = self.units.shapes
         if self.uniform and (set(others) - {first} or first.heads != first.cross_heads):

@@ -37,6 +37,8 @@ class VaeTraining(TrainConfig):
     image_probability: Share = 0.5  # with model.omni: share of clips whose decoder is given the first frame
     scales: tuple[Size, ...] = (2,)  # factors of latents and frames in loss.scale_equivariance
     vgg_stages: Annotated[int, Range(1, 5)] = 4  # stages of VGG-16 whose features loss.perceptual compares
+    sample_every: CountOrZero = 0  # steps between reconstructions of held-out clips for TensorBoard; 0: never
+    sample_clips: Count = 4  # clips that are then reconstructed
     discriminator_widths: Sizes = (64, 128, 256)  # channels of the layers behind loss.adversarial
     model: VaeConfig = dataclasses.field(default_factory=VaeConfig)  # the network's sizes
     loss: VaeLossConfig = dataclasses.field(default_factory=VaeLossConfig)  # weights of the loss's terms
@@ -56,8 +58,10 @@ class DitTraining(TrainConfig, DenoiserConfig):
     image_share: ShareOrAny = -1.0  # share of batches of one-frame clips; -1: as many as the data hold
     pad_durations: bool = False  # clips of one size share batches, the short ones padded
     caption_dropout: Share = 0.1  # probability that a training caption is replaced by the empty one
-    sample_every: CountOrZero = 0  # steps between clips generated for held-out captions; 0: never
-    sample_clips: Count = 4  # clips that are then generated
+    sample_every: CountOrZero = 0  # steps between clips generated for held-out captions or your prompts; 0: never
+    sample_clips: Count = 4  # held-out captions that clips are then generated for
+    sample_prompts: str = ""  # .txt or .jsonl file of prompts in place of held-out captions, as launch.sample takes
+    sample_text_encoder: str = ""  # where the text encoder lies that reads them, as t5:FOLDER; MiniLM is found
     lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)  # with a rank: train an adapter of init_from alone
 
 

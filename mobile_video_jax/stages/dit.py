@@ -6,26 +6,36 @@ import math
 from pathlib import Path
 from typing import Any
 
+import grain
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from mobile_video_jax.core.arrays import FrameTimes, Rng, Scalar
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
+from mobile_video_jax.core.storage import local_path
 from mobile_video_jax.cost.flops import count_flops, count_parameters
 from mobile_video_jax.diffusion.conditioning import frame_times
 from mobile_video_jax.diffusion.guidance import drop_captions
 from mobile_video_jax.diffusion.timesteps import sample_times, stratified_times
 from mobile_video_jax.dit.lora import init_adapter, merged
 from mobile_video_jax.generate.config import SampleConfig
-from mobile_video_jax.generate.training_samples import TrainingSamples, first_captions
+from mobile_video_jax.generate.training_samples import (
+    SamplePrompts,
+    TrainingSamples,
+    held_out_prompts,
+    read_prompts,
+)
 from mobile_video_jax.models.adapter import check_adapter, record_base
 from mobile_video_jax.models.run import VAE, Run
 from mobile_video_jax.models.sampling import STANDARD, Sampling
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.latent_stage import LatentStage
 from mobile_video_jax.stages.noisy_batch import NoisyBatch, has_later_frames, noisy_batch
+from mobile_video_jax.text.encoder import load_text_encoder
 from mobile_video_jax.train.config import OptimizerConfig
-from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
+from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params, Samples
 
 SAMPLE_STEPS = 10  # a quarter of the steps of a finished run: enough to see whether it learns
 
@@ -125,22 +135,36 @@ class DitStage(LatentStage):
     def sample_every(self) -> int:
         return self.config.sample_every
 
-    def sample(self, params: Params, step: int, run: Path) -> dict[str, float]:
-        """Writes clips for held-out captions into RUN/samples/STEP."""
+    def train_batches(self, mesh: Mesh) -> grain.IterDataset:
+        if self.sample_every:
+            _ = self._samples  # prompts that cannot be sampled are refused before a run directory is made
+        return super().train_batches(mesh)
+
+    def sample(self, params: Params, step: int, run: Path) -> Samples:
+        """Writes clips for `sample_prompts`, or for held-out captions, into RUN/samples/STEP."""
         return self._samples.write(self.network_params(params), run / "samples" / str(step))
 
     @functools.cached_property
     def _samples(self) -> TrainingSamples:
         data = self.data_folders[0]
-        records, world = first_captions(data, self.config.sample_clips)
         return TrainingSamples(
             denoiser=self.denoiser,
             config=self.sample_config(),
-            records=records,
+            prompts=self._prompts(data),
             vae=Run.open(data / VAE, VAE).vae(),
-            world=world,
             empty=self.empty_caption,
         )
+
+    def _prompts(self, data: Path) -> SamplePrompts:
+        config = self.config
+        if not config.sample_prompts:
+            return held_out_prompts(data, config.sample_clips)
+        encoder = load_text_encoder(config.sample_text_encoder or config.text_encoder)
+        if encoder.name != config.text_encoder:
+            raise UserError(
+                f"the data hold text states of {config.text_encoder}, sample_text_encoder is {encoder.name}"
+            )
+        return read_prompts(local_path(config.sample_prompts), encoder, config.text_tokens)
 
     def sample_config(self) -> SampleConfig:
         """The settings of samples while the network trains."""

@@ -11,6 +11,7 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mobile_video_jax.core.arrays import Rng, Scalar, Video
@@ -22,12 +23,14 @@ from mobile_video_jax.cost.flops import count_flops, flops_by_part, parameters_b
 from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.data.dataset import ClipSource, read_manifest
 from mobile_video_jax.data.pipeline import clip_batches
+from mobile_video_jax.data.video.write import write_mp4
+from mobile_video_jax.generate.clips import FRAME_RATE
 from mobile_video_jax.models.run import VAE, Run
 from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 from mobile_video_jax.parallel.mesh import batch_shard, put_batch, replicated
 from mobile_video_jax.stages.config import VaeTraining
-from mobile_video_jax.train.stage import Batch, Metrics, Params, Stage
+from mobile_video_jax.train.stage import Batch, Metrics, Params, Samples, Stage
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.latent_stats import LatentStats
 from mobile_video_jax.vae.losses.discriminator import PatchDiscriminator
@@ -35,7 +38,7 @@ from mobile_video_jax.vae.losses.objective import VaeObjective
 from mobile_video_jax.vae.losses.terms import reconstruction_terms
 from mobile_video_jax.vae.losses.vgg import Vgg, load_vgg
 from mobile_video_jax.vae.model import Vae
-from mobile_video_jax.vae.pixels import to_signed
+from mobile_video_jax.vae.pixels import to_bytes, to_signed
 
 # Sizes that the encoder follows from.
 ENCODER = (
@@ -186,6 +189,36 @@ class VaeStage(Stage):
             "decoder_flops_per_512_frame": decoder_flops_per_frame(self.config.model, ClipShape(49, 512, 512)),
             "bytes": 4 * counts["total"],
         }
+
+    @property
+    def sample_every(self) -> int:
+        return self.config.sample_every
+
+    def sample(self, params: Params, step: int, run: Path) -> Samples:
+        """Writes held-out clips beside their reconstructions into RUN/samples/STEP; none without a validation split."""
+        mesh = jax.tree.leaves(params)[0].sharding.mesh
+        video = next((batch["video"] for batch in self.eval_batches(mesh)), None)
+        if video is None:
+            return Samples()
+        pairs = self._reconstruct(params, put_batch({"video": video}, mesh))
+        pairs = multihost_utils.process_allgather(pairs, tiled=True)[: self.config.sample_clips]
+        clips = {f"reconstruction-{i}": pair for i, pair in enumerate(pairs)}
+        rate = float(read_manifest(data_folder(self.config.data)).get("fps") or FRAME_RATE)
+        if is_first():
+            for name, pair in clips.items():
+                write_mp4(run / "samples" / str(step) / f"{name}.mp4", pair, rate)
+        return Samples(clips={f"samples/{name}": pair for name, pair in clips.items()}, frame_rate=rate)
+
+    @functools.cached_property
+    def _reconstruct(self) -> Callable[[Params, Batch], jax.Array]:
+        """Real clips and, on their right, reconstructions: uint8 [b t h 2w c]."""
+
+        @jax.jit
+        def reconstruct(params: Params, batch: Batch) -> jax.Array:
+            decoded = apply(self.vae, params, to_signed(batch["video"]))
+            return jnp.concatenate([batch["video"], to_bytes(decoded)], axis=3)
+
+        return reconstruct
 
     def start(self, run: Path) -> None:
         """A decoder for a frozen encoder has the statistics of its latents."""

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.storage import local_path
 
 MINILM = "minilm"
 KINDS = ("clip", "t5", "ltx")
@@ -18,11 +19,11 @@ class EncoderName:
 
     @classmethod
     def parse(cls, text: str) -> "EncoderName":
-        """Parses a name. Raises UserError for an unknown kind, and for a kind without its folder."""
+        """Parses a name. Raises UserError for an unknown kind, and for one without a local folder."""
         kind, _, folder = text.partition(":")
         if text == MINILM:
             return cls(MINILM)
         if kind not in KINDS or not folder:
             known = ", ".join([MINILM, *(f"{kind}:FOLDER" for kind in KINDS)])
             raise UserError(f"there is no text encoder '{text}': known are {known}")
-        return cls(kind, Path(folder))
+        return cls(kind, local_path(folder))

@@ -65,11 +65,12 @@ class TrainConfig(Config):
     log_every: CountOrZero = 20  # steps between lines of metrics.jsonl; 0: where evaluation or samples write one
     eval_every: CountOrZero = 200  # steps between evaluations on held-out clips; 0: never
     eval_batches: Count = 4  # held-out batches of one evaluation
-    checkpoint_every: CountOrZero = 500  # steps between checkpoints; 0: none but on SIGTERM
+    checkpoint_every: CountOrZero = 500  # steps between checkpoints; 0: the last step's alone, or where it is stopped
     keep_checkpoints: Count = 2  # newest checkpoints that stay on disk, beside the best one
     keep_every: CountOrZero = 0  # checkpoints at multiples of so many steps stay for good; 0: none
     loader_threads: Size = 4  # threads that make batches, in this process or in each loader process
     loader_processes: SizeOrZero = 0  # processes that make batches beside this one; launch.input says how many
+    wandb: str = ""  # project of Weights & Biases that metrics and clips also go to; none if empty
     profile: str = ""  # steps to trace for TensorBoard, FIRST-LAST as 10-12; none if empty
     hang_seconds: Count = 1800  # a step that takes longer prints every thread's stack, and twice that ends the process
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)  # optimizer and its schedule

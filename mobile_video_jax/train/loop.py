@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import Stopped, UserError
 from mobile_video_jax.core.progress import Progress, duration, say
 from mobile_video_jax.cost.flops import count_parameters
@@ -42,6 +43,7 @@ from mobile_video_jax.train.step import make_step
 from mobile_video_jax.train.step_profile import StepProfile
 from mobile_video_jax.train.timers import Timers
 from mobile_video_jax.train.watchdog import Watchdog
+from mobile_video_jax.train.writers import check_wandb
 
 
 def train(stage: Stage, run: Path, executable: Path | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -85,6 +87,7 @@ def _start(
     config = stage.config
     mesh = make_mesh(config.mesh)
     _check_batch(config, mesh)
+    check_wandb(config.wandb)
     profile = StepProfile(config.profile, run / "profile")
     stored = StoredStep.read(executable, stage, mesh) if executable else None
     batches, held_out = load(stage.train_batches(mesh), config.loader_processes), stage.eval_batches(mesh)
@@ -144,7 +147,13 @@ class _Loop:
         self.session = Session.begin(run, self.first_step, mesh)
         config = self.config
         self.checkpoints = Checkpoints(run, keep=config.keep_checkpoints, every=config.keep_every, frozen=stage.frozen)
-        self.log = MetricsLog(run, resumed_step=self.first_step, write=is_first())
+        self.log = MetricsLog(
+            run,
+            resumed_step=self.first_step,
+            write=is_first(),
+            project=config.wandb,
+            config=plain(config),
+        )
         self.say = say if is_first() else lambda text: None
         self.progress = Progress(f"{self.config.stage}:", self.config.steps, done=self.first_step, write=self.say)
         self.skipped = SkippedSteps(config.optimizer.skip_steps, self.log.last)
@@ -234,6 +243,7 @@ class _Loop:
         if stop:
             self._save(step)
             raise self.preemption.stop(f"step {step} is saved")
+        self._save(step)
         return loss
 
     def _pauses(self) -> tuple[int, ...]:
@@ -292,9 +302,10 @@ class _Loop:
 
     def _sample(self, step: int) -> dict[str, float]:
         started = time.monotonic()
-        metrics = self.stage.sample(inference_params(self.stage, self.state), step, self.run_folder)
-        self._say_beside_training(step, metrics, started)
-        return metrics
+        samples = self.stage.sample(inference_params(self.stage, self.state), step, self.run_folder)
+        self.log.write_clips(step, samples.clips, samples.frame_rate)
+        self._say_beside_training(step, samples.metrics, started)
+        return samples.metrics
 
     def _say_beside_training(self, step: int, metrics: dict[str, float], started: float) -> None:
         text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())

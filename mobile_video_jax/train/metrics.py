@@ -1,47 +1,58 @@
-"""Metrics to WORKDIR/metrics.jsonl and to TensorBoard."""
+"""The log of a training: what was written before it resumes, and the writers of what comes."""
 
-import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
+from mobile_video_jax.core.arrays import Frames
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import append, filling, replacing
+from mobile_video_jax.core.files import replacing
+from mobile_video_jax.train.writers import JsonLines, TensorBoard, WeightsAndBiases, Writer
 
 NAME = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Appends one JSON line a logged step. A resumed run drops the lines past the step that it resumes from.
+    """Metrics and clips of logged steps, to RUN/metrics.jsonl, RUN/tensorboard and a project of Weights & Biases.
 
-    Of several processes one writes, and all know the `last` values. TensorBoard's files reach an object store on close.
+    A resumed run drops the lines past the step that it resumes from. Of several processes one writes, and all know
+    the `last` values.
     """
 
-    def __init__(self, run: Path, *, resumed_step: int, write: bool = True):
-        self._path = run / NAME
-        kept = [line for line in read_metrics(run) if line["step"] <= resumed_step]
-        self.last: dict[str, Any] = kept[-1] if kept else {}
-        self._write, self._open = write, contextlib.ExitStack()
+    def __init__(
+        self,
+        run: Path,
+        *,
+        resumed_step: int,
+        write: bool = True,
+        project: str = "",
+        config: Mapping[str, Any] | None = None,
+    ):
+        before = [line for line in read_metrics(run) if line["step"] <= resumed_step]
+        self.last: dict[str, Any] = before[-1] if before else {}
+        self._writers: list[Writer] = []
         if write:
-            with replacing(self._path) as temporary:
-                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            board = self._open.enter_context(filling(run / "tensorboard"))
-            self._board = SummaryWriter(str(board), purge_step=resumed_step)
-            self._open.callback(self._board.close)
+            with replacing(run / NAME) as temporary:
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in before))
+            self._writers += [JsonLines(run / NAME), TensorBoard(run / "tensorboard", resumed_step)]
+            if project:
+                self._writers.append(WeightsAndBiases(project, run, config or {}))
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, float]) -> None:
         """Records the values of one step."""
-        if not self._write:
-            return
-        append(self._path, json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        for writer in self._writers:
+            writer.write_metrics(step, values)
+
+    def write_clips(self, step: int, clips: Mapping[str, Frames], frame_rate: float) -> None:
+        """Shows the clips of one step."""
+        for writer in self._writers:
+            writer.write_clips(step, clips, frame_rate)
 
     def close(self) -> None:
-        """Closes what TensorBoard reads."""
-        self._open.close()
+        """Writes what is still in memory."""
+        for writer in self._writers:
+            writer.close()
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

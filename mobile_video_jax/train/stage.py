@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mobile_video_jax.core.arrays import Rng, Scalar
+from mobile_video_jax.core.arrays import Frames, Rng, Scalar
 from mobile_video_jax.cost.flops import count_flops, count_parameters
 from mobile_video_jax.train.config import TrainConfig
 
@@ -28,6 +28,15 @@ class Cost:
 
     tokens: int
     flops: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Clips that a stage shows while it trains, by name, at `frame_rate` frames a second, and metrics of them."""
+
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    clips: dict[str, Frames] = dataclasses.field(default_factory=dict)
+    frame_rate: float = 1.0
 
 
 class Stage(abc.ABC):
@@ -137,9 +146,9 @@ class Stage(abc.ABC):
         """Steps between calls of `sample`; 0: never."""
         return 0
 
-    def sample(self, params: Params, step: int, run: Path) -> dict[str, float]:
-        """Writes samples of the inference parameters into the run, and returns metrics of them for the log."""
-        return {}
+    def sample(self, params: Params, step: int, run: Path) -> Samples:
+        """Writes samples of the inference parameters into the run, and returns them for the log."""
+        return Samples()
 
     def collapse_reason(self, metrics: Mapping[str, float]) -> str | None:
         """The sign of collapse in the metrics of a log line with an evaluation, which ends the run; or None."""

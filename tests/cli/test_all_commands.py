@@ -91,6 +91,8 @@ LOCAL = [
     ("compile", ["--config=dit:tiny", "--topology=v5p:4x4x8", "--out=gs:/a/b"]),
     ("import_weights", ["--source=gs://a/b", "--out=new"]),
     ("sample", ["--model=.", "--prompt=a", "--out=gs:/a/b"]),
+    ("encode", ["--vae=.", "--data=.", "--out=new", "--text_encoder=t5:gs://a/b"]),
+    ("evaluate", ["--model=.", "--data=.", "--out=new", "--lpips=vgg:gs://a/b"]),
 ]
 
 

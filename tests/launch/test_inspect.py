@@ -44,7 +44,7 @@ def test_hours_of_a_training_are_a_table_of_named_gpus_and_tpus():
     done = inspect("--hours", "--config=dit:small")
     rows = dict(line.strip("| ").split(" | ") for line in done.out.splitlines() if line.startswith("| "))
     assert done.status == 0 and {"L4", "RTX 4090", "H100", "H200", "v5e", "v5p", "v6e"} <= set(rows)
-    assert rows["one device"] == "dit:small, 200,000 steps of 64 clips" and "no accelerator was timed" in done.out
+    assert rows["device"] == "dit:small, 200,000 steps of 64 clips" and "no accelerator was timed" in done.out
     small = json.loads(done.out.splitlines()[-1])["trainings"]["dit:small"]["accelerators"]
     assert small["H100"]["devices"] == 1 and small["H100"]["bytes"] < 0.8 * 80e9
     assert small["H200"]["device_hours"] < small["H100"]["device_hours"] < small["L4"]["device_hours"]

@@ -74,7 +74,7 @@ def test_help():
             "world.counts[0]=one: use a whole number from 1 to 3",
         ),
         (["--source=sample_clips", "--out={root}/videos/captions.jsonl"], "is no data set: name another --out"),
-        (["--source=sample_clips", "--out={root}/videos/captions.jsonl/x"], "File exists"),
+        (["--source=sample_clips", "--out={root}/videos/captions.jsonl/x"], "is a file or lies in one: name a folder"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, arguments, words):

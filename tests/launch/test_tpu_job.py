@@ -72,8 +72,8 @@ def test_the_command_of_a_manifest_trains_in_two_processes(tmp_path):
     tiny.latents(tmp_path / "latents")
     keys = OVERRIDES | {"data": tmp_path / "latents", "steps": 2, "mesh.fsdp": 2, "optimizer.name": "adamw"}
     config = ["--config=configs/dit.py:tiny", *(f"--config.{key}={value}" for key, value in keys.items())]
-    flags = ["--topology=v5e:2x4", "--image=image", f"--workdir={tmp_path}/run", f"--out={tmp_path}/job.yaml"]
-    job = run("launch.tpu.job", *config, *flags)
+    flags = ["--topology=v5e:2x4", "--image=image", f"--out={tmp_path}/job.yaml"]
+    job = run("launch.tpu.job", *config, *flags, "--workdir=/shared/run", "--bucket=clips")
     assert job.status == 0 and json.loads(job.out.splitlines()[-1])["processes"] == 2, job.err
 
     pod = yaml.safe_load((tmp_path / "job.yaml").read_text())["spec"]["replicatedJobs"][0]["template"]["spec"][
@@ -81,6 +81,7 @@ def test_the_command_of_a_manifest_trains_in_two_processes(tmp_path):
     ]
     python, minus_m, *arguments, distributed = pod["spec"]["containers"][0]["command"]
     assert (python, minus_m, distributed) == ("python", "-m", "--distributed")
+    arguments = [argument.replace("/shared/", f"{tmp_path}/") for argument in arguments]
     for status, _, err in finish_job(start_job(arguments, processes=2)):
         assert status == 0, err
     assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
@@ -93,10 +94,13 @@ def test_the_command_of_a_manifest_trains_in_two_processes(tmp_path):
         (["--config.batch_size=12"], "use a multiple of 8"),
         (["--name=My_Job"], "small letters"),
         (["--topology=v5e:3x3"], "topology 'v5e:3x3' is unknown"),
+        (["--bucket="], "--workdir=/shared/run is lost with its pod: use gs://BUCKET/PATH, or /shared/PATH with"),
+        (["--workdir=runs/x"], "--workdir=runs/x is lost with its pod"),
+        (["--workdir=gs://"], "--workdir=gs:// is lost with its pod"),
     ],
 )
 def test_a_job_that_could_not_run_is_one_line(changes, message):
-    flags = ["--config=configs/dit.py:tiny", "--topology=v5e:2x4", "--image=image", "--workdir=/shared/run", *changes]
-    job = run("launch.tpu.job", *flags)
+    flags = ["--config=configs/dit.py:tiny", "--topology=v5e:2x4", "--image=image", "--workdir=/shared/run"]
+    job = run("launch.tpu.job", *flags, "--bucket=clips", *changes)
     [line] = [line for line in job.err.splitlines() if line.startswith("error: ")]
     assert job.status == 2 and job.out == "" and message in line

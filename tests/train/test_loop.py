@@ -221,6 +221,7 @@ def test_an_only_checkpoint_that_is_damaged_is_named(data, tmp_path, damage):
         ({"text_tokens": 4}, "tokens"),
         ({"batch_size": 64}, "fewer than one batch of 64"),
         ({"data": "/nowhere"}, "is no finished encoded data set"),
+        ({"data": ""}, "no data set is named: use --config.data=DIR"),
     ],
 )
 def test_data_that_does_not_fit_is_refused(data, tmp_path, change, message):

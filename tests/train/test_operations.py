@@ -132,7 +132,11 @@ def test_a_spike_is_a_norm_far_above_the_last_ones():
 def test_a_run_with_spikes_told_resumes(latents, tmp_path):
     optimizer = dataclasses.replace(tiny.OPTIMIZER, spike_sigmas=6.0)
     for steps in (1, 2):
-        train(DitStage(tiny.dit_config(latents, steps=steps, optimizer=optimizer, eval_every=0)), tmp_path / "run")
+        train(
+            DitStage(tiny.dit_config(latents, steps=steps, optimizer=optimizer, eval_every=0, checkpoint_every=0)),
+            tmp_path / "run",
+        )
+        assert (tmp_path / "run" / "checkpoints" / str(steps)).is_dir()  # the last step is always saved
     assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 2]
 
 
