@@ -11,11 +11,13 @@ OUT = cli.require_path("out", "The folder for everything that the demo makes.", 
 
 
 def main() -> None:
+    from mobile_video_jax.core.claim import check_holds_only
     from mobile_video_jax.core.lock import only_writer
     from mobile_video_jax.demo.report import write_demo_report
-    from mobile_video_jax.demo.run import run_demo
+    from mobile_video_jax.demo.run import CONTENT, run_demo
 
     out = OUT.value
+    check_holds_only(out, CONTENT, "demo")
     with only_writer(out):
         numbers = write_demo_report(run_demo(CONFIG.value, out))
     accuracy = {name: row["value"] for name, row in numbers["samples"]["accuracy"].items()}

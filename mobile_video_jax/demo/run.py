@@ -48,6 +48,12 @@ MODELS = {
 }
 
 
+CONTENT = (
+    *("data", "vae", "latents", "dit", "pruned", "recovered", "distilled", "videos", "export"),
+    *("report.html", "report.json"),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class DemoResult:
     """All that the report shows; samples are those of each of MODELS, for the same prompts and seeds."""

@@ -103,6 +103,14 @@ def test_a_bucket_is_refused_where_it_is_not_read_or_written(name, arguments, tm
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["demo", "ablate"])
+def test_a_folder_with_something_else_is_refused_and_left_as_it_is(name, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    done = run(COMMANDS[name], f"--out={tmp_path}")
+    assert done.status == 2 and len(done.err.splitlines()) == 1 and "thesis.txt" in done.err, done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
 @pytest.mark.parametrize("text", ["configs/dit.py:tiny", "dit:tiny", f"{ROOT}/configs/dit.py:tiny", "own.py:3"])
 def test_configs_are_found_from_any_folder(text, tmp_path):
     (tmp_path / "own.py").write_text(
