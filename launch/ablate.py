@@ -38,6 +38,7 @@ UTILIZATION = cli.define_number(
 
 
 def main() -> None:
+    from mobile_video_jax.core.claim import check_holds_some
     from mobile_video_jax.core.lock import only_writer
     from mobile_video_jax.studies.cells import FAILURE, failures
     from mobile_video_jax.studies.kinds import KINDS
@@ -48,6 +49,7 @@ def main() -> None:
         return print_plan(kind.plan(study), 1e12 * PEAK.value * UTILIZATION.value)
     if out is None:
         raise UserError("name the study's folder with --out=DIR; --plan needs none")
+    check_holds_some(out, ("data", "shared.json", "cells", "table.json"), "study")
     # Workers write cells of their own, and each run in them has its lock.
     with only_writer(out) if WORKERS.value == 1 else contextlib.nullcontext():
         results = kind.run(study, out, worker=WORKER.value, workers=WORKERS.value)

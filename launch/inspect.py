@@ -15,6 +15,7 @@ python -m launch.inspect --activations --model=RUN [--data=DIR] [--batches=N] [-
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -99,10 +100,8 @@ def _cell(estimate: dict[str, Any]) -> str:
 def main() -> None:
     if HOURS.value and ACTIVATIONS.value:
         raise UserError("--hours and --activations are two tables: name one of them")
-    if ACTIVATIONS.value:
-        result, table = _activations(), activation_table
-    else:
-        result, table = (_hours(), hours_table) if HOURS.value else (_costs(), cost_table)
+    measure, table = MEASURES[ACTIVATIONS.value, HOURS.value]
+    result = measure()
     print(json.dumps(result) if JSON.value else table(result) + "\n" + json.dumps(result))
 
 
@@ -144,6 +143,14 @@ def _activations() -> dict[str, Any]:
 
     run = Run.open(MODEL.value, **CHECKPOINT.value)
     return largest_activations(run, DATA.value, BATCHES.value or 0, say)
+
+
+# What is measured and shown, by --activations and --hours.
+MEASURES: dict[tuple[bool, bool], tuple[Callable[[], dict[str, Any]], Callable[[dict[str, Any]], str]]] = {
+    (False, False): (_costs, cost_table),
+    (True, False): (_activations, activation_table),
+    (False, True): (_hours, hours_table),
+}
 
 
 if __name__ == "__main__":

@@ -26,6 +26,13 @@ def check_holds_only(out: Path, names: Collection[str], content: str, *, flag: s
         raise UserError(f"{out} is not empty and holds no {content} ({others[0]}): name a new folder with {flag}")
 
 
+def check_holds_some(out: Path, names: Collection[str], content: str) -> None:
+    """Raises UserError where `out` is a file, or holds something but none of `names`, the first files of `content`."""
+    others = _others(out)
+    if others and not set(names) & set(others):
+        raise UserError(f"{out} is not empty and holds no {content} ({others[0]}): name a new folder with --out")
+
+
 def check_claim(
     out: Path,
     marker: str,

@@ -77,8 +77,9 @@ def _clip_bytes(stage: Any, values: Mapping[str, Any], remat: str) -> int:
     if remat == "none":
         return KEPT_OVER_WRITTEN * written_bytes(stage.loss, stage.shapes, stage.abstract_batch(1), jax.random.key(0))
     networks = [values[key] for key in ("model", "teacher_model") if key in values]
-    block = 2 * stage.batch_tokens(1) * max(network["width"] for network in networks)
-    return block * (KEPT[remat] * sum(network["depth"] for network in networks) + BLOCK)
+    block: int = 2 * stage.batch_tokens(1) * max(network["width"] for network in networks)
+    depth: int = sum(network["depth"] for network in networks)
+    return block * (KEPT[remat] * depth + BLOCK)
 
 
 def hours_table(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -14,14 +14,14 @@ class LossFile(UserDict[str, float]):
     """A mapping from keep_key to loss that appends each new value to a file of JSON lines.
 
     `fingerprint` identifies the model, clips and settings. Of several processes all have the values, and one writes.
-    Raises UserError for a file with another fingerprint.
+    Raises UserError for a file with losses of another fingerprint.
     """
 
     def __init__(self, path: Path, fingerprint: str, *, write: bool = True):
         super().__init__()
         header = json.dumps({"of": fingerprint})
         lines = path.read_text().split("\n")[:-1] if path.exists() else []  # without a last line that was not finished
-        if lines and lines[0] != header:
+        if lines[1:] and lines[0] != header:
             raise UserError(f"{path} holds losses of another model, calibration set or setting: use another --out")
         if write:
             with replacing(path) as temporary:

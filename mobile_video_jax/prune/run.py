@@ -52,13 +52,14 @@ def prune(config: PruneConfig, run: Run | Path, data: str, out: Path, *, fsdp: i
     mesh = make_mesh(layout)
     check_batch(config.batch_clips, mesh)
     params = source.sharded_params(mesh)
+    batches = calibration_batches(config, stage, source, mesh)
     memo = LossFile(out / LOSSES, _fingerprint(config, stage, source), write=is_first())
     wait_for_all("every process has the losses that are known")
     scorer = Scorer(
         dit=stage.denoiser.network,
         params=params,
         units=plan.space.units,
-        batches=calibration_batches(config, stage, source, mesh),
+        batches=batches,
         weights=config.kd,
         rows=config.rows,
         progress=_PassProgress(),

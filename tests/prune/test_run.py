@@ -148,6 +148,7 @@ def _only_losses(out: Path, folder: Path) -> Path:
 def test_what_cannot_be_pruned_so_is_told(change, message, teacher, tmp_path):
     with pytest.raises(UserError, match=message):
         prune(dataclasses.replace(CONFIG, **change), teacher, "", tmp_path / "out")
+    assert not (tmp_path / "out").exists(), "a refused command locks no folder"
 
 
 @pytest.mark.slow
