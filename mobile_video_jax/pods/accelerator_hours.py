@@ -34,7 +34,7 @@ ASSUMPTIONS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
+class TrainingCost:
     """A whole training by what it takes of any accelerator."""
 
     state_bytes: int  # over all devices
@@ -59,13 +59,13 @@ class Training:
         return devices
 
 
-def training_of(values: Mapping[str, Any]) -> Training:
+def training_of(values: Mapping[str, Any]) -> TrainingCost:
     """What the training of a config takes."""
     stage = build_stage({**values, "batch_size": 1, "mesh": dataclasses.asdict(MeshConfig())})
     trained = count_parameters(trainable(stage, stage.shapes))
     frozen = count_parameters(stage.shapes) - trained
     remat = values["model"].get("remat", "none")
-    return Training(
+    return TrainingCost(
         state_bytes=TRAINED_BYTES * trained + FROZEN_BYTES * frozen,
         clip_bytes=_clip_bytes(stage, values, remat),
         flops=float(RECOMPUTED[remat] * stage.cost(1).flops * values["batch_size"] * values["steps"]),

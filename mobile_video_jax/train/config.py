@@ -33,9 +33,7 @@ class OptimizerConfig(Config):
     beta1: Decay = 0.9  # decay of the mean of gradients, a step
     beta2: Decay = 0.99  # decay of the mean of squared gradients, a step
     clip_norm: Positive = 1.0  # largest global norm of the gradients; larger ones are scaled down to it
-    skip_steps: CountOrZero = (
-        3  # steps in a row whose update is dropped as it is not finite or spikes; one more ends the run
-    )
+    skip_steps: CountOrZero = 3  # steps in a row dropped because they are not finite or spike; one more ends the run
     spike_sigmas: Weight = 0.0  # a spike: standard deviations of the norm above the last 128 norms' mean; 0: none is
     accumulate: Count = 1  # parts that a batch is computed in, one after the other, to save memory
     ema_decay: Decay = 0.9999  # decay of the averaged parameters, a step; 0 takes the last ones
