@@ -145,10 +145,12 @@ def main() -> None:
     if "roofline" in report:
         steps = report["programs"] if isinstance(config, PruneConfig) else config.steps
         report["run"] = run_cost(report, STEPS.value or steps, PRICE.value)
+    if not JSON.value:
+        print(report_table(report), flush=True)  # first, as a disk may refuse what took minutes to compile
     if OUT.value:
         write_json(OUT.value, report)
-    if not JSON.value:
-        print("\n".join([report_table(report), *map(str, filter(None, [OUT.value]))]))
+    if OUT.value and not JSON.value:
+        print(OUT.value)
     print(json.dumps(report), flush=True)
     check_fits(report)
     if STORE.value and compiled and compiled.executable:

@@ -51,7 +51,8 @@ def run(
     sys.unraisablehook = _interrupt_again
     logging.use_absl_handler()  # to stderr, and without the INFO lines of absl and Orbax
     logging.set_verbosity(logging.WARNING)
-    # Orbax does not read the futures of a failed save; our one line reports the failure.
+    # Orbax logs the tracebacks of a failed save and does not read its futures; our one line reports the failure.
+    logging.get_absl_logger().addFilter(_is_no_error_of_orbax)
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
     python_logging.getLogger("gcsfs").setLevel(python_logging.CRITICAL)  # its tracebacks of a network that is not there
     if distributed:
@@ -129,6 +130,10 @@ def _told(error: Exception) -> str:
     if isinstance(error, flags.UnrecognizedFlagError):
         return f"{text}; see --help"
     return re.sub(r"\('Non-boolean argument to boolean flag', .*\)", "use true or false", text)
+
+
+def _is_no_error_of_orbax(record: python_logging.LogRecord) -> bool:
+    return record.levelno < python_logging.ERROR or "/orbax/checkpoint/" not in record.pathname
 
 
 def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
