@@ -41,7 +41,7 @@ test: setup $(VENV)/tpu
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
-# The README's nine steps, on 20 videos and at tiny sizes: about MINUTES minutes on two busy cores.
+# The README's nine steps, on 20 videos and at tiny sizes: half an hour on two busy cores.
 test-walk: setup
 	$(BIN)/python -m pytest -m slow tests/test_walk.py
 
