@@ -70,6 +70,8 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
             **TEXTS.get(size, {"text_tokens": 77}),
             model=MODELS[size],
             steps=200_000,
+            auto=True,
+            loader_threads=16,  # reads of a mounted bucket in flight
             batch_size=BATCH_SIZES[size] * full // ClipShape.parse(PHASES[phase]["clip"]).tokens(COMPRESSION),
             eval_every=2_000,
             checkpoint_every=2_000,

@@ -24,7 +24,7 @@ JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
 def main(*more_runs: str) -> None:
     from mobile_video_jax.core.claim import check_holds_only
     from mobile_video_jax.core.lock import only_writer
-    from mobile_video_jax.data.cache import data_folder
+    from mobile_video_jax.data.location import data_folder
     from mobile_video_jax.evaluate.compare import compare_evaluations
     from mobile_video_jax.evaluate.compare_report import EVALUATIONS, OUTPUTS, difference_table, write_comparison
     from mobile_video_jax.evaluate.evaluation import PAGE

@@ -11,8 +11,9 @@ With a config of pruning it compiles the scoring program instead, of a transform
 --price=P adds the money for the whole run, at P dollars for an hour of one chip; hours and chip-hours of --steps, or of
 the config's steps, are always there, by each estimate, with a line that says which one to plan with.
 
---search tries meshes, rematerialisation and batches per chip, best estimate first, until one fits. --store writes the
-compiled step for launch.train --executable, --out the JSON of the report.
+Configs with auto=True take the mesh, rematerialisation and batch that suit the topology, as training on it does; what a
+flag sets stays. --search tries meshes, rematerialisation and batches per chip, best estimate first, until one fits.
+--store writes the compiled step for launch.train --executable, --out the JSON of the report.
 """
 
 import json
@@ -44,6 +45,9 @@ MODEL = flags.DEFINE_string("model", "", "With a config of pruning: a transforme
 FSDP = cli.define_number("fsdp", 1, Size, "With a config of pruning: chips that share one copy of the weights.")
 TOPOLOGY = flags.DEFINE_string("topology", None, "GENERATION:SHAPE, as v5p:4x4x8.", required=True)
 SLICES = cli.define_number("slices", 1, Size, "Slices of this shape, joined by the data-centre network.")
+XLA_FLAGS: flags.FlagHolder[str | None] = flags.DEFINE_string(
+    "xla_flags", None, "The compiler's flags in place of the generation's, or none; short for --config.xla_flags."
+)
 SEARCH = flags.DEFINE_bool("search", False, "Choose mesh, remat and batch_size.")
 STEPS: flags.FlagHolder[int | None] = cli.define_number(
     "steps", None, Count, "Steps of the whole run, for its hours; the config's if not named."
@@ -82,14 +86,14 @@ def _times(report: dict[str, Any]) -> list[str]:
     for kind, row in report["collectives"].items():
         lines.append(f"  {kind:20}{row['count']:>16,}{row['bytes']:>20,}{row['dcn_bytes']:>20,}")
     parts = report["roofline"]
-    for part in ("compute", "hbm", "operations", "ici", "dcn"):
+    for part in ("compute", "vector", "hbm", "operations", "ici", "exposed", "dcn"):
         lines.append(_row(f"{part} seconds", f"{parts[part]:.4f}"))
     for name, meaning in (("overlapped", "all hidden behind the slowest"), ("serial", "operations do not overlap")):
         lines.append(
             _row(f"{name} seconds", f"{parts[f'{name}_seconds']:.4f}", f"MFU {parts[f'{name}_mfu']:.1%}, {meaning}")
         )
     lines.append(_row("step seconds", f"{report['step_seconds']:.4f}", f"MFU {report['mfu']:.1%}, estimated:"))
-    return lines + [f"  {line}" for line in report["assumptions"]]
+    return lines + [f"  {line}" for line in report["assumptions"]] + [f"flags: {report.get('xla_flags') or 'none'}"]
 
 
 def _run(run: dict[str, Any]) -> list[str]:
@@ -158,16 +162,18 @@ def main() -> None:
 
 
 def compile_training(topology: "Topology") -> "CompiledStep":
-    """The step of the config's stage, or of the best mesh that --search finds."""
+    """The step of the config's stage as it is, as `auto` completes it, or of the best mesh that --search finds."""
+    from mobile_video_jax.pods.automatic import automatic
     from mobile_video_jax.pods.compile import compile_step
     from mobile_video_jax.pods.mesh_search import search
     from mobile_video_jax.stages.registry import stage_of
 
     if STORE.value:
         check_storable(stage_of(CONFIG.value).config)
+    values = CONFIG.values | ({} if XLA_FLAGS.value is None else {"xla_flags": XLA_FLAGS.value})
     if not SEARCH.value:
-        return compile_step(CONFIG.values, topology)
-    compiled, rows = search(CONFIG.values, topology, say)
+        return compile_step(automatic(values, topology, CONFIG.changed), topology)
+    compiled, rows = search(values, topology, say)
     compiled.report["searched"] = rows
     return compiled
 

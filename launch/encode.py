@@ -20,11 +20,12 @@ CLIPS_PER_VIDEO = cli.define_number("clips_per_video", 1, Count, "Clips of each 
 WINDOW_STRIDE = cli.define_number(
     "window_stride", 0, CountOrZero, "Every clip that begins at a multiple of so many frames; 0: none of these."
 )
+THREADS = cli.define_number("threads", 0, SizeOrZero, "Threads that decode clips on each host; 0: one for each core.")
 SHARD_RECORDS = cli.define_number("shard_records", 1024, Count, "Records in a shard.")
 
 
 def main() -> None:
-    from mobile_video_jax.data.cache import data_folder
+    from mobile_video_jax.data.location import data_folder
     from mobile_video_jax.latents.encode import encode_dataset
     from mobile_video_jax.latents.plan import EncodeOptions
     from mobile_video_jax.models.run import Run
@@ -39,6 +40,7 @@ def main() -> None:
         rows=ROWS.value,
         clips_per_video=CLIPS_PER_VIDEO.value,
         window_stride=WINDOW_STRIDE.value,
+        threads=THREADS.value,
     )
     out = OUT.value
     with one_writer(out):

@@ -65,7 +65,7 @@ flags.adopt_module_key_flags(sampling_flags)
 
 def main() -> None:
     from mobile_video_jax.core.lock import only_writer
-    from mobile_video_jax.data.cache import data_folder
+    from mobile_video_jax.data.location import data_folder
     from mobile_video_jax.evaluate.evaluation import PAGE
     from mobile_video_jax.evaluate.score_table import score_table
     from mobile_video_jax.models.run import Run

@@ -1,7 +1,9 @@
 """The benchmarks of each suite, ours beside a peer."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
+
+import jax
 
 from configs import dit, vae
 from export.peer.ltx_decoder import LtxDecoder, dit_peer
@@ -13,7 +15,10 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.nn.config import Dtype
+from mobile_video_jax.pods.automatic import automatic, topology_of
+from mobile_video_jax.pods.measured_step import measure_step
 from mobile_video_jax.stages.config import DitTraining, VaeTraining
+from mobile_video_jax.train.synthetic import SYNTHETIC
 from mobile_video_jax.vae.family import family_member
 
 COMPRESSION = "t8_s32_c128"
@@ -23,11 +28,14 @@ CPU_DIT = DitConfig(width=512, depth=8, heads=8, head_dim=64, ffn=2048, rope_the
 CPU_CLIP = "49x192x256"
 # Both sides' states, 40 GB each, and what they keep for the backward pass fit into 139 GB.
 BATCH_SIZES = {"cpu": 2, "gpu": 4}
+TPU_STEPS = 20
 CEILING_SIDES = {"cpu": 2048, "gpu": 16_384}
 
 
 def benchmarks(suite: str, clip: ClipShape, batch: int | None, repeats: int) -> dict[str, Callable[[], Iterable[Row]]]:
     """The benchmarks by name."""
+    if suite == "tpu":
+        return {"dit_train": lambda: [server_step(batch)]}
     dtypes: dict[str, Dtype] = {"cpu": "float32", "gpu": "bfloat16"}
     dtype, device = dtypes[suite], {"cpu": "cpu", "gpu": "cuda"}[suite]
     models = {size: replace(family_member(size, COMPRESSION), dtype=dtype) for size in ("mobile", "full")}
@@ -42,6 +50,14 @@ def benchmarks(suite: str, clip: ClipShape, batch: int | None, repeats: int) -> 
         "dit_train": lambda: [benchmark_dit.dit_train(steps, torch_dit(steps.config, device))],
         "dit_sample": lambda: [benchmark_dit.dit_sample(steps, torch_dit(steps.config, device))],
     }
+
+
+def server_step(batch_size: int | None) -> Row:
+    """The server transformer's step on the TPUs that are there, beside its estimate."""
+    server = replace(from_mapping(DitTraining, dit.get_config("server").to_dict()), data=SYNTHETIC)
+    topology, fixed = topology_of(jax.devices()), {"batch_size": batch_size} if batch_size else {}
+    values = automatic(asdict(server), topology, fixed) if topology else asdict(server)
+    return measure_step(from_mapping(DitTraining, values), jax.devices(), TPU_STEPS)
 
 
 def dit_training(suite: str, batch_size: int) -> DitTraining:

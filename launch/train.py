@@ -23,12 +23,14 @@ COMPILATION_CACHE = cli.define_path("compilation_cache", "A folder where compile
 def main() -> None:
     import jax
 
+    from mobile_video_jax.pods.automatic import automatic_config
     from mobile_video_jax.stages.registry import stage_of
     from mobile_video_jax.train.loop import train
 
     if COMPILATION_CACHE.value:
         jax.config.update("jax_compilation_cache_dir", str(COMPILATION_CACHE.value))
-    cli.finish(WORKDIR.value, train(stage_of(CONFIG.value), WORKDIR.value, EXECUTABLE.value, OVERRIDE.value))
+    config = automatic_config(CONFIG.value, jax.devices(), CONFIG.changed, WORKDIR.value)
+    cli.finish(WORKDIR.value, train(stage_of(config), WORKDIR.value, EXECUTABLE.value, OVERRIDE.value))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ def _start() -> None:
     # The variables with which gcsfs, google-cloud-storage (Orbax) and TensorStore are led to another server.
     host = f"http://127.0.0.1:{port}"
     os.environ |= {"STORAGE_EMULATOR_HOST": host, "TENSORSTORE_GCS_HTTP_URL": host, "GOOGLE_CLOUD_PROJECT": "tests"}
+    os.environ["CLOUD_STORAGE_EMULATOR_ENDPOINT"] = host  # ArrayRecord's reader
     os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # it asks Google itself for the kind of bucket
     flags = ["--quiet", "--host=127.0.0.1", f"--port={port}", "--in-memory", f"--default-bucket={BUCKET}"]
     command = [sys.executable, "-m", "tests.object_store_server", "start", *flags]

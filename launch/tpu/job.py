@@ -13,23 +13,24 @@ import re
 import yaml
 from absl import flags
 
-from launch.tpu.jobset import ACCELERATORS, SHARED, Job, jobset
+from launch.tpu.jobset import ACCELERATORS, Job, jobset
 from mobile_video_jax import cli
+from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
 from mobile_video_jax.core.ranges import CountOrZero, Size
+from mobile_video_jax.cost.tpu.compiler_flags import as_arguments, compiler_options
 from mobile_video_jax.cost.tpu.topology import Topology
+from mobile_video_jax.pods.automatic import automatic
 from mobile_video_jax.stages.config import training_class
 
 CONFIG = cli.define_config(training_class, "The stage's config.")
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "The run directory as the pods see it: gs://BUCKET/PATH or /shared/PATH.", required=True
-)
+WORKDIR = flags.DEFINE_string("workdir", None, "The run directory, gs://BUCKET/PATH.", required=True)
 TOPOLOGY = flags.DEFINE_string("topology", None, "GENERATION:SHAPE of one slice, such as v5p:4x4x8.", required=True)
 SLICES = cli.define_number("slices", 1, Size, "Slices of this shape.")
 IMAGE = flags.DEFINE_string("image", None, "The container image, made from launch/tpu/Dockerfile.", required=True)
 NAME = flags.DEFINE_string("name", "train", "The job's name.")
-BUCKET = flags.DEFINE_string("bucket", "", "A storage bucket that every pod sees as /shared, and caches programs in.")
+BUCKET = flags.DEFINE_string("bucket", "", "A storage bucket that every pod reads as /shared, and caches programs in.")
 SERVICE_ACCOUNT = flags.DEFINE_string("service_account", "default", "The Kubernetes account that may use the bucket.")
 QUEUE = flags.DEFINE_string("queue", "", "The Kueue queue; none if empty.")
 RESTARTS = cli.define_number("restarts", 100, CountOrZero, "How often the job may start again.")
@@ -61,17 +62,16 @@ def main() -> None:
 
 
 def _check_workdir() -> None:
-    """Raises UserError for a run directory on a pod's own disk, which no restart would find again."""
-    if not re.match(r"gs://\w", WORKDIR.value) and not (BUCKET.value and WORKDIR.value.startswith(f"{SHARED}/")):
+    """Raises UserError for a run on a pod's own disk, which no restart would find, or on the mount for reading."""
+    if not re.match(r"gs://\w", WORKDIR.value):
         raise UserError(
-            f"--workdir={WORKDIR.value} is lost with its pod: "
-            f"use gs://BUCKET/PATH, or {SHARED}/PATH with --bucket=BUCKET"
+            f"--workdir={WORKDIR.value} is lost with its pod, or mounted to read only: use gs://BUCKET/PATH"
         )
 
 
 def _check_batch(topology: Topology, processes: int) -> None:
     """Raises UserError where the config has no batch that divides over the data shards and processes."""
-    config = CONFIG.value
+    config = from_mapping(type(CONFIG.value), automatic(CONFIG.values, topology, CONFIG.changed))
     data, fsdp, _ = config.mesh.sizes(topology.chips * topology.slices)
     if config.batch_size % (data * fsdp) or config.batch_size % processes:
         raise UserError(
@@ -92,6 +92,7 @@ def _job(topology: Topology) -> Job:
         service_account=SERVICE_ACCOUNT.value,
         queue=QUEUE.value,
         restarts=RESTARTS.value,
+        compiler_flags=as_arguments(compiler_options(CONFIG.value.xla_flags, topology.generation)),
     )
 
 

@@ -13,6 +13,16 @@ from mobile_video_jax.cost.tpu.topology import VM_CHIPS, Topology
 SHARED = "/shared"
 GRACE_SECONDS = 600  # from SIGTERM to SIGKILL: time to save
 FINAL = [BAD_INPUT, DIVERGED, STUCK]  # statuses on which the job fails for good: another start ends the same way
+# The data are mounted to read only, and what is known of them is kept for good: MaxText's options, with which its
+# reading took a thirtieth of the time (its pull request 1070). Runs are written straight to gs://.
+MOUNT_OPTIONS = (
+    "ro",
+    "implicit-dirs",
+    "metadata-cache:ttl-secs:-1",
+    "metadata-cache:stat-cache-max-size-mb:-1",
+    "metadata-cache:type-cache-max-size-mb:-1",
+    "file-system:kernel-list-cache-ttl-secs:-1",
+)
 ACCELERATORS = {
     "v4": "tpu-v4-podslice",
     "v5e": "tpu-v5-lite-podslice",
@@ -23,7 +33,7 @@ ACCELERATORS = {
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A job: what runs, where, and the storage bucket that every pod sees as /shared (none if empty)."""
+    """A job: what runs, where, and the storage bucket that every pod reads as /shared (none if empty)."""
 
     name: str
     image: str
@@ -33,6 +43,7 @@ class Job:
     service_account: str = "default"
     queue: str = ""
     restarts: int = 100
+    compiler_flags: str = ""  # for every program of a pod
 
 
 def jobset(job: Job) -> dict[str, Any]:
@@ -98,25 +109,40 @@ def _pod(job: Job) -> dict[str, Any]:
 
 
 def _container(job: Job) -> dict[str, Any]:
-    mounts = [{"name": "memory", "mountPath": "/dev/shm"}]
-    mounts += [{"name": "bucket", "mountPath": SHARED}] if job.bucket else []
+    mounts: list[dict[str, Any]] = [{"name": "memory", "mountPath": "/dev/shm"}]
+    mounts += [{"name": "bucket", "mountPath": SHARED, "readOnly": True}] if job.bucket else []
     return {
         "name": "main",
         "image": job.image,
         "command": list(job.command),
-        "env": [{"name": "JAX_COMPILATION_CACHE_DIR", "value": f"{SHARED}/compiled"}] if job.bucket else [],
+        "env": _environment(job),
         "securityContext": {"privileged": True},
         "resources": {"limits": {"google.com/tpu": VM_CHIPS}},
         "volumeMounts": mounts,
     }
 
 
+def _environment(job: Job) -> list[dict[str, str]]:
+    values = {"LIBTPU_INIT_ARGS": job.compiler_flags, "JAX_COMPILATION_CACHE_DIR": f"gs://{job.bucket}/compiled"}
+    if not job.bucket:
+        values.pop("JAX_COMPILATION_CACHE_DIR")
+    return [{"name": name, "value": value} for name, value in values.items() if value]
+
+
 def _mount_annotations(job: Job) -> dict[str, str]:
-    return {"gke-gcsfuse/volumes": "true"} if job.bucket else {}
+    """The mount's sidecar without limits: by default it has a quarter of a core and 256 MiB."""
+    limits = {f"gke-gcsfuse/{resource}-limit": "0" for resource in ("cpu", "memory", "ephemeral-storage")}
+    return {"gke-gcsfuse/volumes": "true", **limits} if job.bucket else {}
 
 
 def _bucket_volumes(job: Job) -> list[dict[str, Any]]:
     if not job.bucket:
         return []
-    attributes = {"bucketName": job.bucket, "mountOptions": "implicit-dirs", "hostNetworkPodKSA": "true"}
-    return [{"name": "bucket", "csi": {"driver": "gcsfuse.csi.storage.gke.io", "volumeAttributes": attributes}}]
+    attributes = {
+        "bucketName": job.bucket,
+        "mountOptions": ",".join(MOUNT_OPTIONS),
+        "gcsfuseMetadataPrefetchOnMount": "true",
+        "hostNetworkPodKSA": "true",
+    }
+    driver = {"driver": "gcsfuse.csi.storage.gke.io", "readOnly": True, "volumeAttributes": attributes}
+    return [{"name": "bucket", "csi": driver}]

@@ -47,9 +47,14 @@ class ConfigFlag:
         return dataclasses.asdict(self.value)
 
     @property
+    def changed(self) -> dict[str, Any]:
+        """The values that flags and --values set, by key."""
+        return dict(_flattened(self.changes))
+
+    @property
     def arguments(self) -> list[str]:
         """The arguments that give the same config in another place, which has no file of --values."""
-        return [f"--config={self.text}", *(f"--config.{key}={value}" for key, value in _flattened(self.changes))]
+        return [f"--config={self.text}", *(f"--config.{key}={value}" for key, value in self.changed.items())]
 
     def read(self, keys: Sequence[tuple[str, str]]) -> None:
         """Reads the config with the values of flags --config.KEY=VALUE. Raises UserError for what cannot be meant."""

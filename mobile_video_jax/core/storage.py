@@ -92,9 +92,3 @@ def file_bytes(path: Path) -> int:
     """The bytes of a file, here or in an object store."""
     state: Any = path.stat()
     return int(state.length if isinstance(path, ObjectPath) else state.st_size)
-
-
-def folder_bytes(source: ObjectPath) -> int:
-    """The bytes of all files of a folder."""
-    store, path = fsspec.url_to_fs(str(source))
-    return int(store.du(path))

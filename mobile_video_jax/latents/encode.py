@@ -1,10 +1,12 @@
 """Encoding a data set: latents and text states, shard by shard, resumable and shared by processes."""
 
+import concurrent.futures
 import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from mobile_video_jax.core.ahead import ahead
 from mobile_video_jax.core.claim import check_claim
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
@@ -34,12 +37,13 @@ from mobile_video_jax.latents.store import read_manifest as read_encoded
 from mobile_video_jax.models.run import VAE, Run
 from mobile_video_jax.models.vae import VaeBundle, check_rows, on_mesh
 from mobile_video_jax.parallel.config import MeshConfig
-from mobile_video_jax.parallel.distributed import is_first, wait_for_all
+from mobile_video_jax.parallel.distributed import claimed, is_first, wait_for_all
 from mobile_video_jax.parallel.mesh import check_batch, make_mesh
 from mobile_video_jax.text.encoder import TextEncoder, load_text_encoder
 from mobile_video_jax.train.checkpoint import newest_step
 
 CLAIM = "inputs.json"
+BATCHES_AHEAD = 2  # decoded batches that wait for the device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +82,10 @@ def encode_dataset(vae_run: Run | Path, data: Path, out: Path, options: EncodeOp
     """Encodes every split of a video data set and returns the manifest.
 
     Finished shards are kept, so a stopped job resumes; of a data set that has changed since, the records that are the
-    same are kept as well. Processes take the missing shards in turn, and a process's devices share every batch. The
-    manifest comes last: a folder without one is not finished. Raises UserError where `out` was made with other options,
-    for clips that do not fit the videos, and for captions without tokens, before anything is encoded.
+    same are kept as well. Each process takes the next missing shard when it begins one, and a process's devices share
+    every batch. The manifest comes last: a folder without one is not finished. Raises UserError where `out` was made
+    with other options, for clips that do not fit the videos, and for captions without tokens, before anything is
+    encoded.
     """
     vae_run = Run.open(vae_run, "vae")
     source, encoding = ClipSource.open(data), Encoding.load(vae_run, options)
@@ -100,7 +105,7 @@ def encode_dataset(vae_run: Run | Path, data: Path, out: Path, options: EncodeOp
         if encoding.text.padded_to:
             write_empty_caption(out, encoding.text.empty())
     wait_for_all("the folder is claimed")
-    _encode_shards(encoding, source, missing[jax.process_index() :: jax.process_count()])
+    _encode_shards(encoding, source, missing, sum(len(job.windows) for job in missing) // jax.process_count())
     wait_for_all("every process has written its shards")
     if is_first():
         _complete(out, claim | {"splits": shard_sizes(members, options.shard_records)}, source, jobs)
@@ -163,18 +168,78 @@ def _is_finished(job: ShardJob) -> bool:
     return summary is not None and summary.get("keys", job.keys) == job.keys
 
 
-def _encode_shards(encoding: Encoding, source: ClipSource, jobs: Sequence[ShardJob]) -> None:
-    encode, _ = on_mesh(encoding.bundle, encoding.mesh)
-    progress = Progress("encode:", sum(len(job.windows) for job in jobs))
-    done = 0
+@dataclasses.dataclass(frozen=True)
+class _Decoded:
+    """A batch of a shard's clips, ready for the device, and what of the shard is encoded already, by key."""
+
+    job: ShardJob
+    before: dict[str, Record]
+    clips: list[tuple[dict[str, Any], Window]]
+    video: np.ndarray | None  # padded to the size that is compiled; None where nothing is to be encoded
+    is_last: bool
+
+
+def _decoded(encoding: Encoding, source: ClipSource, jobs: Iterable[ShardJob]) -> Iterator[_Decoded]:
+    """The batches of all jobs, one job after the other."""
     for job in jobs:
         before = read_shard_records(job.path, set(job.keys))
         windows = [window for window, key in zip(job.windows, job.keys, strict=True) if key not in before]
-        clips = captioned_clips(source, job.split, job.shape, windows)
-        made = iter(list(_encoded(encode, encoding.text, clips, windows, encoding.batch_size(job.shape))))
-        write_shard(job.path, [before[key] if key in before else next(made) for key in job.keys], job.keys)
-        done += len(job.windows)
-        progress.report(done, job.path.name)
+        clips = captioned_clips(source, job.split, job.shape, windows, encoding.options.threads or os.cpu_count() or 1)
+        pairs, size = zip(clips, windows, strict=True), encoding.batch_size(job.shape)
+        for start in range(0, max(len(windows), 1), size):
+            group = list(itertools.islice(pairs, size))
+            video = _padded([clip["video"] for clip, _ in group], size) if group else None
+            yield _Decoded(job, before, group, video, start + size >= len(windows))
+
+
+def _padded(videos: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """A batch, a short last one padded to the size that is compiled already."""
+    video = np.stack(videos)
+    return np.concatenate([video, np.repeat(video[-1:], size - len(video), axis=0)])
+
+
+def _encode_shards(encoding: Encoding, source: ClipSource, jobs: Sequence[ShardJob], count: int) -> None:
+    """Encodes the shards that this process takes of `jobs`, which are `count` clips.
+
+    At the same time clips are decoded, for the batches that follow, and captions are encoded and shards written, of
+    the one before.
+    """
+    encode, _ = on_mesh(encoding.bundle, encoding.mesh)
+    progress, done = Progress("encode:", count), 0
+    made: list[tuple[dict[str, Any], Window, np.ndarray]] = []
+    with concurrent.futures.ThreadPoolExecutor(1) as writer:
+        writing: concurrent.futures.Future[None] | None = None
+        for batch in ahead(_decoded(encoding, source, claimed(jobs)), BATCHES_AHEAD):
+            if batch.video is not None:
+                latents = encode(batch.video)
+                made += [(clip, window, row) for (clip, window), row in zip(batch.clips, latents, strict=False)]
+            if not batch.is_last:
+                continue
+            if writing:
+                writing.result()
+            writing, made = writer.submit(_write, encoding.text, batch.job, batch.before, made), []
+            done += len(batch.job.windows)
+            progress.report(done, batch.job.path.name)
+        if writing:
+            writing.result()
+
+
+def _write(
+    text: TextEncoder,
+    job: ShardJob,
+    before: dict[str, Record],
+    made: Sequence[tuple[dict[str, Any], Window, np.ndarray]],
+) -> None:
+    captions = list(dict.fromkeys(clip["caption"] for clip, _, _ in made))
+    states = dict(zip(captions, text.encode(captions), strict=True)) if captions else {}
+    new = iter([_record(clip, window, row, states[clip["caption"]]) for clip, window, row in made])
+    write_shard(job.path, [before[key] if key in before else next(new) for key in job.keys], job.keys)
+
+
+def _record(clip: dict[str, Any], window: Window, latents: np.ndarray, text_states: np.ndarray) -> Record:
+    name = clip["id"] if window.start is None else f"{clip['id']}#{window.start}"
+    info = {"caption": clip["caption"], "id": name, "attributes": clip["attributes"]}
+    return {"latents": latents, "text_states": text_states, **info}
 
 
 def _complete(out: Path, manifest: dict[str, Any], source: ClipSource, jobs: Sequence[ShardJob]) -> None:
@@ -197,25 +262,3 @@ def _complete(out: Path, manifest: dict[str, Any], source: ClipSource, jobs: Seq
         "sha256": {job.path.name: summary["sha256"] for job, summary in zip(jobs, summaries, strict=True) if summary},
     }
     write_manifest(out, manifest | shards)
-
-
-def _encoded(
-    encode: Callable[[np.ndarray], np.ndarray],
-    text: TextEncoder,
-    clips: Iterable[dict[str, Any]],
-    windows: Sequence[Window],
-    batch_size: int,
-) -> Iterator[Record]:
-    """The encoded records of some windows, whose clips come in the same order."""
-    pairs, states = zip(clips, windows, strict=True), dict[str, np.ndarray]()
-    while group := list(itertools.islice(pairs, batch_size)):
-        video = np.stack([clip["video"] for clip, _ in group])
-        # A short last batch is padded to the size that is compiled already.
-        padded = np.concatenate([video, np.repeat(video[-1:], batch_size - len(group), axis=0)])
-        latents = encode(padded)
-        new = list({clip["caption"]: None for clip, _ in group if clip["caption"] not in states})
-        states |= dict(zip(new, text.encode(new), strict=True)) if new else {}
-        for (clip, window), row in zip(group, latents, strict=False):
-            name = clip["id"] if window.start is None else f"{clip['id']}#{window.start}"
-            info = {"caption": clip["caption"], "id": name, "attributes": clip["attributes"]}
-            yield {"latents": row, "text_states": states[clip["caption"]], **info}

@@ -40,6 +40,7 @@ class EncodeOptions(Config):
     rows: Size = 1  # devices that share each clip
     clips_per_video: Count = 1  # clips of each video, spread evenly
     window_stride: CountOrZero = 0  # frames; 0: no windows
+    threads: SizeOrZero = 0  # threads that decode clips; 0: as many as the host has cores
 
     def __post_init__(self) -> None:
         super().__post_init__()

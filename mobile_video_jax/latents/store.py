@@ -15,7 +15,7 @@ from jaxtyping import Float
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import check_keys, read_json, replacing, write_json
-from mobile_video_jax.core.storage import ObjectPath, file_bytes
+from mobile_video_jax.core.storage import file_bytes
 from mobile_video_jax.data.integrity import check_files, file_digest
 
 MANIFEST, EMPTY = "manifest.json", "empty_caption.npy"
@@ -66,8 +66,6 @@ def read_summary(path: Path) -> dict[str, Any] | None:
 
 def read_shard_records(path: Path, keys: set[str]) -> dict[str, Record]:
     """The records with these keys in the shard of the same number, as it was before the data set changed."""
-    if isinstance(path, ObjectPath):  # ArrayRecord reads local files alone
-        return {}
     number = path.name.rpartition("-of-")[0]
     for before in sorted(path.parent.glob(f"{number}-of-*.array_record")):
         if (summary := read_summary(before)) and (same := keys.intersection(summary.get("keys", ()))):

@@ -22,6 +22,7 @@ from mobile_video_jax.models.sampling import sampling_of
 from mobile_video_jax.models.vae import VaeBundle
 from mobile_video_jax.train.checkpoint import best_step, checkpoint_path, copy_model, newest_step, restore_model, steps
 from mobile_video_jax.train.run import NAME, read_run
+from mobile_video_jax.train.synthetic import check_not_synthetic
 from mobile_video_jax.vae.latent_stats import NAME as STATS
 
 T = TypeVar("T")
@@ -120,7 +121,11 @@ class Run:
         return self if self.stage == VAE else Run.open(self.path / VAE, VAE)
 
     def vae(self) -> VaeBundle:
-        """Its VAE with parameters. Raises UserError where that is missing, unfinished or damaged."""
+        """Its VAE with parameters.
+
+        Raises UserError where that is missing, unfinished or damaged, and for a run on synthetic batches.
+        """
+        check_not_synthetic(self.config, str(self))
         run = self.vae_run()
         return VaeBundle.load(run.path, run.config["model"], run.chosen_step)
 

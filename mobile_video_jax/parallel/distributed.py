@@ -1,12 +1,15 @@
 """Jobs of several processes, one per host: joining, the first process, barriers."""
 
 import contextlib
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 import numpy as np
+from jax._src import distributed  # the job's coordinator, which has no public name
 from jax.experimental import multihost_utils
 
 from mobile_video_jax.core.errors import UserError
@@ -14,6 +17,9 @@ from mobile_video_jax.core.lock import only_writer
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 HEARTBEAT = "JAX_HEARTBEAT_SECONDS"
+
+T = TypeVar("T")
+_CALLS = itertools.count()  # of `claimed`, equal in all processes
 
 
 def join() -> None:
@@ -54,6 +60,20 @@ def to_hosts(array: jax.Array) -> np.ndarray:
     if not array.is_fully_addressable:
         return np.asarray(multihost_utils.process_allgather(array, tiled=True))
     return np.asarray(array)
+
+
+def claimed(items: Sequence[T]) -> Iterator[T]:
+    """Those of the items that fall to this process: each process takes the next one when it asks for another.
+
+    The items and calls must be the same in all processes.
+    """
+    client = distributed.global_state.client
+    if client is None:
+        yield from items
+        return
+    counter = f"claimed/{next(_CALLS)}"
+    while (index := client.key_value_increment(counter, 1) - 1) < len(items):
+        yield items[index]
 
 
 @contextlib.contextmanager

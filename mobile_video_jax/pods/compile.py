@@ -13,6 +13,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.progress import phase
 from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.cost.tpu.collectives import collectives, summary
+from mobile_video_jax.cost.tpu.compiler_flags import as_arguments, check_known, compiler_options
 from mobile_video_jax.cost.tpu.hlo import Program
 from mobile_video_jax.cost.tpu.roofline import ASSUMPTIONS, mfu, roofline
 from mobile_video_jax.cost.tpu.topology import Topology
@@ -42,7 +43,7 @@ def compile_step(values: Mapping[str, Any], topology: Topology) -> CompiledStep:
 
     Phases and their times go to stderr. Of a step that does not fit `peak_bytes` is what XLA says it would take,
     to 1 %, and what is read from the compiled program is None. Raises UserError for a mesh that does not divide the
-    topology's devices and a batch that does not divide the mesh.
+    topology's devices, a batch that does not divide the mesh and a compiler's flag that there is not.
     """
     devices = topology.devices()
     stage = build_stage(values)
@@ -61,6 +62,7 @@ def compile_step(values: Mapping[str, Any], topology: Topology) -> CompiledStep:
         "limit_bytes": topology.chip.hbm_bytes,
         "parameters": count_parameters(shapes.params),
         "flops_per_step": flops,
+        "xla_flags": as_arguments(compiler_options(stage.config.xla_flags, topology.generation)),
     }
     executable, compiled = compile_for(topology, lowered, flops)
     return CompiledStep(stage, mesh, report | compiled | {"compile_seconds": time.monotonic() - started}, executable)
@@ -74,6 +76,7 @@ def compile_for(
         with phase(f"compiling it for {topology.name}, which takes XLA minutes for a large model"):
             executable = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
+        check_known(error)
         return None, does_not_fit(error)
     with phase("reading the compiled program"):
         return executable, step_report(executable, topology, flops, topology.chips * topology.slices)
@@ -93,8 +96,8 @@ def step_report(executable: Any, topology: Topology, flops: int, devices: int) -
     """Bytes on each device, bytes that it sends by kind of collective, and the roofline of a step.
 
     `peak_bytes` are arguments, temporaries, results that reuse no argument, and the program itself. `step_seconds` and
-    `mfu` are max(compute, HBM) + collectives; `overlapped` hides everything behind the slowest, and `serial` lets
-    nothing overlap but an operation's own traffic and computing. All under `assumptions`.
+    `mfu` are max(compute, HBM) + the collectives that nothing hides; `overlapped` hides everything behind the slowest,
+    and `serial` lets nothing overlap but an operation's own traffic and computing. All under `assumptions`.
     """
     memory = executable.memory_analysis()
     program = Program(executable.as_text())

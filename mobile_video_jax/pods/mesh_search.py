@@ -19,14 +19,19 @@ from mobile_video_jax.stages.registry import build_stage
 
 BATCHES_PER_DEVICE = (1, 2, 4, 8, 16)
 # How far the batch may grow over the config's: a step of more clips is quicker a clip, but learns less from each.
-MOST_GROWTH = 4
+MOST_GROWTH, CHOSEN_GROWTH = 4, 2
 MOST_COMPILED = 4
+# Where fsdp takes all chips, XLA turns gathers into rings of products that read and write their sums at every chip.
+LARGEST_WHOLE_FSDP = 8
 # Bytes of the state for each parameter: float32 weights, their average and two moments.
 STATE_BYTES = 16
 # What a step executes over its model's FLOPs, and what a block keeps over its input: measured in compiled steps of the
 # server transformer (dots keeps the results of ten matrix products, one of them four times as wide, and attention's).
 RECOMPUTED = {"none": 1.0, "dots": 1.05, "full": 4 / 3}
 KEPT = {"none": 40, "dots": 15, "full": 1}
+# What `choose` takes over the fastest candidate where a clip takes at most so much longer: a smaller batch, no tensor
+# axis, and fsdp of at most 16, with which a chip's share of the state is small and rings are short.
+EQUALLY_FAST, ENOUGH_FSDP = 1.03, 16
 # A candidate is not compiled where the estimate leaves less than this share of the memory free.
 RESERVE = 0.2
 
@@ -76,18 +81,51 @@ def search(
     raise UserError(f"nothing fits {topology.name}, tried {tried or 'nothing'}: use a larger topology")
 
 
-def candidates(values: Mapping[str, Any], topology: Topology) -> Iterator[Candidate]:
-    """The ways to train that the estimate lets fit, the least seconds a clip first."""
-    devices = len(topology.devices())  # before JAX looks for TPUs on this host, which libtpu tells at length
+def candidates(
+    values: Mapping[str, Any], topology: Topology, fixed: Mapping[str, Any] | None = None
+) -> Iterator[Candidate]:
+    """The ways to train that the estimate lets fit, the least seconds a clip first.
+
+    Those alone that agree with the values in `fixed`, by key: mesh.AXIS (-1: any), model.remat, batch_size.
+    """
+    devices = topology.chips * topology.slices
     size, model = _model_size(values), values["model"]
     fitting = []
-    for mesh, remat, each in itertools.product(meshes(devices, topology.slices, model), POLICIES, BATCHES_PER_DEVICE):
+    counts = (*BATCHES_PER_DEVICE, *_counts_of((fixed or {}).get("batch_size", 0), devices))
+    for mesh, remat, each in itertools.product(meshes(devices, topology.slices, model), POLICIES, counts):
         batch_size, needed = mesh.data * mesh.fsdp * each, chip_bytes(size, mesh, remat, each)
         grown = each > 1 and batch_size > MOST_GROWTH * values["batch_size"]
-        if not grown and needed < (1 - RESERVE) * topology.chip.hbm_bytes:
+        agrees = fixed is None or _agrees(fixed, mesh, remat, batch_size)
+        if agrees and not grown and needed < (1 - RESERVE) * topology.chip.hbm_bytes:
             seconds = clip_seconds(size, topology, mesh, remat, each)
             fitting.append(Candidate(mesh, remat, batch_size, needed, seconds))
     yield from sorted(fitting, key=lambda candidate: (candidate.seconds, candidate.bytes))
+
+
+def choose(values: Mapping[str, Any], topology: Topology, fixed: Mapping[str, Any]) -> Candidate | None:
+    """The candidate to train with: of those about as fast as the fastest the one of the smallest batch.
+
+    None where the estimate lets nothing fit. It follows from shapes alone, so a plan and its run choose the same.
+    """
+    most = max(CHOSEN_GROWTH * values["batch_size"], topology.chips * topology.slices, fixed.get("batch_size", 0))
+    fitting = [each for each in candidates(values, topology, fixed) if each.batch_size <= most]
+    fast = [each for each in fitting if each.seconds <= EQUALLY_FAST * fitting[0].seconds]
+
+    def rank(each: Candidate) -> tuple[int, int, int, float]:
+        return each.batch_size, each.mesh.tensor, max(each.mesh.fsdp, ENOUGH_FSDP), each.seconds
+
+    return min(fast, key=rank, default=None)
+
+
+def _counts_of(batch_size: int, devices: int) -> set[int]:
+    """Clips on each of the groups of devices that may share a batch of a certain size."""
+    return {batch_size // 2**i for i in range(devices.bit_length()) if batch_size and batch_size % 2**i == 0}
+
+
+def _agrees(fixed: Mapping[str, Any], mesh: MeshConfig, remat: str, batch_size: int) -> bool:
+    values = {f"mesh.{axis}": size for axis, size in dataclasses.asdict(mesh).items()}
+    values |= {"model.remat": remat, "batch_size": batch_size}
+    return all(fixed.get(key, -1) in (-1, value) for key, value in values.items())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,18 +153,21 @@ def chip_bytes(size: ModelSize, mesh: MeshConfig, remat: str, clips: int) -> flo
 def clip_seconds(size: ModelSize, topology: Topology, mesh: MeshConfig, remat: str, clips: int) -> float:
     """Seconds of a step for each clip of the batch, with so many clips on a chip.
 
-    Computing at the chip's peak, plus what goes over both links of one axis: the bf16 weights of the rest of fsdp,
+    Computing at the chip's peak; what blocks keep, written and read, and the state, read and written by the optimizer;
+    and what goes over both links of one axis: the bf16 weights of the rest of fsdp,
     gathered twice and their gradients scattered once; the sum of a chip's own gradients over data; and with tensor
     four sums of activations a block. Between slices the gradients go over the hosts' network.
     """
     chip = topology.chip
     compute = RECOMPUTED[remat] * size.flops * clips / (mesh.tensor * chip.flops)
+    kept = size.block_bytes(clips) * size.depth * KEPT[remat] / mesh.tensor
+    traffic = 2 * (kept + STATE_BYTES * size.parameters / (mesh.fsdp * mesh.tensor)) / chip.hbm
     weights = 3 * 2 * size.parameters / mesh.tensor * (mesh.fsdp - 1) / mesh.fsdp
     gradients = 2 * 2 * size.parameters / (mesh.fsdp * mesh.tensor)
     sums = 4 * 2 * size.block_bytes(clips) * size.depth * (mesh.tensor - 1) / mesh.tensor
     over_data = gradients * (mesh.data - 1) / mesh.data
     between = gradients * (topology.slices - 1) / topology.slices / (chip.dcn / chip.machine_chips)
-    seconds = compute + (weights + over_data + sums) / (RING_LINKS * chip.link) + between
+    seconds = compute + traffic + (weights + over_data + sums) / (RING_LINKS * chip.link) + between
     return seconds / (mesh.data * mesh.fsdp * clips)
 
 
@@ -145,6 +186,8 @@ def meshes(devices: int, slices: int, model: Mapping[str, Any]) -> Iterator[Mesh
         if data < 1 or data % slices or tensor > 8:
             continue
         if model.get("width", 1) % fsdp or model.get("heads", 1) % tensor:
+            continue
+        if data == 1 and fsdp > LARGEST_WHOLE_FSDP:
             continue
         yield MeshConfig(data, fsdp, tensor)
 

@@ -13,7 +13,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import read_json, write_json
 from mobile_video_jax.core.progress import Progress
 from mobile_video_jax.core.revision import digest
-from mobile_video_jax.data.cache import data_folder
+from mobile_video_jax.data.location import data_folder
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.latents.store import read_manifest
 from mobile_video_jax.models.denoiser import Denoiser

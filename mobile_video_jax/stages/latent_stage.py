@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.data.cache import data_folder
+from mobile_video_jax.data.location import data_folder
 from mobile_video_jax.diffusion.guidance import EmptyCaption
 from mobile_video_jax.latents.batches import Mix, buckets, latent_batches
 from mobile_video_jax.latents.store import has_split, read_empty_caption, read_manifest
@@ -26,6 +26,7 @@ from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.text.encoder import LTX_PREFIX
 from mobile_video_jax.train.checkpoint import newest_step
 from mobile_video_jax.train.stage import Batch, Stage
+from mobile_video_jax.train.synthetic import SYNTHETIC, synthetic_batches
 from mobile_video_jax.vae.latent_stats import LatentStats
 
 
@@ -45,6 +46,11 @@ class LatentStage(Stage):
         return Run.open(self.config.init_from) if self.config.init_from else None
 
     @property
+    def has_data(self) -> bool:
+        """True where the config names encoded data sets."""
+        return self.config.data not in ("", SYNTHETIC)
+
+    @property
     def pretrained_runs(self) -> tuple[Run, ...]:
         """The runs that parameters are read from, which know the data's latents."""
         return (self.source,) if self.source else ()
@@ -55,7 +61,7 @@ class LatentStage(Stage):
 
         Raises UserError where the data lack it and LTX-Video's encoder made them.
         """
-        if not self.config.data:
+        if not self.has_data:
             return None
         folder = data_folder(self.config.data.split(",")[0])
         state = read_empty_caption(folder)
@@ -66,16 +72,20 @@ class LatentStage(Stage):
     @property
     def data_frame_rate(self) -> float:
         """Frames a second of the videos that the data were encoded from; 0 where their manifest does not say."""
-        if not self.config.data:
+        if not self.has_data:
             return 0.0
         manifest = read_manifest(data_folder(self.config.data.split(",")[0]))
         return float(manifest.get("source", {}).get("fps") or 0.0)
 
     def train_batches(self, mesh: Mesh) -> grain.IterDataset:
+        if self.config.data == SYNTHETIC:
+            return synthetic_batches(self.abstract_batch(), mesh)
         return self._batches("train", mesh, train=True)
 
     def eval_batches(self, mesh: Mesh) -> Iterable[dict[str, np.ndarray]]:
         """Held-out batches, at least one of every bucket; none where the data have no validation split."""
+        if self.config.data == SYNTHETIC:
+            return ()
         folders = [data_folder(folder) for folder in self.config.data.split(",")]
         held_out = [folder for folder in folders if has_split(folder, "validation")]
         if not held_out:
@@ -116,6 +126,13 @@ class LatentStage(Stage):
             )
         return budget // (shards * tokens) * shards
 
+    def batch_sizes(self) -> dict[str, int]:
+        if not self.has_data:
+            return {}
+        parts = [read_manifest(folder)["splits"].get("train", {}) for folder in self.data_folders]
+        clips = sorted({clip for part in parts for clip, sizes in part.items() if sizes["records"]})
+        return {clip: self.batch_size(ClipShape.parse(clip)) for clip in clips}
+
     def batch_tokens(self, devices: int | None = None) -> int:
         return self.batch_size(self.clip, devices) * self.denoiser.tokens
 
@@ -150,12 +167,13 @@ class LatentStage(Stage):
 
     def check(self, run: Path) -> None:
         """Raises UserError where the run was trained on other latents than those of the data."""
-        if newest_step(run) is not None:
+        if self.has_data and newest_step(run) is not None:
             _check_latents(run, self.data_folders[0])
 
     def start(self, run: Path) -> None:
         """Copies the VAE of the latents into the run, which then holds or names all that sampling needs."""
-        Run.open(self.data_folders[0] / VAE, VAE).copy(run / VAE)
+        if self.has_data:
+            Run.open(self.data_folders[0] / VAE, VAE).copy(run / VAE)
 
 
 def _check_same(folder: Path, key: str, encoded: object, configured: object) -> None:

@@ -20,8 +20,8 @@ from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.cost.flops import count_flops, flops_by_part, parameters_by_part
-from mobile_video_jax.data.cache import data_folder
 from mobile_video_jax.data.dataset import ClipSource, read_manifest
+from mobile_video_jax.data.location import data_folder
 from mobile_video_jax.data.pipeline import clip_batches
 from mobile_video_jax.data.video.write import write_mp4
 from mobile_video_jax.generate.clips import FRAME_RATE
@@ -31,6 +31,7 @@ from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 from mobile_video_jax.parallel.mesh import batch_shard, put_batch, replicated
 from mobile_video_jax.stages.config import VaeTraining
 from mobile_video_jax.train.stage import Batch, Metrics, Params, Samples, Stage
+from mobile_video_jax.train.synthetic import SYNTHETIC, synthetic_batches
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.latent_stats import LatentStats
 from mobile_video_jax.vae.losses.discriminator import PatchDiscriminator
@@ -133,6 +134,8 @@ class VaeStage(Stage):
     def train_batches(self, mesh: Mesh) -> grain.IterDataset:
         cfg = self.config
         _ = self.source  # a wrong one is refused before a run directory is made
+        if cfg.data == SYNTHETIC:
+            return synthetic_batches(self.abstract_batch(), mesh)
         if not cfg.mix_data:
             return self._batches(cfg.data, "train", cfg.batch_size, mesh, train=True)
         mixed = round(cfg.batch_size * cfg.mix_share)
@@ -142,6 +145,8 @@ class VaeStage(Stage):
 
     def eval_batches(self, mesh: Mesh) -> Iterable[dict[str, np.ndarray]]:
         """Held-out batches; none where the data have no validation split."""
+        if self.config.data == SYNTHETIC:
+            return ()
         if not read_manifest(data_folder(self.config.data))["splits"].get("validation"):
             return ()
         batches = self._batches(self.config.data, "validation", self.config.batch_size, mesh, train=False)
@@ -227,7 +232,7 @@ class VaeStage(Stage):
 
     def finish(self, run: Path, params: Params, progress: Callable[[str], None]) -> None:
         """Measures the latents' mean and standard deviation on training clips of `data` and stores them in the run."""
-        if self.config.freeze_encoder:
+        if self.config.freeze_encoder or self.config.data == SYNTHETIC:
             return
         cfg, mesh = self.config, jax.tree.leaves(params)[0].sharding.mesh
         progress(f"vae: measuring the latents of {cfg.stats_batches} batches")

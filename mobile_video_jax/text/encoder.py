@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float32
 from tokenizers import Encoding, Tokenizer
 
@@ -27,6 +28,7 @@ CaptionStates = Float32[np.ndarray, "_ e"]  # tokens of one caption, without pad
 BATCH = 16  # captions per forward pass
 MIN_LENGTH = 16  # tokens that shorter captions are padded to
 LTX_PREFIX = "ltx-"  # of the names of LTX-Video's encoders
+SHARDED_BYTES = 1 << 31  # from this size on an encoder's parameters are shared by the devices of a host
 LTX_TOKENS = 128  # max_sequence_length of diffusers' LTXPipeline
 
 
@@ -192,7 +194,23 @@ def _read_tokenizer(path: Path, max_tokens: int, vocabulary: int) -> Tokenizer:
 
 
 def _compiled(module: nn.Module, params: dict[str, Any]) -> Callable[[TokenIds, TextMask], TextStates]:
-    return functools.partial(jax.jit(module.apply), {"params": params})
+    return functools.partial(jax.jit(module.apply), {"params": over_local_devices(params)})
+
+
+def over_local_devices(params: dict[str, Any], least: int = SHARDED_BYTES) -> dict[str, Any]:
+    """Parameters of `least` bytes or more sharded over this process's devices, each matrix along its last axis."""
+    devices = jax.local_devices()
+    if len(devices) == 1 or sum(x.nbytes for x in jax.tree.leaves(params)) < least:
+        return params
+    mesh = Mesh(np.array(devices), ("local",))
+
+    def put(x: Any) -> jax.Array:
+        spec = PartitionSpec(*[None] * (x.ndim - 1), "local") if x.ndim > 1 and x.shape[-1] % len(devices) == 0 else ()
+        placed: jax.Array = jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))
+        return placed
+
+    sharded: dict[str, Any] = jax.tree.map(put, params)
+    return sharded
 
 
 def pad(

@@ -26,7 +26,7 @@ from mobile_video_jax.train.step import Step, make_step
 from mobile_video_jax.weights.restricted_pickle import RestrictedUnpickler
 
 # What may differ between compiling and training; the learning rate's schedule has the number of steps in it.
-NOT_COMPILED = frozenset(MAY_CHANGE) - {"steps"}
+NOT_COMPILED = frozenset(MAY_CHANGE) - {"steps", "xla_flags"}
 
 
 class _Inert:

@@ -1,7 +1,7 @@
 """Settings that every training stage shares."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.ranges import (
@@ -9,6 +9,7 @@ from mobile_video_jax.core.ranges import (
     CountOrZero,
     Decay,
     Positive,
+    Range,
     Rate,
     Seed,
     Share,
@@ -55,7 +56,7 @@ class TrainConfig(Config):
     """The keys that all stages share; a stage's own config adds to them."""
 
     stage: str = ""  # the training stage: vae, dit, recover or distill
-    data: str = ""  # folder of the prepared or encoded data set; gs:// is read too
+    data: str = ""  # folder of the prepared or encoded data set; gs:// is read too; synthetic: random batches
     init_from: str = ""  # run directory to start from, where the stage has one
     seed: Seed = 0  # of parameters, noise and the order of the data
     steps: Count = 1000  # optimizer steps of the whole run
@@ -70,6 +71,9 @@ class TrainConfig(Config):
     loader_processes: SizeOrZero = 0  # processes that make batches beside this one; launch.input says how many
     wandb: str = ""  # project of Weights & Biases that metrics and clips also go to; none if empty
     profile: str = ""  # steps to trace for TensorBoard, FIRST-LAST as 10-12; none if empty
+    profiler_port: Annotated[int, Range(0, 65_535)] = 0  # port at which a profiler may ask for a trace at any time
     hang_seconds: Count = 1800  # a step that takes longer prints every thread's stack, and twice that ends the process
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)  # optimizer and its schedule
+    auto: bool = False  # on TPUs: mesh, model.remat and batch_size that suit the slice, where no flag sets them
+    xla_flags: str = ""  # of the TPU's compiler, "--xla_A=true --xla_B=3", or none; the generation's if empty
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)  # devices by what they share

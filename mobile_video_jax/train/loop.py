@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from mobile_video_jax.core.background import Background
 from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import Stopped, UserError
 from mobile_video_jax.core.progress import Progress, duration, say
@@ -28,8 +29,10 @@ from mobile_video_jax.train.divergence import SkippedSteps, TrainingDiverged
 from mobile_video_jax.train.metrics import MetricsLog
 from mobile_video_jax.train.optimizer import logged_rate, make_optimizer
 from mobile_video_jax.train.preemption import Preemption
+from mobile_video_jax.train.probe import check_writable
 from mobile_video_jax.train.run import check_run, open_run, record_overrides, schedule_steps
 from mobile_video_jax.train.sessions import Ending, Session
+from mobile_video_jax.train.speed import Speed
 from mobile_video_jax.train.stage import Stage
 from mobile_video_jax.train.state import (
     TrainState,
@@ -88,6 +91,8 @@ def _start(
     mesh = make_mesh(config.mesh)
     _check_batch(config, mesh)
     check_wandb(config.wandb)
+    if config.profiler_port:
+        jax.profiler.start_server(config.profiler_port)
     profile = StepProfile(config.profile, run / "profile")
     stored = StoredStep.read(executable, stage, mesh) if executable else None
     batches, held_out = load(stage.train_batches(mesh), config.loader_processes), stage.eval_batches(mesh)
@@ -132,6 +137,8 @@ class _Loop:
             )
         optimizer = make_optimizer(self.config.optimizer, self.schedule_steps)
         shapes, shardings = state_shardings(stage, optimizer, mesh)
+        self.cost = stage.cost()
+        self.speed = Speed(self.cost.flops, mesh.size)
         self.state = self._initial_state(optimizer, shapes, shardings)
         self.step = make_step(stage, optimizer, mesh, shardings)
         jax.eval_shape(self.step, shapes, stage.abstract_batch())  # raises what tracing the loss raises
@@ -157,6 +164,7 @@ class _Loop:
         self.say = say if is_first() else lambda text: None
         self.progress = Progress(f"{self.config.stage}:", self.config.steps, done=self.first_step, write=self.say)
         self.skipped = SkippedSteps(config.optimizer.skip_steps, self.log.last)
+        self.background = Background()
         self.watchdog = Watchdog(self.config.hang_seconds)
         self.waited = 0.0  # seconds for data until the last report
         self.evaluated = 0, math.inf  # the step of the last evaluation, and its loss
@@ -165,13 +173,14 @@ class _Loop:
         """Makes the run directory, once for all processes."""
         sampling = stage.sampling
         wait_for_all("every process has built what it runs")
+        check_writable(run)
         if is_first():
             open_run(run, self.config, stage.description(), sampling)
             stage.start(run)
         wait_for_all("the run directory is there")
 
     def _initial_state(self, optimizer: Any, shapes: TrainState, shardings: TrainState) -> TrainState:
-        cost = self.stage.cost()
+        cost = self.cost
         total, trained = (count_parameters(part) for part in (shapes.params, trainable(self.stage, shapes.params)))
         say(
             f"{self.config.stage}: {total:,} parameters, {trained:,} of them trained, "
@@ -180,16 +189,32 @@ class _Loop:
         rng, target = jax.random.key(self.config.seed), jax.tree.map(abstract, shapes.params, shardings.params)
         if newest_step(self.run_folder) is None:
             return create_state(self.stage, optimizer, rng, shardings, self.stage.pretrained(target))
-        state, position = restore_state(self.run_folder, shapes, shardings, self.stage.frozen)
+        state, saved = restore_state(self.run_folder, shapes, shardings, self.stage.frozen)
+        position, sizes = (saved["iterator"], saved["batch_sizes"]) if "batch_sizes" in saved else (saved, {})
         trees: list[Any] = [jax.tree.structure(tree) for tree in (position, self.batches.get_state())]
         if trees[0] != trees[1]:
             raise UserError(
                 f"{self.run_folder} was saved at a position in other data: resume it with its own data sets"
             )
+        self._check_batch_sizes(sizes)
         self.batches.set_state(position)
         say(f"{self.config.stage}: goes on from step {int(state.step)}")
         self._say_schedule()
         return dataclasses.replace(state, params=state.params | frozen_parts(self.stage, rng, shardings.params, target))
+
+    def _check_batch_sizes(self, saved: Mapping[str, int]) -> None:
+        """Raises UserError where a saved position counts batches of other sizes than this mesh's."""
+        sizes = self.stage.batch_sizes()
+        if saved and saved != sizes:  # older versions and stages of one size save none
+            raise UserError(
+                f"{self.run_folder} was trained in batches of {saved} clips, here they are {sizes}, and its position "
+                "would mean other clips: use a mesh of as many data shards, or change token_budget"
+            )
+
+    def _position(self) -> Any:
+        """The iterator's position, and the sizes of the batches that it counts."""
+        sizes, position = self.stage.batch_sizes(), self.batches.get_state()
+        return {"iterator": position, "batch_sizes": sizes} if sizes else position
 
     def _say_schedule(self) -> None:
         """Says what becomes of a decaying learning rate where a run gets more steps than it was begun with."""
@@ -212,6 +237,7 @@ class _Loop:
         self.watchdog.close()
         self.batches.close()
         self.profile.close()
+        self.background.close()
         self.log.close()
         with self.timers("save_wait"):
             self.checkpoints.close()
@@ -266,14 +292,15 @@ class _Loop:
             waited, self.waited = self.waited, self.timers.seconds.get("data", 0.0)
             values["learning_rate"] = logged_rate(self.config.optimizer, self.schedule_steps, step)
             values |= {"steps_per_second": rate, "data_wait_seconds": self.waited - waited}
+            values |= self.speed.metrics(rate, self.waited - waited)
             with self.timers("evaluate"):
                 if evaluated:
                     values |= self._evaluate(step)
                 if sampled:
                     values |= self._sample(step)
-            self.log.write(step, values)
+            self.background.call(self.log.write, step, values)
             if is_first():
-                self.session.beat(step, self.timers.seconds)
+                self.background.call(self.session.beat, step, dict(self.timers.seconds))
             if evaluated and "eval_loss" in values and (reason := self.stage.collapse_reason(values)):
                 raise TrainingDiverged(f"{self.config.stage} collapses at step {step}: {reason}; {self._best()}")
         return values["loss"]
@@ -321,4 +348,4 @@ class _Loop:
         if self.checkpoints.latest != step:
             with self.timers("save"):
                 evaluated, loss = self.evaluated
-                self.checkpoints.save(self.state, self.batches.get_state(), loss if evaluated == step else math.inf)
+                self.checkpoints.save(self.state, self._position(), loss if evaluated == step else math.inf)

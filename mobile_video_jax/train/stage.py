@@ -89,6 +89,10 @@ class Stage(abc.ABC):
     def batch_tokens(self, devices: int | None = None) -> int:
         """Latent positions of that batch."""
 
+    def batch_sizes(self) -> dict[str, int]:
+        """Clips of a batch by the shape of its clips, where the mesh decides them: a saved position counts in them."""
+        return {}
+
     # Parameters.
 
     @functools.cached_property

@@ -8,6 +8,8 @@ import optax
 from jax.sharding import Mesh
 
 from mobile_video_jax.core.rng import step_key
+from mobile_video_jax.cost.tpu.compiler_flags import compiler_options
+from mobile_video_jax.cost.tpu.topology import generation_of
 from mobile_video_jax.parallel.mesh import batch_sharding, replicated
 from mobile_video_jax.train.optimizer import norm_history
 from mobile_video_jax.train.spikes import is_usable
@@ -42,11 +44,13 @@ def make_step(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh,
             (params, ema, opt_state),
             (state.params, state.ema, state.opt_state),
         )
-        metrics |= {"grad_norm": norm, "skipped": 1.0 - usable}
+        metrics |= {"grad_norm": norm, "param_norm": optax.tree.norm(trained), "skipped": 1.0 - usable}
         return TrainState(state.step + 1, *after), metrics
 
+    generation = generation_of(mesh.devices.flat[0].device_kind)
     return jax.jit(
         step,
+        compiler_options=compiler_options(stage.config.xla_flags, generation),
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,

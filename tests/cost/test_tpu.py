@@ -4,11 +4,13 @@ import pytest
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.tpu.collectives import collectives, group_size, summary
+from mobile_video_jax.cost.tpu.compiler_flags import as_arguments, compiler_options
+from mobile_video_jax.cost.tpu.hidden import hiding_seconds
 from mobile_video_jax.cost.tpu.hlo import Program, Shape
 from mobile_video_jax.cost.tpu.memory_traffic import memory_traffic, moved_bytes
-from mobile_video_jax.cost.tpu.products import device_flops
+from mobile_video_jax.cost.tpu.products import device_flops, vector_operations
 from mobile_video_jax.cost.tpu.roofline import roofline
-from mobile_video_jax.cost.tpu.topology import CHIPS, Topology
+from mobile_video_jax.cost.tpu.topology import CHIPS, Topology, generation_of
 
 # Three rounds of a loop: a gather in the background (a start, the fusion that hides it, an end: one channel), a
 # product, a fused reduce-scatter, an update of one layer in place; then a sum over all four partitions.
@@ -26,7 +28,7 @@ TEXT = """HloModule step, is_scheduled=true
   ROOT %custom-call.1 = bf16[32,64]{1,0} custom-call(%all-gather.1), custom_call_target="AsyncCollectiveStart"
 }
 
-%async_fusion (shard: bf16[16,64], x: bf16[8,32], w: bf16[32,64]) -> bf16[8,64] {
+%async_collective_fusion (shard: bf16[16,64], x: bf16[8,32], w: bf16[32,64]) -> bf16[8,64] {
   %shard = bf16[16,64]{1,0} parameter(0)
   %x = bf16[8,32]{1,0} parameter(1)
   %w = bf16[32,64]{1,0} parameter(2)
@@ -56,7 +58,7 @@ TEXT = """HloModule step, is_scheduled=true
   %shard = bf16[16,64]{1,0:T(8,128)(2,1)S(1)} constant({...})
   %x = bf16[8,32]{1,0} constant({...})
   %w = bf16[32,64]{1,0:T(8,128)(2,1)S(1)} fusion(%shard), kind=kCustom, calls=%async_start
-  %y = bf16[8,64]{1,0} fusion(%shard, %x, %w), kind=kOutput, calls=%async_fusion
+  %y = bf16[8,64]{1,0} fusion(%shard, %x, %w), kind=kOutput, calls=%async_collective_fusion
   %layer = f32[64,32]{1,0:T(8,128)S(1)} constant({...})
   %scattered = f32[32,32]{1,0:T(8,128)S(1)} fusion(%layer), kind=kCustom, calls=%all-reduce-scatter.1
   %updated = f32[3,64,32]{2,1,0} fusion(%stack, %layer, %i), kind=kLoop, calls=%update
@@ -149,7 +151,38 @@ def test_the_roofline_is_between_all_hidden_and_nothing_hidden(program):
     assert line.hbm == memory_traffic(program) / 819e9
     assert line.ici == sum(row["bytes"] for row in summary(collectives(program)).values()) / 100e9 and line.dcn == 0
     assert line.overlapped <= line.step <= line.serial
-    assert line.step == pytest.approx(max(line.compute, line.hbm) + line.ici)
+    assert line.step == pytest.approx(max(line.compute, line.hbm) + line.exposed)
+    # The gather moves while its fusion runs, the permutation between its start and its end, where nothing runs.
+    body = program.computations["body"]
+    gather, hidden = 3 * 16 * 64 * 2 / 100e9, 3 * moved_bytes(program, body["y"], body) / 819e9
+    assert hidden < gather and line.ici - line.exposed == pytest.approx(hidden)
+
+
+def test_what_is_scheduled_between_a_start_and_its_end_hides_a_collective():
+    text = """ENTRY %main (x: f32[1024]) -> f32[1024] {
+  %x = f32[1024]{0} parameter(0)
+  %y = f32[1024]{0} negate(%x)
+  %move-start = (f32[1024]{0}, f32[1024]{0}) collective-permute-start(%x), channel_id=5, source_target_pairs={{0,1}}
+  %z = f32[1024]{0} negate(%y)
+  %move-done = f32[1024]{0} collective-permute-done(%move-start)
+  ROOT %sum = f32[1024]{0} add(%z, %move-done)
+}
+"""
+    assert hiding_seconds(Program(text), lambda instruction, computation: 1.0) == {"5": 1.0}
+
+
+def test_flags_are_those_of_the_generation_or_those_that_are_named():
+    assert compiler_options("", "v5p")["xla_tpu_overlap_compute_collective_tc"] is True
+    assert compiler_options("", None) == compiler_options("none", "v5p") == {}
+    named = "--xla_tpu_a=true xla_b=98304 --xla_c=0.5 --xla_d=text"
+    assert compiler_options(named, "v5e") == {"xla_tpu_a": True, "xla_b": 98304, "xla_c": 0.5, "xla_d": "text"}
+    assert as_arguments(compiler_options("--xla_tpu_a=true --xla_b=3", "v6e")) == "--xla_tpu_a=true --xla_b=3"
+    with pytest.raises(UserError, match="'--fast' is not of the form --xla_NAME=VALUE"):
+        compiler_options("--fast", "v5p")
+
+
+def test_devices_belong_to_their_generation():
+    assert {generation_of(chip.kind) for chip in CHIPS.values()} == set(CHIPS) and generation_of("cpu") is None
 
 
 def test_an_unknown_topology_lists_the_known():
@@ -173,5 +206,9 @@ ENTRY %main (q: bf16[{batch}4,256,64], k: bf16[{batch}4,512,64], mask: s32[4,2,2
 """
     program = Program(text)
     main = program.computations[program.entry]
-    # Logits and output; heads of 64 occupy 128.
+    # Logits and output; heads of 64 occupy 128, and on v6e, whose arrays are 256 wide, 256.
     assert device_flops(program, main["splash_mha_fwd.1"], main) == (3 if batch else 1) * 2 * 2 * 4 * 256 * 512 * 128
+    wide = device_flops(program, main["splash_mha_fwd.1"], main, CHIPS["v6e"].array)
+    assert wide == 2 * device_flops(program, main["splash_mha_fwd.1"], main)
+    assert vector_operations(main["splash_mha_fwd.1"], main) == (3 if batch else 1) * 8 * 4 * 256 * 512
+    assert roofline(program, Topology("v5p:2x2x1")).vector > 0

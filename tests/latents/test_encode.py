@@ -66,7 +66,6 @@ def test_a_killed_job_starts_again_and_keeps_its_shards(root, tmp_path):
     assert [done.out.strip().endswith("}") for done in ended] == [True, False]  # the first process alone speaks
     wrote = [{line.split()[2] for line in done.err.splitlines() if line.startswith("encode: ")} for done in ended]
     assert not wrote[0] & wrote[1] and wrote[0] | wrote[1] == finished(out).keys() - kept.keys()
-    assert abs(len(wrote[0]) - len(wrote[1])) <= 1
     assert len(finished(out)) == SHARDS and kept.items() <= finished(out).items()
     assert not list(out.glob(".*"))
     assert read_manifest(out) == read_manifest(root / "alone")
@@ -75,6 +74,33 @@ def test_a_killed_job_starts_again_and_keeps_its_shards(root, tmp_path):
             assert mine["id"] == expected["id"]
             np.testing.assert_allclose(mine["latents"], expected["latents"], atol=1e-3)
             np.testing.assert_allclose(mine["text_states"], expected["text_states"], atol=1e-3)
+
+
+def test_decoding_encoding_and_writing_take_place_at_the_same_time(root, tmp_path, monkeypatch):
+    """Each of the three sleeps as long for every shard: one after the other they would take three times as long."""
+    seconds, plain_decoded, plain_shards, took = 0.3, encode._decoded, encode._encode_shards, []
+
+    def decoded(*args):
+        for batch in plain_decoded(*args):
+            time.sleep(seconds)
+            yield batch
+
+    def shards(*args):
+        started = time.monotonic()
+        plain_shards(*args)
+        took.append(time.monotonic() - started)
+
+    def encoded(video):
+        time.sleep(seconds)
+        return np.zeros(len(video))
+
+    monkeypatch.setattr(encode, "_decoded", decoded)
+    monkeypatch.setattr(encode, "on_mesh", lambda *_: (encoded, None))
+    monkeypatch.setattr(encode, "_write", lambda *_: time.sleep(seconds))
+    monkeypatch.setattr(encode, "_encode_shards", shards)
+    with pytest.raises(UserError, match="lacks 8 shards"):
+        encode_dataset(root / "vae", root / "videos", tmp_path / "out", EncodeOptions(**OPTIONS))
+    assert took[0] < 3 * seconds * SHARDS / 1.8
 
 
 def test_shards_of_another_size_are_refused_by_every_process(root):

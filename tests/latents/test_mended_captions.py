@@ -21,7 +21,7 @@ def encoded_windows(monkeypatch) -> list[int]:
     """Grows by the number of windows of each shard that is encoded."""
     counts, plain = [], encode.captioned_clips
 
-    def counted(source, split, shape, windows):
+    def counted(source, split, shape, windows, threads=4):
         counts.append(len(windows))
         return plain(source, split, shape, windows)
 

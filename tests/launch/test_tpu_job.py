@@ -59,6 +59,22 @@ def test_every_four_chips_have_a_pod(name, slices, expected):
     assert topology.hosts * VM_CHIPS == topology.chips
 
 
+def test_the_data_are_mounted_to_read_with_what_is_known_of_them_kept():
+    template = jobset(JOB)["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+    [volume] = [volume for volume in template["spec"]["volumes"] if volume["name"] == "bucket"]
+    options = volume["csi"]["volumeAttributes"]["mountOptions"].split(",")
+    assert volume["csi"]["readOnly"] and {"ro", "metadata-cache:ttl-secs:-1"} <= set(options)
+    for resource in ("cpu", "memory", "ephemeral-storage"):
+        assert template["metadata"]["annotations"][f"gke-gcsfuse/{resource}-limit"] == "0"
+    environment = {each["name"]: each["value"] for each in template["spec"]["containers"][0]["env"]}
+    assert environment["JAX_COMPILATION_CACHE_DIR"] == "gs://clips/compiled"
+
+
+def test_statuses_that_would_come_again_end_the_job():
+    spec = jobset(JOB)["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [2, 3, 4]
+
+
 def test_machines_of_v5e_and_v6e_carry_two_hosts():
     assert {name: chip.machine_chips for name, chip in CHIPS.items()} == {"v4": 4, "v5e": 8, "v5p": 4, "v6e": 8}
 
@@ -73,7 +89,7 @@ def test_the_command_of_a_manifest_trains_in_two_processes(tmp_path):
     keys = OVERRIDES | {"data": tmp_path / "latents", "steps": 2, "mesh.fsdp": 2, "optimizer.name": "adamw"}
     config = ["--config=configs/dit.py:tiny", *(f"--config.{key}={value}" for key, value in keys.items())]
     flags = ["--topology=v5e:2x4", "--image=image", f"--out={tmp_path}/job.yaml"]
-    job = run("launch.tpu.job", *config, *flags, "--workdir=/shared/run", "--bucket=clips")
+    job = run("launch.tpu.job", *config, *flags, "--workdir=gs://clips/run", "--bucket=clips")
     assert job.status == 0 and json.loads(job.out.splitlines()[-1])["processes"] == 2, job.err
 
     pod = yaml.safe_load((tmp_path / "job.yaml").read_text())["spec"]["replicatedJobs"][0]["template"]["spec"][
@@ -81,7 +97,7 @@ def test_the_command_of_a_manifest_trains_in_two_processes(tmp_path):
     ]
     python, minus_m, *arguments, distributed = pod["spec"]["containers"][0]["command"]
     assert (python, minus_m, distributed) == ("python", "-m", "--distributed")
-    arguments = [argument.replace("/shared/", f"{tmp_path}/") for argument in arguments]
+    arguments = [argument.replace("gs://clips/", f"{tmp_path}/") for argument in arguments]
     for status, _, err in finish_job(start_job(arguments, processes=2)):
         assert status == 0, err
     assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
@@ -94,13 +110,13 @@ def test_the_command_of_a_manifest_trains_in_two_processes(tmp_path):
         (["--config.batch_size=12"], "use a multiple of 8"),
         (["--name=My_Job"], "small letters"),
         (["--topology=v5e:3x3"], "topology 'v5e:3x3' is unknown"),
-        (["--bucket="], "--workdir=/shared/run is lost with its pod: use gs://BUCKET/PATH, or /shared/PATH with"),
+        (["--workdir=/shared/run"], "--workdir=/shared/run is lost with its pod, or mounted to read only: use gs://"),
         (["--workdir=runs/x"], "--workdir=runs/x is lost with its pod"),
         (["--workdir=gs://"], "--workdir=gs:// is lost with its pod"),
     ],
 )
 def test_a_job_that_could_not_run_is_one_line(changes, message):
-    flags = ["--config=configs/dit.py:tiny", "--topology=v5e:2x4", "--image=image", "--workdir=/shared/run"]
+    flags = ["--config=configs/dit.py:tiny", "--topology=v5e:2x4", "--image=image", "--workdir=gs://clips/run"]
     job = run("launch.tpu.job", *flags, "--bucket=clips", *changes)
     [line] = [line for line in job.err.splitlines() if line.startswith("error: ")]
     assert job.status == 2 and job.out == "" and message in line

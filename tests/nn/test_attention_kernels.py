@@ -44,6 +44,7 @@ def key_mask(m, lengths):
         (600, 140, 64, (140, 3), jnp.float32, 2e-5),
         (130, 600, 128, (400, 600), jnp.bfloat16, 2e-2),
         (128, 256, 64, None, jnp.float32, 2e-5),
+        (1344, 1344, 64, (1344, 900), jnp.float32, 2e-5),
     ],
 )
 def test_splash_equals_plain_operations(n, m, head_dim, lengths, dtype, tolerance):
@@ -66,10 +67,11 @@ def test_masked_keys_have_no_influence_on_splash():
 
 
 @pytest.mark.parametrize(
-    ("length", "block", "covered"), [(1, 128, 128), (512, 512, 512), (600, 384, 768), (1344, 512, 1536)]
+    ("length", "most", "block", "covered"),
+    [(1, 512, 128, 128), (512, 512, 512, 512), (600, 512, 384, 768), (1344, 512, 512, 1536), (1344, 1536, 1408, 1408)],
 )
-def test_blocks_cover_a_length(length, block, covered):
-    assert blocks(length) == (block, covered)
+def test_blocks_cover_a_length(length, most, block, covered):
+    assert blocks(length, most) == (block, covered)
 
 
 @pytest.mark.parametrize("lengths", [None, (77, 20)])
@@ -95,7 +97,7 @@ def lowered(sizes, mask=None):
 def test_compiling_for_tpus_takes_splash():
     for sizes in ((1, 1, 1), (2, 2, 2)):
         text = lowered(sizes)
-        assert all(f"splash_mha_{part}" in text for part in ("fwd", "dkv", "dq"))
+        assert all(f"splash_mha_{part}" in text for part in ("fwd", "dkv")) and "splash_mha_dq" not in text
         assert "256x256" not in text, "the logits are there"
     assert "tpu_custom_call" in lowered((2, 2, 1), mask=jnp.ones((1, 1, 256), bool))
 

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import jax
 import pytest
 
+from configs import dit
 from launch import compile
-from mobile_video_jax.core.config import to_config_dict
+from mobile_video_jax.core.config import from_mapping, to_config_dict
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.tpu.collectives import collectives
 from mobile_video_jax.cost.tpu.hlo import Program
@@ -19,6 +20,7 @@ from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
+from mobile_video_jax.pods.automatic import automatic, automatic_config, topology_of
 from mobile_video_jax.pods.compile import check_fits, compile_step, does_not_fit
 from mobile_video_jax.pods.mesh_search import candidates, meshes
 from mobile_video_jax.pods.run_cost import run_cost
@@ -26,7 +28,9 @@ from mobile_video_jax.pods.scoring import compile_scoring
 from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.registry import build_stage
+from mobile_video_jax.train.checkpoint import save_model
 from mobile_video_jax.train.compiled_step import StoredStep, store_step
+from mobile_video_jax.train.run import write_run
 
 pytestmark = pytest.mark.first
 
@@ -56,6 +60,15 @@ def test_the_report_has_what_a_plan_needs(compiled):
     assert report["step_seconds"] > 0 and report["compile_seconds"] > 0 and report["assumptions"]
     # Weights, average and both moments in float32, all but the small ones over fsdp=2.
     assert 16 * report["parameters"] / 2 < report["argument_bytes"] < 16 * report["parameters"]
+
+
+@needs_libtpu
+def test_the_generations_flags_hide_gathers_and_a_flag_that_there_is_not_is_told(compiled):
+    assert "async_collective_fusion" in compiled.executable.as_text()
+    assert "--xla_tpu_enable_async_collective_fusion=true" in compiled.report["xla_flags"]
+    assert compiled.report["roofline"]["exposed"] < compiled.report["roofline"]["ici"]
+    with pytest.raises(UserError, match="the compiler knows no flag xla_tpu_magic"):
+        compile_step(values(xla_flags="--xla_tpu_magic=true"), TOPOLOGY)
 
 
 @needs_libtpu
@@ -91,9 +104,9 @@ def test_the_step_is_stored_for_these_chips_and_this_config(compiled, tmp_path):
 
 def test_a_step_with_ltx_captions_is_not_stored_without_the_state_of_an_empty_one(monkeypatch):
     config = dataclasses.replace(CONFIG, text_encoder="ltx-1a2b3c4d")
-    flags = {"CONFIG": config, "TOPOLOGY": "v5e:2x2", "SLICES": 1, "STORE": "step"}
+    flags = {"CONFIG": config, "TOPOLOGY": "v5e:2x2", "SLICES": 1, "STORE": "step", "SEARCH": False, "XLA_FLAGS": None}
     for name, value in flags.items():
-        monkeypatch.setattr(compile, name, SimpleNamespace(value=value, values=dataclasses.asdict(config)))
+        monkeypatch.setattr(compile, name, SimpleNamespace(value=value, values=dataclasses.asdict(config), changed={}))
     with pytest.raises(UserError, match="name --config.data=LATENTS"):
         compile.main()
 
@@ -190,3 +203,31 @@ def test_scoring_is_compiled_for_a_topology_and_takes_as_many_programs_as_its_fl
     assert report["temporary_bytes"] < features
     twice = compile_scoring(dataclasses.replace(config, clips=32), denoiser, TOPOLOGY, fsdp=2)
     assert twice["programs"] == pytest.approx(2 * report["programs"], rel=0.1)
+
+
+def test_a_config_chooses_for_itself_what_no_flag_sets():
+    server, pod = dit.get_config("server").to_dict(), Topology("v5p:4x4x8")
+    chosen = automatic(server, pod, {})
+    assert chosen["mesh"] == {"data": 8, "fsdp": 16, "tensor": 1, "sequence": 1}
+    assert chosen["model"]["remat"] == "dots" and chosen["batch_size"] == 512
+    kept = automatic(server, pod, {"mesh.fsdp": 32, "batch_size": 256})
+    assert kept["mesh"]["fsdp"] == 32 and kept["batch_size"] == 256
+    assert automatic(server | {"auto": False}, pod, {}) == server | {"auto": False}
+
+
+@needs_libtpu
+def test_a_run_on_a_topology_chooses_what_its_plan_does(tmp_path):
+    config, topology = from_mapping(DitTraining, dit.get_config("small").to_dict()), Topology("v5e:2x4")
+    run = automatic_config(config, topology.devices(), {}, tmp_path)
+    assert dataclasses.asdict(run) == automatic(dataclasses.asdict(config), topology, {})
+    assert topology_of(Topology("v5p:2x2x2", 2).devices()) == Topology("v5p:2x2x2", 2)
+    assert automatic_config(config, jax.devices(), {}, tmp_path) == config
+
+
+@needs_libtpu
+def test_a_run_that_resumes_keeps_its_batch(tmp_path):
+    config = dataclasses.replace(from_mapping(DitTraining, dit.get_config("small").to_dict()), batch_size=24)
+    write_run(tmp_path, "dit", dataclasses.asdict(config), {})
+    save_model(tmp_path, 1, {"w": jax.numpy.zeros(2)})
+    again = dataclasses.replace(config, batch_size=64)
+    assert automatic_config(again, Topology("v5e:2x4").devices(), {}, tmp_path).batch_size == 24

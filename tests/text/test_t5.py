@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from safetensors.numpy import load_file, save_file
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.text import t5
-from mobile_video_jax.text.encoder import load_text_encoder
+from mobile_video_jax.text.encoder import load_text_encoder, over_local_devices
+from tests.commands import call
 from tests.text.test_clip import CAPTIONS, padded_ids, randomize, rewrite_config, write_tokenizer
 from tests.text.test_minilm import reference_states
 
@@ -33,6 +35,16 @@ def transformers():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         yield pytest.importorskip("transformers")
+
+
+def print_placed() -> None:
+    placed = over_local_devices({"matrix": jnp.ones((8, 16)), "scale": jnp.ones(16)}, least=0)
+    print(*(placed[name].addressable_shards[0].data.shape for name in ("matrix", "scale")), len(jax.local_devices()))
+
+
+def test_a_large_encoder_is_shared_by_the_devices_of_a_host():
+    done = call(print_placed, devices=4)
+    assert done.out.strip() == "(8, 4) (16,) 4", done.err
 
 
 def save_model(transformers, folder, kind: str = "UMT5", model: str = "EncoderModel", **saving):

@@ -195,6 +195,17 @@ def test_a_resumed_run_takes_another_rate_where_that_is_said_and_records_it(data
     train(slower, run)  # without a word, as it is the run's rate now
 
 
+def test_a_position_in_batches_of_other_sizes_is_refused(data, tmp_path):
+    class OnOtherChips(DitStage):
+        def batch_sizes(self):
+            return {"9x32x32": 4}
+
+    config = tiny.dit_config(data, steps=1, eval_every=0)
+    train(DitStage(config), tmp_path / "run")
+    with pytest.raises(UserError, match=r"in batches of \{'9x32x32': 8\} clips, here they are \{'9x32x32': 4\}"):
+        train(OnOtherChips(dataclasses.replace(config, steps=2)), tmp_path / "run")
+
+
 def test_a_folder_with_other_things_in_it_is_refused(data, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty and holds no run"):

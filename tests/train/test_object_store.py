@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -15,11 +14,11 @@ import pytest
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import filling, write_json
 from mobile_video_jax.core.storage import copy_folder
-from mobile_video_jax.data.cache import data_folder
-from mobile_video_jax.latents.store import read_summary, records
+from mobile_video_jax.latents.store import read_manifest, read_summary, records
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh, replicated
+from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.train.checkpoint import newest_step, restore_model
 from mobile_video_jax.train.checkpoints import Checkpoints, restore_state
 from mobile_video_jax.train.metrics import MetricsLog, read_metrics
@@ -34,12 +33,6 @@ from tests.train.test_resume import command, losses, wait_for_step
 @pytest.fixture
 def folder() -> Path:
     return new_folder()
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def upload(source: Path, target: Path) -> None:
@@ -118,20 +111,15 @@ def test_the_last_byte_of_a_file_comes_back(folder, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "back").iterdir()} == files
 
 
-def test_a_data_set_is_copied_once_and_anew_when_it_is_made_anew(folder, cache, capsys):
-    with pytest.raises(UserError, match=f"{folder}/set holds no finished data set"):
-        data_folder(f"{folder}/set")
-    write_json(folder / "set" / "shard", 1)
-    write_json(folder / "set" / "manifest.json", {"made": 1})
-    with ThreadPoolExecutor(2) as together:  # each with a lock of its own, as processes have
-        first, second = together.map(data_folder.__wrapped__, [f"{folder}/set"] * 2)
-    assert first == second and capsys.readouterr().err.count(f"copying {folder}/set") == 1
-    assert first.is_relative_to(cache) and (first / "shard").read_text() == "1\n"
-    write_json(folder / "set" / "shard", 2)
-    assert data_folder(f"{folder}/set") == first and (first / "shard").read_text() == "1\n"
-    write_json(folder / "set" / "manifest.json", {"made": 2})
-    data_folder.cache_clear()
-    assert (data_folder(f"{folder}/set") / "shard").read_text() == "2\n"
+def test_records_are_read_in_the_bucket_and_nothing_is_copied(folder, tmp_path):
+    local = tiny.latents(tmp_path / "latents")
+    upload(local, folder / "latents")
+    stages = [DitStage(tiny.dit_config(str(place))) for place in (local, folder / "latents")]
+    ours, theirs = (next(iter(stage.train_batches(make_mesh(MeshConfig())))) for stage in stages)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    (folder / "latents" / "manifest.json").unlink()
+    with pytest.raises(UserError, match=f"{folder}/latents is no finished encoded data set"):
+        read_manifest(folder / "latents")
 
 
 def begin(*arguments: str) -> Started:
@@ -145,7 +133,7 @@ def launch(*arguments: str) -> dict:
 
 
 @pytest.mark.slow
-def test_a_run_in_a_bucket_is_killed_and_goes_on_with_the_losses_of_a_local_one(folder, cache, tmp_path):
+def test_a_run_in_a_bucket_is_killed_and_goes_on_with_the_losses_of_a_local_one(folder, tmp_path):
     data = tiny.latents(tmp_path / "latents")
     launch(*command(data, tmp_path / "run"))
     upload(data, folder / "latents")
@@ -166,7 +154,7 @@ def test_a_run_in_a_bucket_is_killed_and_goes_on_with_the_losses_of_a_local_one(
 
 
 @pytest.mark.slow
-def test_a_data_set_is_prepared_and_encoded_in_a_bucket(folder, cache, vae, tmp_path):
+def test_a_data_set_is_prepared_and_encoded_in_a_bucket(folder, vae, tmp_path):
     Run.open(vae).copy(folder / "vae")
     for place, run in ((tmp_path, vae), (folder, folder / "vae")):
         prepare = ("launch.prepare_data", "--source=moving_shapes", f"--clip={tiny.CLIP}", f"--out={place}/videos")

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from mobile_video_jax.core.errors import Stopped, UserError
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.train.sessions import Session, goodput, read_sessions
@@ -127,6 +129,18 @@ def test_a_spike_is_a_norm_far_above_the_last_ones():
         _, state = remember.update({"w": jnp.array([norm])}, state)
     assert usable(1.0, 1.3, state, 6.0) and not usable(1.0, 1.5, state, 6.0)
     assert not usable(1.0, jnp.nan, state, 6.0) and not usable(jnp.inf, 1.0, None, 0.0)
+
+
+def test_a_synthetic_run_times_steps_needs_no_data_and_cannot_be_evaluated(tmp_path):
+    for stage in (DitStage(tiny.dit_config("synthetic", steps=2)), VaeStage(tiny.vae_config("synthetic", steps=2))):
+        run = tmp_path / stage.config.stage
+        train(stage, run)
+        line = read_metrics(run)[-1]
+        assert line["step_seconds"] > 0 and line["param_norm"] > 0 and "eval_loss" not in line
+        flops = stage.cost().flops
+        assert line["tflops_per_device"] == pytest.approx(flops * line["steps_per_second"] / 1e12)
+        with pytest.raises(UserError, match="was trained on synthetic batches"):
+            Run.open(run).vae()
 
 
 def test_a_run_with_spikes_told_resumes(latents, tmp_path):

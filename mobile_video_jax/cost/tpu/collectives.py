@@ -16,6 +16,7 @@ class Collective:
     """One collective of a program."""
 
     kind: str
+    channel: str  # the same for all instructions that are parts of it
     runs: int  # in one call of the program
     result: tuple[Shape, ...]
     bytes: int  # that one device sends over the chips' links (ICI) in one run
@@ -36,15 +37,26 @@ def collectives(program: Program, slices: int = 1) -> list[Collective]:
             if not program.runs.get(name) or kind not in (*KINDS, "send"):
                 continue
             runs, operands = program.runs[name], _operand_bytes(instruction, computation)
+            channel = channel_of(instruction)
             if kind == "send":
-                each = _between_slices(instruction, runs, operands, slices)
+                each = _between_slices(instruction, channel, runs, operands, slices)
             else:
                 if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
                     kind = "reduce-scatter"
-                each = Collective(kind, runs, instruction.shapes, _sent(kind, operands, instruction.text), 0)
-            channel = re.search(r"channel_id=(\d+)", instruction.text)
-            by_channel[channel[1] if channel else instruction.name] = each
+                each = Collective(kind, channel, runs, instruction.shapes, _sent(kind, operands, instruction.text), 0)
+            by_channel[channel] = each
     return list(by_channel.values())
+
+
+def is_collective(instruction: Instruction) -> bool:
+    """True for what moves arrays between the chips of a slice, and for the start of that."""
+    return instruction.operation.removesuffix("-start") in KINDS
+
+
+def channel_of(instruction: Instruction) -> str:
+    """The number that the parts of a collective have in common, or its name where it has none."""
+    channel = re.search(r"channel_id=(\d+)", instruction.text)
+    return channel[1] if channel else instruction.name
 
 
 def summary(collectives: list[Collective]) -> dict[str, dict[str, int]]:
@@ -71,11 +83,13 @@ def _sent(kind: str, operands: int, text: str) -> int:
     return ROUNDS.get(kind, 1) * whole * (size - 1) // size
 
 
-def _between_slices(instruction: Instruction, runs: int, operands: int, slices: int) -> Collective:
+def _between_slices(instruction: Instruction, channel: str, runs: int, operands: int, slices: int) -> Collective:
     """An exchange between the hosts of all slices; a chip sends its own share of the array."""
     transfer = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.text)
     kind = transfer[1].lower().replace("_", "-") if transfer else "send"
-    return Collective(kind, runs, instruction.shapes, 0, ROUNDS.get(kind, 1) * operands * (slices - 1) // slices)
+    return Collective(
+        kind, channel, runs, instruction.shapes, 0, ROUNDS.get(kind, 1) * operands * (slices - 1) // slices
+    )
 
 
 def group_size(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from mobile_video_jax.cost.tpu.collectives import is_collective
 from mobile_video_jax.cost.tpu.hlo import Instruction, Program, Shape
 
 # Names and views of other results. A -done only ends its -start. Loops are counted by their bodies.
@@ -11,7 +12,8 @@ MOVES_NOTHING = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast
 def memory_traffic(program: Program) -> int:
     """Bytes of operands and results of all instructions that run one by one, except arrays in a TPU's VMEM.
 
-    Results within a fusion make no traffic. Of an array that is only sliced, or updated in place, as stacked layers are
+    Results within a fusion make no traffic, nor do arrays that it passes on, as those of a collective that moves beside
+    it: the start and the end of that count. Of an array that is only sliced, or updated in place, as stacked layers are
     in a scan, the slice counts.
     """
     return sum(
@@ -57,6 +59,8 @@ def _read(parameter: str, shape: Shape, body: Mapping[str, Instruction]) -> int:
     users = [i for i in body.values() if parameter in i.operands]
     sliced = 0
     for user in users:
+        if is_collective(user) or user.operation == "tuple" or "AsyncCollective" in user.text:
+            continue
         if user.operation in ("dynamic-slice", "slice"):
             sliced += user.shapes[0].bytes
         elif user.operation != "dynamic-update-slice" or user.operands[0] != parameter:
@@ -67,5 +71,7 @@ def _read(parameter: str, shape: Shape, body: Mapping[str, Instruction]) -> int:
 def _written(value: Instruction, body: Mapping[str, Instruction]) -> int:
     while value.operation == "bitcast":
         value = body[value.operands[0]]
+    if value.operation == "parameter" or is_collective(value):
+        return 0
     source = body[value.operands[1]] if value.operation == "dynamic-update-slice" else value
     return sum(shape.bytes for shape in source.shapes)

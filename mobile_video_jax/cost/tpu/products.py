@@ -1,5 +1,6 @@
-"""FLOPs of the matrix products, convolutions and attention kernels of a compiled program's instructions."""
+"""Work of a compiled program's instructions: FLOPs of products and convolutions, and a kernel's softmax."""
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
@@ -8,23 +9,48 @@ import numpy as np
 
 from mobile_video_jax.cost.tpu.hlo import Instruction, Program
 
-# Products of queries by keys by channels in each of splash attention's kernels: logits and output; logits, dV, dP and
-# dK; logits, dP and dQ (arXiv 2205.14135, algorithms 1 and 4).
-KERNEL_PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dkv": 4, "splash_mha_dq": 3}
-# A systolic array is 128 wide or more: smaller heads leave the rest of it idle.
-ARRAY_WIDTH = 128
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """Work of one of splash attention's kernels for a query and a key."""
+
+    products: int  # of both by channels (arXiv 2205.14135, algorithms 1 and 4)
+    vector: int  # operations of the vector unit, as in the kernel's source: mask, maximum, exponential, sums, casts
+
+
+FUSED, BACKWARD = "splash_mha_dkv fused", "splash_mha_dkv"
+KERNELS = {
+    "splash_mha_fwd": Kernel(2, 8),  # logits and output
+    BACKWARD: Kernel(4, 9),  # logits, dV, dP and dK
+    "splash_mha_dq": Kernel(3, 8),  # logits, dP and dQ
+    FUSED: Kernel(5, 10),  # all five; it returns dQ beside dK and dV
+}
 FLOATS = ("bf16", "f16", "f32")
 WINDOW_DEFAULTS = {"stride": 1, "pad": 0, "lhs_dilate": 1, "rhs_dilate": 1}
 
 
-def device_flops(program: Program, instruction: Instruction, computation: Mapping[str, Instruction]) -> int:
-    """FLOPs of one run of an instruction on one device, what it calls included; loops are counted by their bodies."""
+def device_flops(
+    program: Program, instruction: Instruction, computation: Mapping[str, Instruction], array: int = 128
+) -> int:
+    """FLOPs of one run of an instruction on one device, what it calls included; loops are counted by their bodies.
+
+    Heads narrower than a systolic array, which is `array` wide, leave the rest of it idle and count as that wide.
+    """
     if instruction.operation == "convolution":
         return _convolution(instruction, computation)
     if instruction.operation == "custom-call":
-        return _kernel(instruction, computation)
+        kernel, logits, channels = _kernel(instruction, computation)
+        return 2 * kernel.products * logits * -(-channels // array) * array if kernel else 0
     body = program.computations.get(instruction.called.get("calls", ""), {})
-    return sum(device_flops(program, inner, body) for inner in body.values())
+    return sum(device_flops(program, inner, body, array) for inner in body.values())
+
+
+def vector_operations(instruction: Instruction, computation: Mapping[str, Instruction]) -> int:
+    """Operations of the vector unit in one run of an attention kernel; 0 for anything else, which memory limits."""
+    if instruction.operation != "custom-call":
+        return 0
+    kernel, logits, _ = _kernel(instruction, computation)
+    return kernel.vector * logits if kernel else 0
 
 
 def _convolution(instruction: Instruction, computation: Mapping[str, Instruction]) -> int:
@@ -60,13 +86,16 @@ def _taps(*, image: int, kernel: int, result: int, stride: int, pad: int, lhs_di
     return int(np.sum((positions >= 0) & (positions <= (image - 1) * lhs_dilate) & (positions % lhs_dilate == 0)))
 
 
-def _kernel(instruction: Instruction, computation: Mapping[str, Instruction]) -> int:
-    """FLOPs of an attention kernel; 0 for other custom calls."""
-    products = next((count for name, count in KERNEL_PRODUCTS.items() if instruction.name.startswith(name)), 0)
-    if not products:
-        return 0
+def _kernel(instruction: Instruction, computation: Mapping[str, Instruction]) -> tuple[Kernel | None, int, int]:
+    """An attention kernel, its logits and the channels of a head; None for other custom calls."""
+    name = next((name for name in KERNELS if instruction.name.startswith(name)), "")
+    if not name:
+        return None, 0, 0
     arrays = [computation[name].shapes[0] for name in instruction.operands]
     # Integer operands say which blocks are masked. A batch of one has no axis.
     q, k = [array.extents for array in arrays if array.dtype in FLOATS and len(array.extents) >= 3][:2]
     *batch, heads, queries, channels = q
-    return 2 * products * math.prod(batch) * heads * queries * k[-2] * -(-channels // ARRAY_WIDTH) * ARRAY_WIDTH
+    gradients = sum(math.prod(shape.extents) >= math.prod(k) for shape in instruction.shapes)
+    if name == BACKWARD and gradients > 2:
+        name = FUSED
+    return KERNELS[name], math.prod(batch) * heads * queries * k[-2], channels

@@ -20,7 +20,10 @@ SHAPES_3D = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8
 class Chip:
     """A chip of a TPU generation; rates are a second, and of networks in each direction."""
 
+    kind: str  # its name as a device of JAX's
     flops: float  # bf16 operations
+    array: int  # rows and columns of a systolic array
+    vector: float  # operations of the vector units
     hbm_bytes: int  # of memory that programs may use
     hbm: float  # bytes to and from memory
     link: float  # bytes over one of the chip's links to its neighbours (ICI)
@@ -42,10 +45,14 @@ VM_CHIPS = 4
 # FLOP/s, HBM, ICI and NICs: Google Cloud's page of each generation (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e;
 # read in 2026), which gives ICI for all 4 or 6 links in both directions: v5e 400, v5p 1,200 and v6e 800 GB/s. For v4
 # the links are those of arXiv 2304.01433, and the NIC, which is not published, is taken as v5p's. HBM bytes are what
-# libtpu 0.0.42 says is available when a program is too large. On v4 a device is a chip of two cores (megacore).
+# libtpu 0.0.42 says is available when a program is too large. On v4 a device is a chip of two cores (megacore). The
+# vector unit of a core is taken as 8 x 128 lanes of four units, at the clock that follows from the peak of its arrays.
 CHIPS = {
     "v4": Chip(
+        kind="TPU v4",
         flops=275e12,
+        array=128,
+        vector=8.6e12,
         hbm_bytes=int(30.75 * GIB),
         hbm=1.2e12,
         link=50e9,
@@ -54,10 +61,49 @@ CHIPS = {
         shapes=SHAPES_3D,
         options=(("chip_config_name", "megacore"),),
     ),
-    "v5e": Chip(flops=197e12, hbm_bytes=int(15.75 * GIB), hbm=819e9, link=50e9, dcn=25e9, vms=2, shapes=SHAPES_2D),
-    "v5p": Chip(flops=459e12, hbm_bytes=int(95.74 * GIB), hbm=2765e9, link=100e9, dcn=25e9, vms=1, shapes=SHAPES_3D),
-    "v6e": Chip(flops=918e12, hbm_bytes=int(31.25 * GIB), hbm=1638e9, link=100e9, dcn=100e9, vms=2, shapes=SHAPES_2D),
+    "v5e": Chip(
+        kind="TPU v5 lite",
+        flops=197e12,
+        array=128,
+        vector=6.2e12,
+        hbm_bytes=int(15.75 * GIB),
+        hbm=819e9,
+        link=50e9,
+        dcn=25e9,
+        vms=2,
+        shapes=SHAPES_2D,
+    ),
+    "v5p": Chip(
+        kind="TPU v5",
+        flops=459e12,
+        array=128,
+        vector=14.3e12,
+        hbm_bytes=int(95.74 * GIB),
+        hbm=2765e9,
+        link=100e9,
+        dcn=25e9,
+        vms=1,
+        shapes=SHAPES_3D,
+    ),
+    "v6e": Chip(
+        kind="TPU v6 lite",
+        flops=918e12,
+        array=256,
+        vector=7.2e12,
+        hbm_bytes=int(31.25 * GIB),
+        hbm=1638e9,
+        link=100e9,
+        dcn=100e9,
+        vms=2,
+        shapes=SHAPES_2D,
+    ),
 }
+
+
+def generation_of(kind: str) -> str | None:
+    """The generation of a device of JAX's by its device_kind; None for what is none of CHIPS."""
+    return next((name for name, chip in CHIPS.items() if kind in (chip.kind, f"{chip.kind}p")), None)
+
 
 # What libtpu would otherwise look for on a TPU host, at length; its lock is for processes that compute.
 _OFFLINE = {
@@ -85,9 +131,14 @@ class Topology:
             raise UserError(f"{self.slices} slices: use 1 or more")
 
     @property
+    def generation(self) -> str:
+        """The name of the generation, as v5p."""
+        return self.name.partition(":")[0]
+
+    @property
     def chip(self) -> Chip:
         """The chip of this generation."""
-        return CHIPS[self.name.partition(":")[0]]
+        return CHIPS[self.generation]
 
     @property
     def chips(self) -> int:
