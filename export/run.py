@@ -1,10 +1,13 @@
-"""Turns a run into Core ML packages for iOS 18: python -m export.run --model=RUN --out=DIR [--tiles=4 --weights=fp16]
+"""Turns a run into packages for iPhones: python -m export.run --model=RUN --out=DIR [--tiles=4 --weights=fp16]
+
+Two backends: Core ML's packages (NAME.mlpackage) for iOS 18 to 26, and Core AI's assets (NAME.aimodel) for iOS 27.
 
 A transformer's run becomes text.mlpackage, dit.mlpackage (or dit_0, dit_1, … where it is large), vae_first.mlpackage
-and vae_next.mlpackage; a VAE's run the last two. LTX-Video's decoder, which looks ahead in time, is one vae.mlpackage
-for a whole clip. The folder also holds golden/NAME.npz, inputs and JAX's outputs for them; PyTorch weights,
+and vae_next.mlpackage; a VAE's run the last two, which as an asset are the entry points first and next of vae.aimodel.
+LTX-Video's decoder, which looks ahead in time, is one vae.mlpackage for a whole clip. The folder also holds
+golden/NAME.npz, inputs and JAX's outputs for them (of an entry point golden/NAME_FUNCTION.npz); PyTorch weights,
 NAME.safetensors; tokenizer.json; manifest.json, every constant that an app needs; report.html and report.json. Every
-package is run op by op and compared with JAX, and so is a whole clip that all of them generate.
+package is run op by op, every asset by Apple's runtime, and compared with JAX; so is a whole clip of each backend.
 
 --format=diffusers writes a run of LTX-Video's shapes, imported or trained further, as a pipeline's folder instead.
 
@@ -50,6 +53,9 @@ TARGET_BITS: flags.FlagHolder[float | None] = cli.define_number(
 TARGET_PSNR: flags.FlagHolder[float | None] = cli.define_number(
     "target_psnr", None, Annotated[float, Range(10, 120)], "PSNR in dB that every package of mixed weights reaches."
 )
+BACKEND = flags.DEFINE_list("backend", [], "coreml, coreai or both; if not given, those that are installed.")
+AUTHOR = flags.DEFINE_string("author", "not stated", "The author, for the metadata of packages.")
+LICENCE = flags.DEFINE_string("license", "not stated", "The licence of the weights, for the metadata of packages.")
 FORM = flags.DEFINE_enum("form", "phone", ["phone", "gpu"], "phone: for the neural engine; gpu: for GPU and CPU.")
 LIMIT = cli.define_number("chunk_megabytes", 1000, Size, "The largest part of a transformer, in fp16.")
 PROMPT = flags.DEFINE_string("prompt", "a red circle", "Prompt of the golden arrays and of the clip.")
@@ -78,12 +84,16 @@ def main() -> None:
     if FORMAT.value == "diffusers":
         return write_diffusers(model, out)
     try:
+        from export.app import assets
         from export.app.folder import export_run
         from export.app.settings import Settings
         from export.coreml.compress import Weights
     except ImportError as error:
         raise UserError("PyTorch or coremltools is missing: pip install -e '.[export]'") from error
     settings = Settings(
+        backends=backends(BACKEND.value, core_ai=assets.installed()),
+        author=AUTHOR.value,
+        licence=LICENCE.value,
         weights=Weights(WEIGHTS.value, TARGET_BITS.value, TARGET_PSNR.value),
         tiles=tiles,
         steps=STEPS.value or 0,
@@ -96,12 +106,24 @@ def main() -> None:
         check=CHECK.value,
     )
     report = export_run(model, out, settings, say)
-    rows = [{key: row[key] for key in ("name", "relative_error", "psnr", "bytes")} for row in report["packages"]]
+    keys = ("name", "relative_error", "psnr", "bytes")
+    rows = {kind: [{key: row[key] for key in keys} for row in report[kind]] for kind in ("packages", "assets")}
     summary = {key: report[key] for key in ("clips", "passed", "warnings")}
-    cli.finish(out, {"out": str(out), "packages": rows, **summary})
+    cli.finish(out, {"out": str(out), **rows, **summary})
     if not report["passed"]:
         say(f"failed: {'; '.join(report['failures'])}")
         sys.exit(WRONG)
+
+
+def backends(names: list[str], *, core_ai: bool) -> tuple[str, ...]:
+    """The backends named, or all that are installed. Raises UserError for Core AI where its packages are missing."""
+    from export.app import assets
+
+    if "coreai" in names and not core_ai:
+        raise UserError(f"--backend=coreai takes packages that are not installed: {assets.HOW}")
+    if not names and not core_ai:
+        say(f"Core AI's packages are not installed, Core ML alone is written: {assets.HOW}")
+    return tuple(names) or (("coreml", "coreai") if core_ai else ("coreml",))
 
 
 def write_diffusers(model: "Run", out: Path) -> None:

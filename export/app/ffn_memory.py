@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from export.coreml.package import Part, convert
+from export.coreml.package import convert
 from export.mil.liveness import PRODUCTS, arguments, bytes_of, live_bytes, peak_live_bytes
 from export.mil.load import load_package
+from export.part import Part
 from export.phone.layout import Layout
 from export.phone.tiled_ffn import TiledFfn
 

@@ -7,15 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from export.agreement import LEAST_PSNR
 from export.app import manifest as manifests
 from export.app.ffn_memory import ffn_memory
 from export.app.parts import dit_parts, text_part, vae_parts
 from export.app.report import write_export_report
 from export.app.settings import Settings, distillation_warnings, own_steps
-from export.app.verify import failures, lost_tiles, verify_record
+from export.app.tokenizer import write_tokenizer
+from export.app.verify import Figures, failures, lost_tiles, verify_record
 from export.app.whole_clip import GeneratedClip, generate_clip
-from export.coreml.package import UNCOMPRESSED, Part, write_package
-from export.mil.verify import LEAST_PSNR
+from export.app.write import write_parts
+from export.coreml.package import UNCOMPRESSED
+from export.metadata import Metadata
+from export.part import Part
 from mobile_video_jax.core.claim import check_free
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
@@ -50,22 +54,29 @@ def export_run(run: Run | Path, out: Path, settings: Settings, progress: Progres
             _check_blocks(opened)
             generators = _generators(opened, settings)
             settings = dataclasses.replace(settings, steps=settings.steps or own_steps(opened.denoiser.sampling))
-            groups = _groups(generators, settings, folder)
+            groups = _groups(generators, settings, folder, progress)
             described = manifests.of_transformer(generators, settings.steps)
             warnings = distillation_warnings(opened.denoiser.sampling, settings.steps)
             for warning in warnings:
                 progress(f"warning: {warning}")
             depth = len(opened.denoiser.config.model.block_shapes)
             described |= {"form": settings.form, "tiles": list(settings.tiles_of(depth)), "warnings": warnings}
-        packages = [write_package(group, folder, settings.weights, progress) for group in groups]
-        manifest = {**manifests.origin(opened), **described, "packages": packages}
+        origin = manifests.origin(opened)
+        metadata = Metadata(settings.author, settings.licence, str(run), origin["commit"], settings.weights.kind)
+        packages, assets, figures = write_parts(groups, folder, settings, metadata, progress)
+        manifest = {**origin, **described, "packages": packages, "assets": assets}
         write_json(folder / manifests.NAME, manifest)
-        report = _verify(folder, manifest, generators, settings, progress)
+        report = _verify(folder, manifest, figures, generators, settings, progress)
     return report
 
 
 def _verify(
-    folder: Path, manifest: dict[str, Any], generators: Sequence[Generator], settings: Settings, progress: Progress
+    folder: Path,
+    manifest: dict[str, Any],
+    assets: Sequence[Figures],
+    generators: Sequence[Generator],
+    settings: Settings,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Verifies the packages and writes the figures into manifest.json, report.json and report.html."""
     rows = []
@@ -73,7 +84,9 @@ def _verify(
         progress(f"{record['name']}: running each op")
         rows.append(verify_record(folder, record))
         record |= {key: rows[-1][key] for key in ("relative_error", "psnr")}
-    failed = [line for row in rows for line in failures(row, settings.weights.target_psnr or LEAST_PSNR)]
+    least = settings.weights.target_psnr or LEAST_PSNR
+    failed = [line for row in rows for line in failures(row, least)]
+    failed += [line for row in assets for line in failures({**row, "name": f"{row['name']}.aimodel"}, least)]
     failed += lost_tiles(rows, manifest.get("tiles", ()))
     clips: list[GeneratedClip] = []
     if settings.check == "clip":
@@ -88,12 +101,12 @@ def _verify(
     manifest["verification"] = {"passed": not failed, "failures": failed, "clips": [clip.figures for clip in clips]}
     write_json(folder / manifests.NAME, manifest)
     progress("report")
-    return write_export_report(folder, manifest, rows, clips, _ffn_memory(generators, settings))
+    return write_export_report(folder, manifest, rows, assets, clips, _ffn_memory(generators, settings))
 
 
 def _records(records: list[Any], settings: Settings) -> list[Any]:
     """The packages to verify: all, or the first that is no text encoder."""
-    return records if settings.check != "one" else [next(each for each in records if each["name"] != "text")]
+    return records if settings.check != "one" else [each for each in records if each["name"] != "text"][:1]
 
 
 def _ffn_memory(generators: Sequence[Generator], settings: Settings) -> list[dict[str, int]]:
@@ -128,11 +141,14 @@ def _shapes(names: Sequence[str], bundle: VaeBundle) -> list[ClipShape]:
     return [ClipShape.parse(name).check(bundle.vae.config.strides) for name in names]
 
 
-def _groups(generators: Sequence[Generator], settings: Settings, folder: Path) -> Iterator[list[Part]]:
+def _groups(
+    generators: Sequence[Generator], settings: Settings, folder: Path, progress: Progress
+) -> Iterator[list[Part]]:
     """The functions of each package of a transformer's run, one package after the other; writes its tokenizer too."""
     first = generators[0]
     config, prompt = first.denoiser.config, settings.prompt
-    first.text_encoder.limited_to(config.text_tokens).tokenizer.save(str(folder / "tokenizer.json"))
+    for line in write_tokenizer(first.text_encoder, config.text_tokens, folder):
+        progress(f"warning: {line}")
     source = EncoderName.parse(settings.text_encoder or config.text_encoder)
     yield [text_part(first.text_encoder, source, prompt, config.text_tokens, folder)]
     clips = [generator.clip for generator in generators]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from export.mil.load import FIRST_FUNCTION
+from export.part import FIRST_FUNCTION
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.revision import git_revision, versions
 from mobile_video_jax.diffusion.timesteps import time_grid

@@ -15,7 +15,7 @@ from torch import nn
 
 from export.app import golden
 from export.app.settings import Settings
-from export.coreml.package import Part, Tensors
+from export.part import Part, Tensors
 from export.phone import ltx_vae as phone_ltx_vae
 from export.phone.dit import PhoneDit
 from export.phone.text import PhoneText

@@ -12,6 +12,10 @@ from mobile_video_jax.report.blocks import Cell, ClipView, Gallery, GalleryRow, 
 from mobile_video_jax.report.page import write_report
 
 PAGE, NUMBERS = "report.html", "report.json"
+PACKAGES = "Run op by op, and compared with what JAX computes in float32."
+ASSETS = (
+    "Run by Apple's own runtime on this machine's CPU: the asset, or where that is slow the same network in float32."
+)
 FP16 = (
     "Every op runs in float32 and is rounded to fp16 as the package declares. Fp16 ends at 65,504; below 6.1e-5 its "
     "numbers are subnormal, which some hardware reads as 0."
@@ -27,17 +31,20 @@ def write_export_report(
     folder: Path,
     manifest: dict[str, Any],
     rows: Sequence[Figures],
+    assets: Sequence[Figures],
     clips: Sequence[GeneratedClip],
     ffn: list[dict[str, int]],
 ) -> dict[str, Any]:
     """Writes report.html and report.json, and returns the latter's content."""
     verification, warnings = manifest["verification"], manifest.get("warnings", [])
     origin = {key: manifest[key] for key in ("model", "stage", "commit", "versions")}
-    report = {**origin, **verification, "warnings": warnings, "packages": list(rows), "ffn": ffn}
+    report = {**origin, **verification, "warnings": warnings, "packages": list(rows)}
+    report |= {"assets": list(assets), "ffn": ffn}
     write_json(folder / NUMBERS, report)
     sections = [
-        Section("Packages", "Compared with what JAX computes in float32.", [_packages(rows)]),
-        Section("Values near fp16's ends", FP16, [_ends(rows)]),
+        *([Section("Core ML packages", PACKAGES, [_packages(rows)])] if rows else []),
+        *([Section("Core AI assets", ASSETS, [_assets(assets)])] if assets else []),
+        *([Section("Values near fp16's ends", FP16, [_ends(rows)])] if rows else []),
         *_mixed(manifest),
         *([Section("Memory of the tiled FFN", FFN, [_ffn(ffn)])] if ffn else []),
         *([Section("A whole clip", "Prompt to frames, from the same noise.", [_gallery(clips)])] if clips else []),
@@ -83,6 +90,16 @@ def _packages(rows: Sequence[Figures]) -> Table:
             sum(figures["ffn_products"]) or "–",
         ]
         for name, row, figures in _functions(rows)
+    ]
+    return Table(columns, cells)
+
+
+def _assets(assets: Sequence[Figures]) -> Table:
+    columns = ["asset", "entry point", "executed in", "relative error", "PSNR, dB", "MB"]
+    cells: list[list[Cell]] = [
+        [row["name"], name, row["executed"], _number(each["relative_error"]), _number(each["psnr"]), row["bytes"] / 1e6]
+        for row in assets
+        for name, each in row["functions"].items()
     ]
     return Table(columns, cells)
 
@@ -138,7 +155,10 @@ def _gallery(clips: Sequence[GeneratedClip]) -> Gallery:
         views = [ClipView(clip.jax, "JAX")]
         if clip.fp16 is not None:
             views.append(ClipView(clip.fp16, f"packages in fp16, {figures['fp16_psnr']:.1f} dB"))
-        views.append(ClipView(clip.packages, f"packages, {figures['psnr']:.1f} dB"))
+        if clip.packages is not None:
+            views.append(ClipView(clip.packages, f"Core ML packages, {figures['psnr']:.1f} dB"))
+        if clip.assets is not None:
+            views.append(ClipView(clip.assets, f"Core AI assets, {figures['assets_psnr']:.1f} dB"))
         rows.append(GalleryRow(f"{clip.clip}: {clip.prompt}", views))
     return Gallery(rows, columns=max(len(row.clips) for row in rows))
 

@@ -4,11 +4,13 @@ import dataclasses
 from pathlib import Path
 
 from export.coreml.compress import Weights
+from export.metadata import UNSTATED
 from export.phone.layout import LAYOUTS, Layout
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.models.sampling import Sampling
 
 UNDISTILLED_STEPS = 4
+BACKENDS = ("coreml", "coreai")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +24,18 @@ class Settings:
     vae: Path | None = None  # a run whose decoder is exported in place of the run's own
     clips: tuple[str, ...] = ()  # shapes of clips, the run's own where there are none
     text_encoder: str = ""  # where the run's text encoder lies, as an EncoderName; an embedded one is found by itself
+    backends: tuple[str, ...] = ("coreml",)  # of BACKENDS
+    author: str = UNSTATED
+    licence: str = UNSTATED  # of the weights
     form: str = "phone"  # the transformer's layout, a key of LAYOUTS; the other networks have one for both
     prompt: str = "a red circle"  # of the golden arrays and the clip
     check: str = "clip"  # clip: every package and a whole clip; packages: every package; one: one of them
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.backends if name not in BACKENDS]:
+            raise UserError(f"--backend={','.join(unknown)} is unknown: use {','.join(BACKENDS)}, or one of them")
+        if self.weights.kind == "mixed" and "coreml" not in self.backends:
+            raise UserError("--weights=mixed is measured on Core ML's packages: use --backend=coreml,coreai")
 
     @property
     def layout(self) -> Layout:

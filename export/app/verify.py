@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from export.agreement import LARGEST_RELATIVE_ERROR, LEAST_PSNR
 from export.mil.liveness import PRODUCTS, arguments, peak_live_bytes
 from export.mil.ops.table import is_constant
-from export.mil.verify import LARGEST_RELATIVE_ERROR, LEAST_PSNR, verify_package
+from export.mil.verify import verify_package
 
 Figures = dict[str, Any]
 # The name of the weights of a block's FFN in torch, and after it in coremltools.

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from export.agreement import EXACT_PSNR, LEAST_PSNR
 from export.app import golden
+from export.app.assets import AssetApp
 from export.app.runtime import App
-from export.coreml.package import UNCOMPRESSED, write_golden
-from export.mil.golden import EXACT_PSNR
-from export.mil.verify import LEAST_PSNR
+from export.coreml.package import UNCOMPRESSED
+from export.golden import write_golden
 from mobile_video_jax.core.arrays import Frames
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.metrics.reconstruction import psnr
@@ -19,31 +20,39 @@ from mobile_video_jax.metrics.reconstruction import psnr
 
 @dataclasses.dataclass(frozen=True)
 class GeneratedClip:
-    """One clip by JAX, by the packages, and by the packages before their compression where they are compressed."""
+    """One clip by JAX, by Core ML's packages (also before compression) and by Core AI's assets; None where none is."""
 
     clip: str  # its shape
     prompt: str
     jax: Frames
-    packages: Frames
+    packages: Frames | None
     fp16: Frames | None
+    assets: Frames | None
 
     @property
     def figures(self) -> dict[str, Any]:
-        """The PSNR in dB against JAX, for manifest.json."""
-        figures = {"clip": self.clip, "prompt": self.prompt, "psnr": self._psnr(self.packages)}
-        return figures if self.fp16 is None else figures | {"fp16_psnr": self._psnr(self.fp16)}
+        """The PSNR in dB against JAX, for manifest.json; `psnr` is the packages'."""
+        frames = {"psnr": self.packages, "fp16_psnr": self.fp16, "assets_psnr": self.assets}
+        figures = {name: self._psnr(each) for name, each in frames.items() if each is not None}
+        return {"clip": self.clip, "prompt": self.prompt, **figures}
 
     @property
     def failures(self) -> list[str]:
-        """One line if the packages' clip is not JAX's."""
-        value = self._psnr(self.packages)
-        failure = f"clip {self.clip}: PSNR {value:.1f} dB is below {LEAST_PSNR:g} dB"
-        return [] if value >= LEAST_PSNR else [failure]
+        """One line for each backend whose clip is not JAX's."""
+        values = {name: value for name, value in self.figures.items() if name in ("psnr", "assets_psnr")}
+        kinds = {"psnr": "packages", "assets_psnr": "assets"}
+        return [
+            f"clip {self.clip} by the {kinds[name]}: PSNR {value:.1f} dB is below {LEAST_PSNR:g} dB"
+            for name, value in values.items()
+            if value < LEAST_PSNR
+        ]
 
     def save(self, folder: Path) -> None:
-        """Writes the frames as arrays `jax` and `packages` into CLIP.npz."""
+        """Writes the frames as arrays `jax`, `packages` and `assets` into CLIP.npz."""
         folder.mkdir(exist_ok=True)
-        np.savez(folder / f"{self.clip}.npz", allow_pickle=False, jax=self.jax, packages=self.packages)
+        arrays = {"jax": self.jax, "packages": self.packages, "assets": self.assets}
+        frames = {name: each for name, each in arrays.items() if each is not None}
+        np.savez(folder / f"{self.clip}.npz", allow_pickle=False, **frames)
 
     def _psnr(self, frames: Frames) -> float:
         return min(float(psnr(self.jax, frames)), EXACT_PSNR)
@@ -57,7 +66,7 @@ def generate_clip(
     prompt: str,
     progress: Callable[[str], None],
 ) -> GeneratedClip:
-    """Generates the clip of manifest["clips"][index] with JAX and with the packages, and writes its golden arrays."""
+    """Generates the clip of manifest["clips"][index] with JAX and each backend, and writes its golden arrays."""
     clip = manifest["clips"][index]
     name, function = clip["clip"], clip["function"]
     progress(f"clip {name}: JAX")
@@ -65,8 +74,27 @@ def generate_clip(
     noise = expected.pop("noise")
     app = App(folder, function)
     write_golden(folder / "golden" / f"clip_{name}.npz", {"noise": noise, **app.tokens(prompt)}, expected)
-    fp16 = None
+    frames: dict[str, Frames | None] = dict.fromkeys(("packages", "fp16", "assets"))
     if (folder / UNCOMPRESSED).is_dir():
-        fp16 = App(folder, function, folder / UNCOMPRESSED).generate(prompt, noise, progress)["video"]
-    packages = app.generate(prompt, noise, progress)["video"]
-    return GeneratedClip(clip=name, prompt=prompt, jax=expected["video"], packages=packages, fp16=fp16)
+        frames["fp16"] = App(folder, function, folder / UNCOMPRESSED).generate(prompt, noise, progress)["video"]
+    if manifest["packages"]:
+        frames["packages"] = app.generate(prompt, noise, progress)["video"]
+    if manifest["assets"]:
+        frames["assets"] = _by_assets(folder, function, manifest, prompt, noise, progress)
+    return GeneratedClip(clip=name, prompt=prompt, jax=expected["video"], **frames)
+
+
+def _by_assets(
+    folder: Path, function: str, manifest: dict[str, Any], prompt: str, noise: Any, progress: Callable[[str], None]
+) -> Frames | None:
+    """The assets' clip, or None where running one would take too long here."""
+    if slow := [record["name"] for record in manifest["assets"] if record["executed"] != "float16"]:
+        progress(f"clip: not by Core AI, whose runtime is slow here for {', '.join(slow)} in fp16")
+        return None
+    progress("clip: the same by Core AI's assets")
+    app = AssetApp(folder, function)
+    try:
+        frames: Frames = app.generate(prompt, noise, progress)["video"]
+    finally:
+        app.close()
+    return frames

@@ -1,6 +1,5 @@
 """Saved Core ML packages of PyTorch modules."""
 
-import dataclasses
 import hashlib
 import shutil
 import tempfile
@@ -11,36 +10,26 @@ from typing import Any
 import coremltools as ct
 import numpy as np
 import torch
-from torch import nn
 
 from export.coreml.compress import Weights, compress
 from export.coreml.mixed_bits import Recipe, recipe
 from export.coreml.quiet import quietly
-from export.mil.golden import INPUT, OUTPUT
-from export.mil.load import FIRST_FUNCTION
+from export.metadata import Metadata
+from export.part import FIRST_FUNCTION, Part, dtype_of
 from mobile_video_jax.core.errors import UserError
 
-Tensors = dict[str, np.ndarray]
 Record = dict[str, Any]
 # Token ids are never negative.
 SKIPPED_PASSES = {"common::guard_negative_gather_indices"}
 OVERHEAD = 1_000_000  # bytes beside the weights of a program of one or two thousand operations, at most
+MODEL = Path("Data/com.apple.CoreML/model.mlmodel")
 UNCOMPRESSED = "fp16"  # the folder of packages before their weights are compressed
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A function of a package that is to be written. The arrays fix all shapes: float32, and int32 for ids."""
-
-    name: str  # of the package
-    module: nn.Module
-    inputs: Tensors  # by name, in the module's order
-    outputs: Tensors  # the reference's, which the package is verified against
-    function: str = FIRST_FUNCTION
-
-
-def write_package(parts: Sequence[Part], out: Path, weights: Weights, progress: Callable[[str], None]) -> Record:
-    """Writes OUT/NAME.mlpackage of functions that share weights, and golden arrays; returns its entry in manifest.json.
+def write_package(
+    parts: Sequence[Part], out: Path, weights: Weights, metadata: Metadata, progress: Callable[[str], None]
+) -> Record:
+    """Writes OUT/NAME.mlpackage of functions that share weights, and returns its entry in manifest.json.
 
     Before weights are compressed the package is written to OUT/fp16/NAME.mlpackage. Raises UserError for a kind of
     weights that does not make this network smaller.
@@ -65,6 +54,7 @@ def write_package(parts: Sequence[Part], out: Path, weights: Weights, progress: 
             _save_functions(after, list(models), path)
         _save_functions(before, list(models), uncompressed)  # last: models read their weights from there
     _check_size(parts, size(uncompressed))
+    _describe(path, metadata)
     if compressed and size(path) >= size(uncompressed):
         raise UserError(
             f"{name} takes {size(path)} bytes with {weights.kind}, {size(uncompressed)} with fp16: use --weights=fp16"
@@ -77,7 +67,7 @@ def write_package(parts: Sequence[Part], out: Path, weights: Weights, progress: 
         "bytes": size(path),
         "fp16_bytes": size(uncompressed),
         "sha256": digests(path),
-        "functions": {part.function: _write_function(part, out) for part in parts},
+        "functions": {part.function: part.entry for part in parts},
         **({"bits": bits} if bits else {}),
     }
 
@@ -92,7 +82,7 @@ def convert(part: Part, path: Path) -> Any:
         traced = torch.jit.trace(part.module.eval(), examples, check_trace=False)
         return ct.convert(
             traced,
-            inputs=[ct.TensorType(name, x.shape, _dtype(x)) for name, x in part.inputs.items()],
+            inputs=[ct.TensorType(name, x.shape, dtype_of(x)) for name, x in part.inputs.items()],
             outputs=[ct.TensorType(name, dtype=np.float16) for name in part.outputs],
             minimum_deployment_target=ct.target.iOS18,
             compute_precision=ct.precision.FLOAT16,
@@ -115,6 +105,16 @@ def digests(package: Path) -> dict[str, str]:
         with path.open("rb") as file:
             hashes[str(path.relative_to(package))] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashes
+
+
+def _describe(package: Path, metadata: Metadata) -> None:
+    """Writes the metadata into a saved package; several functions would lose what their models say."""
+    spec = ct.utils.load_spec(str(package))
+    described = spec.description.metadata
+    described.author, described.license = metadata.author, metadata.licence
+    described.versionString, described.shortDescription = metadata.version, metadata.describe(package.stem)
+    described.userDefined.update(metadata.custom)
+    (package / MODEL).write_bytes(spec.SerializeToString())
 
 
 def _files(package: Path) -> list[Path]:
@@ -146,30 +146,3 @@ def _check_size(parts: Sequence[Part], stored: int) -> None:
     expected = 2 * sum(x.numel() for x in (*tensors.values(), *tables.values()))
     if stored > 1.02 * expected + OVERHEAD * len(parts):
         raise RuntimeError(f"{parts[0].name} takes {stored} bytes, {expected} were expected of its weights in fp16")
-
-
-def _write_function(part: Part, out: Path) -> dict[str, Any]:
-    """Writes the function's golden arrays and returns its entry in manifest.json."""
-    suffix = "" if part.function == FIRST_FUNCTION else f".{part.function}"
-    golden = out / "golden" / f"{part.name}{suffix}.npz"
-    golden.parent.mkdir(exist_ok=True)
-    write_golden(golden, part.inputs, part.outputs)
-    return {
-        "golden": str(golden.relative_to(out)),
-        "inputs": {name: _feature(x) for name, x in part.inputs.items()},
-        "outputs": {name: _feature(x) for name, x in part.outputs.items()},
-    }
-
-
-def write_golden(path: Path, inputs: Tensors, outputs: Tensors) -> None:
-    """Writes arrays under input:NAME and output:NAME."""
-    arrays = {f"{INPUT}{name}": x for name, x in inputs.items()} | {f"{OUTPUT}{name}": x for name, x in outputs.items()}
-    np.savez(path, allow_pickle=False, **arrays)
-
-
-def _dtype(x: np.ndarray) -> type:
-    return np.int32 if np.issubdtype(x.dtype, np.integer) else np.float16
-
-
-def _feature(x: np.ndarray) -> dict[str, Any]:
-    return {"shape": list(x.shape), "dtype": np.dtype(_dtype(x)).name}

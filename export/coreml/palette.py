@@ -11,6 +11,8 @@ def palette(
 ) -> tuple[Float16[np.ndarray, "{2**bits}"], UInt8[np.ndarray, "n"]]:
     """The sorted table, and the index of each number in order, that k-means finds for a weight of n numbers.
 
+    The table has an exact 0 where an output channel is all zeros, as one that was pruned in place is.
+
     Fp16 has few numbers, so each is taken once, with its count: a table of words takes a second or two, where
     coremltools' own k-means takes minutes; the errors are those of k-means++ within a few percent.
     """
@@ -20,6 +22,8 @@ def palette(
         table = np.pad(values, (0, size - len(values)), mode="edge")
     else:
         table = _means(values, counts, size)
+    if (weight.reshape(len(weight), -1) == 0).all(axis=1).any():
+        table[np.abs(table).argmin()] = 0
     nearest = np.searchsorted((table[1:] + table[:-1]) / 2, values)
     return table.astype(np.float16), nearest[positions.ravel()].astype(np.uint8)
 

@@ -8,10 +8,10 @@ import coremltools as ct
 from coremltools.converters.mil.frontend.milproto.load import load as read_program
 from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
 
+from export.part import FIRST_FUNCTION
 from mobile_video_jax.core.errors import UserError
 
 WEIGHTS = Path("Data/com.apple.CoreML/weights")
-FIRST_FUNCTION = "main"
 SERIALIZED = ("write_state",)  # the name in files of coremltools' coreml_update_state
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from coremltools.models import MLModel
 from coremltools.models.compute_plan import MLComputePlan
 
-from export.mil.golden import agreements
+from export.agreement import agreements, as_json, passes
 from export.mil.ops.state import is_state
-from export.mil.verify import Verification, as_json, passes
+from export.mil.verify import Verification
 
 CALLS = 10
 

@@ -1,4 +1,4 @@
-"""The demo's last stage: the distilled model as Core ML packages, made and checked by export.run."""
+"""The demo's last stage: the distilled model as packages for phones, made and checked by export.run."""
 
 import importlib.util
 import os
@@ -41,7 +41,7 @@ def export_packages(run: Path, out: Path, prompt: str) -> dict[str, Any]:
     return figures
 
 
-def drawn_clip(out: Path, clip: str) -> tuple[Frames, Frames]:
-    """The export's clip as JAX generates it, and as the packages do."""
+def drawn_clip(out: Path, clip: str) -> dict[str, Frames]:
+    """The export's clip by `jax`, by Core ML's `packages` and, where Core AI is installed, by its `assets`."""
     with np.load(out / "drawn" / f"{clip}.npz", allow_pickle=False) as arrays:
-        return arrays["jax"], arrays["packages"]
+        return dict(arrays)

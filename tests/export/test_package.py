@@ -5,6 +5,7 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
+import coremltools as ct
 import numpy as np
 import pytest
 import torch
@@ -12,10 +13,13 @@ import torch
 from export.app.ffn_memory import ffn_memory
 from export.coreml.compress import Weights, compress
 from export.coreml.mixed_bits import Sensitivity, recipe
-from export.coreml.package import Part, convert, size, write_package
+from export.coreml.package import convert, size, write_package
+from export.golden import write_golden
+from export.metadata import Metadata
 from export.mil.evaluate import evaluate
 from export.mil.load import load_package
 from export.mil.verify import verify_package
+from export.part import Part
 from export.phone.layout import PHONE
 from export.phone.tiled_ffn import TiledFfn
 from mobile_video_jax.core.errors import UserError
@@ -35,7 +39,8 @@ def part() -> Part:
 def written(part: Part, tmp_path_factory) -> tuple[Path, dict]:
     """The folder, and the manifest's record of the package in it."""
     out = tmp_path_factory.mktemp("package")
-    return out, write_package([part], out, Weights(), lambda line: None)
+    write_golden(out / part.golden, part.inputs, part.outputs)
+    return out, write_package([part], out, Weights(), Metadata(author="A. Author"), lambda line: None)
 
 
 def relative_error(package: Path, part: Part) -> float:
@@ -91,7 +96,12 @@ def test_functions_share_their_weights_and_mixed_ones_meet_their_bits(part, writ
     x = torch.randn(1, WIDTH, 1, 7)
     longer = dataclasses.replace(part, inputs={"x": x.numpy()}, outputs={"y": part.module(x).numpy()}, function="long")
     weights = Weights("mixed", target_bits=5.0)
-    record = write_package([dataclasses.replace(part, function="short"), longer], tmp_path, weights, lambda line: None)
+    both = [dataclasses.replace(part, function="short"), longer]
+    for each in both:
+        write_golden(tmp_path / each.golden, each.inputs, each.outputs)
+    record = write_package(both, tmp_path, weights, Metadata(author="A. Author"), lambda line: None)
+    spec = ct.utils.load_spec(str(tmp_path / record["file"]))
+    assert spec.description.metadata.author == "A. Author" and spec.description.metadata.userDefined["weights"]
     assert record["fp16_bytes"] < written[1]["bytes"] + 20_000  # a second program, no second copy of 33 kB of weights
     assert set(record["bits"].values()) <= {4, 6, 8, 16} and len(record["bits"]) == TILES
     assert np.mean(list(record["bits"].values())) <= 5

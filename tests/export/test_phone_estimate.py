@@ -12,12 +12,13 @@ import torch
 
 from configs import dit as configs
 from configs import vae as vae_configs
-from export.coreml.package import Part, convert
+from export.coreml.package import convert
 from export.estimate import report
 from export.estimate.clip import Plan, clip_estimate, clip_seconds
 from export.estimate.networks import NETWORKS, empty
 from export.estimate.ops import ops_of_module, ops_of_program
 from export.mil.load import load_package
+from export.part import Part
 from export.phone.dit import PhoneDit
 from export.pytorch.dit import Dit
 from mobile_video_jax.core.errors import UserError

@@ -1,6 +1,7 @@
 """A run becomes a folder of packages that agree with JAX and with each other."""
 
 import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -14,16 +15,20 @@ from safetensors.torch import load_file
 
 from export.app import golden, parts
 from export.app import manifest as manifests
+from export.app.assets import AssetApp
 from export.app.folder import export_run
 from export.app.runtime import App
 from export.app.settings import Settings, distillation_warnings, own_steps
 from export.app.verify import failures, lost_tiles, verify_record
-from export.coreml.package import Part, digests
+from export.coreai.verify import verify_asset
+from export.coreml.package import digests
 from export.mil.verify import verify_package
+from export.part import Part
 from export.phone.vae import PhoneDecoder
 from export.pytorch import dit as torch_dit
 from export.pytorch.load import load_params
 from export.pytorch.vae import Decoder
+from export.run import backends
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.generate.generator import Generator
@@ -55,7 +60,8 @@ def runs(tmp_path_factory) -> Path:
 def exported(runs: Path) -> tuple[Path, dict]:
     """The VAE's run, exported."""
     out = runs / "exported"
-    export_run(runs / "vae", out, Settings(clips=("5x8x12",)), silent)
+    settings = Settings(clips=("5x8x12",), backends=("coreml", "coreai"), author="A. Author")
+    export_run(runs / "vae", out, settings, silent)
     return out, json.loads((out / "manifest.json").read_text())
 
 
@@ -71,6 +77,58 @@ def test_a_vaes_packages_agree_with_jax(exported):
     assert following["outputs"]["video"]["shape"] == [2, 3, 8, 12]
     kept = {name.removeprefix("kept_"): x for name, x in first["outputs"].items() if name != "video"}
     assert kept == {n.removeprefix("past_"): x for n, x in following["inputs"].items() if n != "latents"}
+
+
+def test_the_decoder_is_one_asset_whose_entry_points_share_weights(exported):
+    out, manifest = exported
+    [asset] = manifest["assets"]
+    assert (asset["name"], asset["file"], asset["executed"]) == ("vae", "vae.aimodel", "float16")
+    for name, function in asset["functions"].items():
+        assert function["golden"] == f"golden/vae_{name}.npz" and function["part"] == f"vae_{name}"
+        check = verify_asset(out / "vae.aimodel", out / function["golden"], name)
+        assert 50 < asset["psnr"] <= check.summary()["psnr"] and check.summary()["relative_error"] < 4e-3
+    assert set(asset["functions"]) == {"first", "next"}
+    stored = load_file(out / "vae.safetensors")
+    largest = max(stored.values(), key=torch.numel).half().numpy().tobytes()
+    assert asset["bytes"] < 1.3 * sum(package["bytes"] for package in manifest["packages"]) and largest
+    app, chunks = AssetApp(out, "main"), App(out, "main")
+    latents = np.random.default_rng(0).standard_normal((1, 6, 1, 18), np.float32)
+    difference = app._decode(latents).astype(int) - chunks._decode(latents).astype(int)
+    app.close()
+    assert np.abs(difference).max() <= 2
+
+
+def test_a_damaged_asset_is_refused_and_a_changed_weight_fails(exported, tmp_path):
+    asset, golden = Path(shutil.copytree(exported[0] / "vae.aimodel", tmp_path / "vae.aimodel")), exported[0] / "golden"
+    program = asset / "main.mlirb"
+    whole, weight = program.read_bytes(), load_file(exported[0] / "vae.safetensors")["stem.weight"]
+    stored = weight.half().numpy().tobytes()
+    assert whole.count(stored) == 1
+    program.write_bytes(whole.replace(stored, (-weight).half().numpy().tobytes()))
+    with pytest.raises(UserError, match="vae.aimodel is damaged: main.mlirb is not what was written"):
+        verify_asset(asset, golden / "vae_first.npz", "first")
+    (asset / "main.hash").write_bytes(hashlib.sha256(program.read_bytes()).digest())
+    assert not verify_asset(asset, golden / "vae_first.npz", "first").summary()["passed"]
+    with pytest.raises(UserError, match="has the functions first, next: name one with --function"):
+        verify_asset(asset, golden / "vae_first.npz")
+    metadata = asset / "metadata.json"
+    assert json.loads(metadata.read_text())["author"] == "A. Author"
+    metadata.write_text(metadata.read_text().replace('"2.0"', '"9.0"'))
+    with pytest.raises(
+        UserError, match='cannot be loaded by coreai-core .*"9.0" is not supported.*export the run again'
+    ):
+        verify_asset(asset, golden / "vae_first.npz", "first")
+
+
+def test_a_backend_that_is_not_installed_is_named(capsys):
+    with pytest.raises(
+        UserError, match=r"--backend=coreai takes packages that are not installed: pip install -e '.\[export\]'"
+    ):
+        backends(["coreai"], core_ai=False)
+    assert backends([], core_ai=False) == ("coreml",) and backends([], core_ai=True) == ("coreml", "coreai")
+    assert "Core ML alone is written" in capsys.readouterr().err
+    with pytest.raises(UserError, match="--backend=onnx is unknown: use coreml,coreai, or one of them"):
+        Settings(backends=("onnx",))
 
 
 def test_the_manifest_tells_what_an_app_needs(exported):
@@ -245,7 +303,7 @@ def failing(model: str, out: str) -> None:
     from export.app import folder
 
     failures = ["dit: PSNR 34.0 dB is below 35 dB"]
-    report = {"packages": [ROW], "clips": [], "passed": False, "warnings": [], "failures": failures}
+    report = {"packages": [ROW], "assets": [], "clips": [], "passed": False, "warnings": [], "failures": failures}
     folder.export_run = lambda *args: report
     sys.argv[1:] = [f"--model={model}", f"--out={out}"]
     cli.run(run.main)

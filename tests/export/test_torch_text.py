@@ -8,9 +8,10 @@ import pytest
 import torch
 from flax import linen
 
-from export.coreml.package import Part, convert
+from export.coreml.package import convert
 from export.mil.evaluate import evaluate
 from export.mil.load import load_package
+from export.part import Part
 from export.phone.text import PhoneText
 from export.pytorch.bert import Bert
 from export.pytorch.clip import ClipText

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from export.agreement import EXACT_PSNR, Agreement, agreement, passes
+from export.golden import Golden
 from export.mil import on_mac
-from export.mil.golden import EXACT_PSNR, Agreement, Golden, agreement
 from export.mil.load import Package
-from export.mil.verify import Verification, as_text, passes, verify_package
+from export.mil.verify import Verification, as_text, verify_package
 from mobile_video_jax.core.errors import UserError
 from tests import commands
 from tests.export.mil.mil_programs import NOISE, function_of, mb, save

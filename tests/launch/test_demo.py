@@ -50,7 +50,9 @@ def test_a_short_demo_leaves_a_whole_report(tmp_path):
     assert report["vae"]["psnr"] > 3 and -1 <= report["vae"]["ssim"] <= 1 and report["vae"]["real"]["clips"] > 0
     assert {row["name"] for row in report["export"]["packages"]} == {"text", "dit", "vae_first", "vae_next"}
     assert all(row["psnr"] >= 35 and row["relative_error"] <= 2e-3 for row in report["export"]["packages"])
-    assert report["export"]["clips"][0]["psnr"] >= 35
+    assert {row["name"] for row in report["export"]["assets"]} == {"text", "dit", "vae"}
+    assert all(row["psnr"] >= 35 and row["relative_error"] <= 2e-3 for row in report["export"]["assets"])
+    assert report["export"]["clips"][0]["psnr"] >= 35 and report["export"]["clips"][0]["assets_psnr"] >= 35
     assert (tmp_path / "demo" / "export" / "dit.mlpackage").is_dir()
     html = (tmp_path / "demo" / "report.html").read_text()
     assert html.count("<video") >= 4 * 3 + 2 * 4 + 2 and not re.search("https?://", html)

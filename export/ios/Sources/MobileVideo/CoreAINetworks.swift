@@ -1,0 +1,74 @@
+#if canImport(CoreAI)
+import CoreAI
+import Foundation
+
+/// Core AI's assets, for iOS 27. Parts of one asset share its weights.
+@available(iOS 27.0, macOS 27.0, *)
+public actor CoreAINetworks: Networks {
+    public nonisolated let parts: [String]
+    private let folder: URL
+    private let entries: [String: (asset: Manifest.Package, entryPoint: String)]
+    private var models: [String: AIModel] = [:]
+
+    public init(folder: URL, manifest: Manifest, clip: Manifest.Clip) {
+        self.folder = folder
+        var names: [String] = []
+        var entries: [String: (asset: Manifest.Package, entryPoint: String)] = [:]
+        for asset in manifest.assets {
+            for (entryPoint, function) in asset.functions {
+                guard let part = function.part else { continue }
+                if function.function == "main" || function.function == clip.function {
+                    names.append(part)
+                    entries[part] = (asset, entryPoint)
+                }
+            }
+        }
+        parts = names
+        self.entries = entries
+    }
+
+    public func call(_ part: String, _ tensors: Tensors) async throws -> Tensors {
+        guard let (asset, entryPoint) = entries[part] else { throw NetworkError.missingFile(part) }
+        guard let features = asset.functions[entryPoint] else { throw NetworkError.missingFunction(entryPoint) }
+        guard let function = try await load(asset).loadFunction(named: entryPoint) else {
+            throw NetworkError.missingFunction(entryPoint)
+        }
+        var inputs: [String: NDArray] = [:]
+        for (name, feature) in features.inputs {
+            guard let tensor = tensors[name] else { throw NetworkError.missingFeature(name) }
+            if feature.dtype == "int32" {
+                inputs[name] = NDArray(scalars: tensor.values.map { Int32($0) }, shape: tensor.shape)
+            } else {
+                inputs[name] = NDArray(scalars: tensor.values.map { Float16($0) }, shape: tensor.shape)
+            }
+        }
+        var outputs = try await function.run(inputs: inputs)
+        var result: Tensors = [:]
+        for name in features.outputs.keys {
+            guard let array = outputs.remove(name)?.ndArray else { throw NetworkError.missingFeature(name) }
+            result[name] = tensor(array)
+        }
+        return result
+    }
+
+    public func release(_ prefix: String) {
+        models = models.filter { !$0.key.hasPrefix(prefix) }
+    }
+
+    private func load(_ asset: Manifest.Package) async throws -> AIModel {
+        if let model = models[asset.name] { return model }
+        let model = try await AIModel(contentsOf: folder.appending(path: asset.file))
+        models[asset.name] = model
+        return model
+    }
+
+    private func tensor(_ array: NDArray) -> Tensor {
+        array.rawView().withUnsafeBytes { bytes, shape, strides in
+            let sizes = (0..<shape.count).map { shape[$0] }
+            let positions = offsets(shape: sizes, strides: (0..<strides.count).map { strides[$0] })
+            let numbers = bytes.bindMemory(to: Float16.self)
+            return Tensor(shape: sizes, values: positions.map { Float(numbers[$0]) })
+        }
+    }
+}
+#endif

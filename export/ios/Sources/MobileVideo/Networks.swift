@@ -1,0 +1,41 @@
+import Foundation
+
+/// Numbers in rows, the last axis fastest.
+public struct Tensor: Sendable {
+    public let shape: [Int]
+    public var values: [Float]
+
+    public init(shape: [Int], values: [Float]) {
+        self.shape = shape
+        self.values = values
+    }
+}
+
+public typealias Tensors = [String: Tensor]
+
+public enum NetworkError: Error {
+    case missingFile(String)
+    case missingFunction(String)
+    case missingFeature(String)
+}
+
+/// The networks of an exported folder, by the names of its parts: text, dit or dit_0, dit_1, …, vae_first, vae_next, vae.
+public protocol Networks: Sendable {
+    /// The names of all parts, the transformer's chunks in their order.
+    var parts: [String] { get }
+
+    /// A part's outputs. Of the tensors it takes those that are its inputs; it is loaded at its first call.
+    func call(_ part: String, _ tensors: Tensors) async throws -> Tensors
+
+    /// Frees the memory of all parts whose name begins so.
+    func release(_ prefix: String) async
+}
+
+/// The offset of each element, in rows, in a buffer with these strides: runtimes may pad rows.
+func offsets(shape: [Int], strides: [Int]) -> [Int] {
+    var result = [0]
+    for (size, stride) in zip(shape, strides) {
+        result = result.flatMap { start in (0..<size).map { start + $0 * stride } }
+    }
+    return result
+}
