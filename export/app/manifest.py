@@ -68,6 +68,7 @@ def of_transformer(generators: Sequence[Generator], steps: int) -> Described:
             "width": config.text_width,
             "pad_id": 0,
             "closing_id": first.text_encoder.tokenizer.encode("").ids[-1],
+            "truncation": "of more than `tokens` ids keep the first tokens - 1 and append closing_id",
         },
         "sampler": {"solver": "euler", "steps": steps, "noise_scale": 1.0, "guidance": 1.0},
     }
