@@ -2,7 +2,7 @@
 
 An estimate, no measurement: no phone was used.
 
-python -m export.phone_estimate --config=configs/dit.py:mobile [--clip=49x384x512] [--steps=4] [--tiles=4]
+python -m export.phone_estimate --config=configs/dit.py:mobile [--clip=49x384x512] [--steps=4] [--tiles=1]
     [--weights=fp16] [--decoder=mobile] [--json]
   Counts the ops of the phone's form of the transformer and of its VAE's decoder from shapes alone.
 python -m export.phone_estimate --package=FILE.mlpackage [--function=NAME] [--json]
@@ -31,7 +31,9 @@ FUNCTION = flags.DEFINE_string("function", None, "With --package: the function, 
 CALIBRATE = flags.DEFINE_bool("calibrate", False, "Fit the shares to published times.")
 CLIP = cli.define_clip("clip", "49x384x512", "Frames x height x width.")
 STEPS = cli.define_number("steps", 4, SolverSteps, "Sampling steps.")
-TILES = cli.define_number("tiles", 4, Size, "Tiles of each FFN product.")
+TILES: flags.FlagHolder[int | None] = cli.define_number(
+    "tiles", None, Size, "Tiles of an FFN's hidden channels; as many as are fastest by estimate, if not given."
+)
 WEIGHTS = flags.DEFINE_string("weights", "fp16", "fp16, int8, palette8, palette6, palette4 or mixed (of 6 bits).")
 DECODER = flags.DEFINE_enum("decoder", "mobile", list(SIZES), "Size of the VAE's decoder, at the config's compression.")
 JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
@@ -49,7 +51,7 @@ def main() -> None:
     elif PACKAGE.value:
         result, text = report.of_package(PACKAGE.value, FUNCTION.value)
     else:
-        options = {"clip": CLIP.value, "steps": STEPS.value, "tiles": TILES.value, "weights": WEIGHTS.value}
+        options = {"clip": CLIP.value, "steps": STEPS.value, "tiles": TILES.value or 0, "weights": WEIGHTS.value}
         result, text = report.of_config(CONFIG.values, decoder=DECODER.value, **options)
     print(json.dumps(result) if JSON.value else text + "\n" + json.dumps(result))
 

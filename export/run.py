@@ -45,7 +45,14 @@ CLIP = cli.define_clips(
 STEPS: flags.FlagHolder[int | None] = cli.define_number(
     "steps", None, SolverSteps, "Sampling steps whose times the manifest lists; the run's own if not given, or 4."
 )
-TILES = flags.DEFINE_list("tiles", ["4"], "Tiles of each FFN product (1: whole), one number or one for each block.")
+TILES = flags.DEFINE_list(
+    "tiles",
+    [],
+    "Tiles of each FFN (1: whole), one number or one for each block; the fastest by estimate, if not given.",
+)
+CUT_INPUTS = flags.DEFINE_bool(
+    "cut_inputs", False, "Cut the inputs of both FFN products, as the paper: k^2 + k of them."
+)
 WEIGHTS = flags.DEFINE_string("weights", "fp16", "fp16, int8, palette8, palette6, palette4 or mixed.")
 TARGET_BITS: flags.FlagHolder[float | None] = cli.define_number(
     "target_bits", None, Annotated[float, Range(1, 16)], "Bits a weight that mixed weights take on average; else 6."
@@ -96,6 +103,7 @@ def main() -> None:
         licence=LICENCE.value,
         weights=Weights(WEIGHTS.value, TARGET_BITS.value, TARGET_PSNR.value),
         tiles=tiles,
+        cut_inputs=CUT_INPUTS.value,
         steps=STEPS.value or 0,
         chunk_megabytes=float(LIMIT.value),
         vae=VAE.value,

@@ -8,16 +8,15 @@ import torch
 from torch import nn
 
 from export.coreml.package import convert
+from export.estimate.tiles import TILES
 from export.mil.liveness import PRODUCTS, arguments, bytes_of, live_bytes, peak_live_bytes
 from export.mil.load import load_package
 from export.part import Part
 from export.phone.layout import Layout
 from export.phone.tiled_ffn import TiledFfn
 
-TILES = (1, 2, 4, 8)
 
-
-def ffn_memory(width: int, hidden: int, tokens: int, layout: Layout) -> list[dict[str, int]]:
+def ffn_memory(width: int, hidden: int, tokens: int, layout: Layout, cut_inputs: bool = False) -> list[dict[str, int]]:
     """Products and peak bytes of live activations of an FFN with random weights, for each of TILES.
 
     `hidden_bytes` counts the values between both products alone, `tile_bytes` is the largest of them.
@@ -27,7 +26,7 @@ def ffn_memory(width: int, hidden: int, tokens: int, layout: Layout) -> list[dic
     x = layout.turn(torch.randn(1, width, 1, tokens))
     rows = []
     for tiles in (tiles for tiles in TILES if tiles <= min(width, hidden)):
-        ffn = TiledFfn(up, down, tiles, layout).requires_grad_(False)
+        ffn = TiledFfn(up, down, tiles, layout, cut_inputs=cut_inputs).requires_grad_(False)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "ffn.mlpackage"
             convert(Part("ffn", ffn, {"x": x.numpy()}, {"y": ffn(x).numpy()}), path)

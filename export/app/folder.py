@@ -53,14 +53,18 @@ def export_run(run: Run | Path, out: Path, settings: Settings, progress: Progres
         else:
             _check_blocks(opened)
             generators = _generators(opened, settings)
-            settings = dataclasses.replace(settings, steps=settings.steps or own_steps(opened.denoiser.sampling))
+            settings = dataclasses.replace(
+                settings,
+                steps=settings.steps or own_steps(opened.denoiser.sampling),
+                tiles=settings.tiles_of(opened.denoiser.config.model, _most_tokens(generators)),
+            )
             groups = _groups(generators, settings, folder, progress)
             described = manifests.of_transformer(generators, settings.steps)
             warnings = distillation_warnings(opened.denoiser.sampling, settings.steps)
             for warning in warnings:
                 progress(f"warning: {warning}")
-            depth = len(opened.denoiser.config.model.block_shapes)
-            described |= {"form": settings.form, "tiles": list(settings.tiles_of(depth)), "warnings": warnings}
+            described |= {"form": settings.form, "cut_inputs": settings.cut_inputs, "warnings": warnings}
+            described["tiles"] = list(settings.tiles)
         origin = manifests.origin(opened)
         metadata = Metadata(settings.author, settings.licence, str(run), origin["commit"], settings.weights.kind)
         packages, assets, figures = write_parts(groups, folder, settings, metadata, progress)
@@ -87,7 +91,7 @@ def _verify(
     least = settings.weights.target_psnr or LEAST_PSNR
     failed = [line for row in rows for line in failures(row, least)]
     failed += [line for row in assets for line in failures({**row, "name": f"{row['name']}.aimodel"}, least)]
-    failed += lost_tiles(rows, manifest.get("tiles", ()))
+    failed += lost_tiles(rows, manifest.get("tiles", ()), cut_inputs=settings.cut_inputs)
     clips: list[GeneratedClip] = []
     if settings.check == "clip":
         clips = [
@@ -115,8 +119,13 @@ def _ffn_memory(generators: Sequence[Generator], settings: Settings) -> list[dic
         return []
     denoiser = generators[0].denoiser
     hidden = max(block.ffn for block in denoiser.config.model.block_shapes)
-    tokens = max(generator.clip.tokens(denoiser.strides) for generator in generators)
-    return ffn_memory(denoiser.config.model.width, hidden, tokens, settings.layout)
+    width, tokens = denoiser.config.model.width, _most_tokens(generators)
+    return ffn_memory(width, hidden, tokens, settings.layout, settings.cut_inputs)
+
+
+def _most_tokens(generators: Sequence[Generator]) -> int:
+    """Tokens of the largest clip; all clips' functions have its tiles, so that they share weights."""
+    return max(generator.clip.tokens(generator.denoiser.strides) for generator in generators)
 
 
 def _check_blocks(run: Run) -> None:

@@ -61,9 +61,9 @@ def dit_parts(generator: Generator, settings: Settings, out: Path) -> Iterator[P
         config.model, generator.params, jnp.asarray(noise), t, jnp.asarray(text), jnp.asarray(mask)
     )
     ends = chunk_ends(mirror, int(1e6 * settings.chunk_megabytes))
-    tiles = settings.tiles_of(len(mirror.blocks))
+    tiles = settings.tiles_of(config.model, generator.clip.tokens(denoiser.strides))
     for i, (first, last) in enumerate(zip([0, *ends], ends, strict=False)):
-        module = PhoneDit(mirror, tiles, first, last, settings.layout)
+        module = PhoneDit(mirror, tiles, first, last, settings.layout, cut_inputs=settings.cut_inputs)
         name = "dit" if len(ends) == 1 else f"dit_{i}"
         yield Part(name, module, _select(tensors, module.inputs), _select(tensors, module.outputs))
 

@@ -4,9 +4,11 @@ import dataclasses
 from pathlib import Path
 
 from export.coreml.compress import Weights
+from export.estimate.tiles import fastest_tiles
 from export.metadata import UNSTATED
 from export.phone.layout import LAYOUTS, Layout
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.models.sampling import Sampling
 
 UNDISTILLED_STEPS = 4
@@ -18,7 +20,8 @@ class Settings:
     """Settings of an export."""
 
     weights: Weights = Weights()
-    tiles: tuple[int, ...] = (4,)  # of each FFN: one number, or one for each block
+    tiles: tuple[int, ...] = ()  # of each FFN: one number, or one for each block; none: the fastest by estimate
+    cut_inputs: bool = False  # of each FFN: see TiledFfn
     steps: int = 0  # sampling steps; 0: see own_steps
     chunk_megabytes: float = 1000.0  # the largest chunk of the transformer, in fp16
     vae: Path | None = None  # a run whose decoder is exported in place of the run's own
@@ -42,8 +45,12 @@ class Settings:
         """The transformer's layout."""
         return LAYOUTS[self.form]
 
-    def tiles_of(self, depth: int) -> tuple[int, ...]:
-        """The tiles of each of `depth` blocks. Raises UserError where their numbers differ."""
+    def tiles_of(self, model: DitConfig, tokens: int) -> tuple[int, ...]:
+        """The tiles of each block. Raises UserError where their numbers differ."""
+        depth = len(model.block_shapes)
+        if not self.tiles:
+            hidden = max(block.ffn for block in model.block_shapes)
+            return (fastest_tiles(model.width, hidden, tokens),) * depth
         if len(self.tiles) not in (1, depth):
             raise UserError(f"--tiles names {len(self.tiles)} numbers: use one, or {depth}, one for each block")
         return self.tiles * depth if len(self.tiles) == 1 else self.tiles

@@ -49,8 +49,9 @@ def failures(figures: Figures, least_psnr: float = LEAST_PSNR) -> list[str]:
     return lines
 
 
-def lost_tiles(rows: Iterable[Figures], tiles: Sequence[int]) -> list[str]:
-    """One line for each block whose FFN has another count of products in the saved program than k^2 + k."""
+def lost_tiles(rows: Iterable[Figures], tiles: Sequence[int], *, cut_inputs: bool = False) -> list[str]:
+    """One line for each block whose FFN has another count of products in the saved program than k tiles make."""
+    expected = [k * k + k if cut_inputs else 2 * k for k in tiles]
     blocks = [
         (row["name"], count)
         for row in rows
@@ -58,9 +59,9 @@ def lost_tiles(rows: Iterable[Figures], tiles: Sequence[int]) -> list[str]:
         for count in next(iter(row["functions"].values()))["ffn_products"]
     ]
     return [
-        f"{name}: block {i} has {count} products in its FFN, {k} tiles make {k * k + k}"
-        for i, ((name, count), k) in enumerate(zip(blocks, tiles, strict=False))
-        if count != k * k + k
+        f"{name}: block {i} has {count} products in its FFN, {k} tiles make {products}"
+        for i, ((name, count), k, products) in enumerate(zip(blocks, tiles, expected, strict=False))
+        if count != products
     ]
 
 

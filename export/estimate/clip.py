@@ -10,16 +10,26 @@ from torch import Tensor, nn
 
 from export.coreml.compress import DEFAULT_BITS
 from export.estimate.networks import empty
-from export.estimate.ops import ops_of_module
+from export.estimate.ops import ops_of_module, peak_activation_bytes
+from export.estimate.tiles import TILES, fastest_tiles
 from export.phone.dit import PhoneDit
 from export.phone.vae import PhoneDecoder
 from export.pytorch import vae as torch_vae
 from export.pytorch.dit import Dit
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.cost.phone.ops import HALF, Op
+from mobile_video_jax.cost.phone.ops import Op
 from mobile_video_jax.cost.phone.roofline import call_seconds, seconds_by, totals
-from mobile_video_jax.cost.phone.table import ASSUMED, FFN_TILES, HELD_OUT, PHONE, Assumptions, stated
+from mobile_video_jax.cost.phone.table import (
+    ASSUMED,
+    CHIPS,
+    DEVICE,
+    HELD_OUT,
+    PHONE,
+    Assumptions,
+    Device,
+    stated,
+)
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.vae.family import family_member
 
@@ -41,6 +51,7 @@ class Calls:
 
     times: int
     ops: list[Op]
+    peak_activation_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +62,7 @@ class Plan:
     decoder: str = "mobile"  # size of the VAE's decoder, one of vae.family
     clip: str = "49x384x512"  # frames x rows x columns
     steps: int = 4  # of sampling
-    tiles: int = FFN_TILES  # of each product of an FFN
+    tiles: int = 0  # of an FFN; 0: as many as the estimate is fastest with
     weights: str = "fp16"  # one of WEIGHT_BITS
 
     def __post_init__(self) -> None:
@@ -63,6 +74,13 @@ class Plan:
         """The latent grid. Raises UserError for a clip that the config's compression does not fit."""
         return ClipShape.parse(self.clip).latent(Compression.parse(self.config.compression))
 
+    @property
+    def chosen_tiles(self) -> int:
+        """Tiles of every FFN: the largest decides."""
+        model = self.config.model
+        hidden = max(block.ffn for block in model.block_shapes)
+        return self.tiles or fastest_tiles(model.width, hidden, math.prod(self.grid))
+
     def calls(self) -> dict[str, Calls]:
         """The packages by name."""
         return {"dit": self.transformer(), **self.decoders()}
@@ -73,10 +91,10 @@ class Plan:
         channels = Compression.parse(config.compression).channels
         with torch.device("meta"):
             mirror = Dit(config.model, (*self.grid, channels), config.text_width)
-            module = PhoneDit(mirror, [self.tiles] * len(mirror.blocks)).to("meta")
+            module = PhoneDit(mirror, [self.chosen_tiles] * len(mirror.blocks)).to("meta")
         latents, features = empty(1, channels, 1, tokens), empty(1, config.model.time_features, 1, 1)
         text, mask = empty(1, config.text_width, 1, config.text_tokens), empty(1, 1, 1, config.text_tokens)
-        return Calls(self.steps, self._ops(module, latents, features, text, mask))
+        return self._calls(self.steps, module, latents, features, text, mask)
 
     def decoders(self) -> dict[str, Calls]:
         """The decoder of the first latent frame, and of each later one."""
@@ -86,17 +104,21 @@ class Plan:
             with torch.device("meta"):
                 module = PhoneDecoder(torch_vae.Decoder(config), (rows[0], rows[1]), starts=name == "vae_first")
             past = [] if module.starts else [empty(*shape) for shape in module.kept.values()]
-            calls[name] = Calls(times, self._ops(module.to("meta"), empty(1, config.strides.channels, *rows), *past))
+            calls[name] = self._calls(times, module.to("meta"), empty(1, config.strides.channels, *rows), *past)
         return calls
 
-    def _ops(self, module: nn.Module, *inputs: Tensor) -> list[Op]:
-        return ops_of_module(module, *inputs, weight_bits=WEIGHT_BITS[self.weights])
+    def _calls(self, times: int, module: nn.Module, *inputs: Tensor) -> Calls:
+        ops = ops_of_module(module, *inputs, weight_bits=WEIGHT_BITS[self.weights])
+        return Calls(times, ops, peak_activation_bytes(module, *inputs))
 
 
 def clip_estimate(plan: Plan) -> dict[str, Any]:
     """Seconds and frames a second of a clip, by call and by part, and those after single changes."""
     calls, frames = plan.calls(), ClipShape.parse(plan.clip).frames
-    rows = {name: {"times": call.times, **totals(call.ops)} for name, call in calls.items()}
+    rows = {
+        name: {"times": call.times, **totals(call.ops), "peak_activation_bytes": call.peak_activation_bytes}
+        for name, call in calls.items()
+    }
     seconds = clip_seconds(calls)
     rate = frames / seconds
     all_ops = [op for call in calls.values() for op in call.ops * call.times]
@@ -106,7 +128,9 @@ def clip_estimate(plan: Plan) -> dict[str, Any]:
         "method": "roofline of each op, fitted to published times; nothing was measured on a phone",
         "clip": plan.clip,
         "steps": plan.steps,
-        "tiles": plan.tiles,
+        "tiles": plan.chosen_tiles,
+        "by_tiles": [_by_tiles(dataclasses.replace(plan, tiles=tiles)) for tiles in TILES],
+        "by_chip": {chip: frames / clip_seconds(calls, device=device) for chip, device in CHIPS.items()},
         "weights": plan.weights,
         "decoder": plan.decoder,
         "calls": rows,
@@ -121,9 +145,16 @@ def clip_estimate(plan: Plan) -> dict[str, Any]:
     }
 
 
-def clip_seconds(calls: Mapping[str, Calls], assumptions: Assumptions = ASSUMED) -> float:
+def clip_seconds(calls: Mapping[str, Calls], assumptions: Assumptions = ASSUMED, device: Device = DEVICE) -> float:
     """Seconds of all calls of a clip, one after the other."""
-    return sum(call.times * call_seconds(call.ops, assumptions=assumptions) for call in calls.values())
+    return sum(call.times * call_seconds(call.ops, device, assumptions) for call in calls.values())
+
+
+def _by_tiles(plan: Plan) -> dict[str, Any]:
+    """Seconds and peak memory of a step; more tiles pay where both fall."""
+    calls = plan.transformer()
+    seconds = call_seconds(calls.ops)
+    return {"tiles": plan.tiles, "seconds_a_step": seconds, "peak_activation_bytes": calls.peak_activation_bytes}
 
 
 def _part(op: Op) -> str:
@@ -132,7 +163,7 @@ def _part(op: Op) -> str:
 
 def _changes(plan: Plan, calls: Mapping[str, Calls]) -> dict[str, float]:
     """Seconds of the clip after one change: of an assumption, of what the phone does with ops, or of an option."""
-    logits, bits = HALF * math.prod(plan.grid) ** 2, WEIGHT_BITS[plan.weights]
+    bits = WEIGHT_BITS[plan.weights]
 
     def assuming(**values: Any) -> float:
         return clip_seconds(calls, dataclasses.replace(ASSUMED, **values))
@@ -153,14 +184,13 @@ def _changes(plan: Plan, calls: Mapping[str, Calls]) -> dict[str, float]:
         "assumed: tensors of up to 4 MB stay on the chip": assuming(on_chip=4_000_000),
         "assumed: 1 us for each op": assuming(op=1e-6),
         "element-wise ops merged into their neighbours": ops(lambda op: op if op.flops or op.reduces else None),
-        "logits kept on the chip, by cutting the queries": ops(lambda op: _without(op, logits)),
+        "8-bit numbers in all products, at twice the operations a second": clip_seconds(
+            {
+                name: Calls(call.times, [dataclasses.replace(op, flops=op.flops // 2) for op in call.ops])
+                for name, call in calls.items()
+            }
+        ),
         "weights of 4 bits": ops(lambda op: dataclasses.replace(op, weight_bytes=int(4 * op.weight_bytes / bits))),
         "--steps=2": packages({"dit": Calls(2, calls["dit"].ops)}),
-        **{f"--tiles={n}": packages({"dit": dataclasses.replace(plan, tiles=n).transformer()}) for n in (1, 8)},
         "--decoder=phone": packages(dataclasses.replace(plan, decoder="phone").decoders()),
     }
-
-
-def _without(op: Op, whole: int) -> Op:
-    """The op without the traffic of tensors of so many bytes."""
-    return dataclasses.replace(op, values=tuple(value for value in op.values if value.whole != whole))

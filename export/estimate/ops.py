@@ -45,6 +45,21 @@ def ops_of_module(module: nn.Module, *inputs: Tensor, weight_bits: float = 16.0,
     return recorder.ops
 
 
+def peak_activation_bytes(module: nn.Module, *inputs: Tensor) -> int:
+    """The most bytes of values that live at a time in one call, with the ops in their order; weights do not count."""
+    recorder = _Recorder(module, 16.0)
+    with torch.inference_mode(), recorder.tracker, recorder:
+        module(*inputs)
+    last = {holder: i for i, values in enumerate(recorder.values) for holder in values}
+    live: dict[int, int] = {}
+    peak = 0
+    for i, values in enumerate(recorder.values):
+        live |= values
+        peak = max(peak, sum(live.values()))
+        live = {holder: size for holder, size in live.items() if last[holder] > i}
+    return peak
+
+
 class _Recorder(TorchDispatchMode):
     """Records each op before PyTorch decomposes it: in inference mode a convolution, a softmax, an einsum is one."""
 
@@ -52,6 +67,7 @@ class _Recorder(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.tracker, self.weight_bits, self.ops = ModuleTracker(), weight_bits, list[Op]()
         self.weights = {_holder(x) for x in (*module.parameters(), *module.buffers())}
+        self.values: list[dict[int, int]] = []  # of each op: bytes of the tensors that hold what it reads and writes
         self.results: list[Tensor] = []  # kept alive, so that no two tensors have a storage at the same address
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -59,6 +75,8 @@ class _Recorder(TorchDispatchMode):
         operands = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         results = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
         self.results += results
+        holders = {_holder(x): _value(x).whole for x in (*operands, *results)}
+        self.values.append({holder: size for holder, size in holders.items() if holder not in self.weights})
         if results and {_holder(x) for x in results}.isdisjoint(map(_holder, operands)):
             self.ops.append(self._op(str(func).split(".")[1], args, operands, results))
         return result

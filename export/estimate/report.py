@@ -60,6 +60,13 @@ def clip_table(result: dict[str, Any]) -> str:
         "{seconds:.2f} s a clip: {steps} x {seconds_a_step:.3f} s and {decoder_seconds:.3f} s".format(**result)
     )
     lines.append(f"{result['frames_a_second']:.1f} frames a second; {low:.1f} to {high:.1f} by figures held out")
+    lines += [
+        "{tiles} tiles: {0:.1f} ms a step, {1:.1f} MB of activations at its peak".format(
+            1e3 * row["seconds_a_step"], 1e-6 * row["peak_activation_bytes"], **row
+        )
+        for row in result["by_tiles"]
+    ]
+    lines += [f"{chip:60}{rate:9.1f} frames a second" for chip, rate in result["by_chip"].items()]
     lines += [f"{name:60}{1e3 * seconds:9.1f} ms a clip" for name, seconds in result["parts"].items()]
     lines += [f"{row['change']:60}{row['frames_a_second']:9.1f} frames a second" for row in result["changes"]]
     return "\n".join([*lines, *(f"{name}: {value} ({source})" for name, value, source in stated())])

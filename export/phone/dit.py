@@ -15,6 +15,7 @@ from export.phone.layout import PHONE, LaidOut, Layout
 from export.phone.tiled_ffn import TiledFfn
 from export.pytorch import dit as torch_dit
 from export.pytorch.safe_norms import layer_normalize, rms_normalize
+from mobile_video_jax.cost.phone.tiles import query_chunks
 
 
 class PhoneDit(nn.Module):
@@ -22,11 +23,19 @@ class PhoneDit(nn.Module):
 
     Maps the tensors of `inputs`, in order, to those of `outputs`. A whole transformer maps noisy latents [1, c, 1, s],
     time features [1, f, 1, 1], text states [1, e, 1, l] and the text's mask [1, 1, 1, l], 1 for a token and 0 for
-    padding, to the velocity [1, c, 1, s]. `tiles[i]` is the count of tiles of block i's FFN.
+    padding, to the velocity [1, c, 1, s]. `tiles[i]` is the count of tiles of block i's FFN,
+    whose first product's input is cut too with `cut_inputs`.
     """
 
     def __init__(
-        self, dit: torch_dit.Dit, tiles: Sequence[int], first: int = 0, last: int | None = None, layout: Layout = PHONE
+        self,
+        dit: torch_dit.Dit,
+        tiles: Sequence[int],
+        first: int = 0,
+        last: int | None = None,
+        layout: Layout = PHONE,
+        *,
+        cut_inputs: bool = False,
     ):
         super().__init__()
         self.layout = layout
@@ -37,7 +46,9 @@ class PhoneDit(nn.Module):
         self.inputs, self.outputs = self._features()
         self.embed = PhoneEmbed(dit, layout) if self.starts else None
         rope = dit.cos, dit.sin
-        self.blocks = nn.ModuleList(PhoneBlock(dit.blocks[i], tiles[i], layout, rope) for i in range(first, last))
+        self.blocks = nn.ModuleList(
+            PhoneBlock(dit.blocks[i], tiles[i], layout, rope, cut_inputs) for i in range(first, last)
+        )
         self.output = PhoneOutput(dit.output, layout) if self.ends else None
 
     def forward(self, *tensors: Float[Tensor, "1 _ 1 _"]) -> Tensor | tuple[Tensor, ...]:
@@ -105,16 +116,17 @@ class PhoneBlock(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, block: Any, tiles: int, layout: Layout, rope: torch_dit.Rope):
+    def __init__(self, block: Any, tiles: int, layout: Layout, rope: torch_dit.Rope, cut_inputs: bool):
         super().__init__()
         self.channels, self.eps = layout.channels, block.eps
         self.width = block.modulation.shape[1]
         for name, table in zip(("cos", "sin"), rope, strict=True):
             self.register_buffer(name, layout.rope(block.select_heads(table)))
         self.register_buffer("table", layout.turn(_table(block.modulation, scales=(1, 4))))
-        self.self_attention = layout.attention(block.self_attention)
-        self.cross_attention = layout.attention(block.cross_attention)
-        self.ffn = TiledFfn(block.ffn.up, block.ffn.down, tiles, layout)
+        tokens = rope[0].shape[-2]
+        self.self_attention = layout.attention(block.self_attention, query_chunks(tokens, tokens))
+        self.cross_attention = layout.attention(block.cross_attention, 1)
+        self.ffn = TiledFfn(block.ffn.up, block.ffn.down, tiles, layout, cut_inputs=cut_inputs)
 
     def forward(self, x: LaidOut, modulation: LaidOut, text: LaidOut, bias: LaidOut) -> LaidOut:
         rope = self.cos, self.sin

@@ -44,14 +44,15 @@ def rotate(x: Float[Tensor, "_ _ _ _"], rope: Rope, axis: int = 1) -> Float[Tens
 class PhoneAttention(nn.Module):
     """nn.attention.Attention, one head at a time; norms and rotation take all heads at once, as a batch.
 
-    A norm across heads comes before the split into heads.
+    A norm across heads comes before the split into heads. `chunks` of queries keep their logits on the chip.
     """
 
     q_scale: Tensor
     k_scale: Tensor
 
-    def __init__(self, attention: Attention):
+    def __init__(self, attention: Attention, chunks: int = 1):
         super().__init__()
+        self.chunks = chunks
         self.heads, self.head_dim = attention.heads, attention.q.weight.shape[0] // attention.heads
         self.norm_across_heads, self.eps = attention.norm_across_heads, attention.norm_eps
         self.q, self.k, self.v = (pointwise(part.weight, part.bias) for part in (attention.q, attention.k, attention.v))
@@ -73,7 +74,7 @@ class PhoneAttention(nn.Module):
         k = self._normalized(self.k(context), self.k_scale, context_rope).transpose(1, 3)
         v = self._heads(self.v(context))
         queries, keys, values = (torch.split(part, 1) for part in (q, k, v))
-        heads = [attend(*head, bias) for head in zip(queries, keys, values, strict=True)]
+        heads = [attend(*head, bias, self.chunks) for head in zip(queries, keys, values, strict=True)]
         attended: Tensor = self.out(torch.cat(heads, dim=1))
         return attended
 
@@ -91,8 +92,12 @@ def attend(
     k: Float[Tensor, "1 m 1 d"],
     v: Float[Tensor, "1 d 1 m"],
     bias: Float[Tensor, "1 m 1 1"] | None,
+    chunks: int = 1,
 ) -> Float[Tensor, "1 d 1 s"]:
-    """Attention of one head; `bias` is added to the logits."""
+    """Attention of one head, one chunk of queries after the other; `bias` is added to the logits."""
+    if chunks > 1:
+        parts = torch.tensor_split(q, chunks, dim=3)
+        return torch.cat([attend(part, k, v, bias) for part in parts], dim=3)
     logits = torch.einsum("bchq,bkhc->bkhq", q, k)
     weights = torch.softmax(logits if bias is None else logits + bias, dim=1)
     return torch.einsum("bkhq,bchk->bchq", weights, v)

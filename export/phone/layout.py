@@ -27,7 +27,7 @@ class Layout:
 
     channels: int
     layer: Callable[[Float[Tensor, "o i"], Float[Tensor, "o"] | None], nn.Module]
-    attention: Callable[[Attention], nn.Module]
+    attention: Callable[[Attention, int], nn.Module]  # and the chunks that queries are cut into
     turn: Callable[[LaidOut], LaidOut]  # from [1, c, 1, s], in which packages take and return it, and back
     rope: Callable[[Float[Tensor, "h s half"]], Float[Tensor, "_ _ _ _"]]  # h is 1 for a table of all heads
     bias: Callable[[PhoneMask], LaidOut]  # what is added to the logits
@@ -107,7 +107,7 @@ LAYOUTS = {
     "gpu": Layout(
         channels=3,
         layer=matrix,
-        attention=GpuAttention,
+        attention=lambda attention, _: GpuAttention(attention),  # its one op holds no logits
         turn=lambda x: x.transpose(1, 3),
         rope=lambda table: table.transpose(0, 1)[None],
         bias=additive,

@@ -1,4 +1,4 @@
-"""The feed-forward network in tiles: neither a whole matrix nor the whole hidden activation is in use at a time."""
+"""The feed-forward network in tiles: the whole hidden activation is never in use at a time."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,21 +12,23 @@ from mobile_video_jax.core.errors import UserError
 
 
 class TiledFfn(nn.Module):
-    """nn.dense.FeedForward over channels, both products split into `tiles` along their input features.
+    """nn.dense.FeedForward over channels, in `tiles` of the hidden channels J, one of which exists at a time.
 
-    y = b2 + sum_i gelu(b1[J_i] + sum_m W1[J_i, I_m] x[I_m]) W2[:, J_i]    (arXiv 2507.13343, figure 5)
+    y = b2 + sum_i gelu(b1[J_i] + W1[J_i] x) W2[:, J_i]
 
-    I splits the model's width and J the hidden channels, which are the second product's input: gelu acts on each alone,
-    so one tile of them exists at a time. The first tile has the bias.
+    It takes 2 k products, and the first tile has the bias. With `cut_inputs` both products are split along their input
+    features (arXiv 2507.13343, figure 5): W1[J_i] x is sum_m W1[J_i, I_m] x[I_m], in k^2 + k products.
 
     Raises UserError for more tiles than features.
     """
 
-    def __init__(self, up: nn.Linear, down: nn.Linear, tiles: int, layout: Layout = PHONE):
+    def __init__(self, up: nn.Linear, down: nn.Linear, tiles: int, layout: Layout = PHONE, *, cut_inputs: bool = False):
         super().__init__()
         if not 1 <= tiles <= min(up.weight.shape):
             raise UserError(f"an FFN of {up.weight.shape[1]} to {up.weight.shape[0]} cannot have {tiles} tiles")
         inputs, hidden = (np.array_split(np.arange(size), tiles) for size in reversed(up.weight.shape))
+        if not cut_inputs:
+            inputs = [np.arange(up.weight.shape[1])]
         self.up = nn.ModuleList(
             PartialSums(_tile(layout, up, _span(rows), _span(part), bias=m == 0) for m, part in enumerate(inputs))
             for rows in hidden

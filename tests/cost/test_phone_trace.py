@@ -10,6 +10,7 @@ import pytest
 from mobile_video_jax.cost.phone.ops import HALF, Op, Value
 from mobile_video_jax.cost.phone.roofline import call_seconds, op_seconds, seconds_by, totals
 from mobile_video_jax.cost.phone.table import ASSUMED, Device
+from mobile_video_jax.cost.phone.tiles import query_chunks
 from mobile_video_jax.cost.phone.trace import ops_of_network
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
@@ -93,16 +94,25 @@ def test_attention_runs_head_by_head():
     assert out.weight_bytes == HALF * (heads * 2 * WIDTH + WIDTH)
 
 
+def test_queries_are_cut_where_logits_would_leave_the_chip():
+    rows, width = 1344, 64
+    x = jax.ShapeDtypeStruct((1, rows, width), jnp.float32)
+    found = ops(lambda x: Attention(2, 32, name="attention")(x), x)
+    softmax = [op for op in found if op.reduces and op.values[0].bytes == HALF * rows * rows // 2]
+    assert len(softmax) == 2 * query_chunks(rows, rows) == 4 and HALF * rows * rows > ASSUMED.on_chip
+    assert sum(op.flops for op in found) == 2 * rows * (4 * width * width + 2 * rows * width)
+
+
 @pytest.mark.parametrize("tiles", [1, 3])
-def test_an_ffn_is_tiled_along_the_inputs_of_both_products(tiles):
+def test_an_ffn_is_computed_in_tiles_of_its_hidden_channels(tiles):
     hidden = 12
     found = ops(lambda x: FeedForward(hidden, name="ffn")(x), ffn_tiles=tiles)
     assert sum(op.flops for op in found) == 2 * 2 * ROWS * WIDTH * hidden
     assert sum(op.weight_bytes for op in found) == HALF * (2 * WIDTH * hidden + hidden + WIDTH)
     products = [op for op in found if op.flops]
-    assert len(products) == tiles**2 + tiles
+    assert len(products) == 2 * tiles
     # Sums of partial products, and GELU on each tile of the hidden channels.
-    assert len(found) - len(products) == tiles * (tiles - 1) + tiles - 1 + tiles
+    assert len(found) - len(products) == tiles - 1 + tiles
     assert sizes(products[0])[-1] == (ROWS * hidden // tiles,) * 2
 
 

@@ -81,16 +81,24 @@ def test_normalisation_holds_at_the_ends_of_half_precision(epsilon):
 
 
 @pytest.mark.parametrize("tiles", [1, 2, 3, 8])
-def test_tiles_add_up_to_the_feed_forward_network(tiles):
+@pytest.mark.parametrize("cut", [False, True])
+def test_tiles_add_up_to_the_feed_forward_network(tiles, cut):
     up, down = torch.nn.Linear(12, 20), torch.nn.Linear(20, 12)
-    ffn, x = TiledFfn(up, down, tiles).requires_grad_(False), torch.randn(1, 12, 1, 7)
+    ffn, x = TiledFfn(up, down, tiles, cut_inputs=cut).requires_grad_(False), torch.randn(1, 12, 1, 7)
     rows = x[0, :, 0].T
     expected = down(torch.nn.functional.gelu(up(rows), approximate="tanh")).detach()
     close(ffn(x)[0, :, 0].T, expected)
     largest = max(conv.weight[:, :, 0, 0].numel() for conv in ffn.down)
-    assert largest == 12 * -(-20 // tiles) and len(ffn.up) == len(ffn.up[0]) == tiles
+    assert largest == 12 * -(-20 // tiles) and (len(ffn.up), len(ffn.up[0])) == (tiles, tiles if cut else 1)
 
 
 def test_more_tiles_than_features_are_refused():
     with pytest.raises(UserError, match="an FFN of 12 to 20 cannot have 13 tiles"):
         TiledFfn(torch.nn.Linear(12, 20), torch.nn.Linear(20, 12), 13)
+
+
+def test_chunks_of_queries_do_not_change_attention():
+    torch.manual_seed(0)
+    q, k, v = torch.randn(1, 8, 1, 7), torch.randn(1, 5, 1, 8), torch.randn(1, 8, 1, 5)
+    torch.testing.assert_close(attend(q, k, v, None, 3), attend(q, k, v, None))
+    assert query_chunks(1344, 1344) == 2 and query_chunks(48, 48) == 1 and query_chunks(27588, 27588) == 215

@@ -171,8 +171,9 @@ def test_a_package_that_differs_is_named_with_its_figure(exported, tmp_path):
     blind = {"name": "dit", "weights": "int8", "relative_error": None, "psnr": None, "functions": functions}
     expected = "dit: PSNR not finite dB is below 35 dB, first in add x_1: 3 values overflow fp16, the largest is 70000"
     assert failures(blind) == [expected]
-    rows = [{"name": name, "functions": {"main": {"ffn_products": [20]}}} for name in ("dit_0", "dit_1")]
-    assert lost_tiles(rows, [4, 2]) == ["dit_1: block 1 has 20 products in its FFN, 2 tiles make 6"]
+    rows = [{"name": name, "functions": {"main": {"ffn_products": [8]}}} for name in ("dit_0", "dit_1")]
+    assert lost_tiles(rows, [4, 2]) == ["dit_1: block 1 has 8 products in its FFN, 2 tiles make 4"]
+    assert "4 tiles make 20" in lost_tiles(rows, [4, 2], cut_inputs=True)[0]
 
 
 def test_the_weights_are_those_of_the_mirror(exported):

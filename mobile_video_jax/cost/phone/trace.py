@@ -4,10 +4,11 @@ The phone's form (export/phone) differs from the jaxpr by these rules:
 
 - Numbers are fp16. Conversions, reshapes, transposes and slices move nothing. Constants are folded.
 - A product with weights includes its bias. A factor that is a number is folded into weights.
-- A product of two activations runs one batch element at a time (attention head by head), and so do the ops after it,
-  until the pieces are concatenated for a product with weights.
+- A product of two activations runs one batch element at a time (attention head by head), in chunks of queries where
+  its logits would not stay on the chip, and so do the ops after it, until the pieces are concatenated for a product
+  with weights.
 - A function of one value alone is one op, as softmax and GELU are. A norm is several, so that fp16 can hold it.
-- The products of an FFN are cut into tiles.
+- The hidden channels of an FFN are cut into tiles.
 """
 
 import math
@@ -23,6 +24,7 @@ from mobile_video_jax.cost.phone.ops import Op
 from mobile_video_jax.cost.phone.recorder import Array, Function, Recorder
 from mobile_video_jax.cost.phone.table import FFN_TILES
 from mobile_video_jax.cost.phone.tiled_ffn import tiled_down, tiled_up
+from mobile_video_jax.cost.phone.tiles import query_chunks
 
 
 def _names(text: str) -> frozenset[str]:
@@ -111,8 +113,14 @@ class _Trace:
         size, flops = size_of(eqn.outvars[0]), PRODUCT_FLOPS[eqn.primitive.name](eqn)
         if not any(x.is_weight for x in operands):
             batch = _batch(eqn)
-            operands = [(x if x.pieces == batch else self.recorder.joined(x, part)).share(batch) for x in operands]
-            return self.recorder.op(part, operands, size // batch, flops=flops // batch, pieces=batch)
+            pieces = batch * _query_chunks(eqn)
+            if split := [x.pieces for x in operands if x.pieces % batch == 0 and x.pieces > batch]:
+                pieces = split[0]
+            operands = [x if x.pieces in (batch, pieces) else self.recorder.joined(x, part) for x in operands]
+            # The queries are the first operand of the logits, and what is in pieces already of the product after.
+            queries = next((i for i, x in enumerate(operands) if x.pieces == pieces), 0)
+            reads = [x.share(pieces if i == queries else batch) for i, x in enumerate(operands)]
+            return self.recorder.op(part, reads, size // pieces, flops=flops // pieces, pieces=pieces)
         if part.endswith((UP, DOWN)):
             [x] = (x for x in operands if not x.is_weight)
             rows = size // shape_of(eqn.outvars[0])[-1]
@@ -171,6 +179,18 @@ def _product_and_bias(operands: Sequence[Array], part: str) -> tuple[Array, Arra
     products = [x for x in operands if x.product and x.product[1] == part]
     biases = [x for x in operands if x.is_weight]
     return (products[0], biases[0]) if products and biases else None
+
+
+def _query_chunks(eqn: jex_core.JaxprEqn) -> int:
+    """Chunks of the rows of a product of two activations."""
+    if eqn.primitive.name != "dot_general":
+        return 1
+    contracted, batched = eqn.params["dimension_numbers"]
+    rows, columns = (
+        math.prod(shape_of(x)) // math.prod(shape_of(x)[axis] for axis in (*summed, *batch))
+        for x, summed, batch in zip(eqn.invars, contracted, batched, strict=True)
+    )
+    return query_chunks(rows, columns)
 
 
 def _batch(eqn: jex_core.JaxprEqn) -> int:
