@@ -12,6 +12,7 @@ from export.coreml.compress import DEFAULT_BITS
 from export.estimate.networks import empty
 from export.estimate.ops import ops_of_module, peak_activation_bytes
 from export.estimate.tiles import TILES, fastest_tiles
+from export.mil import axes
 from export.phone.dit import PhoneDit
 from export.phone.vae import PhoneDecoder
 from export.pytorch import vae as torch_vae
@@ -141,6 +142,7 @@ def clip_estimate(plan: Plan) -> dict[str, Any]:
         "frames_a_second_range": [rate * ratio for ratio in HELD_OUT],
         "parts": seconds_by(all_ops, _part),
         "changes": sorted(changes, key=lambda row: -float(row["frames_a_second"])),
+        "warnings": [f"warning: {line}" for line in _axis_warnings(math.prod(plan.grid))],
         "assumptions": [dict(zip(("what", "value", "source"), row, strict=True)) for row in stated()],
     }
 
@@ -155,6 +157,12 @@ def _by_tiles(plan: Plan) -> dict[str, Any]:
     calls = plan.transformer()
     seconds = call_seconds(calls.ops)
     return {"tiles": plan.tiles, "seconds_a_step": seconds, "peak_activation_bytes": calls.peak_activation_bytes}
+
+
+def _axis_warnings(tokens: int) -> list[str]:
+    """One line where the axis of tokens is longer than the neural engine takes: another unit would run it."""
+    limit = axes.LONGEST
+    return [f"{tokens:,} tokens, the neural engine takes {limit:,}: the times are too short"] if tokens > limit else []
 
 
 def _part(op: Op) -> str:

@@ -53,7 +53,11 @@ def of_figures() -> Report:
 def clip_table(result: dict[str, Any]) -> str:
     """A clip's estimate as text."""
     low, high = result["frames_a_second_range"]
-    lines = [TITLE, "{clip}, {steps} steps, {tiles} tiles, {weights}, decoder {decoder}".format(**result)]
+    lines = [
+        TITLE,
+        *result["warnings"],
+        "{clip}, {steps} steps, {tiles} tiles, {weights}, decoder {decoder}".format(**result),
+    ]
     lines.append(f"{'call':12}{'times':>6}" + _heads())
     lines += [f"{name:12}{row['times']:>6}" + _cells(row) for name, row in result["calls"].items()]
     lines.append(

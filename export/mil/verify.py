@@ -10,6 +10,7 @@ from coremltools.converters.mil.mil.types.symbolic import is_symbolic
 
 from export.agreement import Agreement, agreements, figures, passes
 from export.golden import Feature, Golden, read_golden
+from export.mil import axes
 from export.mil.evaluate import evaluate
 from export.mil.load import Package, load_package
 from export.mil.ops.constexpr import PREFIX
@@ -65,7 +66,7 @@ def verify_package(
         outputs=agreements(golden.outputs, evaluation.outputs),
         compressed=any(op.op_type.startswith(PREFIX) for op in program.operations),
         largest=evaluation.largest,
-        warnings=evaluation.warnings,
+        warnings=evaluation.warnings + axes.warnings(program),
     )
 
 

@@ -11,6 +11,8 @@ from export.tensors import FloatMask, TextStates, TokenIds
 from mobile_video_jax.nn.attention.layer import MASKED
 from mobile_video_jax.text.t5 import T5Config, relative_buckets
 
+LARGEST = 64504.0  # 1,000 below fp16's largest, as in transformers
+
 
 class T5Text(nn.Module):
     """text.t5.T5Encoder: maps token ids and their mask to the last layer's normalised states.
@@ -50,7 +52,10 @@ class T5Text(nn.Module):
 
 
 class T5Layer(nn.Module):
-    """text.t5.T5Layer: x += attention(norm(x)), then x += gated ffn(norm(x)); queries are not scaled."""
+    """text.t5.T5Layer: x += attention(norm(x)), then x += gated ffn(norm(x)); queries are not scaled.
+
+    T5 was trained in bfloat16: in fp16 its hidden values and residual stream are clamped, as transformers does.
+    """
 
     def __init__(self, config: T5Config):
         super().__init__()
@@ -66,14 +71,18 @@ class T5Layer(nn.Module):
         normed = self.attention_norm(x)
         query, key, value = (self._heads(part(normed)) for part in (self.query, self.key, self.value))
         weights = torch.softmax(query @ key.transpose(2, 3) + bias, dim=-1)
-        x = x + self.attention_out((weights @ value).transpose(1, 2).flatten(2))
+        x = clamped(x + self.attention_out((weights @ value).transpose(1, 2).flatten(2)))
         normed = self.ffn_norm(x)
-        hidden = functional.gelu(self.ffn_gate(normed), approximate="tanh") * self.ffn_in(normed)
-        states: Tensor = x + self.ffn_out(hidden)
-        return states
+        hidden = clamped(functional.gelu(self.ffn_gate(normed), approximate="tanh") * self.ffn_in(normed))
+        return clamped(x + self.ffn_out(hidden))
 
     def _heads(self, x: TextStates) -> Float[Tensor, "b heads s width"]:
         return torch.unflatten(x, -1, (self.heads, -1)).transpose(1, 2)
+
+
+def clamped(x: Tensor) -> Tensor:
+    """Values within what fp16 holds; in float32 a trained T5's are, but for outliers."""
+    return x.clamp(-LARGEST, LARGEST)
 
 
 class T5Norm(nn.Module):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from export.phone.dit import PhoneDit
+from export.phone.layers import attend
 from export.phone.layout import LAYOUTS, Layout
 from export.phone.tiled_ffn import TiledFfn
 from export.phone.vae import PhoneDecoder
@@ -12,6 +13,7 @@ from export.pytorch.dit import Dit, time_features
 from export.pytorch.safe_norms import layer_normalize, rms_normalize
 from export.pytorch.vae import Decoder
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.cost.phone.tiles import query_chunks
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.nn.config import EPS
 from mobile_video_jax.vae.config import VaeConfig

@@ -16,7 +16,7 @@ from export.phone.text import PhoneText
 from export.pytorch.bert import Bert
 from export.pytorch.clip import ClipText
 from export.pytorch.load import load_params
-from export.pytorch.t5 import T5Text
+from export.pytorch.t5 import T5Layer, T5Text
 from mobile_video_jax.text import clip, minilm, t5
 from tests.nets import params_like, run
 
@@ -62,3 +62,12 @@ def test_a_t5s_package_equals_it(tmp_path):
     convert(Part("text", module, given, {"text": expected}), tmp_path / "text.mlpackage")
     found = evaluate(load_package(tmp_path / "text.mlpackage").function(), given).outputs["text"]
     assert np.linalg.norm(found - expected) < 2e-3 * np.linalg.norm(expected)
+
+
+def test_a_t5_whose_values_pass_fp16s_end_stays_finite():
+    layer = T5Layer(T5).requires_grad_(False)
+    layer.ffn_out.weight *= 1e5
+    x, bias = torch.randn(1, 6, T5.width), torch.zeros(1, T5.heads, 6, 6)
+    assert layer.ffn_out(layer.ffn_in(x)).abs().max() > 65504
+    states = layer.half()(x.half(), bias.half())
+    assert states.isfinite().all() and states.abs().max() > 60000

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from export.mil import axes
 from export.mil.liveness import op_costs, peak_live_bytes
 from tests.export.mil.mil_programs import function_of, mb, types
 
@@ -93,3 +94,9 @@ def test_bytes_of_compressed_weights_are_those_stored():
 
     (cost,) = op_costs(function_of(build, {"x": np.zeros((3, 16), np.float32)}, fp16=True))
     assert cost.weight_bytes == 256 // 2 + 2 * 2 * 16
+
+
+def test_an_axis_that_the_engine_refuses_is_told():
+    wide = function_of(lambda x: mb.add(x=x, y=1.0, name="wide"), {"x": np.zeros((1, 2, 1, 16_385), np.float32)})
+    assert axes.warnings(wide) == ["1 axes are longer than the neural engine takes, that of wide is 16,385 of 16,384"]
+    assert axes.warnings(ffn(1)) == []
