@@ -28,12 +28,13 @@ class Asset:
     """
 
     def __init__(self, path: Path):
-        self.path, self._runner, self._stack = path, asyncio.Runner(), contextlib.AsyncExitStack()
         check_asset(path)
+        self.path, self._runner, self._stack = path, asyncio.Runner(), contextlib.AsyncExitStack()
         try:
             executable = AIModelAsset.load(path).executable()
             self._model = self._runner.run(self._stack.enter_async_context(executable))
         except RuntimeError as error:
+            self._runner.close()
             known = f"coreai-core {version('coreai-core')}"
             raise UserError(f"{path} cannot be loaded by {known} ({error}): export the run again") from error
 
