@@ -49,7 +49,7 @@ def write_verified_asset(
         path = folder / record["file"]
         if not small:
             path = Path(temporary) / record["file"]
-            convert(parts, path, nn.Module.eval, metadata)
+            convert(parts, path, nn.Module.eval, torch.float32, metadata)
         progress(f"{record['name']}: running in Core AI, {record['executed']}")
         functions = {}
         for part in parts:

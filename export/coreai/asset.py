@@ -34,7 +34,7 @@ def write_asset(
     name = parts[0].asset
     path = out / f"{name}.aimodel"
     progress(f"{name}: converting for Core AI")
-    convert(parts, path, lambda module: compressed(module, weights.kind, recipe), metadata)
+    convert(parts, path, lambda module: compressed(module, weights.kind, recipe), torch.float16, metadata)
     progress(f"{name}: {size(path) / 1e6:.1f} MB")
     return {
         "name": name,
@@ -46,13 +46,14 @@ def write_asset(
     }
 
 
-def convert(parts: Sequence[Part], path: Path, stored: Callable[[nn.Module], nn.Module], metadata: Metadata) -> None:
-    """Writes an asset whose entry points compute `stored` of each part's module."""
+def convert(
+    parts: Sequence[Part], path: Path, stored: Callable[[nn.Module], nn.Module], dtype: torch.dtype, metadata: Metadata
+) -> None:
+    """Writes an asset whose entry points compute `stored`, in `dtype`, of each part's module."""
     converter = TorchConverter(mode=TorchConverter.Mode.RELEASE)
     with _quietly(), torch.no_grad():
         for part in parts:
             module = stored(part.module)
-            dtype = next(x.dtype for x in module.buffers() if x.is_floating_point())
             examples = tuple(_example(torch.tensor(x), dtype) for x in part.inputs.values())
             program = torch.export.export(module, examples).run_decompositions(get_decomp_table())
             converter.add_exported_program(
