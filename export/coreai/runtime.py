@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from coreai.authoring import AIModelAsset
@@ -38,7 +38,7 @@ class Asset:
             known = f"coreai-core {version('coreai-core')}"
             raise UserError(f"{path} cannot be loaded by {known} ({error}): export the run again") from error
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Asset":
         return self
 
     def __exit__(
