@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from export.coreml.compress import DEFAULT_BITS
 from export.estimate.networks import empty
-from export.estimate.ops import ops_of_module, peak_activation_bytes
+from export.estimate.ops import ops_and_peak
 from export.estimate.tiles import TILES, fastest_tiles
 from export.mil import axes
 from export.phone.dit import PhoneDit
@@ -52,7 +52,7 @@ class Calls:
 
     times: int
     ops: list[Op]
-    peak_activation_bytes: int = 0
+    peak_activation_bytes: int = 0  # of one call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +109,7 @@ class Plan:
         return calls
 
     def _calls(self, times: int, module: nn.Module, *inputs: Tensor) -> Calls:
-        ops = ops_of_module(module, *inputs, weight_bits=WEIGHT_BITS[self.weights])
-        return Calls(times, ops, peak_activation_bytes(module, *inputs))
+        return Calls(times, *ops_and_peak(module, *inputs, weight_bits=WEIGHT_BITS[self.weights]))
 
 
 def clip_estimate(plan: Plan) -> dict[str, Any]:

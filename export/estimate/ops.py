@@ -39,17 +39,14 @@ def ops_of_module(module: nn.Module, *inputs: Tensor, weight_bits: float = 16.0,
 
     All numbers are fp16, except weights, which have `weight_bits`.
     """
+    return ops_and_peak(module, *inputs, weight_bits=weight_bits, **named)[0]
+
+
+def ops_and_peak(module: nn.Module, *inputs: Tensor, weight_bits: float = 16.0, **named: Any) -> tuple[list[Op], int]:
+    """The ops, and the most bytes of values that live at a time with them in their order; weights do not count."""
     recorder = _Recorder(module, weight_bits)
     with torch.inference_mode(), recorder.tracker, recorder:
         module(*inputs, **named)
-    return recorder.ops
-
-
-def peak_activation_bytes(module: nn.Module, *inputs: Tensor) -> int:
-    """The most bytes of values that live at a time in one call, with the ops in their order; weights do not count."""
-    recorder = _Recorder(module, 16.0)
-    with torch.inference_mode(), recorder.tracker, recorder:
-        module(*inputs)
     last = {holder: i for i, values in enumerate(recorder.values) for holder in values}
     live: dict[int, int] = {}
     peak = 0
@@ -57,7 +54,7 @@ def peak_activation_bytes(module: nn.Module, *inputs: Tensor) -> int:
         live |= values
         peak = max(peak, sum(live.values()))
         live = {holder: size for holder, size in live.items() if last[holder] > i}
-    return peak
+    return recorder.ops, peak
 
 
 class _Recorder(TorchDispatchMode):

@@ -103,7 +103,7 @@ def test_functions_share_their_weights_and_mixed_ones_meet_their_bits(part, writ
     spec = ct.utils.load_spec(str(tmp_path / record["file"]))
     assert spec.description.metadata.author == "A. Author" and spec.description.metadata.userDefined["weights"]
     assert record["fp16_bytes"] < written[1]["bytes"] + 20_000  # a second program, no second copy of 33 kB of weights
-    assert set(record["bits"].values()) <= {4, 6, 8, 16} and len(record["bits"]) == TILES
+    assert set(record["bits"].values()) <= {4, 6, 8, 16} and len(record["bits"]) == 2 * TILES
     assert np.mean(list(record["bits"].values())) <= 5
     assert record["bytes"] < record["fp16_bytes"] - 2 * WIDTH * HIDDEN // TILES
     for function in ("short", "long"):

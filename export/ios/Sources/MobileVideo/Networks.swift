@@ -19,7 +19,8 @@ public enum NetworkError: Error {
     case missingFeature(String)
 }
 
-/// The networks of an exported folder, by the names of its parts: text, dit or dit_0, dit_1, …, vae_first, vae_next, vae.
+/// The networks of an exported folder, by the names of its parts: text, dit or dit_0, dit_1, …, and of the decoder
+/// vae_first and vae_next, or vae.
 public protocol Networks: Sendable {
     /// The names of all parts, the transformer's chunks in their order.
     var parts: [String] { get }
