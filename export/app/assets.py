@@ -43,8 +43,8 @@ def write_verified_asset(
     from export.coreai.verify import verify_asset
 
     record = write_asset(parts, folder, weights, recipe, metadata, progress)
-    small = max(map(flops, parts)) <= LARGEST_FP16_FLOPS
-    record["executed"] = "float16" if small else "float32"
+    small = record["weights"] == "fp32" or max(map(flops, parts)) <= LARGEST_FP16_FLOPS
+    record["executed"] = "float16" if small and record["weights"] != "fp32" else "float32"
     with tempfile.TemporaryDirectory() as temporary:
         path = folder / record["file"]
         if not small:

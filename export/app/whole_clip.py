@@ -88,7 +88,11 @@ def _by_assets(
     folder: Path, function: str, manifest: dict[str, Any], prompt: str, noise: Any, progress: Callable[[str], None]
 ) -> Frames | None:
     """The assets' clip, or None where running one would take too long here."""
-    if slow := [record["name"] for record in manifest["assets"] if record["executed"] != "float16"]:
+    if slow := [
+        record["name"]
+        for record in manifest["assets"]
+        if record["executed"] == "float32" and record["weights"] != "fp32"
+    ]:
         progress(f"clip: not by Core AI, whose runtime is slow here for {', '.join(slow)} in fp16")
         return None
     progress("clip: the same by Core AI's assets")

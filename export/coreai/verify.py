@@ -47,6 +47,6 @@ def verify_asset(path: Path, inputs: Path, function: str | None = None) -> Asset
 
 
 def is_compressed(path: Path) -> bool:
-    """True where the asset's metadata names another kind of weights than fp16."""
+    """True where the asset's metadata names another kind of weights than fp16 and fp32."""
     metadata = json.loads((path / "metadata.json").read_text())
-    return bool(metadata.get("creatorDefinedMetadata", {}).get("weights", "fp16") != "fp16")
+    return bool(metadata.get("creatorDefinedMetadata", {}).get("weights", "fp16") not in ("fp16", "fp32"))

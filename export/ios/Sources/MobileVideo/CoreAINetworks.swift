@@ -38,15 +38,17 @@ public actor CoreAINetworks: Networks {
             guard let tensor = tensors[name] else { throw NetworkError.missingFeature(name) }
             if feature.dtype == "int32" {
                 inputs[name] = NDArray(scalars: tensor.values.map { Int32($0) }, shape: tensor.shape)
+            } else if feature.dtype == "float32" {
+                inputs[name] = NDArray(scalars: tensor.values, shape: tensor.shape)
             } else {
                 inputs[name] = NDArray(scalars: tensor.values.map { Float16($0) }, shape: tensor.shape)
             }
         }
         var outputs = try await function.run(inputs: inputs)
         var result: Tensors = [:]
-        for name in features.outputs.keys {
+        for (name, feature) in features.outputs {
             guard let array = outputs.remove(name)?.ndArray else { throw NetworkError.missingFeature(name) }
-            result[name] = tensor(array)
+            result[name] = tensor(array, isHalf: feature.dtype == "float16")
         }
         return result
     }
@@ -62,12 +64,14 @@ public actor CoreAINetworks: Networks {
         return model
     }
 
-    private func tensor(_ array: NDArray) -> Tensor {
+    private func tensor(_ array: NDArray, isHalf: Bool) -> Tensor {
         array.rawView().withUnsafeBytes { bytes, shape, strides in
             let sizes = (0..<shape.count).map { shape[$0] }
             let positions = offsets(shape: sizes, strides: (0..<strides.count).map { strides[$0] })
-            let numbers = bytes.bindMemory(to: Float16.self)
-            return Tensor(shape: sizes, values: positions.map { Float(numbers[$0]) })
+            let values = isHalf
+                ? positions.map { Float(bytes.bindMemory(to: Float16.self)[$0]) }
+                : positions.map { bytes.bindMemory(to: Float.self)[$0] }
+            return Tensor(shape: sizes, values: values)
         }
     }
 }
