@@ -42,7 +42,7 @@ def failures(figures: Figures, least_psnr: float = LEAST_PSNR) -> list[str]:
     warnings = [line for each in figures["functions"].values() for line in each["first_warnings"]]
     cause = f", first in {warnings[0]}" if warnings and None in (error, psnr) else ""
     lines = []
-    if figures["weights"] == "fp16" and (error is None or error > LARGEST_RELATIVE_ERROR):
+    if figures["weights"] in ("fp16", "fp32") and (error is None or error > LARGEST_RELATIVE_ERROR):
         lines.append(f"{name}: relative error {_text(error, '.1e')} is above {LARGEST_RELATIVE_ERROR:g}{cause}")
     if psnr is None or psnr < least_psnr:
         lines.append(f"{name}: PSNR {_text(psnr, '.1f')} dB is below {least_psnr:g} dB{cause}")
