@@ -134,7 +134,8 @@ def compile_pruning(config: PruneConfig, topology: "Topology") -> dict[str, Any]
 
 def main() -> None:
     from mobile_video_jax.cost.tpu.topology import Topology
-    from mobile_video_jax.pods.compile import check_fits
+    from mobile_video_jax.pods import scoring
+    from mobile_video_jax.pods.compile import ADVICE, check_fits
     from mobile_video_jax.pods.run_cost import run_cost
     from mobile_video_jax.train.compiled_step import store_step
 
@@ -156,7 +157,7 @@ def main() -> None:
     if OUT.value and not JSON.value:
         print(OUT.value)
     print(json.dumps(report), flush=True)
-    check_fits(report)
+    check_fits(report, scoring.ADVICE if isinstance(config, PruneConfig) else ADVICE)
     if STORE.value and compiled and compiled.executable:
         store_step(compiled.executable, compiled.stage, compiled.mesh, STORE.value)
 

@@ -25,6 +25,7 @@ from mobile_video_jax.train.stage import Stage
 # How XLA says that a program does not fit: "Ran out of memory on HBM, the total memory required for HLO temporaries
 # (482.49G) exceeds available HBM (15.75G)", or "Used 482.49G of 15.75G hbm". Arguments are counted as well.
 OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED.*(?:HLO temporaries \(|Used )([\d.]+)([KMGT])", re.DOTALL)
+ADVICE = "use more fsdp, a smaller batch_size or model.remat=full, or --search"
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -121,12 +122,9 @@ def step_report(executable: Any, topology: Topology, flops: int, devices: int) -
     }
 
 
-def check_fits(report: Mapping[str, Any]) -> None:
-    """Raises UserError where the step needs more memory than a chip has, by how much."""
+def check_fits(report: Mapping[str, Any], advice: str = ADVICE) -> None:
+    """Raises UserError where the step needs more memory than a chip has, by how much, with what to do."""
     if report["fits"]:
         return
     peak, limit = report["peak_bytes"], report["limit_bytes"]
-    raise UserError(
-        f"the step needs {peak:,} bytes a chip, {peak - limit:,} more than its {limit:,}: "
-        "use more fsdp, a smaller batch_size or model.remat=full, or --search"
-    )
+    raise UserError(f"the step needs {peak:,} bytes a chip, {peak - limit:,} more than its {limit:,}: {advice}")

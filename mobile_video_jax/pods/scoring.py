@@ -22,6 +22,8 @@ from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.prune.plan import make_plan, program_flops, scoring_flops
 from mobile_video_jax.prune.sensitivity import lower_losses
 
+ADVICE = "use more --fsdp, a smaller --config.batch_clips or fewer --config.rows"
+
 
 def compile_scoring(config: PruneConfig, denoiser: Denoiser, topology: Topology, fsdp: int = 1) -> dict[str, Any]:
     """Compiles the program that scores `rows` masked models on a batch; the report is that of compile_step.
