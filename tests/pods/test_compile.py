@@ -26,6 +26,7 @@ from mobile_video_jax.pods.mesh_search import candidates, meshes
 from mobile_video_jax.pods.run_cost import run_cost
 from mobile_video_jax.pods.scoring import compile_scoring
 from mobile_video_jax.prune.config import PruneConfig
+from mobile_video_jax.prune.plan import make_plan, scoring_flops
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.checkpoint import save_model
@@ -193,7 +194,7 @@ def test_meshes_divide_the_model_and_keep_slices_along_data():
 @pytest.mark.slow
 @needs_libtpu
 def test_scoring_is_compiled_for_a_topology_and_takes_as_many_programs_as_its_flops():
-    """Two groups of models: twice the FLOPs; the features of all blocks are nowhere in memory."""
+    """The features of all blocks are nowhere in memory."""
     denoiser = Denoiser(dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, depth=8)))
     config = PruneConfig(clips=16, times=2, batch_clips=16, rows=4, channels="taylor")
     report = compile_scoring(config, denoiser, TOPOLOGY, fsdp=2)
@@ -201,8 +202,8 @@ def test_scoring_is_compiled_for_a_topology_and_takes_as_many_programs_as_its_fl
     rows = 16 * 2 * (4 + 1) // 4
     features = 8 * rows * denoiser.tokens * MODEL.width * 2
     assert report["temporary_bytes"] < features
-    twice = compile_scoring(dataclasses.replace(config, clips=32), denoiser, TOPOLOGY, fsdp=2)
-    assert twice["programs"] == pytest.approx(2 * report["programs"], rel=0.1)
+    needed, programs = scoring_flops(config, make_plan(config, denoiser)), report["programs"]
+    assert (programs - 1) * report["flops_per_step"] < needed <= programs * report["flops_per_step"]
 
 
 def test_a_config_chooses_for_itself_what_no_flag_sets():

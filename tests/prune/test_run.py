@@ -161,7 +161,9 @@ def test_the_processes_of_a_job_prune_as_one(pruned, teacher, tmp_path):
     done = finish_job(start_job([*arguments, *changed], processes=2, devices=2), 400)
     assert [finished.status for finished in done] == [0, 0], done[0].err + done[1].err
     numbers = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert numbers["kd_loss"] == pytest.approx(pruned[0].losses, rel=1e-3)
+    scores = [score for *_, score in numbers["units"]]
+    assert scores == pytest.approx(list(pruned[0].scores.values()), rel=1e-3, abs=1e-6)
+    assert numbers["kd_loss"]["greedy"] == pytest.approx(pruned[0].losses["greedy"], rel=1e-3)
     assert Run.open(tmp_path / "run").denoiser.config.model == Run.open(pruned[1]).denoiser.config.model
 
 
