@@ -156,7 +156,7 @@ def test_the_processes_of_a_job_prune_as_one(pruned, teacher, tmp_path):
     """Two hosts of two devices each: clips over data, weights over fsdp; both score, one writes."""
     config = plain(CONFIG)
     changed = [f"--config.{key}={config[key]}" for key in ("ffn_multiple", "group", "clips", "times", "batch_clips")]
-    changed += ["--config.rows=4", "--config.probes=2", *RATIOS]
+    changed += ["--config.rows=4", "--config.probes=2", "--config.channels=exact", *RATIOS]
     arguments = ["launch.prune", f"--model={teacher}", f"--out={tmp_path / 'run'}", "--fsdp=2"]
     done = finish_job(start_job([*arguments, *changed], processes=2, devices=2), 400)
     assert [finished.status for finished in done] == [0, 0], done[0].err + done[1].err
