@@ -52,8 +52,10 @@ def clips(folder, frames: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("fps", [12.0, 15.0, 30.0])
-def test_what_moves_keeps_its_speed_whatever_the_rate_of_the_file(folder, tmp_path, fps):
+def test_what_moves_keeps_its_speed_whatever_the_rate_of_the_file(folder, tmp_path, fps, capsys):
     prepare(str(folder), tmp_path / "out", validation=0.0, test=0.0, fps=fps)
+    slower = {12.0: "", 15.0: "", 30.0: "note: 3 videos are slower than 30 frames/s: they show frames twice"}[fps]
+    assert [line for line in capsys.readouterr().err.splitlines() if "slower" in line] == ([slower] if slower else [])
     source = ClipSource.open(tmp_path / "out")
     assert source.manifest["fps"] == fps == source.manifest["options"]["fps"]
     assert all(row.fps == fps and abs(row.frames - 2 * fps) <= 0.05 * fps + 1 for row in source.rows("train"))

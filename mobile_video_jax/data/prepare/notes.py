@@ -37,8 +37,11 @@ def advice_on(train: int, rejections: Sequence[Rejection]) -> list[str]:
 
 
 def _on_rates(clips: Sequence[Clip], fps: float) -> list[str]:
+    if fps:
+        slower = sum(clip.info.decoded < clip.info.frames * (1 - SAME_RATE) for clip in clips)
+        return [f"{slower} videos are slower than {fps:g} frames/s: they show frames twice"] if slower else []
     rates = [clip.info.fps for clip in clips if clip.info.frames > 1]
-    if fps or not rates or max(rates) <= min(rates) * (1 + SAME_RATE):
+    if not rates or max(rates) <= min(rates) * (1 + SAME_RATE):
         return []
     return [
         f"videos of {min(rates):.3g} to {max(rates):.3g} frames/s are mixed frame by frame: "

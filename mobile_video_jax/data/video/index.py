@@ -1,6 +1,5 @@
 """The index of a video file: what decoding from the start gives, by which decoding from the middle is checked."""
 
-import collections
 import dataclasses
 import functools
 import zlib
@@ -50,25 +49,18 @@ class FrameIndex:
 
 
 def fingerprint(frame: av.VideoFrame) -> int:
-    """A checksum (CRC-32) of a frame's samples, without the padding of its rows."""
-    checksum = 0
-    for plane, bits in zip(frame.planes, _bits_of_planes(frame.format.name), strict=False):
-        stride, size = plane.line_size, -(-plane.width * bits // 8)
-        if stride == size:
-            checksum = zlib.crc32(memoryview(plane), checksum)
-        else:
-            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, stride)[:, :size]
-            checksum = zlib.crc32(rows.tobytes(), checksum)
-    return checksum
+    """A checksum (CRC-32) of the samples of a frame's first plane, luma or packed colours, without padding."""
+    plane = frame.planes[0]
+    stride, size = plane.line_size, -(-plane.width * _bits_of_first_plane(frame.format.name) // 8)
+    if stride == size:
+        return zlib.crc32(memoryview(plane))
+    return zlib.crc32(np.frombuffer(memoryview(plane), np.uint8).reshape(-1, stride)[:, :size].tobytes())
 
 
 @functools.cache
-def _bits_of_planes(name: str) -> list[int]:
-    """Bits of a pixel in each plane of a pixel format, a palette left out."""
+def _bits_of_first_plane(name: str) -> int:
+    """Bits of a pixel in the first plane of a pixel format."""
     pixel_format = av.VideoFormat(name, 16, 16)
     if not pixel_format.is_planar:
-        return [pixel_format.padded_bits_per_pixel]
-    bits = collections.Counter[int]()
-    for part in pixel_format.components:
-        bits[part.plane] += -(-part.bits // 8) * 8
-    return [bits[plane] for plane in sorted(bits)]
+        return pixel_format.padded_bits_per_pixel
+    return sum(-(-part.bits // 8) * 8 for part in pixel_format.components if part.plane == 0)

@@ -17,6 +17,7 @@ from mobile_video_jax.data.video.timing import resampled
 
 COMPLETE = 0.9  # share of the frames and of the seconds a container claims that must decode
 THUMBNAIL = ClipShape(1, 8, 8)
+SHOWN_ALWAYS = ("yuv420p", "yuvj420p")  # pixel formats that are rendered whatever the file says of their colours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,12 @@ class VideoInfo:
     def longest(self) -> int:
         """Frames of the longest scene."""
         return int(np.diff(self.scenes, append=self.frames).max())
+
+    @property
+    def decoded(self) -> int:
+        """Frames of the file: more than `frames` where it is faster than the rate it is resampled to."""
+        index = FrameIndex.unpack(self.index)
+        return index.entry + len(index.prints)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -99,7 +106,8 @@ def _decode_all(video: OpenVideo, detector: CutDetector | None) -> _Decoded:
                 raise UnreadableVideo(f"damaged: frame {len(decoded.times)} is corrupt")
             if not decoded.times:
                 decoded.height, decoded.width = renderer.size(frame)
-                renderer.render(frame, THUMBNAIL)  # what cannot be shown is refused now
+                if frame.format.name not in SHOWN_ALWAYS:
+                    renderer.render(frame, THUMBNAIL)  # what cannot be shown is refused now
             if detector:
                 detector.add(renderer.render(frame, compared_size(decoded.height, decoded.width)))
             decoded.times.append(frame.pts)

@@ -54,5 +54,7 @@ def compared_size(height: int, width: int) -> ClipShape:
 
 def scene_starts(cuts: list[int], shown: Int[np.ndarray, "m"]) -> Int[np.ndarray, "s"]:
     """The frames of a video that begin a scene, the first 0, where frame i shows decoded frame `shown[i]`."""
+    if not cuts:
+        return np.zeros(1, np.int32)
     starts = np.searchsorted(shown, cuts)
     return np.unique(np.append(0, starts[starts < len(shown)])).astype(np.int32)
