@@ -146,6 +146,8 @@ def _check_complete(video: OpenVideo, frames: int, start: float, end: float, fra
 
 def _claimed_seconds(video: OpenVideo) -> float:
     stream, container = video.stream, video.container
+    if container.format.name == "avi" and stream.frames and stream.time_base is not None:
+        return float(stream.frames * stream.time_base)  # FFmpeg brings the duration down to the bytes that are there
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     # Another stream, such as sound, may run longer than the pictures.
