@@ -25,7 +25,7 @@ CLIP = cli.define_clip("clip", "", "Frames x height x width of the clips; the ru
 OUT = cli.require_path("out", "The folder for the clips.")
 SEED = cli.define_number("seed", 0, Seed, "Seed of the first clip's noise.")
 FPS: flags.FlagHolder[float | None] = cli.define_number(
-    "fps", None, PlaybackRate, "Frames a second of the files; the run's own if not given, or 8."
+    "fps", None, PlaybackRate, "Frames a second of the clips; the run's own if not given, or 8."
 )
 SCALE = cli.define_number("scale", 1, Annotated[int, Range(1, 32)], "Enlarges each pixel to SCALE x SCALE.")
 
@@ -45,10 +45,11 @@ def main() -> None:
         sampling_flags.TEXT_ENCODER.value,
         clip=CLIP.value,
         fsdp=sampling_flags.FSDP.value,
+        fps=FPS.value,
         **sampling_flags.CHECKPOINT.value,
     )
     config = generator.sample_config(**sampling_flags.sampling())
-    job = GenerationJob(requests, config, out, FPS.value or generator.frame_rate, SCALE.value)
+    job = GenerationJob(requests, config, out, generator.frame_rate, SCALE.value)
     with one_writer(out):
         clips = generate_folder(generator, job, sampling_flags.BATCH_SIZE.value)
     cli.finish(out, {"out": str(out), "clips": clips})

@@ -32,7 +32,7 @@ SAMPLES = cli.define_number("samples", 5, Count, "Clips a prompt.")
 CLIP = cli.define_clip("clip", "", "Frames x height x width of the clips; the run's own if empty.")
 SEED = cli.define_number("seed", 0, Seed, "Seed of the first clip's noise; each clip has the next.")
 FPS: flags.FlagHolder[float | None] = cli.define_number(
-    "fps", None, PlaybackRate, "Frames a second of the files; the run's own if not given, or 8."
+    "fps", None, PlaybackRate, "Frames a second of the clips; the run's own if not given, or 8."
 )
 JSON = flags.DEFINE_bool("json", False, "With --results: print JSON alone.")
 
@@ -78,10 +78,11 @@ def _generate(run: Path, out: Path) -> None:
         sampling_flags.TEXT_ENCODER.value,
         clip=CLIP.value,
         fsdp=sampling_flags.FSDP.value,
+        fps=FPS.value,
         **sampling_flags.CHECKPOINT.value,
     )
     config = generator.sample_config(**sampling_flags.sampling())
-    job = GenerationJob(requests, config, out / GENERATED, FPS.value or generator.frame_rate)
+    job = GenerationJob(requests, config, out / GENERATED, generator.frame_rate)
     with only_writer(out):
         videos = generate_videos(generator, job, SAMPLES.value, sampling_flags.BATCH_SIZE.value)
     cli.finish(out / VIDEOS, {"out": str(out), "videos": len(videos), "samples": SAMPLES.value})

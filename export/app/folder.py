@@ -49,7 +49,8 @@ def export_run(run: Run | Path, out: Path, settings: Settings, progress: Progres
             bundle = opened.vae()
             clips = _shapes(settings.clips or (opened.config["clip"],), bundle)
             groups = _grouped([vae_parts(bundle, clip, folder) for clip in clips], clips)
-            described = manifests.of_vae(bundle, clips)
+            rate = opened.record.get("description", {}).get("frame_rate")
+            described = manifests.of_vae(bundle, clips) | ({"frame_rate": rate} if rate else {})
         else:
             _check_blocks(opened)
             generators = _generators(opened, settings)

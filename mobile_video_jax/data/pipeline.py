@@ -29,8 +29,8 @@ def clip_batches(
 
     Training takes an order that depends on `seed` and the step alone, without end; each clip is a random window and
     crop, and a record that is unusable is skipped for the next. Evaluation goes once through the split in order, with
-    centre crops; its last batch is filled up with records from the beginning. `record` is the number in the split.
-    Iterators resume exactly from `get_state`.
+    centre crops; its last batch is filled up with records from the beginning, and `weight` [b] is 0 for these, 1 for
+    the others. `record` is the number in the split. Iterators resume exactly from `get_state`.
 
     Raises UserError when a training split has fewer clips than a batch, or cannot give such clips.
     """
@@ -49,15 +49,15 @@ def clip_batches(
         clips = order.random_map(lambda number, rng: _for_training(loader.random(number, rng)))
     else:
         order = grain.MapDataset.source(filled(size, batch_size))
-        clips = order.map(lambda number: _for_training(loader.window(Window(number))))
+        clips = order.map(lambda entry: _for_training(loader.window(Window(entry[0]))) | {"weight": entry[1]})
     share = batch_size // process_count
     mine = Share(clips, batch_size, process_index, process_count).batch(share, drop_remainder=True)
     return mine.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
 
 
-def filled(size: int, batch_size: int) -> list[int]:
-    """Numbers 0 to size - 1 in order, and from the beginning again until the last batch is full."""
-    return [number % size for number in range(-(-size // batch_size) * batch_size)]
+def filled(size: int, batch_size: int) -> list[tuple[int, np.float32]]:
+    """Numbers 0 to size - 1 with weight 1, and from the beginning again with weight 0 until the last batch is full."""
+    return [(number % size, np.float32(number < size)) for number in range(-(-size // batch_size) * batch_size)]
 
 
 def captioned_clips(

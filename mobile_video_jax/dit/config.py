@@ -63,6 +63,10 @@ class DitConfig(Config):
             raise UserError("blocks of unequal shapes cannot be scanned: set model.scan=False")
         return shapes
 
+    def with_latent_seconds(self, seconds: float) -> "DitConfig":
+        """The sizes for latent frames that are `seconds` apart; the same where positions are no seconds."""
+        return dataclasses.replace(self, rope_scale=(seconds, *self.rope_scale[1:])) if self.rope_scale else self
+
     @property
     def norms(self) -> Norms:
         """Normalisation settings of the blocks."""

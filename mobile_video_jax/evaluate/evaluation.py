@@ -86,12 +86,12 @@ def write_evaluation(out: Path, evaluation: Evaluation) -> dict[str, Any]:
     return report
 
 
-def write_clips(folder: Path, prompts: Sequence[str], clips: Clips) -> list[str]:
+def write_clips(folder: Path, prompts: Sequence[str], clips: Clips, frame_rate: float = FRAME_RATE) -> list[str]:
     """Writes an evaluation's clips as generate_folder does, clip i under the seed i, and returns the files' names."""
     requests = [Request(prompt, i) for i, prompt in enumerate(prompts)]
     names = [f"{name}.mp4" for name in file_names(requests)]
     for name, frames in zip(names, clips, strict=True):
-        write_mp4(folder / CLIPS / name, frames, FRAME_RATE)
+        write_mp4(folder / CLIPS / name, frames, frame_rate)
     pairs = zip(names, requests, strict=True)
     entries = [{"file": name, "prompt": request.prompt, "seed": request.seed} for name, request in pairs]
     write_json(folder / CLIPS / SUMMARY, {"clips": entries})

@@ -28,6 +28,7 @@ from mobile_video_jax.nn.norm import RMSNorm
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.train.held_out import WEIGHT
 
 FP16_MAX = float(np.finfo(np.float16).max)
 FP16_MIN = float(np.finfo(np.float16).smallest_subnormal)
@@ -115,7 +116,7 @@ def _over_clips(
         for inputs in _noisy_clips(stage, batch, rng):
             for path, value in jax.device_get(measure(params, *inputs)).items():
                 maxima[path] = float(np.maximum(maxima[path], value))
-        clips += len(batch["latents"])
+        clips += int(batch[WEIGHT].sum())
         progress(f"activations: batch {done}/{stage.config.eval_batches}")
     return clips, maxima
 

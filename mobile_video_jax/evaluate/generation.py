@@ -130,7 +130,8 @@ def _settings(task: GenerationTask, generator: Generator, config: SampleConfig) 
     settings = {"run": str(task.run), **run_facts(task.run), **data, "clip": str(generator.clip)}
     if task.vae:
         settings["vae"] = {"run": str(task.vae), **run_facts(task.vae)}
-    settings |= {"seed": task.seed, "sampling": dataclasses.asdict(config), "image": task.image}
+    settings |= {"seed": task.seed, "sampling": dataclasses.asdict(config), "frame_rate": generator.frame_rate}
+    settings |= {"image": task.image}
     settings |= {"diversity_prompts": task.diversity_prompts, "metrics": {}}
     reason = obstacle(generator.clip, data["clips"])
     if task.fvd and reason:

@@ -13,6 +13,7 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.progress import tracked
 from mobile_video_jax.core.storage import local_path
+from mobile_video_jax.data.dataset import read_manifest
 from mobile_video_jax.evaluate.evaluation import (
     CLAIM,
     PAGE,
@@ -85,17 +86,18 @@ def evaluate_vae(task: VaeTask) -> dict[str, Any]:
         untiled = coder_in_pieces(bundle, task.chunk, 0, 0)
         whole = reconstruct(bundle, task.data, task.split, shape, task.count, untiled)
         more["seam"] = _seam(whole.decoded, coded.decoded)
+    frame_rate = float(read_manifest(task.data).get("fps") or FRAME_RATE)
     evaluation = Evaluation(
         stage="vae",
         settings=settings,
-        clips=write_clips(task.out, coded.prompts, coded.decoded),
+        clips=write_clips(task.out, coded.prompts, coded.decoded, frame_rate),
         prompts=coded.prompts,
         metrics=coded.scores | (_distances(task.out, coded) if task.fvd else {}),
         per_clip=coded.per_clip,
         more=more,
     )
     report = write_evaluation(task.out, evaluation)
-    write_report(task.out / PAGE, _page(task, report, coded))
+    write_report(task.out / PAGE, _page(task, report, coded, frame_rate))
     return report
 
 
@@ -149,13 +151,13 @@ def _seam(whole: Clips, tiled: Clips) -> dict[str, float]:
     return {"max": float(difference.max()), "mean": float(difference.mean())}
 
 
-def _page(task: VaeTask, report: dict[str, Any], coded: Reconstruction) -> Report:
+def _page(task: VaeTask, report: dict[str, Any], coded: Reconstruction, frame_rate: float) -> Report:
     compression = report["compression"]
     lead = f"A VAE of {compression} on {len(coded.clips)} clips that it was not trained on."
     blocks = [
         score_table(report),
-        *reconstruction_blocks({task.data.name: coded}, FRAME_RATE),
-        worst_clips(coded, FRAME_RATE),
+        *reconstruction_blocks({task.data.name: coded}, frame_rate),
+        worst_clips(coded, frame_rate),
     ]
     facts = protocol_facts({"compression": compression, **report["protocol"]})
     return Report(f"Evaluation of {task.run.path.name}", lead, facts, [Section("Scores", "", blocks)])

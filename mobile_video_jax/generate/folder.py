@@ -98,6 +98,7 @@ def _summary(generator: Generator, job: GenerationJob, names: Sequence[str]) -> 
     return {
         "model": str(generator.run),
         "step": generator.run.step,
+        "frame_rate": job.fps,
         "sampling": dataclasses.asdict(job.config),
         "clips": clips,
     }

@@ -53,15 +53,17 @@ class Generator:
         fsdp: int = 1,
         step: int | None = None,
         best: bool = False,
+        fps: float | None = None,
     ) -> "Generator":
         """Reads a denoiser's run and the VAE inside it, or another VAE of the same latents.
 
         `text_encoder` tells where the encoder lies that the run was trained with, as "t5:FOLDER"; an embedded one is
         found by itself. Clips have the run's shape or that of `clip`; `fsdp` devices share one copy of the weights.
-        `step` or `best` chooses a checkpoint, see Run.at. Raises UserError where a run is missing or damaged, for other
-        latents or text states, for a clip that the VAE cannot code and for devices that do not divide.
+        `step` or `best` chooses a checkpoint, see Run.at; `fps` is the clips' frame rate, the run's own if None. Raises
+        UserError where a run is missing or damaged, for other latents or text states, for a clip that the VAE cannot
+        code and for devices that do not divide.
         """
-        run = Run.open(run, step=step, best=best)
+        run = Run.open(run, step=step, best=best).at_rate(fps)
         config = run.denoiser.config
         shape = ClipShape.parse(clip or config.clip).check(run.denoiser.strides)
         mesh = make_mesh(MeshConfig(data=-1, fsdp=fsdp), jax.local_devices())
@@ -89,7 +91,7 @@ class Generator:
 
     @property
     def frame_rate(self) -> float:
-        """Frames a second of written clips: the run's own, or FRAME_RATE."""
+        """Frames a second of written clips: as chosen, the run's own, or FRAME_RATE."""
         return self.denoiser.sampling.frame_rate or FRAME_RATE
 
     def sample_config(self, **changes: Any) -> SampleConfig:

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
+from typing import Any
 
 import grain
 import numpy as np
@@ -33,14 +34,12 @@ class Mix:
 
     `batch_size` tells the clips of a batch of one shape. A bucket has turns by its number of batches, but one-frame
     clips (images) have the share `image_share` of all where that is not negative. With `pad_durations` clips of one
-    size share a bucket whatever their length, and the short ones are padded. `remedy` is what to do where a bucket does
-    not fill a batch.
+    size share a bucket whatever their length, and the short ones are padded.
     """
 
     batch_size: Callable[[ClipShape], int]
     image_share: float = -1.0
     pad_durations: bool = False
-    remedy: str = "lower --config.batch_size or --config.token_budget"
 
 
 def latent_batches(
@@ -60,15 +59,23 @@ def latent_batches(
     With padded durations also latent_mask [b lt lh lw], False where a clip is padding. Training shuffles every bucket
     globally and repeats for ever, in an order that depends on (seed, step) alone; a bucket that does not fill a batch
     raises UserError. Evaluation takes every record once, the buckets in turns and each in order; a bucket's last batch
-    is filled up with its first records. Captions of more than `text_tokens` tokens raise UserError.
+    is filled up with its first records, and weight [b] is 0 for these, 1 for the others. Captions of more than
+    `text_tokens` tokens raise UserError.
     """
     parts = buckets(folders, split, pad_durations=mix.pad_durations)
 
     def batches(bucket: Bucket, order: grain.MapDataset) -> grain.MapDataset:
         size = mix.batch_size(bucket.clip)
         share = Share(order, size, process_index, process_count)
-        records = share.map(lambda index: _load(bucket, index, text_tokens, mix))
+        records = share.map(lambda entry: loaded(bucket, entry))
         return records.batch(size // process_count, drop_remainder=True)
+
+    def loaded(bucket: Bucket, entry: Any) -> Record:
+        """The record of an index, or of an index and the weight it is evaluated with."""
+        if train:
+            return _load(bucket, entry, text_tokens, mix)
+        index, weight = entry
+        return {**_load(bucket, index, text_tokens, mix), "weight": weight}
 
     if train:
         _check_full(folders, split, parts, mix)
@@ -98,7 +105,7 @@ def _check_full(folders: Sequence[Path], split: str, parts: Sequence[Bucket], mi
         if len(bucket.source) < size:
             raise UserError(
                 f"{' and '.join(map(str, folders))} hold {len(bucket.source)} {split} records of {bucket.clip}, fewer "
-                f"than one batch of {size}: {mix.remedy}, or encode more of them"
+                f"than one batch of {size}: lower --config.batch_size or --config.token_budget, or encode more of them"
             )
 
 

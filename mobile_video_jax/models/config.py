@@ -1,12 +1,14 @@
 """Settings of a denoiser, part of every config that trains one."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, TypeVar
 
+from mobile_video_jax.core.clip import Compression
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.ranges import Decay, Share, Shift, Size
 from mobile_video_jax.dit.config import DitConfig
 
+T = TypeVar("T", bound="DenoiserConfig")
 SolverName = Literal["euler", "heun", "dpmpp_2m"]  # keys of diffusion.samplers.SOLVERS
 
 
@@ -24,3 +26,10 @@ class DenoiserConfig(Config):
     shift_follows_tokens: bool = False  # the shift follows from a clip's tokens, in place of time_shift
     time_terminal: Decay = 0.0  # time at which a sampler's last step starts; 0: where the grid says
     model: DitConfig = dataclasses.field(default_factory=DitConfig)  # the network's sizes
+
+    def at_rate(self: T, frames_a_second: float) -> T:
+        """The config for clips of that rate, which the positions of networks that know seconds follow; 0: not known."""
+        if not frames_a_second:
+            return self
+        seconds = Compression.parse(self.compression).time / frames_a_second
+        return dataclasses.replace(self, model=self.model.with_latent_seconds(seconds))

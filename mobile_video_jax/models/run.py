@@ -37,6 +37,7 @@ class Run:
     path: Path
     record: Mapping[str, Any]
     chosen_step: int | None = None  # the checkpoint to read; None: the newest
+    chosen_rate: float = 0.0  # frames a second of the clips to generate; 0: those of the run
 
     @classmethod
     def open(
@@ -96,12 +97,20 @@ class Run:
         names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         return from_mapping(cls, {key: value for key, value in self.config.items() if key in names} | changes)
 
+    def at_rate(self, frames_a_second: float | None) -> "Run":
+        """The run for clips of another frame rate, which positions in seconds follow; None: of its own."""
+        return dataclasses.replace(self, chosen_rate=frames_a_second) if frames_a_second else self
+
     @functools.cached_property
     def denoiser(self) -> Denoiser:
         """The denoiser that it trained, without parameters. Raises UserError for a run that holds none."""
         if "text_encoder" not in self.config:  # only what is generated from captions names one
             raise UserError(f"{self} is a run of stage '{self.stage}', which holds no transformer: name another run")
-        return Denoiser(self.config_as(DenoiserConfig), sampling_of(self.record))
+        config, sampling = self.config_as(DenoiserConfig), sampling_of(self.record)
+        if self.chosen_rate:
+            config = config.at_rate(self.chosen_rate)
+            sampling = dataclasses.replace(sampling, frame_rate=self.chosen_rate)
+        return Denoiser(config, sampling)
 
     def find(self, name: str) -> str:
         """The run that this one names: as it is named or, where that is gone, moved together with this one."""

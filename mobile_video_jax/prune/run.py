@@ -1,11 +1,11 @@
 """Pruning of a transformer's run: score its units, search for what to keep, slice it, write a run of its own."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from mobile_video_jax.core.claim import check_holds_only
 from mobile_video_jax.core.config import plain
@@ -32,6 +32,7 @@ from mobile_video_jax.prune.units import kept_shapes
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.lineage import PRUNED
 from mobile_video_jax.train.checkpoint import newest_step, save_model
+from mobile_video_jax.train.held_out import evaluator, means
 from mobile_video_jax.train.run import NAME, write_run
 
 LOSSES = "losses.jsonl"
@@ -80,12 +81,11 @@ def _held_out(stage: DitStage, teacher: Any, student: Any, keep: Masks) -> dict[
 
 def _held_out_loss(stage: DitStage, params: Any) -> float:
     mesh = jax.tree.leaves(params)[0].sharding.mesh
-    evaluate = jax.jit(stage.evaluate_batch)
-    losses = []
+    evaluate, rows = evaluator(stage), []
     for i, batch in enumerate(stage.eval_batches(mesh)):
         batch.pop("record")
-        losses.append(float(evaluate(params, put_batch(batch, mesh), jax.random.key(i))["loss"]))
-    return float(np.mean(losses))
+        rows.append(evaluate(params, put_batch(batch, mesh), jax.random.key(i)))
+    return means(rows).get("loss", math.nan)
 
 
 def _fingerprint(config: PruneConfig, stage: DitStage, run: Run) -> str:

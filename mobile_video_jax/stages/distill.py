@@ -36,7 +36,9 @@ class DistillStage(StudentStage):
         if config.image_probability:
             raise UserError("distillation trains whole clips: set image_probability=0")
         super().__init__(config, Sampling(config.sampling_steps, guidance=1.0))
-        discriminator = make_discriminator(config.teacher_model, config.trunk_blocks, config.head, config.head_blocks)
+        discriminator = make_discriminator(
+            self.config.teacher_model, config.trunk_blocks, config.head, config.head_blocks
+        )
         self.objective = Objective(self.denoiser.network, self.teacher.network, discriminator, config.objective)
 
     def init(self, rng: Rng) -> Params:

@@ -28,6 +28,7 @@ from mobile_video_jax.generate.training_samples import (
     read_prompts,
 )
 from mobile_video_jax.models.adapter import check_adapter, record_base
+from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import VAE, Run
 from mobile_video_jax.models.sampling import STANDARD, Sampling
 from mobile_video_jax.stages.config import DitTraining
@@ -35,6 +36,7 @@ from mobile_video_jax.stages.latent_stage import LatentStage
 from mobile_video_jax.stages.noisy_batch import NoisyBatch, has_later_frames, noisy_batch
 from mobile_video_jax.text.encoder import load_text_encoder
 from mobile_video_jax.train.config import OptimizerConfig
+from mobile_video_jax.train.held_out import mean_over_clips
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params, Samples
 
 SAMPLE_STEPS = 10  # a quarter of the steps of a finished run: enough to see whether it learns
@@ -91,7 +93,7 @@ class DitStage(LatentStage):
 
         def error(t: FrameTimes) -> Scalar:
             noisy = noisy_batch(batch, t, batch["text"], batch["text_mask"], named_key(rng, "noise"))
-            return jnp.mean(noisy.errors(self.denoiser.velocity(network_params, *noisy.inputs)))
+            return mean_over_clips(noisy.errors(self.denoiser.velocity(network_params, *noisy.inputs)), batch)
 
         t = stratified_times(x0.shape[0], shift=self.time_shift(x0))
         losses = {"loss": error(t)}
@@ -121,10 +123,14 @@ class DitStage(LatentStage):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """That of the run that training starts from, or the standard one; at the frame rate of the data if known."""
-        denoiser = self.source.denoiser if self.source else self.denoiser
+        """That of `sampled_like`, at the frame rate of the data if they know it."""
         rate = self.data_frame_rate
-        return dataclasses.asdict(denoiser.sampling) | ({"frame_rate": rate} if rate else {})
+        return dataclasses.asdict(self.sampled_like.sampling) | ({"frame_rate": rate} if rate else {})
+
+    @property
+    def sampled_like(self) -> Denoiser:
+        """The denoiser whose sampling the trained one takes over: that of the run that training starts from."""
+        return self.source.denoiser if self.source else self.denoiser
 
     def start(self, run: Path) -> None:
         super().start(run)

@@ -14,10 +14,11 @@ from jax.sharding import Mesh
 
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.data.location import data_folder
 from mobile_video_jax.diffusion.guidance import EmptyCaption
 from mobile_video_jax.latents.batches import Mix, buckets, latent_batches
-from mobile_video_jax.latents.store import has_split, read_empty_caption, read_manifest
+from mobile_video_jax.latents.store import MANIFEST, has_split, read_empty_caption, read_manifest
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import VAE, Run
 from mobile_video_jax.models.sampling import STANDARD, Sampling
@@ -31,13 +32,16 @@ from mobile_video_jax.vae.latent_stats import LatentStats
 
 
 class LatentStage(Stage):
-    """Batches of normalised latents and text states; the clips of a batch have one shape."""
+    """Batches of normalised latents and text states; the clips of a batch have one shape.
+
+    Of a network that knows seconds the positions follow the frame rate of the data.
+    """
 
     config: DitTraining
 
     def __init__(self, config: DitTraining, sampling: Sampling = STANDARD):
-        super().__init__(config)
-        self.denoiser = Denoiser(config, sampling)
+        super().__init__(at_data_rate(config))
+        self.denoiser = Denoiser(self.config, sampling)
         self.strides, self.clip = self.denoiser.strides, self.denoiser.clip
 
     @functools.cached_property
@@ -72,10 +76,7 @@ class LatentStage(Stage):
     @property
     def data_frame_rate(self) -> float:
         """Frames a second of the videos that the data were encoded from; 0 where their manifest does not say."""
-        if not self.has_data:
-            return 0.0
-        manifest = read_manifest(data_folder(self.config.data.split(",")[0]))
-        return float(manifest.get("source", {}).get("fps") or 0.0)
+        return next(iter(_rates(self.config.data)), 0.0)
 
     def train_batches(self, mesh: Mesh) -> grain.IterDataset:
         if self.config.data == SYNTHETIC:
@@ -93,10 +94,6 @@ class LatentStage(Stage):
         batches = self._batches("validation", mesh, train=False)
         count = len(buckets(held_out, "validation", pad_durations=self.config.pad_durations))
         return itertools.islice(batches, max(self.config.eval_batches, count))
-
-    def ordered_batches(self, split: str, mesh: Mesh) -> grain.IterDataset:
-        """The full batches of a split once, in order."""
-        return self._batches(split, mesh, train=False)
 
     def _batches(self, split: str, mesh: Mesh, *, train: bool) -> grain.IterDataset:
         cfg = self.config
@@ -174,6 +171,26 @@ class LatentStage(Stage):
         """Copies the VAE of the latents into the run, which then holds or names all that sampling needs."""
         if self.has_data:
             Run.open(self.data_folders[0] / VAE, VAE).copy(run / VAE)
+
+
+def at_data_rate(config: DitTraining) -> DitTraining:
+    """The config for the frame rate of its data, where its network knows seconds and the data know their rate.
+
+    Raises UserError for data of several rates.
+    """
+    if config.at_rate(1.0) == config.at_rate(2.0):  # its network knows no seconds
+        return config
+    rates = _rates(config.data)
+    if len(rates) > 1:
+        raise UserError(f"{config.data} hold clips of {rates} frames/s: prepare all with one --fps for this network")
+    return config.at_rate(rates[0]) if rates else config
+
+
+def _rates(data: str) -> list[float]:
+    """The frame rates of encoded data sets, as far as they are there and know them."""
+    folders = [storage_path(folder) for folder in data.split(",") if folder]
+    manifests = [read_manifest(folder) for folder in folders if (folder / MANIFEST).exists()]
+    return list(dict.fromkeys(float(rate) for each in manifests if (rate := each.get("source", {}).get("fps"))))
 
 
 def _check_same(folder: Path, key: str, encoded: object, configured: object) -> None:

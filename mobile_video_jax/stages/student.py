@@ -17,6 +17,7 @@ from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import STANDARD, Sampling
 from mobile_video_jax.stages.config import DistillTraining, RecoverTraining
 from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.stages.latent_stage import at_data_rate
 from mobile_video_jax.stages.lineage import read_pruned
 from mobile_video_jax.train.stage import Params
 
@@ -33,8 +34,9 @@ class StudentStage(DitStage):
     student: ClassVar[str]
 
     def __init__(self, config: StudentTraining, sampling: Sampling = STANDARD):
-        super().__init__(config, sampling)
-        self.teacher = Denoiser(dataclasses.replace(config, model=config.teacher_model))
+        teacher = at_data_rate(dataclasses.replace(config, model=config.teacher_model)).model
+        super().__init__(dataclasses.replace(config, teacher_model=teacher), sampling)
+        self.teacher = Denoiser(dataclasses.replace(self.config, model=teacher))
 
     @classmethod
     def build(cls, config: Any) -> "StudentStage":
@@ -91,10 +93,9 @@ class StudentStage(DitStage):
         return {part: run.params(target[part]) for part, run in runs.items() if run and part in target}
 
     @property
-    def sampling(self) -> dict[str, Any]:
-        """The teacher's."""
-        denoiser = self.teacher_run.denoiser if self.teacher_run else self.denoiser
-        return dataclasses.asdict(denoiser.sampling)
+    def sampled_like(self) -> Denoiser:
+        """The teacher."""
+        return self.teacher_run.denoiser if self.teacher_run else self.denoiser
 
     def description(self) -> dict[str, Any]:
         others = [part for part in self.shapes if part != self.student]

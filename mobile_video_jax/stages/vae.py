@@ -1,5 +1,6 @@
 """The VAE's training stage."""
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable
@@ -13,14 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import Rng, Scalar, Video
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
+from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.cost.flops import count_flops, flops_by_part, parameters_by_part
-from mobile_video_jax.data.dataset import ClipSource, read_manifest
+from mobile_video_jax.data.dataset import MANIFEST, ClipSource, read_manifest
 from mobile_video_jax.data.location import data_folder
 from mobile_video_jax.data.pipeline import clip_batches
 from mobile_video_jax.data.video.write import write_mp4
@@ -30,16 +33,18 @@ from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 from mobile_video_jax.parallel.mesh import batch_shard, put_batch, replicated
 from mobile_video_jax.stages.config import VaeTraining
+from mobile_video_jax.train.held_out import mean_over_clips
 from mobile_video_jax.train.stage import Batch, Metrics, Params, Samples, Stage
 from mobile_video_jax.train.synthetic import SYNTHETIC, synthetic_batches
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.latent_stats import LatentStats
 from mobile_video_jax.vae.losses.discriminator import PatchDiscriminator
 from mobile_video_jax.vae.losses.objective import VaeObjective
-from mobile_video_jax.vae.losses.terms import reconstruction_terms
+from mobile_video_jax.vae.losses.terms import TERMS, reconstruction_terms
 from mobile_video_jax.vae.losses.vgg import Vgg, load_vgg
 from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.pixels import to_bytes, to_signed
+from mobile_video_jax.vae.posterior import Posterior
 
 # Sizes that the encoder follows from.
 ENCODER = (
@@ -124,12 +129,12 @@ class VaeStage(Stage):
         video = to_signed(batch["video"])
         posterior, image = apply(self.vae, params, video, method="encode_with_image")
         decoded = apply(self.vae, params, posterior.mean, method="decode")
-        terms = reconstruction_terms(video, decoded, posterior)
-        loss = sum((getattr(self.config.loss, name) * value for name, value in terms.items()), jnp.zeros(()))
-        metrics = {"loss": loss, "psnr": _psnr(video, decoded), **terms}
+        by_clip = _terms_by_clip(video, decoded, posterior) | {"psnr": _psnr(video, decoded)}
         if self.config.model.omni:
-            metrics["psnr_image"] = _psnr(video, apply(self.vae, params, posterior.mean, image, method="decode"))
-        return metrics
+            by_clip["psnr_image"] = _psnr(video, apply(self.vae, params, posterior.mean, image, method="decode"))
+        metrics = {name: mean_over_clips(values, batch) for name, values in by_clip.items()}
+        weights = dataclasses.asdict(self.config.loss)
+        return {"loss": sum((weights[name] * metrics[name] for name in TERMS), jnp.zeros(())), **metrics}
 
     def train_batches(self, mesh: Mesh) -> grain.IterDataset:
         cfg = self.config
@@ -179,8 +184,15 @@ class VaeStage(Stage):
             "compression": str(strides),
             "clip": str(self.clip),
             "latent_shape": [*self.clip.latent(strides), strides.channels],
+            **self._rate(),
             **super().description(),
         }
+
+    def _rate(self) -> dict[str, float]:
+        """Frames a second of the data's clips, where the data are there and know it."""
+        folder = storage_path(self.config.data)
+        manifest = read_manifest(folder) if self.config.data and (folder / MANIFEST).exists() else {}
+        return {"frame_rate": float(manifest["fps"])} if manifest.get("fps") else {}
 
     def inspect(self) -> dict[str, Any]:
         params = self.ema_params(self.shapes)
@@ -267,9 +279,19 @@ def decoder_flops_per_frame(config: VaeConfig, clip: ClipShape) -> int:
     return sum(count_flops(lambda p, z: apply(vae, p, z, method="decode"), params, latents).values()) // clip.frames
 
 
-def _psnr(video: Video, decoded: Video) -> Scalar:
+def _terms_by_clip(video: Video, decoded: Video, posterior: Posterior) -> dict[str, Any]:
+    """The terms of reconstruction of each clip [b]."""
+
+    def terms(*clip: Any) -> dict[str, Scalar]:
+        return reconstruction_terms(*jax.tree.map(lambda x: x[None], clip))
+
+    by_clip: dict[str, Any] = jax.vmap(terms)(video, decoded, posterior)
+    return by_clip
+
+
+def _psnr(video: Video, decoded: Video) -> Float[Array, "b"]:
     squared = jnp.mean((jnp.clip(decoded, -1.0, 1.0) - video) ** 2, axis=(1, 2, 3, 4))
-    return jnp.mean(10 * jnp.log10(4.0 / squared))
+    return 10 * jnp.log10(4.0 / squared)
 
 
 def _check_scales(config: VaeTraining, clip: ClipShape) -> None:

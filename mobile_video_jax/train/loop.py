@@ -26,6 +26,7 @@ from mobile_video_jax.train.checkpoints import Checkpoints, restore_state
 from mobile_video_jax.train.compiled_step import StoredStep
 from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.divergence import SkippedSteps, TrainingDiverged
+from mobile_video_jax.train.held_out import evaluator, means
 from mobile_video_jax.train.metrics import MetricsLog
 from mobile_video_jax.train.optimizer import logged_rate, make_optimizer
 from mobile_video_jax.train.preemption import Preemption
@@ -144,8 +145,8 @@ class _Loop:
         jax.eval_shape(self.step, shapes, stage.abstract_batch())  # raises what tracing the loss raises
         if stored:
             self.step = stored.load(shapes, self.step)
-        self.evaluate_batch = jax.jit(
-            stage.evaluate_batch,
+        self.evaluate_batch = evaluator(
+            stage,
             in_shardings=(inference_params(stage, shardings), batch_sharding(mesh), replicated(mesh)),
             out_shardings=replicated(mesh),
         )
@@ -322,10 +323,10 @@ class _Loop:
             rows.append(self.evaluate_batch(model, put_batch(batch, self.mesh), jax.random.key(i)))
         if not rows:
             return {}
-        means = {f"eval_{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        self._say_beside_training(step, means, started)
-        self.evaluated = step, means["eval_loss"]
-        return means
+        metrics = {f"eval_{name}": mean for name, mean in means(rows).items()}
+        self._say_beside_training(step, metrics, started)
+        self.evaluated = step, metrics["eval_loss"]
+        return metrics
 
     def _sample(self, step: int) -> dict[str, float]:
         started = time.monotonic()

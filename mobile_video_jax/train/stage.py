@@ -79,7 +79,7 @@ class Stage(abc.ABC):
 
     @abc.abstractmethod
     def eval_batches(self, mesh: Mesh) -> Iterable[dict[str, np.ndarray]]:
-        """Held-out batches, the same at every call."""
+        """Held-out batches, the same at every call, with the "weight" of each clip (train/held_out.py)."""
 
     @abc.abstractmethod
     def abstract_batch(self, devices: int | None = None) -> Batch:

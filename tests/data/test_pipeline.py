@@ -118,6 +118,7 @@ def test_crops_are_drawn_anew_for_every_clip(videos):
 def test_evaluation_goes_once_in_order_with_centre_crops(shapes):
     batches = list(clip_batches(ClipSource.open(shapes), "validation", CLIP, 3, seed=5, train=False))
     assert [batch["record"].tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6, 0, 1]]  # filled up
+    assert batches[2]["weight"].tolist() == [1, 0, 0] and all(batch["weight"].all() for batch in batches[:2])
     source, _ = open_split(shapes, "validation")
     np.testing.assert_array_equal(batches[1]["video"][0], source[3]["video"][2:7])
 

@@ -63,6 +63,7 @@ def test_a_smaller_decoder_keeps_the_encoder_and_the_statistics(base, decoder):
     assert sizes[1] < sizes[0]
     losses = [line["loss"] for line in read_metrics(decoder)]
     assert len(set(losses)) == 3
+    assert Run.open(decoder).record["description"]["frame_rate"] == 8.0
 
 
 def test_a_smaller_decoder_serves_a_transformer_of_its_latents_and_no_other(base, decoder, tmp_path):

@@ -15,6 +15,9 @@ CONSISTENT = {"latent_consistency": 1e-4}
 EQUIVARIANT = {"scale_equivariance": 0.1, "kl": 0.0}
 
 
+TERMS = ("l1", "l2", "kl")  # of reconstruction
+
+
 def reconstruction_terms(video: Video, decoded: Video, posterior: Posterior) -> dict[str, Scalar]:
     """Mean absolute and squared error in [-1, 1], and the posterior's mean KL divergence to a standard normal."""
     error = decoded - video
