@@ -282,10 +282,11 @@ def decoder_flops_per_frame(config: VaeConfig, clip: ClipShape) -> int:
 def _terms_by_clip(video: Video, decoded: Video, posterior: Posterior) -> dict[str, Any]:
     """The terms of reconstruction of each clip [b]."""
 
-    def terms(*clip: Any) -> dict[str, Scalar]:
-        return reconstruction_terms(*jax.tree.map(lambda x: x[None], clip))
+    def terms(*clip: jax.Array) -> dict[str, Scalar]:
+        real, made, mean, log_variance = (x[None] for x in clip)
+        return reconstruction_terms(real, made, Posterior(mean, log_variance))
 
-    by_clip: dict[str, Any] = jax.vmap(terms)(video, decoded, posterior)
+    by_clip: dict[str, Any] = jax.vmap(terms)(video, decoded, posterior.mean, posterior.log_variance)
     return by_clip
 
 
