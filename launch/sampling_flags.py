@@ -30,7 +30,8 @@ SOLVER = flags.DEFINE_enum(
     "solver",
     None,
     get_args(SolverName),
-    "euler; heun: second order, two passes a step; dpmpp_2m: one; the run's own if not given.",
+    "euler; heun: second order, two passes a step; dpmpp_2m: one; renoise: for students trained for it; "
+    "the run's own if not given.",
 )
 BATCH_SIZE = cli.define_number("batch_size", 16, Count, "Clips generated at once, rounded up to whole devices.")
 FSDP = cli.define_number("fsdp", 1, Size, "Devices that share one copy of the transformer's weights.")

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from export.app.settings import app_solver
 from mobile_video_jax.core.arrays import Latents
+from mobile_video_jax.diffusion.samplers import fresh_noise
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.generate.generator import Generator
@@ -65,18 +67,24 @@ def noise(shape: tuple[int, ...]) -> Float[np.ndarray, "1 t h w c"]:
 
 
 def clip_tensors(generator: Generator, prompt: str, steps: int) -> Tensors:
-    """A whole clip without guidance: its noise and latents, and `video`, frames [t, h, w, 3] in bytes."""
+    """A whole clip without guidance: its noise and latents, and `video`, frames [t, h, w, 3] in bytes.
+
+    `fresh_noise` is that of later steps [steps - 1, c, 1, s], which a student that noises x0 afresh takes.
+    """
     denoiser, vae = generator.denoiser, generator.vae
     network = build_network(dataclasses.replace(denoiser.config.model, dtype="float32", remat="none"))
     bundle = dataclasses.replace(vae, vae=_in_float32(vae.vae))
-    config = generator.sample_config(steps=steps, guidance=1.0, solver="euler")
+    config = generator.sample_config(steps=steps, guidance=1.0, solver=app_solver(denoiser.sampling))
     text, mask = pad(generator.text_encoder.encode([prompt]), denoiser.config.text_tokens)
     start = noise(denoiser.latent_shape_of(generator.clip))
     draw = jax.jit(functools.partial(sample_latents, network, config))
     latents = _precisely(draw, generator.params, jnp.asarray(start), jnp.asarray(text), jnp.asarray(mask))
     video = _precisely(jax.jit(bundle.decode), vae.params, jnp.asarray(latents))
+    fresh = [fresh_noise(jnp.asarray(start), jnp.int32(i)) for i in range(steps - 1)]
+    noises = {"fresh_noise": np.concatenate([_row(_tokens(x)) for x in fresh])} if config.solver == "renoise" else {}
     return {
         "noise": _row(_tokens(start)),
+        **noises,
         "latents": _row(_tokens(latents)),
         "video": np.asarray(to_bytes(jnp.asarray(video)))[0],
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from export.app.settings import app_solver
 from export.part import FIRST_FUNCTION
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.revision import git_revision, versions
@@ -51,7 +52,11 @@ def of_vae(bundle: VaeBundle, clips: Sequence[ClipShape]) -> Described:
 
 
 def of_transformer(generators: Sequence[Generator], steps: int) -> Described:
-    """Constants of text and sampling. Step i adds (times[i + 1] - times[i]) * velocity to the latents."""
+    """Constants of text and sampling.
+
+    Step i adds (times[i + 1] - times[i]) * velocity to the latents or, with the solver renoise, replaces them by
+    (1 - times[i + 1]) * (latents - times[i] * velocity) + times[i + 1] * fresh noise.
+    """
     first = generators[0]
     config = first.denoiser.config
     described = of_vae(first.vae, [generator.clip for generator in generators])
@@ -70,5 +75,5 @@ def of_transformer(generators: Sequence[Generator], steps: int) -> Described:
             "closing_id": first.text_encoder.tokenizer.encode("").ids[-1],
             "truncation": "of more than `tokens` ids keep the first tokens - 1 and append closing_id",
         },
-        "sampler": {"solver": "euler", "steps": steps, "noise_scale": 1.0, "guidance": 1.0},
+        "sampler": {"solver": app_solver(first.denoiser.sampling), "steps": steps, "noise_scale": 1.0, "guidance": 1.0},
     }

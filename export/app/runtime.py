@@ -32,13 +32,20 @@ class App:
         self.folder, self.packages = folder, packages or folder
         self.loaded: dict[str, Any] = {}
 
-    def generate(self, prompt: str, noise: Float[np.ndarray, "1 c 1 s"], progress: Callable[[str], None]) -> Tensors:
+    def generate(
+        self,
+        prompt: str,
+        noise: Float[np.ndarray, "1 c 1 s"],
+        progress: Callable[[str], None],
+        fresh_noise: Float[np.ndarray, "steps-1 c 1 s"] | None = None,
+    ) -> Tensors:
         """The clip of a prompt: `latents` [1, c, 1, s] and `video`, frames [t, h, w, 3] in bytes.
 
-        The s latent positions of the noise go over time, then rows, then columns.
+        The s latent positions of the noise go over time, then rows, then columns. `fresh_noise` is that of later steps
+        of a sampler that noises afresh.
         """
         progress("clip: text")
-        latents = self._denoise(self._encode(prompt), noise, progress)
+        latents = self._denoise(self._encode(prompt), noise, fresh_noise, progress)
         progress("clip: frames")
         return {"latents": latents, "video": self._decode(latents)}
 
@@ -59,9 +66,13 @@ class App:
         return {**self._call("text", tokens), "text_mask": tokens["text_mask"]}
 
     def _denoise(
-        self, text: Tensors, noise: Float[np.ndarray, "1 c 1 s"], progress: Callable[[str], None]
+        self,
+        text: Tensors,
+        noise: Float[np.ndarray, "1 c 1 s"],
+        fresh_noise: Float[np.ndarray, "steps-1 c 1 s"] | None,
+        progress: Callable[[str], None],
     ) -> Float[np.ndarray, "1 c 1 s"]:
-        """Euler's steps from noise to latents."""
+        """Euler's steps from noise to latents, or predictions of x0 that are noised afresh."""
         chunks = [name for name in self.records if name.startswith("dit")]
         times, features = self.clip["times"], np.asarray(self.clip["time_features"], np.float32)
         latents: np.ndarray = self.manifest["sampler"]["noise_scale"] * noise
@@ -70,7 +81,11 @@ class App:
             tensors = {**text, "latents": latents, "time_features": features[i][None, :, None, None]}
             for name in chunks:
                 tensors |= self._call(name, tensors)
-            latents = latents + np.float32(end - start) * tensors["velocity"]
+            if fresh_noise is None:
+                latents = latents + np.float32(end - start) * tensors["velocity"]
+            else:
+                latents = np.float32(1 - end) * (latents - np.float32(start) * tensors["velocity"])
+                latents += np.float32(end) * fresh_noise[i : i + 1] if end else 0
         return latents
 
     def _decode(self, latents: Float[np.ndarray, "1 c 1 s"]) -> UInt8[np.ndarray, "t h w 3"]:

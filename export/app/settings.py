@@ -61,6 +61,11 @@ def own_steps(sampling: Sampling) -> int:
     return sampling.steps if sampling.guidance == 1 else UNDISTILLED_STEPS
 
 
+def app_solver(sampling: Sampling) -> str:
+    """The solver of an app: it noises x0 afresh for students that were trained for it, and takes Euler steps else."""
+    return "renoise" if sampling.solver == "renoise" else "euler"
+
+
 def distillation_warnings(sampling: Sampling, steps: int) -> list[str]:
     """One line where the exported steps, which are unguided, are not those that the run was made for."""
     if sampling.guidance != 1:

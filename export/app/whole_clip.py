@@ -71,21 +71,21 @@ def generate_clip(
     name, function = clip["clip"], clip["function"]
     progress(f"clip {name}: JAX")
     expected = golden.clip_tensors(generator, prompt, manifest["sampler"]["steps"])
-    noise = expected.pop("noise")
+    noises = {name: expected.pop(name) for name in ("noise", "fresh_noise") if name in expected}
     app = App(folder, function)
-    write_golden(folder / "golden" / f"clip_{name}.npz", {"noise": noise, **app.tokens(prompt)}, expected)
+    write_golden(folder / "golden" / f"clip_{name}.npz", {**noises, **app.tokens(prompt)}, expected)
     frames: dict[str, Frames | None] = dict.fromkeys(("packages", "fp16", "assets"))
     if (folder / UNCOMPRESSED).is_dir():
-        frames["fp16"] = App(folder, function, folder / UNCOMPRESSED).generate(prompt, noise, progress)["video"]
+        frames["fp16"] = App(folder, function, folder / UNCOMPRESSED).generate(prompt, progress=progress, **noises)["video"]
     if manifest["packages"]:
-        frames["packages"] = app.generate(prompt, noise, progress)["video"]
+        frames["packages"] = app.generate(prompt, progress=progress, **noises)["video"]
     if manifest["assets"]:
-        frames["assets"] = _by_assets(folder, function, manifest, prompt, noise, progress)
+        frames["assets"] = _by_assets(folder, function, manifest, prompt, noises, progress)
     return GeneratedClip(clip=name, prompt=prompt, jax=expected["video"], **frames)
 
 
 def _by_assets(
-    folder: Path, function: str, manifest: dict[str, Any], prompt: str, noise: Any, progress: Callable[[str], None]
+    folder: Path, function: str, manifest: dict[str, Any], prompt: str, noises: dict[str, Any], progress: Callable[[str], None]
 ) -> Frames | None:
     """The assets' clip, or None where running one would take too long here."""
     if slow := [
@@ -98,7 +98,7 @@ def _by_assets(
     progress("clip: the same by Core AI's assets")
     app = AssetApp(folder, function)
     try:
-        frames: Frames = app.generate(prompt, noise, progress)["video"]
+        frames: Frames = app.generate(prompt, progress=progress, **noises)["video"]
     finally:
         app.close()
     return frames

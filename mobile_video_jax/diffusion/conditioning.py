@@ -39,9 +39,18 @@ def condition_on_first_frame(velocity: ConditionalVelocity, conditioned: Conditi
     return conditioned_velocity
 
 
-def freeze_first_frame(velocity: Velocity, conditioned: Conditioned) -> Velocity:
-    """Sets the velocity of conditioning frames to 0, which rescaled guidance would make non-zero."""
-    return lambda x_t, t: jnp.where(_first_frame(conditioned, x_t), 0.0, velocity(x_t, t))
+def hold_first_frame(velocity: Velocity, first: Float[Array, "b 1 lh lw c"], conditioned: Conditioned) -> Velocity:
+    """The velocity of x_t whose conditioning frames are `first`, whatever a solver made of them.
+
+    Their own velocity leads back to `first`: it is 0 unless the solver noised them.
+    """
+
+    def held(x_t: Latents, t: Times) -> Latents:
+        clean = insert_first_frame(x_t, first, conditioned)
+        back = (x_t - clean) / jnp.maximum(t, 1e-3)[:, None, None, None, None]
+        return jnp.where(_first_frame(conditioned, x_t), back, velocity(clean, t))
+
+    return held
 
 
 def _first_frame(conditioned: Conditioned, latents: Latents) -> Bool[Array, "b lt 1 1 1"]:

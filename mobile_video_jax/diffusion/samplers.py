@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import Latents, Times
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.diffusion.path import predict_x0
+from mobile_video_jax.diffusion.path import interpolate, predict_x0
 from mobile_video_jax.diffusion.timesteps import time_grid
 
 Velocity = Callable[[Latents, Times], Latents]
@@ -71,10 +71,39 @@ def extrapolation_weights(grid: Float[Array, "points"]) -> Float[Array, "points-
     return jnp.zeros_like(lambdas).at[1:-1].set(h[1:] / (2 * h[:-1]))
 
 
+def renoise(velocity: Velocity, noise: Latents, grid: Float[Array, "points"]) -> Latents:
+    """Predicts x0 and noises it afresh to the next time: the sampler of consistency models (arXiv 2303.01469, alg. 1).
+
+    For students that were trained for it: the noise of one step is not that of the next.
+    """
+
+    def body(x: Latents, step: tuple[jnp.ndarray, ...]) -> tuple[Latents, None]:
+        t, t_next, i = step
+        times = jnp.full(x.shape[:1], t)
+        x0 = predict_x0(x, velocity(x, times), times)
+        return interpolate(x0, fresh_noise(noise, i), jnp.full_like(times, t_next)), None
+
+    return jax.lax.scan(body, noise, (grid[:-1], grid[1:], jnp.arange(grid.shape[0] - 1)))[0]
+
+
+def fresh_noise(noise: Latents, step: jnp.ndarray) -> Latents:
+    """Standard normal noise for a later step of each clip.
+
+    Its key is the bits of the last value of the clip's first noise, so that a clip does not depend on its batch.
+    """
+
+    def of_clip(bits: jax.Array) -> jax.Array:
+        return jax.random.normal(jax.random.fold_in(jax.random.key(bits), step), noise.shape[1:])
+
+    bits = jax.lax.bitcast_convert_type(noise[:, -1, -1, -1, -1].astype(jnp.float32), jnp.uint32)
+    return jax.vmap(of_clip)(bits).astype(noise.dtype)
+
+
 SOLVERS: dict[str, Solver] = {
     "euler": single_step_solver(euler_step),
     "heun": single_step_solver(heun_step),
     "dpmpp_2m": dpmpp_2m,
+    "renoise": renoise,
 }
 
 

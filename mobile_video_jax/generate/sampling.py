@@ -6,7 +6,7 @@ import flax.linen as nn
 from jaxtyping import Array, Bool, Float
 
 from mobile_video_jax.core.arrays import Latents, TextMask, TextStates
-from mobile_video_jax.diffusion.conditioning import condition_on_first_frame, freeze_first_frame, insert_first_frame
+from mobile_video_jax.diffusion.conditioning import condition_on_first_frame, hold_first_frame, insert_first_frame
 from mobile_video_jax.diffusion.guidance import Guidance, guided
 from mobile_video_jax.diffusion.samplers import sample
 from mobile_video_jax.generate.config import SampleConfig
@@ -35,12 +35,13 @@ def sample_latents(
         return apply(network, params, x_t, t, text, mask)
 
     guidance = Guidance(config.guidance, config.guidance_low, config.guidance_high, config.guidance_rescale)
+    grid: dict[str, Any] = {"steps": config.steps, "shift": config.shift, "terminal": config.terminal}
     if image is None:
         velocity = guided(denoiser, text, mask, guidance, negative)
-    else:
-        first, starts_from_image = image
-        noise = insert_first_frame(noise, first, starts_from_image)
-        conditioned = condition_on_first_frame(denoiser, starts_from_image)
-        velocity = freeze_first_frame(guided(conditioned, text, mask, guidance, negative), starts_from_image)
-    grid: dict[str, Any] = {"steps": config.steps, "shift": config.shift, "terminal": config.terminal}
-    return sample(velocity, noise, solver=config.solver, **grid)
+        return sample(velocity, noise, solver=config.solver, **grid)
+    first, starts_from_image = image
+    noise = insert_first_frame(noise, first, starts_from_image)
+    conditioned = condition_on_first_frame(denoiser, starts_from_image)
+    velocity = hold_first_frame(guided(conditioned, text, mask, guidance, negative), first, starts_from_image)
+    # Not even rounding moves the conditioning frame.
+    return insert_first_frame(sample(velocity, noise, solver=config.solver, **grid), first, starts_from_image)

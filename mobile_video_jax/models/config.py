@@ -9,7 +9,7 @@ from mobile_video_jax.core.ranges import Decay, Share, Shift, Size
 from mobile_video_jax.dit.config import DitConfig
 
 T = TypeVar("T", bound="DenoiserConfig")
-SolverName = Literal["euler", "heun", "dpmpp_2m"]  # keys of diffusion.samplers.SOLVERS
+SolverName = Literal["euler", "heun", "dpmpp_2m", "renoise"]  # keys of diffusion.samplers.SOLVERS
 
 
 @dataclasses.dataclass(frozen=True)

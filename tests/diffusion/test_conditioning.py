@@ -8,7 +8,7 @@ import pytest
 from mobile_video_jax.diffusion.conditioning import (
     condition_on_first_frame,
     frame_times,
-    freeze_first_frame,
+    hold_first_frame,
     insert_first_frame,
 )
 from mobile_video_jax.diffusion.guidance import Guidance, guided
@@ -31,10 +31,11 @@ def network(x_t, t, text, mask):
 def generate(guidance, solver, first=None, conditioned=IMAGE):
     if first is None:
         return sample(guided(network, TEXT, MASK, guidance), NOISE, steps=4, shift=2.0, solver=solver)
-    velocity = freeze_first_frame(
-        guided(condition_on_first_frame(network, conditioned), TEXT, MASK, guidance), conditioned
+    velocity = hold_first_frame(
+        guided(condition_on_first_frame(network, conditioned), TEXT, MASK, guidance), first, conditioned
     )
-    return sample(velocity, insert_first_frame(NOISE, first, conditioned), steps=4, shift=2.0, solver=solver)
+    start = insert_first_frame(NOISE, first, conditioned)
+    return insert_first_frame(sample(velocity, start, steps=4, shift=2.0, solver=solver), first, conditioned)
 
 
 def test_conditioning_frames_have_time_0_and_the_others_their_clips():

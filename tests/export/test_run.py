@@ -240,7 +240,9 @@ class TorchApp(App):
         return {feature: x.detach().numpy() for feature, x in zip(module.outputs, found, strict=True)}
 
 
-def test_an_apps_clip_is_jaxs(chunks, text, generator, tmp_path):
+@pytest.mark.parametrize("solver", ["euler", "renoise"])
+def test_an_apps_clip_is_jaxs(solver, chunks, text, generator, tmp_path, monkeypatch):
+    monkeypatch.setattr(generator.denoiser, "sampling", Sampling(solver=solver))
     decoder = Decoder(generator.vae.vae.config)
     load_params(decoder, generator.vae.params["decoder"])
     modules = {part.name: part.module for part in (text, *chunks)}
@@ -257,7 +259,8 @@ def test_an_apps_clip_is_jaxs(chunks, text, generator, tmp_path):
     )
     expected = golden.clip_tensors(generator, "a red circle", 4)
     with torch.inference_mode():
-        found = app.generate("a red circle", expected["noise"], silent)
+        noises = {name: expected[name] for name in ("noise", "fresh_noise") if name in expected}
+        found = app.generate("a red circle", progress=silent, **noises)
     np.testing.assert_allclose(found["latents"], expected["latents"], atol=1e-5 * np.abs(expected["latents"]).max())
     assert found["video"].shape == expected["video"].shape == (9, 32, 32, 3)
     np.testing.assert_allclose(found["video"].astype(int), expected["video"].astype(int), atol=1)
