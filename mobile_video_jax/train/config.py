@@ -1,7 +1,7 @@
 """Settings that every training stage shares."""
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.ranges import (
@@ -39,6 +39,10 @@ class OptimizerConfig(Config):
     accumulate: Count = 1  # parts that a batch is computed in, one after the other, to save memory
     ema_decay: Decay = 0.9999  # decay of the averaged parameters, a step; 0 takes the last ones
 
+    def averages(self, step: Any) -> Any:
+        """True at steps that change the averaged parameters."""
+        return True
+
 
 @dataclasses.dataclass(frozen=True)
 class PlayersOptimizerConfig(OptimizerConfig):
@@ -48,7 +52,21 @@ class PlayersOptimizerConfig(OptimizerConfig):
     """
 
     generator_every: Count = 1  # steps from one update of the generator to the next; the others update at each
+    generator_alone: CountOrZero = 0  # first steps, in which the generator alone learns, by distillation, at each
     opponent: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)  # discriminator or critic
+
+    def updates_generator(self, step: Any) -> Any:
+        """True at steps, from 0, that update the generator."""
+        later = step - self.generator_alone
+        return (later < 0) | ((later + 1) % self.generator_every == 0)
+
+    def generator_updates(self, steps: int) -> int:
+        """The generator's updates in so many steps."""
+        alone = min(steps, self.generator_alone)
+        return alone + (steps - alone) // self.generator_every
+
+    def averages(self, step: Any) -> Any:
+        return self.updates_generator(step)
 
 
 @dataclasses.dataclass(frozen=True)

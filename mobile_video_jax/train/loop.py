@@ -283,6 +283,8 @@ class _Loop:
     def _finish_step(self, step: int, records: np.ndarray, metrics: Any) -> float:
         """Reads a step's metrics, checks and logs them; evaluates and samples where it is time."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        # Metrics of losses that this step was not taken with are NaN.
+        values = {name: x for name, x in values.items() if name in ("loss", "grad_norm") or not math.isnan(x)}
         values = self.skipped.check(step, records.tolist(), values, self._advice())
         if not values:
             return math.nan

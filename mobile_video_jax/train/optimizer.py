@@ -25,8 +25,10 @@ def learning_rate(config: OptimizerConfig, steps: int, peak: float) -> optax.Sch
 
 def logged_rate(config: OptimizerConfig, steps: int, step: int) -> float:
     """The learning rate that step number `step`, from 1, is taken with; of two players the generator's."""
-    every = config.generator_every if isinstance(config, PlayersOptimizerConfig) else 1
-    return float(learning_rate(config, steps // every, config.learning_rate)((step - 1) // every))
+    done = step - 1
+    if isinstance(config, PlayersOptimizerConfig):
+        steps, done = config.generator_updates(steps), config.generator_updates(done)
+    return float(learning_rate(config, steps, config.learning_rate)(done))
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
@@ -49,12 +51,15 @@ def norm_history(config: OptimizerConfig, state: Any) -> NormHistory | None:
 
 
 def _players_optimizer(config: PlayersOptimizerConfig, steps: int) -> optax.GradientTransformation:
-    every = config.generator_every
-    generator = _one_optimizer(config, steps // every)
-    if every > 1:
-        # Between its updates the moments and the schedule stay as they are.
-        generator = optax.transforms.conditionally_mask(generator, lambda step: (step + 1) % every == 0)
-    players = {"generator": generator, "opponent": _one_optimizer(config.opponent, steps)}
+    alone, masked = config.generator_alone, optax.transforms.conditionally_mask
+    generator = _one_optimizer(config, config.generator_updates(steps))
+    opponent = _one_optimizer(config.opponent, max(steps - alone, 1))
+    # Between a player's updates its moments and its schedule stay as they are.
+    if config.generator_every > 1:
+        generator = masked(generator, config.updates_generator)
+    if alone:
+        opponent = masked(opponent, lambda step: step >= alone)
+    players = {"generator": generator, "opponent": opponent}
     player = lambda parts: {part: "generator" if part == "generator" else "opponent" for part in parts}
     return optax.partition(players, player)
 

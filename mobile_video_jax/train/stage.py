@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -20,6 +21,7 @@ from mobile_video_jax.train.config import TrainConfig
 Params = Any
 Batch = dict[str, Any]
 Metrics = dict[str, Scalar]
+Loss = Callable[[Params, Batch, Rng], tuple[Scalar, Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +94,17 @@ class Stage(abc.ABC):
     def batch_sizes(self) -> dict[str, int]:
         """Clips of a batch by the shape of its clips, where the mesh decides them: a saved position counts in them."""
         return {}
+
+    # Steps that differ.
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """The losses that steps are taken with."""
+        return (self.loss,)
+
+    def loss_index(self, step: jax.Array) -> jax.Array:
+        """The index of a step's loss, traced; metrics that this one has not are NaN and are not logged."""
+        return jnp.zeros((), jnp.int32)
 
     # Parameters.
 

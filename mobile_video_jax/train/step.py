@@ -1,5 +1,6 @@
 """One training step, compiled over the mesh."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -13,7 +14,7 @@ from mobile_video_jax.cost.tpu.topology import generation_of
 from mobile_video_jax.parallel.mesh import batch_sharding, replicated
 from mobile_video_jax.train.optimizer import norm_history
 from mobile_video_jax.train.spikes import is_usable
-from mobile_video_jax.train.stage import Batch, Metrics, Params, Stage
+from mobile_video_jax.train.stage import Batch, Loss, Metrics, Params, Stage
 from mobile_video_jax.train.state import TrainState, trainable
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -28,12 +29,13 @@ def make_step(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh,
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         rng = step_key(stage.config.seed, state.step)
-        grads, metrics = gradients(stage, state.params, batch, rng, config.accumulate)
+        grads, metrics = step_gradients(stage, state, batch, rng)
         trained = trainable(stage, state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         params = state.params | optax.apply_updates(trained, updates)
         # The average warms up with the step count, so that a short run is not dominated by its first weights.
         decay = jnp.minimum(config.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        decay = jnp.where(config.averages(state.step), decay, 1.0)
         ema_target = stage.ema_params(params)
         ema = optax.incremental_update(ema_target, state.ema, 1.0 - decay)
         ema |= {part: ema_target[part] for part in stage.frozen & ema_target.keys()}  # not even rounding moves them
@@ -57,11 +59,31 @@ def make_step(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh,
     )
 
 
-def gradients(stage: Stage, params: Params, batch: Batch, rng: jax.Array, accumulate: int) -> tuple[Params, Metrics]:
+def step_gradients(stage: Stage, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[Params, Metrics]:
+    """Gradients and metrics of the step's own loss; nothing of the others is computed."""
+    accumulate = stage.config.optimizer.accumulate
+    inputs = {"params": state.params, "batch": batch, "rng": rng, "accumulate": accumulate}
+    of_each = [functools.partial(gradients, stage, loss, **inputs) for loss in stage.losses]
+    if len(of_each) == 1:
+        return of_each[0]()
+    names = {name for one in of_each for name in jax.eval_shape(one)[1]}
+
+    def completed(one: Callable[[], tuple[Params, Metrics]]) -> tuple[Params, Metrics]:
+        grads, metrics = one()
+        return grads, dict.fromkeys(sorted(names), jnp.full((), jnp.nan)) | metrics
+
+    result: tuple[Params, Metrics]
+    result = jax.lax.switch(stage.loss_index(state.step), [functools.partial(completed, one) for one in of_each])
+    return result
+
+
+def gradients(
+    stage: Stage, loss_of: Loss, params: Params, batch: Batch, rng: jax.Array, accumulate: int
+) -> tuple[Params, Metrics]:
     """Gradients of the trained parts, and metrics, averaged over `accumulate` parts of the batch in turn."""
 
     def loss(trained: Params, part: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        return stage.loss(params | trained, part, key)
+        return loss_of(params | trained, part, key)
 
     def one(part: Batch, key: jax.Array) -> tuple[Params, Metrics]:
         (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(trainable(stage, params), part, key)
