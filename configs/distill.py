@@ -4,10 +4,11 @@ python -m launch.train --config=configs/distill.py:mobile --workdir=runs/distill
     --config.data=data/latents
 
 `init_from` is a recovered or pruned run, which knows its teacher, or any transformer's with --config.teacher=RUN.
-Variants: tiny (two CPU cores), mobile (the paper's shapes: a student of 0.9 B parameters, a teacher of 2.0 B) and ltx
-(LTX-Video's transformer and what the paper's shares leave of it).
---config.objective.method=adversarial|dmd|kd and --config.head=dit|conv choose the method. Without `init_from` the
-last two have these shapes, for `launch.inspect` and `launch.compile` beforehand.
+Variants are sizes: tiny (two CPU cores), mobile (the paper's shapes: a student of 0.9 B parameters, a teacher of 2.0 B)
+and ltx (LTX-Video's transformer and what the paper's shares leave of it). All have the objective that was measured at
+tiny; --config.objective.method and --config.head=dit|conv choose others, and two have variants of their own, as
+mobile_dmd2: SIZE_dmd2 is DMD2 as published, SIZE_scm a continuous-time consistency model, both sampled by noising
+x0 afresh. Without `init_from` mobile and ltx have these shapes, for `launch.inspect` and `launch.compile` beforehand.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from mobile_video_jax.core.config import from_mapping, to_config_dict
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.distill.config import ObjectiveConfig
 from mobile_video_jax.stages.config import DistillTraining, DitTraining
+from mobile_video_jax.stages.distill_recipes import RECIPES
 from mobile_video_jax.train.config import OptimizerConfig, PlayersOptimizerConfig
 
 # Student and teacher.
@@ -38,14 +40,20 @@ TINY = PlayersOptimizerConfig(
 )
 
 
+SIZES = {"tiny": ("tiny", "tiny"), **LARGE}
+
+
 def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     """The config of a variant. Raises UserError for an unknown one."""
-    if variant == "tiny":
-        objective = ObjectiveConfig(guidance=4.0, teacher_steps=4, target="teacher")
-        return to_config_dict(_like("tiny", "tiny", objective, TINY, steps=150, period=50))
-    if variant in LARGE:
-        return to_config_dict(_like(*LARGE[variant], ObjectiveConfig(), MOBILE, steps=20_000, period=1000))
-    raise UserError(f"variant '{variant}' is unknown: use one of tiny, {', '.join(LARGE)}")
+    size, _, method = variant.partition("_")
+    if size not in SIZES or method not in ("", *RECIPES):
+        names = ", ".join(f"{size}{method and '_'}{method}" for method in ("", *RECIPES) for size in SIZES)
+        raise UserError(f"variant '{variant}' is unknown: use one of {names}")
+    if size == "tiny":
+        config = _like("tiny", "tiny", ObjectiveConfig(guidance=4.0), TINY, steps=150, period=50)
+    else:
+        config = _like(*SIZES[size], ObjectiveConfig(), MOBILE, steps=20_000, period=1000)
+    return to_config_dict(RECIPES[method](config) if method else config)
 
 
 def _like(
@@ -57,11 +65,11 @@ def _like(
     steps: int,
     period: int,
 ) -> DistillTraining:
-    """On the teacher's clips, none of which are given a first frame."""
+    """On the teacher's clips."""
     base = from_mapping(DitTraining, dit.get_config(teacher).to_dict())
     shared = {field.name: getattr(base, field.name) for field in dataclasses.fields(DitTraining)}
     changes = {
         **{"stage": "distill", "model": dit.MODELS[student], "optimizer": optimizer, "steps": steps},
-        **{"eval_every": period, "checkpoint_every": period, "image_probability": 0.0, "caption_dropout": 0.0},
+        **{"eval_every": period, "checkpoint_every": period, "caption_dropout": 0.0},
     }
     return DistillTraining(**{**shared, **changes}, teacher_model=base.model, objective=objective)

@@ -1,53 +1,88 @@
-"""Discriminator of step distillation: a teacher's frozen first blocks, and a trained head on their features."""
+"""Discriminator of step distillation: a teacher's frozen first blocks, and trained heads on their features."""
 
 import dataclasses
 from typing import Any
 
-from mobile_video_jax.core.arrays import LatentMask, Latents, TextMask, TextStates, Times
-from mobile_video_jax.distill.discriminator_heads import ConvHead, DitHead, Grid, Logits
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, TextMask, TextStates
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.distill.config import DiscriminatorConfig
+from mobile_video_jax.distill.discriminator_heads import ConvHead, DitHead, Grid, Heads, Logits, pooled_mask
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.dit.features import Backbone, backbone_params, first_blocks
+from mobile_video_jax.dit.features import Backbone, backbone_params, block_params, first_blocks, tapped_features
 from mobile_video_jax.dit.model import BackboneOutput
 from mobile_video_jax.nn.module import apply
+
+Features = tuple[BackboneOutput, ...]  # of the tapped blocks
+_traced_logits = jax.jit(apply, static_argnums=(0, 3))
 
 
 @dataclasses.dataclass(frozen=True)
 class Discriminator:
     """Scores how real re-noised latents look beside their text (arXiv 2507.13343; SF-V, arXiv 2406.04324).
 
-    The backbone's parameters are the teacher's and are passed in; only the head has parameters of its own.
+    The backbone's parameters are the teacher's and are passed in; only the heads have parameters of their own. There is
+    one head at each of `taps`, block numbers from 1.
     """
 
     backbone: Backbone
-    head: DitHead | ConvHead
+    taps: tuple[int, ...]
+    heads: Heads
 
     def features(
         self,
         teacher: Any,
         x_t: Latents,
-        t: Times,
+        t: FrameTimes,
         text: TextStates,
         text_mask: TextMask,
         latent_mask: LatentMask | None = None,
-    ) -> BackboneOutput:
+    ) -> Features:
         """The backbone's features of noisy clips, at the parameters of the whole teacher."""
         params = backbone_params(self.backbone, teacher)
-        features: BackboneOutput = apply(self.backbone, params, x_t, t, text, text_mask, latent_mask)
-        return features
+        return tapped_features(self.backbone, self.taps, params, x_t, t, text, text_mask, latent_mask)
 
-    def logits(self, params: Any, features: BackboneOutput, grid: Grid) -> Logits:
-        """One logit per clip [b], positive for real ones, at the head's parameters."""
-        logits: Logits = apply(self.head, params, features, grid)
+    def logits(self, params: Any, features: Features, grid: Grid) -> Logits:
+        """Logits [b k], positive for real clips, at the heads' parameters: one for each tap and pooled group."""
+        logits: Logits = _traced_logits(self.heads, params, features, grid)
         return logits
 
+    def started(self, fresh: Any, teacher: Any) -> Any:
+        """Fresh parameters of the heads, whose first blocks are now those of the teacher after their taps."""
+        heads = {}
+        for i, tap in enumerate(self.taps):
+            block = block_params(teacher, tap)
+            first = jax.tree.map(lambda new, old: old.astype(new.dtype), fresh[f"tap_{i}"]["block_0"], block)
+            heads[f"tap_{i}"] = fresh[f"tap_{i}"] | {"block_0": first}
+        return fresh | heads
 
-def make_discriminator(teacher: DitConfig, trunk_blocks: int, head: str, head_blocks: int) -> Discriminator:
-    """Builds the discriminator on a teacher's first `trunk_blocks` blocks (0: half of them).
+    def logit_mask(self, mask: LatentMask | None, grid: Grid) -> Bool[Array, "b k"] | None:
+        """True for logits of more than padding; None where there is no padding."""
+        if mask is None:
+            return None
+        return jnp.tile(pooled_mask(mask.reshape(mask.shape[0], -1), self.heads.groups(grid)), (1, len(self.taps)))
 
-    Blocks of the head have the shape of the backbone's last. Raises UserError for more blocks than the teacher has.
+
+def make_discriminator(teacher: DitConfig, config: DiscriminatorConfig) -> Discriminator:
+    """Builds the discriminator on a teacher's first blocks, up to the last tap.
+
+    A head's blocks have the shape of the block that it reads. Raises UserError for blocks that the teacher has not.
     """
-    backbone = first_blocks(teacher, trunk_blocks or (len(teacher.block_shapes) + 1) // 2)
-    if head == "conv":
-        return Discriminator(backbone, ConvHead(head_blocks, teacher.dtype))
-    shapes = (backbone.config.block_shapes[-1],) * head_blocks
-    return Discriminator(backbone, DitHead(shapes, teacher.head_dim, teacher.dtype))
+    depth = len(teacher.block_shapes)
+    taps = config.taps or (config.trunk_blocks or (depth + 1) // 2,)
+    if config.taps and max(taps) > depth:
+        raise UserError(f"a transformer of {depth} blocks has no block {max(taps)}: use taps from 1 to {depth}")
+    if config.head_start == "teacher" and (config.head != "dit" or max(taps) == depth):
+        raise UserError("head_start=teacher needs head=dit, and a block of the teacher after each that a head reads")
+    backbone = first_blocks(teacher, max(taps))
+    return Discriminator(backbone, taps, Heads(tuple(_head(teacher, config, tap) for tap in taps), config.pooling))
+
+
+def _head(teacher: DitConfig, config: DiscriminatorConfig, tap: int) -> DitHead | ConvHead:
+    if config.head == "conv":
+        return ConvHead(config.head_blocks, teacher.dtype)
+    like = tap if config.head_start == "teacher" else tap - 1
+    return DitHead((teacher.block_shapes[like],) * config.head_blocks, teacher.head_dim, teacher.dtype, teacher.norms)

@@ -4,6 +4,7 @@ The features of all blocks take as much memory as a network is deep; `velocity_a
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from mobile_video_jax.dit.block import DitBlock
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.masks import ALL, Masks
 from mobile_video_jax.dit.model import ERRORS, BackboneOutput, Dit
+from mobile_video_jax.nn.module import traced_apply
 
 Features = Float[Array, "l b n d"]
 
@@ -25,11 +27,15 @@ Features = Float[Array, "l b n d"]
 def velocity_and_features(dit: Dit, params: Any, *inputs: Any) -> tuple[Latents, Features]:
     """Velocity, and the residual stream after each of the l blocks. `inputs` are those of Dit."""
     velocity, state = dit.apply({"params": params}, *inputs, mutable="intermediates")
-    intermediates = state["intermediates"]
+    return velocity, _residuals(dit, state["intermediates"])
+
+
+def _residuals(dit: Dit, intermediates: Any) -> Features:
     if dit.config.scan:
-        return velocity, intermediates["blocks"]["block"]["residual"][0]
+        residuals: Features = intermediates["blocks"]["block"]["residual"][0]
+        return residuals
     depth = len(dit.config.block_shapes)
-    return velocity, jnp.stack([intermediates[f"block_{i}"]["residual"][0] for i in range(depth)])
+    return jnp.stack([intermediates[f"block_{i}"]["residual"][0] for i in range(depth)])
 
 
 def velocity_and_errors(
@@ -82,3 +88,24 @@ def backbone_params(backbone: Backbone, params: Any) -> Any:
     if not backbone.config.scan:
         return params
     return {**params, "blocks": jax.tree.map(lambda x: x[: backbone.config.depth], params["blocks"])}
+
+
+def block_params(params: Any, index: int) -> Any:
+    """The parameters of one block of a whole transformer's."""
+    if "blocks" in params:
+        return jax.tree.map(lambda x: x[index], params["blocks"]["block"])
+    return params[f"block_{index}"]
+
+
+def tapped_features(backbone: Backbone, taps: tuple[int, ...], params: Any, *inputs: Any) -> tuple[BackboneOutput, ...]:
+    """The backbone's output with the residual stream after each block of `taps`, numbers from 1."""
+    if taps == (backbone.config.depth,):
+        return (traced_apply(backbone, params, *inputs),)
+    output, residuals = _traced_residuals(backbone, params, *inputs)
+    return tuple(output._replace(x=residuals[tap - 1]) for tap in taps)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _traced_residuals(backbone: Backbone, params: Any, *inputs: Any) -> tuple[BackboneOutput, Features]:
+    output, state = backbone.apply({"params": params}, *inputs, mutable="intermediates")
+    return output, _residuals(backbone, state["intermediates"])

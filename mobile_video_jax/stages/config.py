@@ -15,7 +15,7 @@ from mobile_video_jax.core.ranges import (
     SolverSteps,
     Weight,
 )
-from mobile_video_jax.distill.config import CollapseConfig, KdWeights, ObjectiveConfig
+from mobile_video_jax.distill.config import CollapseConfig, DiscriminatorConfig, KdWeights, ObjectiveConfig
 from mobile_video_jax.dit.config import DitConfig, LoraConfig
 from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.train.config import PlayersOptimizerConfig, TrainConfig
@@ -82,20 +82,18 @@ class RecoverTraining(DitTraining):
 
 
 @dataclasses.dataclass(frozen=True)
-class DistillTraining(DitTraining):
+class DistillTraining(DitTraining, DiscriminatorConfig):
     """Config of a step distillation run.
 
-    Sizes, latents, captions and, where it had one, the teacher come from `init_from`, a recovered, pruned or plain run
-    (see StudentStage.build).
+    Sizes, latents, captions, times and, where it had one, the teacher come from `init_from`, a recovered, pruned or
+    plain run (see StudentStage.build).
     """
 
     stage: str = "distill"  # the training stage
     teacher: str = ""  # run directory of the teacher; init_from's own if empty
     teacher_model: DitConfig = dataclasses.field(default_factory=DitConfig)  # the teacher's sizes, without init_from
-    sampling_steps: SolverSteps = 4  # Euler steps that the student is trained to sample in
-    head: Literal["dit", "conv"] = "dit"  # the discriminator's head: transformer blocks or convolutions
-    head_blocks: Size = 1  # blocks of that head
-    trunk_blocks: SizeOrZero = 0  # the teacher's first blocks that the head reads; 0: half of them
+    sampling_steps: SolverSteps = 4  # steps that the student is trained to sample in
+    solver: Literal["euler", "renoise"] = "euler"  # those steps: Euler's, or a prediction of x0 that is noised afresh
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)  # what the student is trained for
     watch: CollapseConfig = dataclasses.field(default_factory=CollapseConfig)  # limits at which a run stops
     optimizer: PlayersOptimizerConfig = dataclasses.field(default_factory=PlayersOptimizerConfig)  # of both players

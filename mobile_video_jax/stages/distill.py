@@ -1,6 +1,7 @@
 """Step distillation: a student learns to sample in a few unguided steps like its teacher in many guided ones."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -14,16 +15,20 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.cost.flops import count_flops
 from mobile_video_jax.diffusion.guidance import drop_captions
+from mobile_video_jax.diffusion.samplers import SOLVERS
 from mobile_video_jax.diffusion.timesteps import time_grid
+from mobile_video_jax.distill.captioned import CaptionedLatents
 from mobile_video_jax.distill.collapse import collapse_metrics, collapse_reason
 from mobile_video_jax.distill.discriminator import make_discriminator
-from mobile_video_jax.distill.objective import CRITICS, CaptionedLatents, Objective
+from mobile_video_jax.distill.objective import CRITICS, Objective, Trained
 from mobile_video_jax.generate.config import SampleConfig
-from mobile_video_jax.generate.sampling import sample_latents
+from mobile_video_jax.models.config import DenoiserConfig
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.stages.config import DistillTraining
+from mobile_video_jax.stages.noisy_batch import has_later_frames
 from mobile_video_jax.stages.student import StudentStage
-from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
+from mobile_video_jax.train.stage import Batch, Cost, Loss, Metrics, Params
 
 
 class DistillStage(StudentStage):
@@ -33,38 +38,100 @@ class DistillStage(StudentStage):
     student = "generator"
 
     def __init__(self, config: DistillTraining):
-        if config.image_probability:
-            raise UserError("distillation trains whole clips: set image_probability=0")
-        super().__init__(config, Sampling(config.sampling_steps, guidance=1.0))
-        discriminator = make_discriminator(
-            self.config.teacher_model, config.trunk_blocks, config.head, config.head_blocks
+        if config.objective.method == "consistency" and config.solver != "renoise":
+            raise UserError("a consistent x0 is sampled by noising it afresh: set --config.solver=renoise")
+        super().__init__(config, Sampling(config.sampling_steps, guidance=1.0, solver=config.solver))
+        self.objective = Objective(
+            student=self.denoiser.network,
+            teacher=self.teacher.network,
+            discriminator=make_discriminator(self.config.teacher_model, config),
+            config=config.objective,
+            solver=config.solver,
         )
-        self.objective = Objective(self.denoiser.network, self.teacher.network, discriminator, config.objective)
+
+    @classmethod
+    def completions(cls, config: DistillTraining, source: Run, teacher: Run, pruned: dict[str, Any]) -> dict[str, Any]:
+        """Also the student's times, and its share of clips with a conditioning frame, where the config names none."""
+        student, standard = source.denoiser.config, DenoiserConfig()
+        names = ("time_shift", "shift_follows_tokens", "time_terminal", "image_probability")
+        inherited = {key: getattr(student, key) for key in names if getattr(config, key) == getattr(standard, key)}
+        return super().completions(config, source, teacher, pruned) | inherited
 
     def init(self, rng: Rng) -> Params:
         params = super().init(rng)
-        match CRITICS[self.config.objective.method]:
-            case "critic":
-                params["critic"] = self.teacher.init(named_key(rng, "teacher"))
-            case "discriminator":
-                discriminator = self.objective.discriminator
-                features = discriminator.features(nn.unbox(params["teacher"]), *self.denoiser.zero_inputs())
-                head_rng, grid = named_key(rng, "discriminator"), self.denoiser.latent_shape[:3]
-                params["discriminator"] = discriminator.head.init(head_rng, features, grid)["params"]
+        critics = CRITICS[self.config.objective.method]
+        if "critic" in critics:
+            params["critic"] = self.teacher.init(named_key(rng, "teacher"))
+        if "discriminator" in critics:
+            discriminator = self.objective.discriminator
+            features = discriminator.features(nn.unbox(params["teacher"]), *self.denoiser.zero_inputs())
+            head_rng, grid = named_key(rng, "discriminator"), self.denoiser.latent_shape[:3]
+            params["discriminator"] = discriminator.heads.init(head_rng, features, grid)["params"]
         return params
 
+    def ema_params(self, params: Params) -> Params:
+        """The student's, beside the teacher that it is evaluated against."""
+        return {**super().ema_params(params), "teacher": {}}
+
     def pretrained(self, target: Params) -> Params:
-        """Also the critic, which starts as the teacher (arXiv 2311.18828)."""
+        """Also the critic, which starts as the teacher (arXiv 2311.18828), and heads that start from its blocks."""
         params = super().pretrained(target)
         if "critic" in target and self.teacher_run:
             params["critic"] = self.teacher_run.params(target["critic"])
+        if "discriminator" in target and self.teacher_run and self.config.head_start == "teacher":
+            start = jax.jit(
+                self._started_heads, out_shardings=jax.tree.map(lambda x: x.sharding, target["discriminator"])
+            )
+            params["discriminator"] = start(jax.random.key(self.config.seed), params["teacher"])
         return params
 
-    def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
-        x0, rate, empty = batch["latents"], self.config.caption_dropout, self.empty_caption
-        text = drop_captions(named_key(rng, "captions"), batch["text"], batch["text_mask"], rate, empty)
-        grid = time_grid(self.config.sampling_steps, **self._times(x0))
-        return self.objective(params, CaptionedLatents(x0, *text, batch.get("latent_mask"), empty), grid, rng)
+    def _started_heads(self, rng: Rng, teacher: Params) -> Params:
+        return self.objective.discriminator.started(nn.unbox(self.init(rng)["discriminator"]), teacher)
+
+    def loss(self, params: Params, batch: Batch, rng: Rng, trained: Trained = "all") -> tuple[Scalar, Metrics]:
+        """The loss of the generator, its opponent or both."""
+        rate, empty = self.config.caption_dropout, self.empty_caption
+        text, mask = drop_captions(named_key(rng, "captions"), batch["text"], batch["text_mask"], rate, empty)
+        clips = self._clips(batch | {"text": text, "text_mask": mask}, named_key(rng, "images"))
+        times = self._times(clips.latents)
+        grid = time_grid(self.config.sampling_steps, **times)
+        return self.objective(params, clips, grid, rng, shift=times["shift"], trained=trained)
+
+    def _clips(self, batch: Batch, rng: Rng) -> CaptionedLatents:
+        """The batch, some of its clips with a conditioning frame."""
+        conditioned, share = None, self.config.image_probability
+        if share:
+            conditioned = jax.random.bernoulli(rng, share, batch["latents"].shape[:1]) & has_later_frames(batch)
+        return CaptionedLatents(
+            latents=batch["latents"],
+            text=batch["text"],
+            text_mask=batch["text_mask"],
+            mask=batch.get("latent_mask"),
+            empty=self.empty_caption,
+            conditioned=conditioned,
+        )
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """The losses of the generator alone, of its opponent alone, and of both."""
+        return tuple(functools.partial(self.loss, trained=trained) for trained in self._trained)
+
+    @property
+    def _trained(self) -> tuple[Trained, ...]:
+        optimizer = self.config.optimizer
+        trained: list[Trained] = []
+        if optimizer.generator_alone:
+            trained.append("generator")
+        if optimizer.generator_every > 1:
+            trained.append("opponent")
+        return (*trained, "all")
+
+    def loss_index(self, step: jax.Array) -> jax.Array:
+        optimizer, names = self.config.optimizer, self._trained
+        index = jnp.full((), len(names) - 1)
+        if "opponent" in names:
+            index = jnp.where(optimizer.updates_generator(step), index, names.index("opponent"))
+        return jnp.where(step < optimizer.generator_alone, 0, index)
 
     def _times(self, latents: jax.Array) -> dict[str, float]:
         return self.denoiser.sampled_times(math.prod(latents.shape[1:4]))
@@ -81,34 +148,45 @@ class DistillStage(StudentStage):
         return SampleConfig(sampling.steps, sampling.guidance, solver=sampling.solver).with_times(**times)
 
     def evaluate_batch(self, params: Params, batch: Batch, rng: Rng) -> Metrics:
-        """Samples for held-out captions, from the same noise every time, beside real clips.
+        """Samples for held-out captions, from the same noise every time, beside the guided teacher's.
 
-        `loss` is the distance of both in colour and in log motion and spread: the distance from collapse, no measure of
-        quality.
+        `loss` is the distance of both in colour and in log motion and spread, and the error `kd` of the velocity at the
+        student's states.
         """
-        x0 = batch["latents"]
-        config = dataclasses.replace(self.sample_config(), shift=self.time_shift(x0))
-        noise = jax.random.normal(named_key(rng, "noise"), x0.shape)
-        samples = sample_latents(self.denoiser.network, config, params, noise, batch["text"], batch["text_mask"])
-        metrics = collapse_metrics(samples, x0, batch.get("latent_mask"))
+        clips = self._clips(batch, named_key(rng, "images"))
+        grid = time_grid(self.config.sampling_steps, **self._times(clips.latents))
+        noise = jax.random.normal(named_key(rng, "noise"), clips.latents.shape)
+        samples = SOLVERS[self.config.solver](clips.velocity(self.denoiser.network, params), noise, grid)
+        reference = self.objective.teacher_samples(params["teacher"], clips, noise, grid)
+        metrics = collapse_metrics(samples, reference, clips.mask)
         log_ratios = jnp.abs(jnp.log(metrics["motion"])) + jnp.abs(jnp.log(metrics["spread"]))
-        return {"loss": metrics["colour"] + log_ratios, **metrics}
+        kd = self.objective.kd_error(params, params["teacher"], clips, grid, named_key(rng, "states"))
+        return {"loss": metrics["colour"] + log_ratios + kd, "kd": kd, **metrics}
 
     def collapse_reason(self, metrics: Mapping[str, float]) -> str | None:
         return collapse_reason(metrics, self.config.watch)
 
     def cost(self, devices: int | None = None) -> Cost:
-        """FLOPs of the gradient itself, as parts of it need no backward pass; remat's repeated work is left out."""
+        """FLOPs of the gradient itself, as parts of it need no backward pass; remat's repeated work is left out.
+
+        A mean over the steps from one update of the generator to the next.
+        """
         config = self.config
         models = {key: dataclasses.replace(getattr(config, key), remat="none") for key in ("model", "teacher_model")}
         stage = DistillStage(dataclasses.replace(config, **models))
 
-        def loss(trained: Params, teacher: Params, batch: Batch, rng: Rng) -> Scalar:
-            return stage.loss(trained | {"teacher": teacher}, batch, rng)[0]
-
-        trained = {part: shapes for part, shapes in self.shapes.items() if part != "teacher"}
+        parts = {part: shapes for part, shapes in self.shapes.items() if part != "teacher"}
         inputs = (self.shapes["teacher"], self.abstract_batch(devices), jax.random.key(0))
-        return Cost(self.batch_tokens(devices), sum(count_flops(jax.grad(loss), trained, *inputs).values()))
+
+        def flops(trained: Trained) -> int:
+            def loss(parts: Params, teacher: Params, batch: Batch, rng: Rng) -> Scalar:
+                return stage.loss(parts | {"teacher": teacher}, batch, rng, trained)[0]
+
+            return sum(count_flops(jax.grad(loss), parts, *inputs).values())
+
+        every = config.optimizer.generator_every
+        total = flops("all") + (every - 1) * flops("opponent") if every > 1 else flops("all")
+        return Cost(self.batch_tokens(devices), total // every)
 
     def description(self) -> dict[str, Any]:
         return {**super().description(), "sampling_steps": self.config.sampling_steps}

@@ -30,10 +30,10 @@ def test_real_clips_are_within_all_limits():
 @pytest.mark.parametrize(
     ("limit", "samples", "message"),
     [
-        ("motion", jnp.repeat(REAL[:, :1], 3, axis=1), "motion of samples is .* times that of real"),
-        ("motion", 5 * REAL, "motion of samples is 5 times that of real clips"),
-        ("spread", REAL / 3, "spread of samples is 0.333 times that of real clips"),
-        ("colour", REAL + 2.0, "colour of samples is 4.* variances from that of real clips"),
+        ("motion", jnp.repeat(REAL[:, :1], 3, axis=1), "motion of samples is .* times that of the teacher's"),
+        ("motion", 5 * REAL, "motion of samples is 5 times that of the teacher's"),
+        ("spread", REAL / 3, "spread of samples is 0.333 times that of the teacher's"),
+        ("colour", REAL + 2.0, "colour of samples is 4.* variances from that of the teacher's"),
     ],
 )
 def test_the_exceeded_limit_is_named(limit, samples, message):

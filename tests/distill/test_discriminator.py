@@ -9,6 +9,7 @@ import pytest
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.flops import count_parameters
+from mobile_video_jax.distill.config import DiscriminatorConfig
 from mobile_video_jax.distill.discriminator import make_discriminator
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.features import backbone_params, velocity_and_features
@@ -32,20 +33,23 @@ def teacher() -> dict:
 
 
 def test_the_backbone_is_the_teachers_first_blocks(teacher):
-    discriminator = make_discriminator(TEACHER, 2, "dit", 1)
+    discriminator = make_discriminator(TEACHER, DiscriminatorConfig(trunk_blocks=2))
     assert backbone_params(discriminator.backbone, teacher) is teacher
     config = dataclasses.replace(TEACHER, blocks=(), depth=3, heads=2, ffn=16, scan=True)
-    params, discriminator = params_like(Dit(config), *inputs()), make_discriminator(config, 2, "dit", 1)
-    features = jax.jit(lambda *x: discriminator.features(params, *x).x)(*inputs())
+    params, discriminator = (
+        params_like(Dit(config), *inputs()),
+        make_discriminator(config, DiscriminatorConfig(trunk_blocks=2)),
+    )
+    features = jax.jit(lambda *x: discriminator.features(params, *x)[0].x)(*inputs())
     _, expected = jax.jit(lambda *x: velocity_and_features(Dit(config), params, *x))(*inputs())
     np.testing.assert_allclose(features, expected[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("head", ["dit", "conv"])
 def test_a_head_gives_one_logit_per_clip_and_ignores_padding(teacher, head):
-    discriminator = make_discriminator(TEACHER, 2, head, 2)
+    discriminator = make_discriminator(TEACHER, DiscriminatorConfig(head, head_blocks=2, trunk_blocks=2))
     features = jax.eval_shape(discriminator.features, teacher, *inputs())
-    shapes = jax.eval_shape(lambda x: discriminator.head.init(jax.random.key(0), x, GRID)["params"], features)
+    shapes = jax.eval_shape(lambda x: discriminator.heads.init(jax.random.key(0), x, GRID)["params"], features)
 
     @jax.jit
     def logits(params: dict, x: jax.Array) -> jax.Array:
@@ -53,7 +57,7 @@ def test_a_head_gives_one_logit_per_clip_and_ignores_padding(teacher, head):
 
     params, x, mask = randomly(shapes, 0.3), inputs()[0], inputs()[4]
     out = logits(params, x)
-    assert out.shape == (2,) and abs(out[0] - out[1]) > 1e-3
+    assert out.shape == (2, 1) and abs(out[0] - out[1])[0] > 1e-3
     padded = jnp.where(mask[..., None], x, 1e2)
     np.testing.assert_allclose(logits(params, padded), out, atol=1e-4)
 
@@ -63,13 +67,34 @@ def test_heads_have_about_as_many_parameters():
     teacher = params_like(Dit(config), *inputs())
 
     def count(head: str) -> int:
-        discriminator = make_discriminator(config, 1, head, 1)
+        discriminator = make_discriminator(config, DiscriminatorConfig(head, trunk_blocks=1))
         features = jax.eval_shape(discriminator.features, teacher, *inputs())
-        return count_parameters(jax.eval_shape(lambda x: discriminator.head.init(jax.random.key(0), x, GRID), features))
+        return count_parameters(
+            jax.eval_shape(lambda x: discriminator.heads.init(jax.random.key(0), x, GRID), features)
+        )
 
     assert abs(count("conv") / count("dit") - 1) < 0.2
 
 
+def test_each_tap_has_its_logits_and_starts_from_the_teachers_next_block(teacher):
+    settings = DiscriminatorConfig(head_start="teacher", taps=(1, 2), pooling="frame")
+    discriminator = make_discriminator(TEACHER, settings)
+    features = jax.eval_shape(discriminator.features, teacher, *inputs())
+    shapes = jax.eval_shape(lambda x: discriminator.heads.init(jax.random.key(0), x, GRID)["params"], features)
+    started = discriminator.started(randomly(shapes, 0.3), teacher)
+    for tap in (1, 2):
+        block = started[f"tap_{tap - 1}"]["block_0"]
+        jax.tree.map(np.testing.assert_array_equal, block, teacher[f"block_{tap}"])
+    logits = jax.jit(lambda p, *x: discriminator.logits(p, discriminator.features(teacher, *x), GRID))(
+        started, *inputs()
+    )
+    mask = discriminator.logit_mask(inputs()[4], GRID)
+    assert logits.shape == mask.shape == (2, 2 * GRID[0])
+    np.testing.assert_array_equal(mask[0], [True, True, False] * 2)
+    with pytest.raises(UserError, match="a block of the teacher after each that a head reads"):
+        make_discriminator(TEACHER, dataclasses.replace(settings, taps=(1, 3)))
+
+
 def test_more_blocks_than_the_teacher_has_are_refused():
     with pytest.raises(UserError, match="a transformer of 3 blocks has no first 4: use trunk_blocks from 1 to 3"):
-        make_discriminator(TEACHER, 4, "dit", 1)
+        make_discriminator(TEACHER, DiscriminatorConfig(trunk_blocks=4))

@@ -11,9 +11,10 @@ import pytest
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.diffusion.timesteps import time_grid
-from mobile_video_jax.distill.config import ObjectiveConfig
+from mobile_video_jax.distill.captioned import CaptionedLatents
+from mobile_video_jax.distill.config import DiscriminatorConfig, ObjectiveConfig
 from mobile_video_jax.distill.discriminator import make_discriminator
-from mobile_video_jax.distill.objective import CaptionedLatents, Objective
+from mobile_video_jax.distill.objective import CRITICS, Objective
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.nn.module import apply
@@ -25,9 +26,14 @@ SIZES = DitConfig(width=24, depth=1, heads=2, head_dim=12, ffn=48, time_features
 METHODS = {
     "adversarial": ObjectiveConfig(guidance=2.0, target="teacher", own_states=0.0),
     "dmd": ObjectiveConfig(method="dmd", kd=0.0, distance=0.0, own_states=0.0),
+    "dmd2": ObjectiveConfig(method="dmd2", kd=0.0, distance=0.0, rollout=True, mismatched=1.0, real="teacher"),
 }
 # The trained critic of each method, and the generator's term that depends on it.
-CRITIC_TERMS = {"adversarial": ("discriminator", "adversarial"), "dmd": ("critic", "matching")}
+CRITIC_TERMS = {
+    "adversarial": ("discriminator", "adversarial"),
+    "dmd": ("critic", "matching"),
+    "dmd2": ("discriminator", "adversarial"),
+}
 
 
 def clips(count: int = 4) -> CaptionedLatents:
@@ -36,7 +42,7 @@ def clips(count: int = 4) -> CaptionedLatents:
 
 
 def make_objective(config: ObjectiveConfig) -> Objective:
-    return Objective(Dit(SIZES), Dit(SIZES), make_discriminator(SIZES, 1, "dit", 1), config)
+    return Objective(Dit(SIZES), Dit(SIZES), make_discriminator(SIZES, DiscriminatorConfig(trunk_blocks=1)), config)
 
 
 def parameters(objective: Objective, batch: CaptionedLatents, scale: float = 0.2) -> dict:
@@ -45,12 +51,13 @@ def parameters(objective: Objective, batch: CaptionedLatents, scale: float = 0.2
         name: params_like(objective.teacher, *inputs, scale=scale, seed=i)
         for i, name in enumerate(("generator", "teacher"))
     }
-    if objective.config.method == "dmd":
+    critics = CRITICS[objective.config.method]
+    if "critic" in critics:
         params["critic"] = params_like(objective.teacher, *inputs, scale=scale, seed=2)
-    if objective.config.method == "adversarial":
-        grid, head = batch.latents.shape[1:4], objective.discriminator.head
+    if "discriminator" in critics:
+        grid, heads = batch.latents.shape[1:4], objective.discriminator.heads
         features = jax.eval_shape(objective.discriminator.features, params["teacher"], *inputs)
-        shapes = jax.eval_shape(lambda x: head.init(jax.random.key(0), x, grid), features)
+        shapes = jax.eval_shape(lambda x: heads.init(jax.random.key(0), x, grid), features)
         params["discriminator"] = randomly(shapes["params"], scale)
     return params
 
@@ -75,6 +82,7 @@ def test_the_teacher_is_frozen_and_generator_and_critic_are_constants_to_each_ot
     assert norm(jax.tree.map(jnp.subtract, grads["generator"], without["generator"])) > 0
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), grads[critic], without[critic])
     expected = {"adversarial": {"kd", "distance", "adversarial", "discriminator_loss", "r1"}, "dmd": {"critic_loss"}}
+    expected["dmd2"] = {"critic_loss", "mismatched_accuracy", "matching"}
     assert expected[method] <= metrics.keys() and all(np.isfinite(value) for value in metrics.values())
 
 
@@ -82,10 +90,36 @@ def norm(tree: dict) -> float:
     return float(optax.tree.norm(tree))
 
 
+@pytest.mark.parametrize("trained", ["generator", "opponent"])
+def test_a_step_of_one_player_has_no_gradient_of_the_other(trained):
+    objective, batch = make_objective(METHODS["adversarial"]), clips()
+    params = parameters(objective, batch)
+    loss = lambda p: objective(p, batch, time_grid(2, shift=1.0), jax.random.key(0), trained=trained)
+    grads, metrics = jax.jit(jax.grad(loss, has_aux=True))(params)
+    moving, still = ("generator", "discriminator") if trained == "generator" else ("discriminator", "generator")
+    assert norm(grads[still]) == 0 < norm(grads[moving]) and ("kd" in metrics) == (trained == "generator")
+
+
+def test_conditioning_frames_are_seen_as_they_are_and_have_no_error():
+    """A student whose weights are not the teacher's differs from it everywhere but at a conditioning frame."""
+    objective = make_objective(METHODS["adversarial"])
+    batch = clips()._replace(mask=None, conditioned=jnp.array([True, True, False, False]))
+    params = parameters(objective, batch)
+    x_t, t = normal(5, *batch.latents.shape), jnp.full(4, 0.5)
+    student, teacher = (batch.velocity(objective.student, params[part])(x_t, t) for part in ("generator", "teacher"))
+    x0 = x_t - 0.5 * student
+    np.testing.assert_allclose(x0[:2, 0], batch.latents[:2, 0], atol=1e-6)
+    np.testing.assert_array_equal(student[:2, 0], teacher[:2, 0])
+    assert np.all(np.abs(student - teacher)[2:, 0].max(axis=(1, 2, 3)) > 1e-3)
+    seen, times, *_ = batch.inputs(x_t, t)
+    np.testing.assert_array_equal(times, [[0, 0.5], [0, 0.5], [0.5, 0.5], [0.5, 0.5]])
+    np.testing.assert_array_equal(seen[:2, 0], batch.latents[:2, 0])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "gan"}, "method=gan: use adversarial or dmd or kd"),
+        ({"method": "gan"}, "method=gan: use adversarial or dmd or dmd2 or consistency or kd"),
         ({"teacher_steps": 0}, "teacher_steps=0: use a whole number from 1"),
         ({"own_states": 2.0}, "own_states=2.0: use a number from 0 to 1"),
     ],
@@ -93,6 +127,23 @@ def norm(tree: dict) -> float:
 def test_bad_settings_are_refused(change, message):
     with pytest.raises(UserError, match=message):
         from_mapping(ObjectiveConfig, change)
+
+
+def test_players_are_updated_in_their_own_steps():
+    config = PlayersOptimizerConfig(
+        learning_rate=1.0, warmup=0.0, schedule="constant", generator_every=2, generator_alone=3
+    )
+    assert [bool(config.updates_generator(i)) for i in range(7)] == [True, True, True, False, True, False, True]
+    assert config.generator_updates(7) == 5
+    optimizer = make_optimizer(config, 7)
+    params = {"generator": {"w": jnp.ones(2)}, "critic": {"w": jnp.ones(2)}}
+    state, moved = optimizer.init(params), []
+    update = jax.jit(lambda state: optimizer.update(params, state, params))
+    for _ in range(6):
+        updates, state = update(state)
+        moved.append({part: bool(jnp.any(leaf["w"] != 0)) for part, leaf in updates.items()})
+    assert [step["generator"] for step in moved] == [False, True, True, False, True, False]  # the first has rate 0
+    assert not any(step["critic"] for step in moved[:3]) and all(step["critic"] for step in moved[4:])
 
 
 def test_the_generator_is_updated_every_few_steps():

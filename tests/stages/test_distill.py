@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec
 
 from configs import distill
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.distill.config import CollapseConfig, ObjectiveConfig
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
@@ -55,7 +56,8 @@ def teacher(folder, data) -> Path:
 
 @pytest.fixture(scope="module")
 def student(folder, data) -> Path:
-    return tiny.dit_run(folder / "student", tiny.dit_config(data, model=STUDENT))
+    changes = {"image_probability": 0.3, "time_terminal": 0.1}
+    return tiny.dit_run(folder / "student", tiny.dit_config(data, model=STUDENT, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,22 @@ def test_sizes_come_from_the_students_run_and_the_result_is_one_for_every_comman
     assert again.teacher == str(teacher)
     last = read_metrics(finished)[-1]
     assert {"distance", "real_accuracy", "fake_accuracy", "eval_motion", "eval_spread", "eval_colour"} <= set(last)
+
+
+def test_the_student_is_trained_at_the_times_that_it_is_sampled_at_and_goes_on_to_start_from_images(config):
+    assert config.image_probability == 0.3
+    stage, trained = DistillStage(config), {}
+
+    def objective(params, clips, grid, rng, **_):
+        trained.update(grid=grid, conditioned=clips.conditioned)
+        return jax.numpy.zeros(()), {}
+
+    stage.objective = objective
+    batch = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), stage.abstract_batch())
+    stage.loss({}, batch, jax.random.key(0))
+    sampled = stage.sample_config()
+    np.testing.assert_allclose(trained["grid"], time_grid(2, shift=sampled.shift, terminal=sampled.terminal))
+    assert sampled.terminal == 0.1 and trained["conditioned"] is not None
 
 
 def test_both_players_move_and_no_checkpoint_holds_the_teacher(finished, student):
@@ -126,7 +144,8 @@ def test_the_average_and_the_moments_lie_where_the_generator_lies(config):
     _, placed = state_shardings(stage, make_optimizer(config.optimizer, 4), make_mesh(config.mesh))
     kernel = lambda tree: tree["block_0"]["ffn"]["up"]["kernel"]
     cut = kernel(placed.params["generator"])
-    assert cut.spec == PartitionSpec("fsdp", "tensor") and placed.ema == placed.params["generator"]
+    assert cut.spec == PartitionSpec("fsdp", "tensor")
+    assert placed.ema == placed.params["generator"] | {"teacher": {}}
     moments = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(placed.opt_state) if _names(path) == UP]
     assert len(moments) == 2 and set(moments) == {cut}
 
@@ -148,7 +167,8 @@ def test_students_and_teachers_that_do_not_fit_are_told(config, data, teacher, s
     for change, message in (
         ({"trunk_blocks": 3}, "a transformer of 2 blocks has no first 3"),
         ({"sampling_steps": 0}, "sampling_steps=0: use a whole number from 1"),
-        ({"image_probability": 0.2}, "distillation trains whole clips"),
+        ({"taps": (1, 3)}, "a transformer of 2 blocks has no block 3: use taps from 1 to 2"),
+        ({"objective": ObjectiveConfig(method="consistency")}, "set --config.solver=renoise"),
     ):
         with pytest.raises(UserError, match=message):
             DistillStage(dataclasses.replace(config, **change))
