@@ -24,6 +24,7 @@ from mobile_video_jax.models.run import Run
 from mobile_video_jax.prune.report import write_prune_report
 from mobile_video_jax.prune.run import prune
 from mobile_video_jax.prune.selection import Pruned
+from mobile_video_jax.stages.config import DistillTraining
 from mobile_video_jax.stages.distill import DistillStage
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.recover import RecoverStage
@@ -44,6 +45,7 @@ MODELS = {
     "dit": Model("dit", "transformer"),
     "recovered": Model("recovered", "pruned and recovered"),
     "before": Model("recovered", "in few steps, before", few=True),
+    "alone": Model("alone", "in few steps, distilled without a discriminator", few=True),
     "distilled": Model("distilled", "in few steps, distilled", few=True),
 }
 
@@ -95,6 +97,7 @@ def run_demo(config: DemoConfig, out: Path) -> DemoResult:
     timed("recover", lambda: train(RecoverStage.build(recover), out / "recovered"))
     distill = dataclasses.replace(config.distill, init_from=str(out / "recovered"), data=str(out / "latents"))
     timed("distill", lambda: train(DistillStage.build(distill), out / "distilled"))
+    timed("alone", lambda: train(DistillStage.build(without_discriminator(distill)), out / "alone"))
     bundle = Run.open(out / "vae").vae()
     reconstructions = {
         "moving_shapes": reconstruct(bundle, shapes, "test", clip, count=64),
@@ -110,6 +113,13 @@ def run_demo(config: DemoConfig, out: Path) -> DemoResult:
         for item in captioned_clips(ClipSource.open(shapes), "test", clip)
     ]
     return DemoResult(config, out, stages, reconstructions, samples, pruned[0], exported, real_seen)
+
+
+def without_discriminator(config: DistillTraining) -> DistillTraining:
+    """Distillation alone, for as many steps as cost what the config's do."""
+    alone = dataclasses.replace(config, objective=dataclasses.replace(config.objective, method="kd"))
+    both, one = (DistillStage.build(each).cost().flops for each in (config, alone))
+    return dataclasses.replace(alone, steps=round(config.steps * both / one))
 
 
 def _prepare(config: DemoConfig, clip: ClipShape, shapes: Path, real: Path) -> dict[str, Any]:
