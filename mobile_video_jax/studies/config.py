@@ -27,7 +27,7 @@ PruningArm = Literal[
     "repair-first",
     "data-only",
 ]
-DistillationArm = Literal["kd", "conv", "dit", "dmd"]
+DistillationArm = Literal["kd", "conv", "dit", "mismatched", "taps", "renoise", "renoise-dit", "dmd", "dmd2", "scm"]
 Seeds = Annotated[tuple[Seed, ...], Range(1, 1000)]
 
 
@@ -103,14 +103,18 @@ class PruningStudy(ChainStudy):
 class DistillationStudy(ChainStudy):
     """Ways of step distillation, of a student that is pruned from its seed's teacher and recovered.
 
-    A cell of ARMS distils the student and evaluates it at 1, 2, 4 and 8 unguided steps.
+    A cell of ARMS distils the student and evaluates it at 1, 2, 4 and 8 unguided steps. Arms take as many steps as cost
+    what the `dit` arm's do. Cells of one seed and repeat have the same batches and noise: they are compared in pairs.
     """
 
     prune: PruneConfig  # pruning of the student
     recover: RecoverTraining  # training of the pruned student
-    distill: DistillTraining  # step distillation, which an arm changes
+    distill: DistillTraining  # step distillation, which an arm changes; its steps are those of the dit arm
+    repeats: Count = 1  # cells of an arm for each seed
+    warm_steps: CountOrZero = 0  # first steps, of distillation alone, that all arms of a seed share
+    head_steps: CountOrZero = 0  # steps of an arm's discriminator against the frozen student, to measure it; 0: none
     kind: Literal["distillation"] = "distillation"  # tells this study from the others
-    arms: tuple[DistillationArm, ...] = get_args(DistillationArm)  # ways of step distillation
+    arms: tuple[DistillationArm, ...] = ("kd", "conv", "dit", "dmd")  # ways of step distillation
 
 
 STUDIES: dict[str, type[Config]] = {"vae": StudyConfig, "pruning": PruningStudy, "distillation": DistillationStudy}

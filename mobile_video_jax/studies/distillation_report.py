@@ -1,9 +1,13 @@
 """Report of the study of step distillation: tables for programs, a plot and a page for people."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from mobile_video_jax.core.revision import git_revision, hardware
+from mobile_video_jax.metrics.interval import mean_score
 from mobile_video_jax.report.blocks import Picture, Report, Section, Table
 from mobile_video_jax.report.figures import panels, save_figure
 from mobile_video_jax.report.page import write_report
@@ -16,7 +20,13 @@ NAMES = {
     "conv": "adversarial, convolutional head",
     "dit": "adversarial, transformer head",
     "kd": "distillation alone",
+    "mismatched": "the same, mismatched captions as fakes",
+    "taps": "two taps, a logit for each frame",
+    "renoise": "distillation alone, x0 noised afresh",
+    "renoise-dit": "adversarial, transformer head, x0 noised afresh",
     "dmd": "distribution matching",
+    "dmd2": "DMD2",
+    "scm": "continuous-time consistency",
     "teacher": "teacher, guided",
     "teacher-4": "teacher, guided",
     "student": "student before, guided",
@@ -34,6 +44,11 @@ MEASURED = (
 )
 SHARE = Column("share", "of the teacher's")  # of the samples that its seed's teacher has right in all
 PLOT = "quality.png"
+# Arms that are compared in pairs: the first, less the second.
+PAIRS = (
+    *(("dit", "conv"), ("mismatched", "dit"), ("taps", "dit")),
+    *((arm, "kd") for arm in ("dit", "conv", "renoise", "renoise-dit", "dmd", "dmd2", "scm")),
+)
 
 
 def write_distillation_study(name: str, study: DistillationStudy, results: Sequence[Row], out: Path) -> Row:
@@ -53,7 +68,7 @@ def write_distillation_study(name: str, study: DistillationStudy, results: Seque
 def table_rows(result: Row) -> list[Row]:
     """A row for each number of steps of a cell. `motion` is the attribute, `motion_energy` that over real clips'."""
     return [
-        {"arm": result["arm"], "seed": result["seed"], "steps": int(steps)}
+        {"arm": result["arm"], "seed": result["seed"], "repeat": result.get("repeat", 0), "steps": int(steps)}
         | {key: evaluated[key] for key in ("evaluations", "distance", "diversity", "seconds_per_clip")}
         | {"motion_energy": evaluated["motion"], **evaluated["accuracy"]}
         for steps, evaluated in result["steps"].items()
@@ -75,9 +90,54 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     return merged
 
 
+def differences(rows: Sequence[Row], steps: int) -> list[Row]:
+    """PAIRS in samples right and in distance at `steps` steps: mean over seeds and repeats, with its 95 % interval."""
+    compared = []
+    at = {(row["arm"], row["seed"], row["repeat"]): row for row in rows if row["steps"] == steps}
+    for first, second in PAIRS:
+        pairs = [(at[key], at[second, *key[1:]]) for key in at if key[0] == first and (second, *key[1:]) in at]
+        if pairs:
+            scores = {
+                column.key: mean_score(np.array([one[column.key] - other[column.key] for one, other in pairs]))
+                for column in (RIGHT, DISTANCE)
+            }
+            compared.append({"first": first, "second": second, **{k: dataclasses.asdict(v) for k, v in scores.items()}})
+    return compared
+
+
+def _differences(rows: Sequence[Row], steps: int) -> Table:
+    lines = []
+    for row in differences(rows, steps):
+        cells = [
+            f"{score['value']:+.3f}"
+            + ("" if score["low"] is None else f" ({score['low']:+.3f} to {score['high']:+.3f})")
+            for score in (row[RIGHT.key], row[DISTANCE.key])
+        ]
+        lines.append([NAMES[row["first"]], NAMES[row["second"]], row[RIGHT.key]["n"], *cells])
+    columns = ["model", "less", "pairs", "samples right", "kernel distance"]
+    return Table(columns, lines, f"Differences in pairs of one seed at {steps} steps, with 95 % intervals.")
+
+
+def _heads(results: Sequence[Row]) -> list[Table]:
+    """Discriminators against the frozen student, on held-out clips; none where the study trains none."""
+    measured = [result for result in results if "head" in result]
+    if not measured:
+        return []
+    keys = list(measured[0]["head"])
+    lines = []
+    for members in grouped(measured, lambda result: (result["arm"],)):
+        spreads = [spread([result["head"][key] for result in members]) for key in keys]
+        lines.append([NAMES[members[0]["arm"]], *(f"{s['mean']:.3f} ± {s['std']:.3f}" for s in spreads)])
+    caption = (
+        "Discriminators trained against the frozen student, on held-out clips noised to time T: AUC of real against "
+        "generated clips, and the share of real clips that score higher with their own caption than with another's."
+    )
+    return [Table(["discriminator", *keys], lines, caption)]
+
+
 def _page(name: str, study: DistillationStudy, results: Sequence[Row], groups: Sequence[Row], out: Path) -> Report:
     facts = {
-        "distillation": f"{study.distill.steps} steps of {study.distill.batch_size} clips",
+        "distillation": f"{study.distill.steps} steps of {study.distill.batch_size} clips, others at its counted FLOPs",
         "cells": f"{len(results)} of {len(cells(study))} finished",
         "samples": f"{study.samples} held-out prompts a model; guided at {study.sampling.guidance:g}",
         "hardware": hardware(),
@@ -100,7 +160,13 @@ def _page(name: str, study: DistillationStudy, results: Sequence[Row], groups: S
         for group in groups
     ]
     plot = Picture("Samples right in all attributes, and distance from real clips, by evaluations.", out / PLOT)
-    return Report(f"Study: {name}", lead, facts, [Section("Quality", text, [Table(columns, lines), plot])])
+    floors = [step["floor"] for result in results for step in result["steps"].values() if "floor" in step]
+    if floors:
+        mean, std = (float(np.mean([floor[key] for floor in floors])) for key in ("mean", "std"))
+        text += f" Halves of the real clips are {mean:.3f} ± {std:.3f} apart: smaller differences say nothing."
+    rows = [row for result in results for row in table_rows(result)]
+    blocks = [Table(columns, lines), _differences(rows, study.distill.sampling_steps), *_heads(results), plot]
+    return Report(f"Study: {name}", lead, facts, [Section("Quality", text, blocks)])
 
 
 def _plot(groups: Sequence[Row], path: Path) -> None:

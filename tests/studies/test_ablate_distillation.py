@@ -1,5 +1,6 @@
 """The study of step distillation: its cells, its measures, its table."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.evaluate.backbone_features import backbone_features
 from mobile_video_jax.metrics.kernel_distance import kernel_distance
 from mobile_video_jax.studies.config import DistillationStudy
-from mobile_video_jax.studies.distillation import cells
-from mobile_video_jax.studies.distillation_report import table_rows, write_distillation_study
+from mobile_video_jax.studies.distillation import arm_config, cells, real_distances
+from mobile_video_jax.studies.distillation_report import differences, table_rows, write_distillation_study
 from tests import tiny
 
 
@@ -31,7 +32,7 @@ def judged(right: float, steps: int, *, guided: bool = False) -> dict:
 def test_cells_are_baselines_and_arms_of_every_seed(study):
     names = list(cells(study))
     assert len(names) == 3 * (4 + 4) and names[0] == "teacher-seed0" and names[-1] == "dmd-seed2"
-    with pytest.raises(UserError, match=r"arms\[0\]=gan: use kd or conv or dit or dmd"):
+    with pytest.raises(UserError, match=r"arms\[0\]=gan: use kd or conv or dit or mismatched or taps"):
         from_mapping(DistillationStudy, plain(study) | {"arms": ["gan"]})
 
 
@@ -41,15 +42,28 @@ def test_the_table_has_a_row_for_each_number_of_steps_and_shares_of_the_seeds_te
         results.append({"arm": "teacher", "seed": seed, "steps": {"20": judged(right, 20, guided=True)}})
         for arm, loss in (("dit", 0.0), ("conv", 0.1)):
             steps = {str(n): judged(right - loss - (n < 4) * 0.2, n) for n in (1, 4)}
-            results.append({"arm": arm, "seed": seed, "steps": steps})
+            results.append({"arm": arm, "seed": seed, "steps": steps, "head": {"auc@0.1": 0.8 - loss}})
     assert len(table_rows(results[1])) == 2
     assert write_distillation_study("distillation", study, results, tmp_path)["best"] == "dit"
     groups = json.loads((tmp_path / "table.json").read_text())["summary"]
     at_four = {group["arm"]: group for group in groups if group["steps"] != 1}
     assert at_four["dit"]["share"]["mean"] == 1 and at_four["teacher"]["evaluations"] == 40
     assert at_four["conv"]["share"]["mean"] == pytest.approx((0.9 / 1.0 + 0.7 / 0.8) / 2)
-    assert "adversarial, transformer head" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "adversarial, transformer head" in page and "0.800 ± 0.000" in page
+    [pair] = differences([row for result in results for row in table_rows(result)], 4)
+    assert (pair["first"], pair["second"]) == ("dit", "conv") and pair["all"]["n"] == 2
+    assert pair["all"]["value"] == pytest.approx(0.05) and pair["all"]["low"] < 0 < pair["all"]["high"]
     assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_repeats_are_paired_and_arms_cost_the_same(study):
+    repeated = dataclasses.replace(study, seeds=(0,), repeats=2, arms=("kd", "dit", "dmd2"))
+    assert list(cells(repeated))[4:] == [f"{arm}-seed0-{i}" for i in (0, 1) for arm in ("kd", "dit", "dmd2")]
+    assert arm_config(repeated, "dit").steps == study.distill.steps < arm_config(repeated, "kd").steps
+    assert arm_config(repeated, "dmd2").optimizer.generator_every == 5
+    floor = real_distances(np.random.default_rng(0).normal(size=(80, 4)))
+    assert abs(floor["mean"]) < floor["std"] * 2
 
 
 def test_features_are_of_each_clip_alone_and_tell_sets_apart(tmp_path):
