@@ -27,7 +27,7 @@ from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.stages.config import DistillTraining
 from mobile_video_jax.stages.noisy_batch import has_later_frames
-from mobile_video_jax.stages.student import StudentStage
+from mobile_video_jax.stages.student import TIMES, StudentStage, check_shared
 from mobile_video_jax.train.stage import Batch, Cost, Loss, Metrics, Params
 
 
@@ -52,8 +52,9 @@ class DistillStage(StudentStage):
     @classmethod
     def completions(cls, config: DistillTraining, source: Run, teacher: Run, pruned: dict[str, Any]) -> dict[str, Any]:
         """Also the student's times, and its share of clips with a conditioning frame, where the config names none."""
+        check_shared(TIMES, source, teacher)
         student, standard = source.denoiser.config, DenoiserConfig()
-        names = ("time_shift", "shift_follows_tokens", "time_terminal", "image_probability")
+        names = (*TIMES, "image_probability")
         inherited = {key: getattr(student, key) for key in names if getattr(config, key) == getattr(standard, key)}
         return super().completions(config, source, teacher, pruned) | inherited
 

@@ -14,11 +14,8 @@ from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.config import RecoverTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.lineage import block_map_to
-from mobile_video_jax.stages.student import StudentStage, check_shared
+from mobile_video_jax.stages.student import TIMES, StudentStage, check_shared
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
-
-# Both learn the same noisy clips.
-TIMES = ("time_shift", "shift_follows_tokens", "time_terminal")
 
 
 class RecoverStage(StudentStage):

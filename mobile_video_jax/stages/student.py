@@ -23,6 +23,7 @@ from mobile_video_jax.train.stage import Params
 
 # What student and teacher have in common, as the student's run says.
 SHARED = ("compression", "text_encoder", "text_width", "text_tokens")
+TIMES = ("time_shift", "shift_follows_tokens", "time_terminal")
 
 StudentTraining = RecoverTraining | DistillTraining
 

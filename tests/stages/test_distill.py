@@ -51,7 +51,7 @@ def data(folder) -> Path:
 
 @pytest.fixture(scope="module")
 def teacher(folder, data) -> Path:
-    return tiny.dit_run(folder / "teacher", tiny.dit_config(data, model=TEACHER))
+    return tiny.dit_run(folder / "teacher", tiny.dit_config(data, model=TEACHER, time_terminal=0.1))
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +160,9 @@ def test_students_and_teachers_that_do_not_fit_are_told(config, data, teacher, s
     other = tiny.dit_run(tmp_path / "other", tiny.dit_config(data, model=TEACHER, compression="t4_s8_c8"))
     with pytest.raises(UserError, match="has compression=t4_s8_c8, student .* t4_s8_c6: use runs on the same latents"):
         DistillStage.build(dataclasses.replace(config, teacher=str(other)))
+    late = tiny.dit_run(tmp_path / "late", tiny.dit_config(data, model=TEACHER))
+    with pytest.raises(UserError, match="has time_terminal=0.0, student .* 0.1: use runs on the same .* times"):
+        DistillStage.build(dataclasses.replace(config, teacher=str(late)))
     moved = shutil.copytree(teacher, tmp_path / "moved")
     LatentStats((0.2,) * 6, (0.5,) * 6).save(moved / "vae")
     with pytest.raises(UserError, match="was trained on other latents"):
