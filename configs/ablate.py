@@ -20,6 +20,11 @@ against a discriminator with a convolutional head or one of transformer blocks, 
 three seeds: 43 minutes on two cores with --workers=2 once teachers and students are there, about an hour and a half
 with them (the sum of its parts). `distillation_quick`, one seed without distribution matching, has not been timed:
 about 25 minutes by its parts. `distillation_gpu` on an accelerator.
+
+Two studies of one strong teacher, in pairs of one seed, at equal counted FLOPs: `distillation_heads` compares
+discriminators, by their held-out AUC against the frozen student and by the students that they teach;
+`distillation_steps` compares Euler steps and x0 noised afresh, with and without a discriminator, DMD2 and sCM. Each has
+a _quick form, and a _gpu one for an accelerator. None has been timed.
 """
 
 import dataclasses
@@ -175,6 +180,25 @@ def _distillation_gpu() -> DistillationStudy:
     return DistillationStudy(**shared, prune=pruning.prune, recover=recover, distill=distill)
 
 
+HEADS: dict[str, Any] = {"arms": ("kd", "conv", "dit", "mismatched", "taps"), "seeds": (0,), "repeats": 8}
+FEW: dict[str, Any] = {"arms": ("kd", "dit", "renoise", "renoise-dit", "dmd2", "scm"), "seeds": (0,), "repeats": 4}
+
+
+def _distillation_of(arms: dict[str, Any], *, steps: int, **changes: Any) -> DistillationStudy:
+    """Arms of one strong teacher's student, after as long a recovery as lets it follow."""
+    study = _distillation()
+    return dataclasses.replace(
+        study,
+        dit=dataclasses.replace(study.dit, steps=4000, checkpoint_every=500),
+        teacher_right=0.9,
+        recover=dataclasses.replace(study.recover, steps=1000),
+        distill=dataclasses.replace(study.distill, steps=steps, eval_every=steps, checkpoint_every=steps),
+        samples=1000,
+        test_clips=240,
+        **(arms | changes),
+    )
+
+
 STUDIES: dict[str, Callable[[], StudyConfig | PruningStudy | DistillationStudy]] = {
     "compression": _tiny,
     "compression_quick": lambda: _quick(
@@ -194,6 +218,14 @@ STUDIES: dict[str, Callable[[], StudyConfig | PruningStudy | DistillationStudy]]
     "distillation": _distillation,
     "distillation_quick": lambda: dataclasses.replace(_distillation(), arms=("kd", "conv", "dit"), seeds=(0,)),
     "distillation_gpu": _distillation_gpu,
+    "distillation_heads": lambda: _distillation_of(HEADS, steps=300, warm_steps=300, head_steps=200),
+    "distillation_heads_quick": lambda: _distillation_of(HEADS, steps=100, warm_steps=100, head_steps=100, repeats=2),
+    "distillation_heads_gpu": lambda: dataclasses.replace(
+        _distillation_gpu(), **HEADS | {"repeats": 3}, warm_steps=5_000, head_steps=2_000
+    ),
+    "distillation_steps": lambda: _distillation_of(FEW, steps=400),
+    "distillation_steps_quick": lambda: _distillation_of(FEW, steps=150, repeats=1),
+    "distillation_steps_gpu": lambda: dataclasses.replace(_distillation_gpu(), **FEW | {"repeats": 3}),
     "compression_gpu": _accelerator,
     "compression_pod": lambda: _accelerator(
         objectives=("plain", "consistency", "equivariance", "both"), seeds=(0, 1, 2)

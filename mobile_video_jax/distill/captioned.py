@@ -15,7 +15,8 @@ from mobile_video_jax.diffusion.conditioning import (
 from mobile_video_jax.diffusion.guidance import EmptyCaption, Guidance, guided, null_text
 from mobile_video_jax.diffusion.samplers import Velocity
 from mobile_video_jax.dit.model import Dit
-from mobile_video_jax.nn.module import traced_apply
+from mobile_video_jax.nn.attention.kernels import plain_attention
+from mobile_video_jax.nn.module import apply, traced_apply
 
 
 class CaptionedLatents(NamedTuple):
@@ -39,13 +40,21 @@ class CaptionedLatents(NamedTuple):
             times = frame_times(t, x_t.shape[1], self.conditioned)
         return x_t, times, self.text, self.text_mask, self.mask
 
-    def velocity(self, dit: Dit, params: Any, guidance: float = 1.0) -> Velocity:
-        """The network's velocity for these captions and conditioning frames, at parameters `params`."""
+    def velocity(self, dit: Dit, params: Any, guidance: float = 1.0, *, forward_mode: bool = False) -> Velocity:
+        """The network's velocity for these captions and conditioning frames, at parameters `params`.
+
+        With `forward_mode` it has forward-mode derivatives, and no attention kernels.
+        """
 
         def denoise(x_t: Latents, t: FrameTimes, text: TextStates, text_mask: TextMask) -> Latents:
             # Guidance doubles the batch.
             mask = None if self.mask is None else jnp.resize(self.mask, x_t.shape[:4])
-            velocity: Latents = traced_apply(dit, params, x_t, t, text, text_mask, mask)
+            velocity: Latents
+            if forward_mode:
+                with plain_attention():
+                    velocity = apply(dit, params, x_t, t, text, text_mask, mask)
+            else:
+                velocity = traced_apply(dit, params, x_t, t, text, text_mask, mask)
             return velocity
 
         negative = null_text(self.text, self.text_mask, self.empty)

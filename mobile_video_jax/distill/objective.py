@@ -152,6 +152,6 @@ class Objective:
         x0 = clips.latents
         t = sample_times(named_key(rng, "times"), x0.shape[0], shift=shift)
         x_t = interpolate(x0, jax.random.normal(named_key(rng, "noise"), x0.shape), t)
-        student = clips.velocity(self.student, params["generator"])
+        student = clips.velocity(self.student, params["generator"], forward_mode=True)
         teacher = clips.velocity(self.teacher, params["teacher"], self.config.guidance)
         return jnp.mean(consistency_loss(student, teacher, x_t, t, clips.mask))

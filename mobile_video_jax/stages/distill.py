@@ -23,6 +23,7 @@ from mobile_video_jax.distill.discriminator import make_discriminator
 from mobile_video_jax.distill.objective import CRITICS, Objective, Trained
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.models.config import DenoiserConfig
+from mobile_video_jax.models.networks import build_network
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.stages.config import DistillTraining
@@ -41,8 +42,10 @@ class DistillStage(StudentStage):
         if config.objective.method == "consistency" and config.solver != "renoise":
             raise UserError("a consistent x0 is sampled by noising it afresh: set --config.solver=renoise")
         super().__init__(config, Sampling(config.sampling_steps, guidance=1.0, solver=config.solver))
+        # The kernels of bfloat16 have no forward-mode derivative, which needs the precision anyway.
+        precise = {"dtype": "float32"} if config.objective.method == "consistency" else {}
         self.objective = Objective(
-            student=self.denoiser.network,
+            student=build_network(dataclasses.replace(config.model, **precise)),
             teacher=self.teacher.network,
             discriminator=make_discriminator(self.config.teacher_model, config),
             config=config.objective,

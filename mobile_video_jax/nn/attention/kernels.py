@@ -1,7 +1,9 @@
 """Fused attention kernels for TPUs and GPUs, which never hold the logits of all queries and keys at once."""
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -32,6 +34,19 @@ SEQUENCE_SPEC = PartitionSpec(("data", "fsdp"), SEQUENCE, "tensor")
 MASK_SPEC = PartitionSpec(("data", "fsdp"))
 
 
+_PLAIN: contextvars.ContextVar[bool] = contextvars.ContextVar("plain attention", default=False)
+
+
+@contextlib.contextmanager
+def plain_attention() -> Iterator[None]:
+    """Traces attention without kernels, which have no forward-mode derivative."""
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
+
+
 def kernels(
     q: Float[Array, "b n h d"], k: Float[Array, "b m h d"], mask: Bool[Array, "#b #n m"] | None
 ) -> dict[str, Callable[..., Any]]:
@@ -39,7 +54,7 @@ def kernels(
 
     Over several TPUs the mesh must be in q's type (see platform_of): without it JAX refuses the kernel.
     """
-    platform = platform_of(q)
+    platform = "" if _PLAIN.get() else platform_of(q)
     if platform == "cpu" and head_loop_fits(q, k, mask):
         return {"cpu": head_attend}
     if platform == "tpu" and splash_fits(q, mask):
