@@ -33,10 +33,13 @@ def shortened(config: Any, *parts: str) -> Any:
 @pytest.mark.slow
 def test_distillation_judges_baselines_and_arms_at_each_number_of_steps(tmp_path):
     study = from_mapping(DistillationStudy, studies.get_config("distillation").to_dict())
-    study = dataclasses.replace(shortened(study, "vae", "dit", "recover", "distill"), arms=("dit",))
+    study = shortened(study, "vae", "dit", "recover", "distill")
+    study = dataclasses.replace(study, arms=("dit",), warm_steps=2, head_steps=2)
     results = run_distillation_study(study, tmp_path)
     assert len(results) == 4 + 1
     by_arm = {result["arm"]: result["steps"] for result in results}
+    [head] = [result["head"] for result in results if "head" in result]
+    assert head.keys() >= {"auc@0.1", "caption@0.7"} and all(0 <= value <= 1 for value in head.values())
     assert set(by_arm["dit"]) == {"1", "2", "4", "8"} and set(by_arm["teacher"]) == {"2"}
     assert by_arm["teacher"]["2"]["evaluations"] == 4 and by_arm["student-4"]["4"]["evaluations"] == 4
     judged = [values for steps in by_arm.values() for values in steps.values()]
