@@ -71,7 +71,8 @@ def generate_clip(
     name, function = clip["clip"], clip["function"]
     progress(f"clip {name}: JAX")
     expected = golden.clip_tensors(generator, prompt, manifest["sampler"]["steps"])
-    noises = {name: expected.pop(name) for name in ("noise", "fresh_noise") if name in expected}
+    names = [name for name in expected if name in ("noise", "fresh_noise")]
+    noises = {name: expected.pop(name) for name in names}
     app = App(folder, function)
     write_golden(folder / "golden" / f"clip_{name}.npz", {**noises, **app.tokens(prompt)}, expected)
     frames: dict[str, Frames | None] = dict.fromkeys(("packages", "fp16", "assets"))

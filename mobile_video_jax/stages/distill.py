@@ -43,9 +43,9 @@ class DistillStage(StudentStage):
             raise UserError("a consistent x0 is sampled by noising it afresh: set --config.solver=renoise")
         super().__init__(config, Sampling(config.sampling_steps, guidance=1.0, solver=config.solver))
         # The kernels of bfloat16 have no forward-mode derivative, which needs the precision anyway.
-        precise = {"dtype": "float32"} if config.objective.method == "consistency" else {}
+        dtype = "float32" if config.objective.method == "consistency" else config.model.dtype
         self.objective = Objective(
-            student=build_network(dataclasses.replace(config.model, **precise)),
+            student=build_network(dataclasses.replace(config.model, dtype=dtype)),
             teacher=self.teacher.network,
             discriminator=make_discriminator(self.config.teacher_model, config),
             config=config.objective,

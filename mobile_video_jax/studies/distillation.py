@@ -21,6 +21,7 @@ from mobile_video_jax.metrics.accuracy import accuracies
 from mobile_video_jax.metrics.diversity import pixel_diversity
 from mobile_video_jax.metrics.kernel_distance import kernel_distance
 from mobile_video_jax.metrics.motion import motion_energy
+from mobile_video_jax.models.config import SolverName
 from mobile_video_jax.prune.run import prune
 from mobile_video_jax.stages.config import DistillTraining
 from mobile_video_jax.stages.distill import DistillStage
@@ -133,7 +134,7 @@ def _run_cell(study: DistillationStudy, arm: str, seed: int, repeat: int, out: P
     names = {"init_from": str(_start_run(study, out, seed)), "data": str(out / "latents")}
     config = arm_config(study, arm, **names, seed=1000 * repeat + seed)
     train(DistillStage.build(config), folder / "distilled")
-    result = {"repeat": repeat, "trained": config.steps}
+    result: dict[str, Any] = {"repeat": repeat, "trained": config.steps}
     if study.head_steps and "discriminator" in CRITICS[config.objective.method]:
         result["head"] = measure_head(head_alone(config, study.head_steps), folder / "head")
     steps = {str(steps): evaluate(folder / "distilled", steps, 1.0, config.solver) for steps in FEW_STEPS}
@@ -154,10 +155,11 @@ class _Evaluator:
         source = ClipSource.open(out / "data")
         self._real: Clips = np.stack([item["video"] for item in captioned_clips(source, "test", clip)])
 
-    def __call__(self, run: Path, steps: int, guidance: float, solver: str = "") -> dict[str, Any]:
+    def __call__(self, run: Path, steps: int, guidance: float, solver: SolverName | None = None) -> dict[str, Any]:
         study = self._study
-        config = dataclasses.replace(study.sampling, steps=steps, guidance=guidance)
-        config = dataclasses.replace(config, solver=solver or config.solver)
+        config = dataclasses.replace(
+            study.sampling, steps=steps, guidance=guidance, solver=solver or study.sampling.solver
+        )
         samples = generate_samples(run, study.world, study.samples, config)
         scores = accuracies(study.world, samples.pairs)
         real, made = self._features(self._real), self._features(samples.clips)

@@ -165,7 +165,12 @@ def _page(name: str, study: DistillationStudy, results: Sequence[Row], groups: S
         mean, std = (float(np.mean([floor[key] for floor in floors])) for key in ("mean", "std"))
         text += f" Halves of the real clips are {mean:.3f} ± {std:.3f} apart: smaller differences say nothing."
     rows = [row for result in results for row in table_rows(result)]
-    blocks = [Table(columns, lines), _differences(rows, study.distill.sampling_steps), *_heads(results), plot]
+    blocks: list[Table | Picture] = [
+        Table(columns, lines),
+        _differences(rows, study.distill.sampling_steps),
+        *_heads(results),
+        plot,
+    ]
     return Report(f"Study: {name}", lead, facts, [Section("Quality", text, blocks)])
 
 

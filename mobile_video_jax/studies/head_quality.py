@@ -55,7 +55,7 @@ def _quality(logits: Any, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[s
         jax.device_get(logits({name: x for name, x in batch.items() if name != "record"}, jax.random.key(i)))
         for i, batch in enumerate(batches)
     ]
-    quality = {}
+    quality: dict[str, float] = {}
     for i, t in enumerate(TIMES):
         real, fake, other = (np.concatenate([row[kind][i] for row in rows]) for kind in ("real", "fake", "other"))
         quality |= {f"auc@{t}": roc_auc(real, fake), f"caption@{t}": float(np.mean(real > other))}
