@@ -37,7 +37,6 @@ def get_config() -> ml_collections.ConfigDict:
     transformer = from_mapping(DitTraining, dit.get_config("tiny").to_dict())
     recovery = from_mapping(RecoverTraining, recover.get_config("tiny").to_dict())
     distillation = from_mapping(DistillTraining, distill.get_config("tiny").to_dict())
-    objective = dataclasses.replace(distillation.objective, teacher_steps=2)
     return to_config_dict(
         DemoConfig(
             world=WORLD,
@@ -45,7 +44,12 @@ def get_config() -> ml_collections.ConfigDict:
             dit=dataclasses.replace(transformer, steps=STEPS, eval_every=STEPS // 4, checkpoint_every=STEPS // 2),
             prune=from_mapping(PruneConfig, prune.get_config("tiny").to_dict()),
             recover=dataclasses.replace(recovery, steps=RECOVERY_STEPS, checkpoint_every=RECOVERY_STEPS),
-            distill=dataclasses.replace(distillation, steps=DISTILLATION_STEPS, objective=objective),
+            distill=dataclasses.replace(
+                distillation,
+                steps=DISTILLATION_STEPS,
+                eval_every=DISTILLATION_STEPS,
+                checkpoint_every=DISTILLATION_STEPS,
+            ),
             sampling=SampleConfig(steps=40, guidance=8.0),
             few=SampleConfig(steps=4, guidance=1.0),
         )

@@ -45,7 +45,7 @@ MODELS = {
     "dit": Model("dit", "transformer"),
     "recovered": Model("recovered", "pruned and recovered"),
     "before": Model("recovered", "in few steps, before", few=True),
-    "alone": Model("alone", "in few steps, distilled without a discriminator", few=True),
+    "alone": Model("alone", "in few steps, distilled alone, no discriminator", few=True),
     "distilled": Model("distilled", "in few steps, distilled", few=True),
 }
 
@@ -119,7 +119,8 @@ def without_discriminator(config: DistillTraining) -> DistillTraining:
     """Distillation alone, for as many steps as cost what the config's do."""
     alone = dataclasses.replace(config, objective=dataclasses.replace(config.objective, method="kd"))
     both, one = (DistillStage.build(each).cost().flops for each in (config, alone))
-    return dataclasses.replace(alone, steps=round(config.steps * both / one))
+    steps = round(config.steps * both / one)
+    return dataclasses.replace(alone, steps=steps, eval_every=steps, checkpoint_every=steps)
 
 
 def _prepare(config: DemoConfig, clip: ClipShape, shapes: Path, real: Path) -> dict[str, Any]:
