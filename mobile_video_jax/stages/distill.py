@@ -55,7 +55,8 @@ class DistillStage(StudentStage):
     @classmethod
     def completions(cls, config: DistillTraining, source: Run, teacher: Run, pruned: dict[str, Any]) -> dict[str, Any]:
         """Also the student's times, and its share of clips with a conditioning frame, where the config names none."""
-        check_shared(TIMES, source, teacher)
+        if source.stage != config.stage:  # a distilled run may have chosen a grid of its own
+            check_shared(TIMES, source, teacher)
         student, standard = source.denoiser.config, DenoiserConfig()
         names = (*TIMES, "image_probability")
         inherited = {key: getattr(student, key) for key in names if getattr(config, key) == getattr(standard, key)}

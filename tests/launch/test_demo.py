@@ -40,6 +40,7 @@ def test_a_short_demo_leaves_a_whole_report(tmp_path):
         "prune",
         "recover",
         "distill",
+        "alone",
         "sample",
         "export",
     }
@@ -55,8 +56,8 @@ def test_a_short_demo_leaves_a_whole_report(tmp_path):
     assert report["export"]["clips"][0]["psnr"] >= 35 and report["export"]["clips"][0]["assets_psnr"] >= 35
     assert (tmp_path / "demo" / "export" / "dit.mlpackage").is_dir()
     html = (tmp_path / "demo" / "report.html").read_text()
-    assert html.count("<video") >= 4 * 3 + 2 * 4 + 2 and not re.search("https?://", html)
-    assert len(list((tmp_path / "demo" / "videos").glob("*.mp4"))) == 4 * 3
+    assert html.count("<video") >= 5 * 3 + 2 * 4 + 2 and not re.search("https?://", html)
+    assert len(list((tmp_path / "demo" / "videos").glob("*.mp4"))) == 5 * 3
 
 
 @pytest.mark.slow
