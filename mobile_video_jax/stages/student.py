@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 
@@ -40,7 +40,7 @@ class StudentStage(DitStage):
         self.teacher = Denoiser(dataclasses.replace(self.config, model=teacher))
 
     @classmethod
-    def build(cls, config: Any) -> Self:
+    def build(cls, config: Any) -> "StudentStage":
         """The stage of a config, with the sizes, latents and captions of the runs in `init_from` and `teacher`.
 
         Without a teacher it is the one that the student was pruned from or learnt from. Raises UserError where there is

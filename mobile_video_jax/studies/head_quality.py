@@ -40,7 +40,7 @@ def measure_head(config: DistillTraining, run: Path) -> dict[str, float]:
     `auc@T` is of real against generated clips, noised to time T; `caption@T` the share of real clips that score higher
     with their own caption than with another clip's.
     """
-    stage = DistillStage.build(config)
+    stage = DistillStage(DistillStage.build(config).config)
     train(stage, run)
     mesh = make_mesh(config.mesh, jax.local_devices()[:1])
     target = jax.tree.map(abstract, stage.shapes, parameter_shardings(stage.boxed_shapes, mesh))
