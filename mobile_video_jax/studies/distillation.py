@@ -137,8 +137,8 @@ def _run_cell(study: DistillationStudy, arm: str, seed: int, repeat: int, out: P
     result: dict[str, Any] = {"repeat": repeat, "trained": config.steps}
     if study.head_steps and "discriminator" in CRITICS[config.objective.method]:
         result["head"] = measure_head(head_alone(config, study.head_steps), folder / "head")
-    steps = {str(steps): evaluate(folder / "distilled", steps, 1.0, config.solver) for steps in FEW_STEPS}
-    return {**result, "steps": steps}
+    result["steps"] = {str(n): evaluate(folder / "distilled", n, 1.0, config.solver) for n in FEW_STEPS}
+    return result
 
 
 class _Evaluator:
