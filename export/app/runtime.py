@@ -37,7 +37,7 @@ class App:
         prompt: str,
         noise: Float[np.ndarray, "1 c 1 s"],
         progress: Callable[[str], None],
-        fresh_noise: Float[np.ndarray, "steps-1 c 1 s"] | None = None,
+        fresh_noise: Float[np.ndarray, "later c 1 s"] | None = None,
     ) -> Tensors:
         """The clip of a prompt: `latents` [1, c, 1, s] and `video`, frames [t, h, w, 3] in bytes.
 
@@ -69,7 +69,7 @@ class App:
         self,
         text: Tensors,
         noise: Float[np.ndarray, "1 c 1 s"],
-        fresh_noise: Float[np.ndarray, "steps-1 c 1 s"] | None,
+        fresh_noise: Float[np.ndarray, "later c 1 s"] | None,
         progress: Callable[[str], None],
     ) -> Float[np.ndarray, "1 c 1 s"]:
         """Euler's steps from noise to latents, or predictions of x0 that are noised afresh."""
