@@ -77,7 +77,9 @@ def generate_clip(
     write_golden(folder / "golden" / f"clip_{name}.npz", {**noises, **app.tokens(prompt)}, expected)
     frames: dict[str, Frames | None] = dict.fromkeys(("packages", "fp16", "assets"))
     if (folder / UNCOMPRESSED).is_dir():
-        frames["fp16"] = App(folder, function, folder / UNCOMPRESSED).generate(prompt, progress=progress, **noises)["video"]
+        frames["fp16"] = App(folder, function, folder / UNCOMPRESSED).generate(prompt, progress=progress, **noises)[
+            "video"
+        ]
     if manifest["packages"]:
         frames["packages"] = app.generate(prompt, progress=progress, **noises)["video"]
     if manifest["assets"]:
@@ -86,7 +88,12 @@ def generate_clip(
 
 
 def _by_assets(
-    folder: Path, function: str, manifest: dict[str, Any], prompt: str, noises: dict[str, Any], progress: Callable[[str], None]
+    folder: Path,
+    function: str,
+    manifest: dict[str, Any],
+    prompt: str,
+    noises: dict[str, Any],
+    progress: Callable[[str], None],
 ) -> Frames | None:
     """The assets' clip, or None where running one would take too long here."""
     if slow := [
