@@ -25,7 +25,7 @@ from mobile_video_jax.core.config import checked
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.progress import say
 from mobile_video_jax.core.ranges import Range, Size, SolverSteps
-from mobile_video_jax.text.encoder_name import EncoderName
+from mobile_video_jax.text.encoder_name import PIPELINE_TEXTS, EncoderName
 
 if TYPE_CHECKING:
     from mobile_video_jax.models.run import Run
@@ -138,7 +138,7 @@ def write_diffusers(model: "Run", out: Path) -> None:
     from mobile_video_jax.interop.export_diffusers import export_diffusers
 
     encoder = EncoderName.parse(TEXT_ENCODER.value) if TEXT_ENCODER.value else None
-    if encoder and encoder.kind != "ltx":
+    if encoder and encoder.kind not in PIPELINE_TEXTS:
         raise UserError(f"--text_encoder={TEXT_ENCODER.value} is none of a pipeline: use ltx:FOLDER, or leave it out")
     text = encoder.folder if encoder else None
     cli.finish(out, export_diffusers(model, out, dtype=DTYPE.value, text=text))

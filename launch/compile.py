@@ -113,10 +113,10 @@ def _row(name: str, value: str, note: str = "") -> str:
 
 
 def check_storable(config: Any) -> None:
-    """Raises UserError where the step would hold zeros in place of the state that LTX-Video's "no caption" has."""
-    from mobile_video_jax.text.encoder import LTX_PREFIX
+    """Raises UserError where the step would hold zeros in place of the state that a pipeline's "no caption" has."""
+    from mobile_video_jax.text.encoder_name import in_pipeline
 
-    if getattr(config, "text_encoder", "").startswith(LTX_PREFIX) and not config.data:
+    if in_pipeline(getattr(config, "text_encoder", "")) and not config.data:
         raise UserError("the state of an empty caption becomes part of the stored step: name --config.data=LATENTS")
 
 

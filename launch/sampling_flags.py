@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from absl import flags
 
 from mobile_video_jax import cli
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import Count, CountOrZero, GuidanceScale, Share, Shift, Size, SolverSteps
 from mobile_video_jax.models.config import SolverName
 
@@ -25,6 +26,9 @@ RESCALE = cli.define_number("guidance_rescale", 0.0, Share, "Above 0 takes back 
 NEGATIVE = flags.DEFINE_string("negative_prompt", "", "What not to show; it takes the place of the empty caption.")
 SHIFT: flags.FlagHolder[float | None] = cli.define_number(
     "shift", None, Shift, "Time shift; above 1 spends more steps on noise; as trained if not given."
+)
+TIMES = flags.DEFINE_list(
+    "times", None, "Times at which the steps start, from 1 (noise) down, as 1,0.9,0.5; the run's own if not given."
 )
 SOLVER = flags.DEFINE_enum(
     "solver",
@@ -52,6 +56,7 @@ def sampling() -> dict[str, Any]:
     """The changes of a run's own sampling (Generator.sample_config) that the flags ask for; None is no change."""
     return {
         "steps": STEPS.value,
+        "times": _times(),
         "guidance": GUIDANCE.value,
         "shift": SHIFT.value,
         "solver": SOLVER.value,
@@ -63,3 +68,14 @@ def sampling() -> dict[str, Any]:
         "tile": TILE.value,
         "overlap": OVERLAP.value,
     }
+
+
+def _times() -> tuple[float, ...] | None:
+    """The times of --times, without a 0 at the end, where the last step ends in any case."""
+    if not TIMES.value:
+        return None
+    try:
+        times = [float(time) for time in TIMES.value]
+    except ValueError:
+        raise UserError(f"--times={','.join(TIMES.value)}: use numbers that fall from 1, as 1,0.9,0.5") from None
+    return tuple(times[:-1] if times[-1] == 0 and len(times) > 1 else times)

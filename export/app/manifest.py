@@ -11,7 +11,6 @@ from export.app.settings import app_solver
 from export.part import FIRST_FUNCTION
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.revision import git_revision, versions
-from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.vae import VaeBundle
@@ -61,7 +60,7 @@ def of_transformer(generators: Sequence[Generator], steps: int) -> Described:
     config = first.denoiser.config
     described = of_vae(first.vae, [generator.clip for generator in generators])
     for clip, generator in zip(described["clips"], generators, strict=True):
-        times = time_grid(steps, **generator.times)
+        times = generator.time_grid(generator.sample_config(steps=steps))
         features = time_features(times[:-1], config.model.time_features)
         clip |= {"times": np.asarray(times).tolist(), "time_features": np.asarray(features).tolist()}
     return {

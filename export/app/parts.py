@@ -27,7 +27,6 @@ from export.pytorch import vae as torch_vae
 from export.pytorch.load import load_params
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.vae import VaeBundle
 from mobile_video_jax.text.encoder import TextEncoder, pad
@@ -56,7 +55,7 @@ def dit_parts(generator: Generator, settings: Settings, out: Path) -> Iterator[P
     write_weights(mirror, config.model, out / "dit.safetensors")
     text, mask = pad(generator.text_encoder.encode([settings.prompt]), config.text_tokens)
     noise = golden.noise(shape)
-    t = time_grid(settings.steps, **generator.times)[:1]
+    t = generator.time_grid(generator.sample_config(steps=settings.steps))[:1]
     tensors = golden.dit_tensors(
         config.model, generator.params, jnp.asarray(noise), t, jnp.asarray(text), jnp.asarray(mask)
     )

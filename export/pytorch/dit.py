@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.tensors import Latents, TextMask, TextStates, Tokens
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import BlockShape, DitConfig, Norms
 from mobile_video_jax.dit.model import grid_rope
 from mobile_video_jax.nn.config import EPS
@@ -34,6 +35,8 @@ class Dit(nn.Module):
 
     def __init__(self, config: DitConfig, latent_shape: tuple[int, int, int, int], text_width: int):
         super().__init__()
+        if config.block_layer_norm or config.cross_attention_norm or config.attend_text_padding:
+            raise UserError("a transformer with Wan's norms has no phone form yet: export another model")
         lt, lh, lw, channels = latent_shape
         width = config.width
         self.text_projection = nn.Sequential(

@@ -5,7 +5,7 @@ from export.pytorch.clip import ClipText
 from export.pytorch.load import load_params
 from export.pytorch.t5 import T5Text
 from mobile_video_jax.text import clip, minilm, t5
-from mobile_video_jax.text.encoder_name import MINILM, EncoderName
+from mobile_video_jax.text.encoder_name import MINILM, PIPELINE_TEXTS, EncoderName
 from mobile_video_jax.weights import huggingface
 
 TextMirror = Bert | ClipText | T5Text
@@ -21,7 +21,7 @@ def load(name: EncoderName) -> TextMirror:
         text = ClipText(clip.read_config(name.folder))
         load_params(text, clip.read_params(name.folder, text.config))
         return text
-    folder = name.folder / "text_encoder" if name.kind == "ltx" else name.folder
+    folder = name.folder / "text_encoder" if name.kind in PIPELINE_TEXTS else name.folder
     encoder = T5Text(t5.read_config(folder)[1])
     load_params(encoder, t5.read_params(folder, encoder.config))
     return encoder

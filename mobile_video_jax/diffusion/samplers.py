@@ -1,6 +1,6 @@
 """Solvers of dx/dt = v(x, t) from noise at t = 1 to data at t = 0."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from mobile_video_jax.core.arrays import Latents, Times
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.diffusion.path import interpolate, predict_x0
-from mobile_video_jax.diffusion.timesteps import time_grid
+from mobile_video_jax.diffusion.timesteps import listed_times, time_grid
 
 Velocity = Callable[[Latents, Times], Latents]
 # (velocity, x at the first time, falling times [points]) -> x at the last time.
@@ -115,10 +115,16 @@ def sample(
     shift: float = 1.0,
     solver: str = "euler",
     terminal: float = 0.0,
+    schedule: str = "uniform",
+    times: Sequence[float] = (),
 ) -> Latents:
-    """Integrates from noise to data over time_grid's times. Raises UserError for an unknown solver or no steps."""
+    """Integrates from noise to data over time_grid's times, or in steps that start at `times`.
+
+    Raises UserError for an unknown solver or no steps.
+    """
     if solver not in SOLVERS:
         raise UserError(f"sampler '{solver}' is unknown; choose one of {', '.join(SOLVERS)}")
     if steps < 1:
         raise UserError(f"steps must be 1 or more, not {steps}")
-    return SOLVERS[solver](velocity, noise, time_grid(steps, shift=shift, terminal=terminal))
+    grid = time_grid(steps, shift=shift, terminal=terminal, schedule=schedule)
+    return SOLVERS[solver](velocity, noise, listed_times(times) if times else grid)

@@ -1,9 +1,11 @@
 """Times of training and sampling: distributions, shifts and grids, in [0, 1] from data to noise."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import Rng, Times
@@ -37,13 +39,39 @@ def stratified_times(count: int, *, shift: float) -> Times:
     return shift_times(jax.nn.sigmoid(jax.scipy.stats.norm.ppf(quantiles)), shift)
 
 
-def time_grid(steps: int, *, shift: float, terminal: float = 0.0) -> Float[Array, "n"]:
-    """The steps + 1 times of a sampler, from 1 (noise) to 0 (data).
+def uniform(steps: int) -> Float[Array, "{steps}+1"]:
+    """Times at equal distances."""
+    return jnp.linspace(1.0, 0.0, steps + 1)
+
+
+def linear_quadratic(steps: int, *, slow: float = 0.025) -> Float[Array, "{steps}+1"]:
+    """Half of the steps remove `slow` of the noise, at equal distances; a parabola that joins smoothly the rest.
+
+    From MovieGen (arXiv 2410.13720, section 3.4.2), as in LTX-Video's schedulers/rf.py.
+    """
+    half, i = steps // 2, np.arange(steps + 1)
+    if not half:
+        return uniform(steps)
+    slope, rest = slow / half, steps - half
+    curve = (1 - slope * steps) / rest**2
+    return jnp.asarray(1 - slope * i - curve * np.maximum(i - half, 0) ** 2, jnp.float32)
+
+
+SCHEDULES: dict[str, Callable[[int], Float[Array, "n"]]] = {"uniform": uniform, "linear_quadratic": linear_quadratic}
+
+
+def listed_times(times: Sequence[float]) -> Float[Array, "n"]:
+    """The grid of steps that start at these times; the last ends at 0."""
+    return jnp.asarray([*times, 0.0], jnp.float32)
+
+
+def time_grid(steps: int, *, shift: float, terminal: float = 0.0, schedule: str = "uniform") -> Float[Array, "n"]:
+    """The steps + 1 times of a sampler, from 1 (noise) to 0 (data): a schedule's, shifted.
 
     With `terminal` above 0 they are stretched so that the last of several steps starts at it: 1 - t is scaled
     (LTX-Video's schedulers/rf.py; shift_terminal of diffusers' FlowMatchEulerDiscreteScheduler).
     """
-    grid = shift_times(jnp.linspace(1.0, 0.0, steps + 1), shift)
+    grid = shift_times(SCHEDULES[schedule](steps), shift)
     if not terminal or steps == 1:
         return grid
     done = 1 - grid[:-1]

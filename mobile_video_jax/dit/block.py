@@ -13,7 +13,7 @@ from mobile_video_jax.nn.attention.layer import Attention
 from mobile_video_jax.nn.dense import FeedForward, xavier, zeros
 from mobile_video_jax.nn.embeddings import RopeTable, select_heads
 from mobile_video_jax.nn.module import partitioned
-from mobile_video_jax.nn.norm import rms_normalize
+from mobile_video_jax.nn.norm import LayerNorm, layer_normalize, rms_normalize
 
 # k vectors for each of f equal groups of consecutive tokens that share a time: the whole clip (f = 1) or latent frames.
 Modulation = Float[Array, "b f k d"]
@@ -52,21 +52,23 @@ class DitBlock(nn.Module):
     def __call__(self, x: Tokens, conditions: Conditions, masks: Masks = ALL) -> Tokens:
         modulation, text, text_mask, rope, token_mask = conditions
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation_table(self, modulation)
-        eps, rope = self.norms.eps, select_heads(rope, self.rope_heads or range(self.shape.heads))
+        norms, rope = self.norms, select_heads(rope, self.rope_heads or range(self.shape.heads))
+        normalize = layer_normalize if norms.layer else rms_normalize
         key_mask = None if token_mask is None else token_mask[:, None, :]
 
         attention = self._attention(self.shape.heads, xavier, "self_attention")
         attended = attention(
-            modulate(rms_normalize(x, eps), shift1, scale1), rope=rope, mask=key_mask, head_mask=masks.heads
+            modulate(normalize(x, norms.eps), shift1, scale1), rope=rope, mask=key_mask, head_mask=masks.heads
         )
         x = x + _masked(gate(attended, gate1), masks.block)
 
         attention = self._attention(self.shape.cross_heads, zeros, "cross_attention")
-        attended = attention(x, text, mask=text_mask[:, None, :], head_mask=masks.cross_heads)
+        queried = LayerNorm(self.dtype, norms.eps, name="cross_attention_norm")(x) if norms.cross else x
+        attended = attention(queried, text, mask=text_mask[:, None, :], head_mask=masks.cross_heads)
         x = x + _masked(attended, masks.block)
 
         ffn = FeedForward(self.shape.ffn, self.dtype, name="ffn")
-        hidden = ffn(modulate(rms_normalize(x, eps), shift2, scale2), masks.ffn)
+        hidden = ffn(modulate(normalize(x, norms.eps), shift2, scale2), masks.ffn)
         x = x + _masked(gate(hidden, gate2), masks.block)
 
         self.sow("intermediates", "residual", x)

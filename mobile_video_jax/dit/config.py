@@ -4,7 +4,7 @@ import dataclasses
 
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.ranges import Positive, PositiveShare, Size, SizeOrZero, Weight
+from mobile_video_jax.core.ranges import Decay, Positive, PositiveShare, Size, SizeOrZero, Weight
 from mobile_video_jax.nn.config import EPS, Dtype
 from mobile_video_jax.parallel.config import Remat
 
@@ -29,11 +29,13 @@ class Norms:
     eps: float = EPS  # of the norms before self-attention and FFN
     qk_eps: float = EPS  # of the norms of queries and keys
     qk_across_heads: bool = False  # whether queries and keys are normalised over all heads at once
+    layer: bool = False  # LayerNorm before self-attention and FFN, not RMSNorm
+    cross: bool = False  # LayerNorm with scale and bias before cross-attention
 
 
 @dataclasses.dataclass(frozen=True)
 class DitConfig(Config):
-    """Sizes of the transformer, and what differs in LTX-Video's (arXiv 2501.00103), off by default."""
+    """Sizes of the transformer, and what differs in LTX-Video's (arXiv 2501.00103) and Wan's (arXiv 2503.20314)."""
 
     width: Size = 128  # channels of a token
     depth: Size = 4  # blocks, where `blocks` is empty
@@ -45,11 +47,15 @@ class DitConfig(Config):
     pooled_text: bool = True  # add the mean text state to the time embedding
     rope_theta: Positive = 100.0  # base of RoPE's wavelengths, in token positions
     rope_scale: tuple[Positive, ...] = ()  # seconds, pixel rows and columns between tokens; gives heads their own RoPE
+    rope_offset: Decay = 0.0  # with rope_scale: time steps by which all frames but the first are earlier
     rope_heads: tuple[tuple[SizeOrZero, ...], ...] = ()  # with rope_scale, per block: RoPE table index of its heads
     qk_norm_across_heads: bool = False  # normalise queries and keys over all heads at once
     qk_norm_eps: PositiveShare = EPS  # added to the mean square of queries and keys
     norm_eps: PositiveShare = EPS  # added to the mean square of a block's input
     final_layer_norm: bool = False  # LayerNorm instead of RMSNorm before the output layer
+    block_layer_norm: bool = False  # LayerNorm instead of RMSNorm before self-attention and FFN
+    cross_attention_norm: bool = False  # LayerNorm with scale and bias before cross-attention
+    attend_text_padding: bool = False  # cross-attention sees the zero states behind a caption as well
     scan: bool = False  # stack equal blocks, which compiles sooner
     remat: Remat = "none"  # kept for the backward pass: none (all), dots (products), full (each block's input)
     dtype: Dtype = "float32"  # of matrix products and activations
@@ -70,7 +76,13 @@ class DitConfig(Config):
     @property
     def norms(self) -> Norms:
         """Normalisation settings of the blocks."""
-        return Norms(self.norm_eps, self.qk_norm_eps, self.qk_norm_across_heads)
+        return Norms(
+            eps=self.norm_eps,
+            qk_eps=self.qk_norm_eps,
+            qk_across_heads=self.qk_norm_across_heads,
+            layer=self.block_layer_norm,
+            cross=self.cross_attention_norm,
+        )
 
     @property
     def block_rope_heads(self) -> tuple[tuple[int, ...], ...]:

@@ -4,6 +4,7 @@ ATTENTIONS = ("self_attention", "cross_attention")
 PROJECTIONS = frozenset({"q", "k", "v", "q_norm", "k_norm", "out"})
 MODULES = {
     "ffn": "ffn",
+    "cross_attention_norm": "cross_attention_projections",
     **dict.fromkeys(("text_projection", "time_in", "time_out", "pooled_text", "patch_in", "output"), "embeddings"),
 }
 

@@ -70,7 +70,7 @@ class Dit(nn.Module):
         conditions = Conditions(
             modulation=modulation.reshape(b, -1, 6, cfg.width),
             text=text,
-            text_mask=text_mask,
+            text_mask=jnp.ones_like(text_mask) if cfg.attend_text_padding else text_mask,
             rope=grid_rope(cfg, (lt, lh, lw)),
             token_mask=None if latent_mask is None else latent_mask.reshape(b, -1),
         )
@@ -116,7 +116,9 @@ def grid_rope(config: DitConfig, grid: tuple[int, int, int]) -> RopeTable:
     if not config.rope_scale:
         return rope_table(grid, config.head_dim, config.rope_theta)
     heads = config.width // config.head_dim
-    return fraction_rope_table(grid, config.rope_scale, heads, config.head_dim, config.rope_theta)
+    return fraction_rope_table(
+        grid, config.rope_scale, heads, config.head_dim, config.rope_theta, offset=config.rope_offset
+    )
 
 
 class _ScanBlock(nn.Module):

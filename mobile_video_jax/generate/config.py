@@ -1,13 +1,16 @@
 """Settings of generation."""
 
 import dataclasses
-from typing import Annotated
+from itertools import pairwise
+from typing import Annotated, Literal
 
 from mobile_video_jax.core.config import Config
-from mobile_video_jax.core.ranges import CountOrZero, GuidanceScale, Range, Share, SolverSteps
-from mobile_video_jax.models.config import SolverName
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.ranges import CountOrZero, GuidanceScale, PositiveShare, Range, Share, SolverSteps
+from mobile_video_jax.models.config import ScheduleName, SolverName
 
 ShiftOrOwn = Annotated[float, Range(0, 1000)]
+ScheduleOrOwn = Literal["", "uniform", "linear_quadratic"]
 TerminalOrOwn = Annotated[float, Range(0, 1, open="high", also=-1)]
 
 
@@ -27,8 +30,20 @@ class SampleConfig(Config):
     guidance_high: Share = 1.0  # greatest time (1 is noise) at which guidance acts
     guidance_rescale: Share = 0.0  # share of the contrast that guidance adds which is taken back
     terminal: TerminalOrOwn = -1.0  # time at which the last step starts; 0: where the grid says; -1: as trained
+    schedule: ScheduleOrOwn = ""  # times before the shift, a key of diffusion.timesteps.SCHEDULES; empty: as trained
+    times: tuple[PositiveShare, ...] = ()  # times at which the steps start, from 1 down; empty: those of the schedule
 
-    def with_times(self, *, shift: float, terminal: float) -> "SampleConfig":
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.times:
+            return
+        if self.times[0] != 1 or any(t <= after for t, after in pairwise(self.times)):
+            times = ",".join(map(str, self.times))
+            raise UserError(f"times={times}: let them fall from 1 (noise); the last step ends at 0 (data)")
+        if len(self.times) != self.steps:
+            raise UserError(f"{len(self.times)} times make as many steps, not {self.steps}: name one of the two")
+
+    def with_times(self, *, shift: float, terminal: float, schedule: ScheduleName) -> "SampleConfig":
         """These settings, with the times of a run where they name none."""
         end = terminal if self.terminal < 0 else self.terminal
-        return dataclasses.replace(self, shift=self.shift or shift, terminal=end)
+        return dataclasses.replace(self, shift=self.shift or shift, terminal=end, schedule=self.schedule or schedule)

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.diffusion.timesteps import listed_times, time_grid
 from mobile_video_jax.generate.clips import FRAME_RATE, GeneratedClips
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.prompts import Request, make_requests, picture
@@ -86,7 +88,7 @@ class Generator:
 
     @property
     def times(self) -> dict[str, Any]:
-        """The arguments `shift` and `terminal` of time_grid and SampleConfig for clips of this shape."""
+        """The arguments `shift`, `terminal` and `schedule` of time_grid and SampleConfig for clips of this shape."""
         return self.denoiser.sampled_times(self.clip.tokens(self.denoiser.strides))
 
     @property
@@ -95,10 +97,26 @@ class Generator:
         return self.denoiser.sampling.frame_rate or FRAME_RATE
 
     def sample_config(self, **changes: Any) -> SampleConfig:
-        """The run's own sampling settings, with those of the changes that are not None."""
+        """The run's own sampling settings, with those of the changes that are not None.
+
+        Listed times decide the number of steps. Raises UserError for times that the model was not distilled at.
+        """
         sampling = self.denoiser.sampling
-        defaults = {"steps": sampling.steps, "guidance": sampling.guidance, "solver": sampling.solver, **self.times}
-        return SampleConfig(**defaults | {key: value for key, value in changes.items() if value is not None})
+        changes = {key: value for key, value in changes.items() if value is not None}
+        own_times = sampling.times if changes.get("steps", len(sampling.times)) == len(sampling.times) else ()
+        times = changes.get("times") or own_times
+        steps = changes.get("steps") or len(times) or sampling.steps
+        own = {"guidance": sampling.guidance, "solver": sampling.solver, **self.times}
+        config = SampleConfig(**own | changes | {"steps": steps, "times": times})
+        sampling.check(self.time_grid(config)[:-1].tolist())
+        return config
+
+    def time_grid(self, config: SampleConfig) -> Float[Array, "n"]:
+        """The times of the settings' steps, from 1 (noise) to 0 (data), for clips of this shape."""
+        config = config.with_times(**self.times)
+        if config.times:
+            return listed_times(config.times)
+        return time_grid(config.steps, shift=config.shift, terminal=config.terminal, schedule=config.schedule)
 
     def generate(
         self,
@@ -116,7 +134,7 @@ class Generator:
         and the settings alone, not on the others of its batch.
         """
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        config = dataclasses.replace(config or self.sample_config(), **changes)
+        config = dataclasses.replace(config, **changes) if config else self.sample_config(**changes)
         frames: list[np.ndarray] = []
         for clips in self.generate_batches(make_requests(texts, seed, []), config, batch_size):
             frames.extend(clips)
@@ -162,7 +180,7 @@ class Generator:
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
         text = self._text([request.prompt for request in requests])
         negative = None
-        if config.negative_prompt or self.text_encoder.padded_to:
+        if config.negative_prompt or self.text_encoder.keeps_empty:
             negative = tuple(np.repeat(x, len(requests), axis=0) for x in self._negative(config.negative_prompt))
         return noise, *text, negative, self._images(requests)
 

@@ -28,14 +28,14 @@ def sample_latents(
     `negative` holds a negative prompt's states and mask; `image` first latent frames, and which clips start from
     theirs. Raises UserError for settings that do not work, ValueError for a config without times.
     """
-    if not config.shift or config.terminal < 0:
+    if not config.shift or config.terminal < 0 or not config.schedule:
         raise ValueError("these settings name no times: complete them with SampleConfig.with_times")
 
     def denoiser(x_t: Any, t: Any, text: Any, mask: Any) -> Any:
         return apply(network, params, x_t, t, text, mask)
 
     guidance = Guidance(config.guidance, config.guidance_low, config.guidance_high, config.guidance_rescale)
-    grid: dict[str, Any] = {"steps": config.steps, "shift": config.shift, "terminal": config.terminal}
+    grid = {name: getattr(config, name) for name in ("steps", "shift", "terminal", "schedule", "times")}
     if image is None:
         velocity = guided(denoiser, text, mask, guidance, negative)
         return sample(velocity, noise, solver=config.solver, **grid)

@@ -1,7 +1,7 @@
 """Folder of a diffusers pipeline: model_index.json, and a folder with settings and tensors for each network."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,6 @@ from mobile_video_jax.weights.huggingface import open_tensors, read_settings
 
 INDEX, CONFIG, WEIGHTS = "model_index.json", "config.json", "diffusion_pytorch_model.safetensors"
 SCHEDULER = "scheduler_config.json"
-PIPELINES = ("LTXPipeline", "LTXImageToVideoPipeline", "LTXConditionPipeline")
 SHARD_BYTES = 5_000_000_000
 LibraryClass = tuple[str | None, str | None]  # as ("diffusers", "LTXVideoTransformer3DModel")
 
@@ -26,13 +25,14 @@ class Component(NamedTuple):
     tensors: Mapping[str, Any]
 
 
-def check_pipeline(folder: Path) -> None:
-    """Raises UserError unless the folder holds an LTX-Video pipeline."""
+def read_pipeline(folder: Path, classes: Iterable[str], model: str) -> str:
+    """The class of the pipeline in a folder. Raises UserError for one that is not among the `classes` of a model."""
     if not (folder / INDEX).is_file():
         raise UserError(f"{folder / INDEX} is missing: name the folder of a pipeline in diffusers' layout")
     name = read_settings(folder / INDEX).get("_class_name")
-    if name not in PIPELINES:
-        raise UserError(f"{folder} is of {name}: name the folder of an LTX-Video pipeline, of {' or '.join(PIPELINES)}")
+    if name not in classes:
+        raise UserError(f"{folder} is of {name}: name the folder of {model} pipeline, of {' or '.join(classes)}")
+    return str(name)
 
 
 def open_network(folder: Path, kind: str) -> Component:
@@ -80,7 +80,7 @@ def _shards(tensors: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]
     yield shard
 
 
-def write_index(folder: Path, components: Mapping[str, LibraryClass]) -> None:
+def write_index(folder: Path, pipeline: str, components: Mapping[str, LibraryClass]) -> None:
     """Writes model_index.json: library and class of each component, (None, None) for a missing one."""
-    index = {"_class_name": PIPELINES[0], **{name: list(pair) for name, pair in components.items()}}
+    index = {"_class_name": pipeline, **{name: list(pair) for name, pair in components.items()}}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")

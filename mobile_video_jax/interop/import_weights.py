@@ -16,11 +16,11 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.lock import new_folder
 from mobile_video_jax.core.progress import Progress, say
 from mobile_video_jax.cost.flops import count_parameters
-from mobile_video_jax.interop import ltx_schedule, ltx_transformer, ltx_vae
-from mobile_video_jax.interop.diffusers_folder import Component, check_pipeline, open_network, read_scheduler
-from mobile_video_jax.interop.ltx_schedule import Schedule
-from mobile_video_jax.interop.ltx_single_file import open_single_file
-from mobile_video_jax.interop.mapping import Sources, read_params, stacked
+from mobile_video_jax.interop import ltx_sampler, ltx_transformer, ltx_vae
+from mobile_video_jax.interop.diffusers_folder import Component, open_network, read_pipeline, read_scheduler
+from mobile_video_jax.interop.ltx_sampler import Sampler
+from mobile_video_jax.interop.ltx_single_file import open_single_file, read_sampler
+from mobile_video_jax.interop.mapping import Sources, check_names, read_params, stacked
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.nn.module import init
@@ -29,7 +29,8 @@ from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh, replicated
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.text.encoder import LTX_TOKENS, name_ltx_text
+from mobile_video_jax.text.encoder import name_pipeline_text
+from mobile_video_jax.text.encoder_name import PIPELINE_TEXTS
 from mobile_video_jax.train.checkpoint import save_model
 from mobile_video_jax.train.run import write_run
 from mobile_video_jax.vae.ltx.model import LtxVae
@@ -40,25 +41,28 @@ class Release(NamedTuple):
 
     transformer: Component
     vae: Component
-    schedule: Schedule
+    sampler: Sampler
     text: Path  # folder with text_encoder/ and tokenizer/
+    origin: dict[str, Any]  # what an export writes again: the pipeline's class and its scheduler's settings
 
 
 def open_diffusers(folder: Path) -> Release:
     """Opens a pipeline's folder in diffusers' layout. Raises UserError where it is another pipeline or incomplete."""
-    check_pipeline(folder)
+    pipeline = read_pipeline(folder, ltx_sampler.PIPELINES, "an LTX-Video")
+    scheduler = read_scheduler(folder / "scheduler", ltx_sampler.KIND)
     return Release(
         transformer=open_network(folder / "transformer", ltx_transformer.CLASS),
         vae=open_network(folder / "vae", ltx_vae.CLASS),
-        schedule=ltx_schedule.parse_schedule(read_scheduler(folder / "scheduler", ltx_schedule.KIND)),
+        sampler=ltx_sampler.parse_scheduler(scheduler, pipeline),
         text=folder,
+        origin={"pipeline": pipeline, "scheduler": scheduler},
     )
 
 
 def open_original(file: Path, text: Path) -> Release:
     """Opens a release's single file; `text` holds text_encoder/ and tokenizer/. Raises UserError as open_diffusers."""
     transformer, vae = open_single_file(file)
-    return Release(transformer, vae, Schedule(), text)
+    return Release(transformer, vae, read_sampler(file, vae), text, origin={})
 
 
 def import_weights(release: Release, out: Path, *, clip: str, frame_rate: float, scan: bool) -> dict[str, Any]:
@@ -75,8 +79,9 @@ def import_weights(release: Release, out: Path, *, clip: str, frame_rate: float,
         frame_rate=frame_rate,
         time_stride=vae_config.strides.time,
         space_stride=vae_config.strides.space,
+        causal=release.sampler.causal,
     )
-    encoder, width = name_ltx_text(release.text)
+    encoder, width = name_pipeline_text(release.text, release.sampler.text)
     sizes = ltx_transformer.DEFAULTS | release.transformer.settings
     channels, text_width = sizes["in_channels"], sizes["caption_channels"]
     if (channels, text_width) != (vae_config.channels, width):
@@ -90,21 +95,32 @@ def import_weights(release: Release, out: Path, *, clip: str, frame_rate: float,
             compression=str(vae_config.strides),
             text_encoder=encoder,
             text_width=width,
-            text_tokens=LTX_TOKENS,
-            time_shift=release.schedule.shift,
-            shift_follows_tokens=release.schedule.follows_tokens,
-            time_terminal=release.schedule.terminal,
+            text_tokens=PIPELINE_TEXTS[release.sampler.text].tokens,
+            time_shift=release.sampler.shift,
+            shift_follows_tokens=release.sampler.follows_tokens,
+            time_terminal=release.sampler.terminal,
+            time_schedule=release.sampler.schedule,
             model=dataclasses.replace(model, scan=scan),
         ),
-        Sampling(frame_rate=frame_rate),
+        _sampling(release.sampler, frame_rate),
     )
+    # Before anything is written.
+    check_names(release.transformer.tensors, ltx_transformer.sources(model), "transformer")
+    check_names(_network(release.vae), ltx_vae.sources(vae_config), "vae")
     with new_folder(out) as folder:
         vae_parameters = _import_vae(release.vae, LtxVae(vae_config), clip, folder / "vae")
-        description = stage.description()
+        description = stage.description() | {"origin": release.origin}
         _import_transformer(release.transformer, stage.denoiser, folder)
         write_run(folder, "dit", plain(stage.config), description, stage.sampling)
     counts = {"parameters": description["parameters"], "vae_parameters": vae_parameters}
     return {"out": str(out), **counts, "text_encoder": encoder}
+
+
+def _sampling(sampler: Sampler, frame_rate: float) -> Sampling:
+    """Guidance and steps of the release's own settings; distilled models take their listed times and no guidance."""
+    if sampler.times:
+        return Sampling(len(sampler.times), guidance=1.0, frame_rate=frame_rate, times=sampler.times)
+    return Sampling(frame_rate=frame_rate, guidance=3.0)
 
 
 def _import_vae(published: Component, vae: LtxVae, clip: str, folder: Path) -> int:
@@ -116,13 +132,16 @@ def _import_vae(published: Component, vae: LtxVae, clip: str, folder: Path) -> i
     stats = ltx_vae.latent_stats(published.tensors, published.settings)
     if len(stats.mean) != (channels := vae.config.channels):
         raise UserError(f"vae: {' and '.join(ltx_vae.STATISTICS)} are not of {channels} channels: download it again")
-    network = {name: x for name, x in published.tensors.items() if name not in ltx_vae.STATISTICS}
-    save_model(folder, 0, _read(network, ltx_vae.sources(vae.config), target, "vae"))
+    save_model(folder, 0, _read(_network(published), ltx_vae.sources(vae.config), target, "vae"))
     stats.save(folder)
     parameters = count_parameters(target)
     description = {"clip": clip, "compression": str(vae.config.strides), "parameters": parameters}
     write_run(folder, "vae", {"stage": "vae", "clip": clip, "model": dataclasses.asdict(vae.config)}, description)
     return parameters
+
+
+def _network(vae: Component) -> dict[str, Any]:
+    return {name: x for name, x in vae.tensors.items() if name not in ltx_vae.STATISTICS}
 
 
 def _import_transformer(published: Component, denoiser: Denoiser, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """LTX-Video's original releases: all tensors in one safetensors file, under other names than diffusers'."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Any
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.interop.diffusers_folder import Component
-from mobile_video_jax.weights.huggingface import open_tensors
+from mobile_video_jax.interop.ltx_sampler import Sampler, parse_header
+from mobile_video_jax.weights.huggingface import open_tensors, read_header
 
 TRANSFORMER, VAE = "model.diffusion_model.", "vae."
 RENAMED = {"patchify_proj": "proj_in", "adaln_single": "time_embed", "q_norm": "norm_q", "k_norm": "norm_k"}
@@ -136,6 +138,22 @@ def open_single_file(path: Path) -> tuple[Component, Component]:
         raise UserError(f"{path} holds no tensors {TRANSFORMER}… and {VAE}…: name a release of LTX-Video")
     release = _release(vae)
     return _transformer(transformer), Component(VAES[release], dict(_vae_tensors(vae, release)))
+
+
+def read_sampler(path: Path, vae: Component) -> Sampler:
+    """The sampler that the file's header describes; the first two releases are known by their VAE.
+
+    Raises UserError where a later release's header lacks it, and for settings that are not supported.
+    """
+    try:
+        config = json.loads(read_header(path).get("config", "{}"))
+    except ValueError as error:
+        raise UserError(f"{path}: the header's config is damaged ({error}): download it again") from error
+    if "transformer" in config and "scheduler" in config:
+        return parse_header(config)
+    if vae.settings == VAES["0.9.5"]:
+        raise UserError(f"{path}: its header names no sampler, which releases from 0.9.5 on have: download it again")
+    return Sampler()
 
 
 def _with_prefix(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -4,11 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.interop.mapping import AS_IS, LINEAR, Layout, Source
+from mobile_video_jax.interop.attention_layers import attention, linear, rope_layout
+from mobile_video_jax.interop.mapping import AS_IS, Source
 
 CLASS = "LTXVideoTransformer3DModel"
 # diffusers' defaults for keys that config.json omits.
@@ -40,8 +39,8 @@ FIXED_KEYS = (
     "attention_bias",
     "attention_out_bias",
 )
-# Keys of DitConfig that do not change the network's function at one clip shape and frame rate.
-IGNORED_KEYS = ("rope_scale", "scan", "remat", "dtype")
+# Keys of DitConfig that the pipeline decides, or that do not change the network's function.
+IGNORED_KEYS = ("rope_scale", "rope_offset", "scan", "remat", "dtype")
 
 # Our path -> diffusers' name: of layers outside blocks, of FFN and attention layers in a block.
 NETWORK = {
@@ -54,17 +53,20 @@ NETWORK = {
     "output/velocity": "proj_out",
 }
 FFN = {"up": "net.0.proj", "down": "net.2"}
-PROJECTIONS = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
-NORMS = {"q_norm": "norm_q", "k_norm": "norm_k"}
 
 
 def dit_config(
-    settings: Mapping[str, Any], *, frame_rate: float = 25.0, time_stride: int = 8, space_stride: int = 32
+    settings: Mapping[str, Any],
+    *,
+    frame_rate: float = 25.0,
+    time_stride: int = 8,
+    space_stride: int = 32,
+    causal: bool = False,
 ) -> DitConfig:
     """Parses the config.json of a transformer, for clips of `frame_rate` fps under a VAE of these strides.
 
-    Raises UserError naming a key that is unknown or whose value is not supported. Keys that start with "_" are
-    diffusers' notes and are ignored.
+    With `causal` positions the first latent frame is one frame, as from 0.9.5 on. Raises UserError naming a key that is
+    unknown or whose value is not supported. Keys that start with "_" are diffusers' notes and are ignored.
     """
     specified = {key: value for key, value in settings.items() if not key.startswith("_")}
     for key in specified.keys() - DEFAULTS.keys():
@@ -86,6 +88,7 @@ def dit_config(
         pooled_text=False,
         rope_theta=10_000.0,
         rope_scale=(time_stride / frame_rate, float(space_stride), float(space_stride)),
+        rope_offset=1 - 1 / time_stride if causal else 0.0,
         qk_norm_across_heads=True,
         qk_norm_eps=1e-5,
         norm_eps=1e-6,
@@ -125,43 +128,12 @@ def sources(config: DitConfig) -> dict[str, Source]:
     """Source of each parameter of a transformer with one tree per block."""
     sources = {"output/modulation": Source("scale_shift_table")}
     for ours, theirs in NETWORK.items():
-        sources |= _linear(ours, theirs)
+        sources |= linear(ours, theirs)
     for i in range(config.depth):
         ours, theirs = f"block_{i}", f"transformer_blocks.{i}"
         sources[f"{ours}/modulation"] = Source(f"{theirs}.scale_shift_table")
         for name, their_name in FFN.items():
-            sources |= _linear(f"{ours}/ffn/{name}", f"{theirs}.ff.{their_name}")
-        sources |= _attention(f"{ours}/self_attention", f"{theirs}.attn1", _rope_layout(config))
-        sources |= _attention(f"{ours}/cross_attention", f"{theirs}.attn2", AS_IS)
+            sources |= linear(f"{ours}/ffn/{name}", f"{theirs}.ff.{their_name}")
+        sources |= attention(f"{ours}/self_attention", f"{theirs}.attn1", rope_layout(config))
+        sources |= attention(f"{ours}/cross_attention", f"{theirs}.attn2", AS_IS)
     return sources
-
-
-def _linear(ours: str, theirs: str, order: Layout = AS_IS) -> dict[str, Source]:
-    """Sources of a linear layer; `order` is the layout of its output channels."""
-
-    def kernel_to_ours(x: np.ndarray) -> np.ndarray:
-        return LINEAR.to_ours(order.to_ours(x))
-
-    def kernel_to_published(x: np.ndarray) -> np.ndarray:
-        return order.to_published(LINEAR.to_published(x))
-
-    return {
-        f"{ours}/kernel": Source(f"{theirs}.weight", Layout(kernel_to_ours, kernel_to_published)),
-        f"{ours}/bias": Source(f"{theirs}.bias", order),
-    }
-
-
-def _attention(ours: str, theirs: str, order: Layout) -> dict[str, Source]:
-    """Sources of an attention; `order` is the layout of the channels of queries and keys."""
-    sources = {f"{ours}/{name}/scale": Source(f"{theirs}.{norm}.weight", order) for name, norm in NORMS.items()}
-    for name, projection in PROJECTIONS.items():
-        sources |= _linear(f"{ours}/{name}", f"{theirs}.{projection}", order if name in ("q", "k") else AS_IS)
-    return sources
-
-
-def _rope_layout(config: DitConfig) -> Layout:
-    """Order of a head's channels: RoPE rotates pairs (x[2j], x[2j+1]) there and (x[j], x[j + d/2]) here."""
-    published = np.arange(config.width).reshape(config.heads, -1, 2)
-    order = published.swapaxes(1, 2).ravel()
-    inverse = np.argsort(order)
-    return Layout(lambda x: x[order], lambda x: x[inverse])

@@ -8,6 +8,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.weights.float8 import FLOAT8
 
 Convert = Callable[[np.ndarray], np.ndarray]
 
@@ -24,6 +25,10 @@ AS_IS = Layout(lambda x: x, lambda x: x)
 # flax as [t, h, w, in, out].
 LINEAR = Layout(np.transpose, np.transpose)
 CONV = Layout(lambda x: x.transpose(2, 3, 4, 1, 0), lambda x: x.transpose(4, 3, 0, 1, 2))
+
+
+# The dtypes of a safetensors file that are read.
+DTYPES = {"F64", "F32", "F16", "BF16", *FLOAT8}
 
 
 class Source(NamedTuple):
@@ -46,7 +51,7 @@ def stacked(sources: Mapping[str, Source], depth: int) -> Sources:
 
 
 def check_names(tensors: Mapping[str, Any], sources: Sources, where: str) -> None:
-    """Raises UserError, naming the tensor, unless each published tensor is the source of one parameter."""
+    """Raises UserError, naming the tensor, unless each one is a parameter's source, and of floating point."""
     expected = [source.name for group in sources.values() for source in _as_tuple(group)]
     if repeated := {name for name in expected if expected.count(name) > 1}:
         raise ValueError(f"{min(repeated)} is the source of two parameters")
@@ -54,6 +59,9 @@ def check_names(tensors: Mapping[str, Any], sources: Sources, where: str) -> Non
         raise UserError(f"{where}: tensor {name} is missing: download the folder again")
     for name in sorted(tensors.keys() - set(expected)):
         raise UserError(f"{where}: tensor {name} has no place in the network: the folder is of another model")
+    for name, x in tensors.items():
+        if hasattr(x, "get_dtype") and (dtype := x.get_dtype()) not in DTYPES:
+            raise UserError(f"{where}: tensor {name} is of {dtype}: quantised weights are not read, use floating point")
 
 
 def read_params(

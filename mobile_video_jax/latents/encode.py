@@ -102,7 +102,7 @@ def encode_dataset(vae_run: Run | Path, data: Path, out: Path, options: EncodeOp
             (out / MANIFEST).unlink(missing_ok=True)
         write_json(out / CLAIM, claim)
         vae_run.copy(out / VAE)
-        if encoding.text.padded_to:
+        if encoding.text.keeps_empty:
             write_empty_caption(out, encoding.text.empty())
     wait_for_all("the folder is claimed")
     _encode_shards(encoding, source, missing, sum(len(job.windows) for job in missing) // jax.process_count())

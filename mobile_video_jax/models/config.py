@@ -9,6 +9,7 @@ from mobile_video_jax.core.ranges import Decay, Share, Shift, Size
 from mobile_video_jax.dit.config import DitConfig
 
 T = TypeVar("T", bound="DenoiserConfig")
+ScheduleName = Literal["uniform", "linear_quadratic"]  # keys of diffusion.timesteps.SCHEDULES
 SolverName = Literal["euler", "heun", "dpmpp_2m", "renoise"]  # keys of diffusion.samplers.SOLVERS
 
 
@@ -25,6 +26,7 @@ class DenoiserConfig(Config):
     time_shift: Shift = 1.0  # moves training times towards noise where above 1
     shift_follows_tokens: bool = False  # the shift follows from a clip's tokens, in place of time_shift
     time_terminal: Decay = 0.0  # time at which a sampler's last step starts; 0: where the grid says
+    time_schedule: ScheduleName = "uniform"  # a sampler's times before the shift: equally far apart, or slow at first
     model: DitConfig = dataclasses.field(default_factory=DitConfig)  # the network's sizes
 
     def at_rate(self: T, frames_a_second: float) -> T:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from mobile_video_jax.core.arrays import Latents, Rng
 from mobile_video_jax.core.clip import ClipShape, Compression
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.flops import count_parameters, flops_by_part, largest_products, parameters_by_part
 from mobile_video_jax.diffusion.timesteps import token_shift
 from mobile_video_jax.dit.features import Features
@@ -20,6 +21,9 @@ from mobile_video_jax.models.sampling import STANDARD, Sampling
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.parallel.abstract import abstract
 from mobile_video_jax.parallel.rules import parameter_shardings
+
+# Keys of a network's config for its positions.
+POSITIONS = ("rope_theta", "rope_scale", "rope_offset")
 
 
 class Denoiser:
@@ -116,10 +120,30 @@ class Denoiser:
         """The velocity, and the features [l b n d] that distillation compares."""
         return self.family.features(self.network, params, *inputs)
 
+    @property
+    def position_rate(self) -> float:
+        """Frames a second that the network's positions are those of; 0 where positions are grid indices."""
+        scale = getattr(self.config.model, "rope_scale", ())
+        return self.strides.time / scale[0] if scale else 0.0
+
+    def check_continues(self, other: "Denoiser") -> None:
+        """Raises UserError where weights of `other` would mean something else here: other positions or times."""
+        for key, trained in other._function().items():
+            if self._function().get(key) != trained:
+                value = ",".join(map(str, trained)) if isinstance(trained, tuple) else trained
+                raise UserError(f"the run of init_from has {key}={value}: set --config.{key}={value}")
+
+    def _function(self) -> dict[str, Any]:
+        """The settings that change what the parameters mean, and no parameter's shape."""
+        model = self.config.model
+        positions = {f"model.{key}": getattr(model, key) for key in POSITIONS if hasattr(model, key)}
+        return {"time_schedule": self.config.time_schedule, **positions}
+
     def time_shift(self, tokens: int) -> float:
         """The shift of the times that clips of so many tokens are trained and sampled at."""
         return token_shift(tokens) if self.config.shift_follows_tokens else self.config.time_shift
 
-    def sampled_times(self, tokens: int) -> dict[str, float]:
-        """The arguments `shift` and `terminal` of time_grid for clips of so many tokens."""
-        return {"shift": self.time_shift(tokens), "terminal": self.config.time_terminal}
+    def sampled_times(self, tokens: int) -> dict[str, Any]:
+        """The arguments `shift`, `terminal` and `schedule` of time_grid for clips of so many tokens."""
+        config = self.config
+        return {"shift": self.time_shift(tokens), "terminal": config.time_terminal, "schedule": config.time_schedule}

@@ -1,14 +1,16 @@
 """Sampling settings of a trained denoiser, as its run says."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from mobile_video_jax.core.config import Config, from_mapping
-from mobile_video_jax.core.ranges import GuidanceScale, Range, SolverSteps
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.ranges import GuidanceScale, PositiveShare, Range, SolverSteps
 from mobile_video_jax.models.config import SolverName
 
 FrameRate = Annotated[float, Range(0, 1000)]
+ROUNDING = 1e-4  # of listed times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +21,14 @@ class Sampling(Config):
     guidance: GuidanceScale = 5.0  # guidance scale; 1 is none
     solver: SolverName = "euler"  # a solver of diffusion.samplers
     frame_rate: FrameRate = 0.0  # frames a second of its clips; 0: not known
+    times: tuple[PositiveShare, ...] = ()  # the only times that it was distilled at, from 1 down; empty: any
+
+    def check(self, times: Iterable[float]) -> None:
+        """Raises UserError for a time that is none of `times`, which are rounded to 4 digits in releases."""
+        for t in times:
+            if self.times and all(abs(t - listed) > ROUNDING for listed in self.times):
+                listed = ",".join(map(str, self.times))
+                raise UserError(f"this model was distilled at the times {listed}, not {t:.4g}: choose --times of them")
 
 
 STANDARD = Sampling()

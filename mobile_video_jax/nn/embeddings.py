@@ -47,20 +47,28 @@ def rope_table(grid: tuple[int, int, int], head_dim: int, theta: float) -> RopeT
 
 
 def fraction_rope_table(
-    grid: tuple[int, int, int], scale: Sequence[float], heads: int, head_dim: int, theta: float
+    grid: tuple[int, int, int],
+    scale: Sequence[float],
+    heads: int,
+    head_dim: int,
+    theta: float,
+    *,
+    offset: float = 0.0,
 ) -> RopeTable:
     """Cosines and sines [n, heads, head_dim / 2] of LTX-Video's angles (arXiv 2501.00103), positions row-major.
 
     Pairs are counted through all heads. Of d = heads * head_dim channels the first d mod 6 are not turned; the next
     3 * (d // 6) pairs turn by theta^e * pi/2 * (2 p - 1), with d // 6 exponents e from 0 to 1 and for each of them the
     three coordinates p of a position, as fractions of 20 seconds and of 2048 pixels. `scale` is a grid step in seconds,
-    pixel rows and pixel columns. Computed in float32, as in the original: the largest angles, about 15,000 radians, are
-    sensitive to rounding. Raises UserError for an odd head dimension.
+    pixel rows and pixel columns; frames but the first are `offset` steps earlier: (stride - 1) / stride where the first
+    latent frame is one frame (LTX-Video from 0.9.5 on). Computed in float32, as in the original: the largest angles,
+    about 15,000 radians, are sensitive to rounding. Raises UserError for an odd head dimension.
     """
     if head_dim % 2:
         raise UserError(f"head dimension {head_dim} is odd: RoPE turns pairs, use an even number")
     steps, largest = np.array(scale, np.float32), np.array(MAX_POSITION, np.float32)
-    fractions = _positions(grid).astype(np.float32) * steps / largest
+    positions = np.maximum(_positions(grid).astype(np.float32) - np.array([offset, 0, 0], np.float32), 0)
+    fractions = positions * steps / largest
     exponents = np.linspace(0, 1, heads * head_dim // 6, dtype=np.float32)
     frequencies = np.float32(theta) ** exponents * np.float32(np.pi) / 2
     angles = (frequencies[None, :, None] * (fractions * 2 - 1)[:, None, :]).reshape(len(fractions), -1)

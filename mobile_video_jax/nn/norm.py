@@ -41,6 +41,20 @@ class RMSNorm(nn.Module):
         return scale
 
 
+class LayerNorm(nn.Module):
+    """LayerNorm with one learned scale and bias per channel (arXiv 1607.06450)."""
+
+    dtype: Any = jnp.float32
+    eps: float = EPS
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        shape = (x.shape[-1],)
+        scale: jax.Array = self.param("scale", partitioned(nn.initializers.ones_init(), ("embed",)), shape)
+        bias: jax.Array = self.param("bias", partitioned(nn.initializers.zeros_init(), ("embed",)), shape)
+        return (layer_normalize(x.astype(jnp.float32), self.eps) * scale + bias).astype(self.dtype)
+
+
 class AcrossHeadsRMSNorm(RMSNorm):
     """RMS normalisation over all heads at once, with one learned scale per head and channel.
 

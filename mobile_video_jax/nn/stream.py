@@ -12,9 +12,9 @@ from mobile_video_jax.nn.clip_ops import Clip, Resized, pad_past
 STREAM = "stream"
 
 
-def with_past(module: nn.Module, x: Clip, count: int) -> Resized:
-    """Prepends the `count` frames before x; at the start of a clip they are copies of its first frame."""
-    padded = pad_past(x, count)
+def with_past(module: nn.Module, x: Clip, count: int, *, zeros: bool = False) -> Resized:
+    """Prepends the `count` frames before x; at the start of a clip they are copies of its first frame, or zeros."""
+    padded = jnp.pad(x, [(0, 0), (count, 0), (0, 0), (0, 0), (0, 0)]) if zeros else pad_past(x, count)
     if module.has_variable(STREAM, "past"):
         padded = jnp.concatenate([module.get_variable(STREAM, "past"), x], axis=1)
     if _streams(module):

@@ -138,14 +138,14 @@ class DistillStage(StudentStage):
             index = jnp.where(optimizer.updates_generator(step), index, names.index("opponent"))
         return jnp.where(step < optimizer.generator_alone, 0, index)
 
-    def _times(self, latents: jax.Array) -> dict[str, float]:
+    def _times(self, latents: jax.Array) -> dict[str, Any]:
         return self.denoiser.sampled_times(math.prod(latents.shape[1:4]))
 
     @property
     def sampling(self) -> dict[str, Any]:
         """The steps that the student is trained for, without guidance."""
         own = self.denoiser.sampling
-        return super().sampling | {"steps": own.steps, "guidance": own.guidance, "solver": own.solver}
+        return super().sampling | {"steps": own.steps, "guidance": own.guidance, "solver": own.solver, "times": ()}
 
     def sample_config(self) -> SampleConfig:
         """The steps that the student is trained for, without guidance."""

@@ -117,6 +117,7 @@ class DitStage(LatentStage):
         """The network of `init_from`, which is the base of an adapter."""
         if not self.source:
             return {}
+        self.denoiser.check_continues(self.source.denoiser)
         if self.config.lora.rank:
             return {"base": self.source.params(target["base"])}
         return self.source.params(target)

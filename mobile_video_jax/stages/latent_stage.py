@@ -24,7 +24,7 @@ from mobile_video_jax.models.run import VAE, Run
 from mobile_video_jax.models.sampling import STANDARD, Sampling
 from mobile_video_jax.parallel.mesh import batch_shard
 from mobile_video_jax.stages.config import DitTraining
-from mobile_video_jax.text.encoder import LTX_PREFIX
+from mobile_video_jax.text.encoder_name import in_pipeline
 from mobile_video_jax.train.checkpoint import newest_step
 from mobile_video_jax.train.stage import Batch, Stage
 from mobile_video_jax.train.synthetic import SYNTHETIC, synthetic_batches
@@ -63,13 +63,13 @@ class LatentStage(Stage):
     def empty_caption(self) -> EmptyCaption | None:
         """The state of "no caption" in the data's text states, None for zeros.
 
-        Raises UserError where the data lack it and LTX-Video's encoder made them.
+        Raises UserError where the data lack it and a pipeline's encoder made them.
         """
         if not self.has_data:
             return None
         folder = data_folder(self.config.data.split(",")[0])
         state = read_empty_caption(folder)
-        if state is None and self.config.text_encoder.startswith(LTX_PREFIX):
+        if state is None and in_pipeline(self.config.text_encoder):
             raise UserError(f"{folder} does not exist or holds no state of an empty caption: encode the data again")
         return state
 

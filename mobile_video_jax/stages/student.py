@@ -64,7 +64,7 @@ class StudentStage(DitStage):
     def completions(cls, config: Any, source: Run, teacher: Run, pruned: dict[str, Any]) -> dict[str, Any]:
         """The fields of the config that the runs decide."""
         student = source.denoiser.config
-        shared = {key: getattr(student, key) for key in ("model", *SHARED)}
+        shared = {key: getattr(student, key) for key in ("model", "time_schedule", *SHARED)}
         return shared | {"teacher_model": teacher.denoiser.config.model}
 
     @functools.cached_property

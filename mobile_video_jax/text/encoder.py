@@ -19,7 +19,7 @@ from tokenizers import Encoding, Tokenizer
 from mobile_video_jax.core.arrays import TextMask, TextStates, TokenIds
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.text import clip, minilm, t5
-from mobile_video_jax.text.encoder_name import MINILM, EncoderName
+from mobile_video_jax.text.encoder_name import MINILM, PIPELINE_TEXTS, EncoderName
 from mobile_video_jax.text.sentencepiece import read_spiece
 from mobile_video_jax.weights import huggingface
 
@@ -27,9 +27,8 @@ CaptionStates = Float32[np.ndarray, "_ e"]  # tokens of one caption, without pad
 
 BATCH = 16  # captions per forward pass
 MIN_LENGTH = 16  # tokens that shorter captions are padded to
-LTX_PREFIX = "ltx-"  # of the names of LTX-Video's encoders
 SHARDED_BYTES = 1 << 31  # from this size on an encoder's parameters are shared by the devices of a host
-LTX_TOKENS = 128  # max_sequence_length of diffusers' LTXPipeline
+CONDITION_PIPELINE = "LTXConditionPipeline"  # diffusers' class of the releases that mask padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,8 @@ class TextEncoder:
     max_tokens: int  # tokens of a caption, special ones included
     tokenizer: Tokenizer  # truncates to max_tokens and does not pad
     states: Callable[[TokenIds, TextMask], TextStates]  # the compiled forward pass
-    padded_to: int = 0  # tokens that captions are padded to, and attend to, as in LTX-Video's pipeline; 0: no padding
+    padded_to: int = 0  # tokens that captions are padded to, and attend to, as in LTXPipeline; 0: no padding
+    keeps_empty: bool = False  # "no caption" is the state of the empty text, as in pipelines of diffusers, not zero
 
     def encode(self, captions: Sequence[str]) -> list[CaptionStates]:
         """States [s_i, width] of each caption, s_i its token count; too long captions are truncated with a warning.
@@ -119,11 +119,16 @@ def load_text_encoder(name: str) -> TextEncoder:
 
     The folder holds config.json, tokenizer.json or spiece.model, and model.safetensors or its shards with their index.
     It may be moved: the encoder's name (such as clip-0a1b2c3d) depends on the files' contents alone. "ltx:FOLDER" is
-    the T5 of a diffusers pipeline, in its folders text_encoder and tokenizer, used as LTX-Video does. Raises UserError
-    for an unknown name, and for files that are missing or do not fit together.
+    the T5 of a diffusers pipeline, in its folders text_encoder and tokenizer, used as the class in its model_index.json
+    does; "ltx_masked:FOLDER" uses it as LTXConditionPipeline whatever the class. Raises UserError for an unknown name,
+    and for files that are missing or do not fit together.
     """
     encoder = EncoderName.parse(name)
-    return load_minilm() if encoder.kind == MINILM else LOADERS[encoder.kind](encoder.folder)
+    if encoder.kind == MINILM:
+        return load_minilm()
+    if encoder.kind in PIPELINE_TEXTS:
+        return load_pipeline_text(encoder.folder, pipeline_kind(encoder))
+    return LOADERS[encoder.kind](encoder.folder)
 
 
 def load_minilm() -> TextEncoder:
@@ -148,18 +153,28 @@ def load_t5(folder: Path, max_tokens: int = 256) -> TextEncoder:
     return _t5(folder, folder, max_tokens)
 
 
-def load_ltx_text(pipeline: Path) -> TextEncoder:
-    """Loads the T5 of a diffusers pipeline as LTX-Video uses it: padded to 128 tokens, none of them masked."""
-    encoder = _t5(pipeline / "text_encoder", pipeline / "tokenizer", LTX_TOKENS)
-    return dataclasses.replace(encoder, name=f"{LTX_PREFIX}{encoder.name}", padded_to=LTX_TOKENS)
+def load_pipeline_text(pipeline: Path, kind: str) -> TextEncoder:
+    """Loads the T5 of a diffusers pipeline, used as PIPELINE_TEXTS[kind] says."""
+    tokens, attends_padding = PIPELINE_TEXTS[kind]
+    encoder = _t5(pipeline / "text_encoder", pipeline / "tokenizer", tokens)
+    padded_to = tokens if attends_padding else 0
+    return dataclasses.replace(encoder, name=f"{kind}-{encoder.name}", padded_to=padded_to, keeps_empty=True)
 
 
-def name_ltx_text(pipeline: Path) -> tuple[str, int]:
-    """Name and width of load_ltx_text's encoder, without loading it."""
+def name_pipeline_text(pipeline: Path, kind: str) -> tuple[str, int]:
+    """Name and width of load_pipeline_text's encoder, without loading it."""
     folder = pipeline / "text_encoder"
     model_type, config = t5.read_config(folder)
     fingerprint = huggingface.fingerprint(folder, _tokenizer_file(pipeline / "tokenizer"))
-    return f"{LTX_PREFIX}{model_type}-{fingerprint}", config.width
+    return f"{kind}-{model_type}-{fingerprint}", config.width
+
+
+def pipeline_kind(encoder: EncoderName) -> str:
+    """The kind that "ltx:FOLDER" is: ltx_masked where the folder's model_index.json names LTXConditionPipeline."""
+    index = encoder.folder / "model_index.json"
+    if encoder.kind != "ltx" or not index.is_file():
+        return encoder.kind
+    return "ltx_masked" if huggingface.read_settings(index).get("_class_name") == CONDITION_PIPELINE else "ltx"
 
 
 def _t5(folder: Path, tokenizer_folder: Path, max_tokens: int) -> TextEncoder:
@@ -170,7 +185,7 @@ def _t5(folder: Path, tokenizer_folder: Path, max_tokens: int) -> TextEncoder:
     return TextEncoder(name, config.width, max_tokens, tokenizer, states)
 
 
-LOADERS: dict[str, Callable[[Path], TextEncoder]] = {"clip": load_clip, "t5": load_t5, "ltx": load_ltx_text}
+LOADERS: dict[str, Callable[[Path], TextEncoder]] = {"clip": load_clip, "t5": load_t5}
 
 
 def _tokenizer_file(folder: Path) -> Path:

@@ -2,12 +2,35 @@
 
 import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import local_path
 
 MINILM = "minilm"
-KINDS = ("clip", "t5", "ltx")
+
+
+class PipelineText(NamedTuple):
+    """Use of a T5 by a pipeline of diffusers, which has it in its folders text_encoder and tokenizer.
+
+    "No caption" is its state of the empty text, not zero.
+    """
+
+    tokens: int  # longest caption
+    attends_padding: bool  # captions are padded to `tokens`, and the padding is not masked
+
+
+# The kinds of encoders in a pipeline's folder, the prefixes of their names.
+PIPELINE_TEXTS = {
+    "ltx": PipelineText(128, attends_padding=True),  # LTXPipeline, of LTX-Video 0.9 and 0.9.1
+    "ltx_masked": PipelineText(256, attends_padding=False),  # LTXConditionPipeline, of LTX-Video from 0.9.5 on
+}
+KINDS = ("clip", "t5", *PIPELINE_TEXTS)
+
+
+def in_pipeline(name: str) -> bool:
+    """True for the stored name of a pipeline's encoder, such as ltx-t5-0a1b2c3d."""
+    return name.partition("-")[0] in PIPELINE_TEXTS
 
 
 @dataclasses.dataclass(frozen=True)

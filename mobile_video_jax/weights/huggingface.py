@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import read_json
+from mobile_video_jax.weights.float8 import FLOAT8, Float8, scaled
 
 CONFIG = "config.json"
 TOKENIZERS = ("tokenizer.json", "spiece.model")
@@ -27,6 +28,8 @@ def read_config(folder: Path, model_types: tuple[str, ...]) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path} is missing: name the folder of a model in Hugging Face's layout")
     settings = read_settings(path)
+    if "quantization_config" in settings:
+        raise UserError(f"{path} has a quantization_config: quantised weights are not read, download the model's own")
     model_type = settings.get("model_type")
     if model_type not in model_types:
         raise UserError(f"{path} is of model_type {model_type}: name a folder of {' or '.join(model_types)}")
@@ -43,11 +46,17 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path, weights: str = WEIGHTS) -> list[Path]:
-    """The file `weights` of a folder, or else the shards in its index. Raises UserError where one is missing.
+    """The file `weights` of a folder, or else the shards in its index, or else those of its only variant.
 
-    Pickled weights are never read: opening a pickle runs whatever code it contains.
+    Variants are named for their dtype, as model.fp16.safetensors. Raises UserError where a file is missing. Pickled
+    weights are never read: opening a pickle runs whatever code it contains.
     """
     files, index = [folder / weights], folder / f"{weights}.index.json"
+    if not files[0].is_file() and not index.is_file():
+        variant = _variant(folder, weights)
+        if variant and variant.suffix == ".safetensors":
+            return [variant]
+        index = variant or index
     if not files[0].is_file() and index.is_file():
         shards = sorted(set(read_settings(index).get("weight_map", {}).values()))
         if outside := [shard for shard in shards if Path(shard).name != shard]:
@@ -59,6 +68,16 @@ def weight_files(folder: Path, weights: str = WEIGHTS) -> list[Path]:
             hint = f"convert {pickled[0]} to safetensors" if pickled else "download the model's safetensors files"
             raise UserError(f"{file} is missing: {hint}")
     return files
+
+
+def _variant(folder: Path, weights: str) -> Path | None:
+    """The file or the index of a folder's only variant of `weights`. Raises UserError where there are several."""
+    files = [path for path in folder.glob(f"{Path(weights).stem}.*.safetensors") if "-of-" not in path.name]
+    variants = sorted([*files, *folder.glob(f"{weights}.index.*.json")])
+    if len(variants) > 1:
+        names = " and ".join(path.name for path in variants)
+        raise UserError(f"{folder} holds variants, {names}: rename the one to use to {weights}")
+    return variants[0] if variants else None
 
 
 def fingerprint(folder: Path, tokenizer: Path) -> str:
@@ -76,16 +95,27 @@ def fingerprint(folder: Path, tokenizer: Path) -> str:
 def open_tensors(path: Path, weights: str = WEIGHTS) -> dict[str, Any]:
     """Tensors by name of a safetensors file, or of a folder's file `weights`; each is read when it is sliced.
 
-    Raises UserError where a file is missing or damaged.
+    Tensors of fp8 are read as float32, times their scales. Raises UserError where a file is missing or damaged.
     """
     tensors: dict[str, Any] = {}
     for file in [path] if path.is_file() else weight_files(path, weights):
-        try:
-            opened = safe_open(file, framework="numpy")
-        except SafetensorError as error:
-            raise UserError(f"{file} is damaged ({error}): download it again") from error
+        opened = _open(file)
         tensors |= {name: opened.get_slice(name) for name in opened.offset_keys()}
-    return tensors
+        tensors |= {name: Float8(file, name) for name in opened.offset_keys() if tensors[name].get_dtype() in FLOAT8}
+    return scaled(tensors)
+
+
+def read_header(file: Path) -> dict[str, str]:
+    """The texts in the header of a safetensors file. Raises UserError where it is damaged."""
+    with _open(file) as opened:
+        return dict(opened.metadata() or {})
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="numpy")
+    except SafetensorError as error:
+        raise UserError(f"{file} is damaged ({error}): download it again") from error
 
 
 def read_params(

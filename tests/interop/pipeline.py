@@ -25,8 +25,10 @@ SCHEDULER: dict[str, Any] = {
 }
 
 
-def make_pipeline(folder: Path, **changes: Any) -> Any:
-    """Saves a pipeline, `changes` made to the VAE's settings, and returns it."""
+def make_pipeline(
+    folder: Path, kind: str = "LTXPipeline", scheduler: dict[str, Any] = SCHEDULER, **changes: Any
+) -> Any:
+    """Saves a pipeline of the class `kind`, `changes` made to the VAE's settings, and returns it."""
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
@@ -35,8 +37,8 @@ def make_pipeline(folder: Path, **changes: Any) -> Any:
     vae = diffusers.AutoencoderKLLTXVideo(**VAE | changes).eval()
     vae.latents_mean.copy_(torch.randn(6))
     vae.latents_std.copy_(torch.rand(6) + 0.5)
-    pipeline = diffusers.LTXPipeline(
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**SCHEDULER),
+    pipeline = getattr(diffusers, kind)(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**scheduler),
         vae=vae,
         text_encoder=randomize(transformers.T5EncoderModel(transformers.T5Config(**SIZES))),
         tokenizer=transformers.T5Tokenizer(vocab=vocabulary),
