@@ -1,9 +1,10 @@
 """Turns published weights into a run: python -m launch.import_weights --format=diffusers --source=DIR --out=RUN
 
-diffusers: the folder of an LTX-Video pipeline (model_index.json, transformer/, vae/, text_encoder/, tokenizer/,
-scheduler/), which the user has downloaded. original: the one safetensors file of a release, with --text=DIR, a folder
-that holds text_encoder/ and tokenizer/. No pickles. The run holds the transformer and, in RUN/vae, the VAE; the text
-encoder stays where it is, and other commands are told of it with --text_encoder=ltx:DIR.
+diffusers: the folder of a pipeline of LTX-Video or Wan (model_index.json, transformer/, vae/, text_encoder/,
+tokenizer/, scheduler/), which the user has downloaded. original: the one safetensors file of a release of LTX-Video,
+with --text=DIR, a folder that holds text_encoder/ and tokenizer/. No pickles. The run holds the transformer and, in
+RUN/vae, the VAE; the text encoder stays where it is, and other commands are told of it with --text_encoder=ltx:DIR or
+wan:DIR.
 """
 
 from absl import flags
@@ -17,17 +18,22 @@ SOURCE = cli.require_path("source", "The folder, or the file of an original rele
 OUT = cli.require_path("out", "A new run directory.", local=True)
 TEXT = cli.define_path("text", "Where text_encoder/ and tokenizer/ lie; a diffusers folder has its own.", local=True)
 CLIP = cli.define_clip("clip", "49x384x512", "Frames x height x width of the clips that the run is used for.")
-FRAME_RATE = cli.define_number("frame_rate", 25.0, Positive, "Frames a second of these clips.")
+FRAME_RATE: flags.FlagHolder[float | None] = cli.define_number(
+    "frame_rate", None, Positive, "Frames a second of these clips; 25 for LTX-Video, 16 or 24 for Wan if not given."
+)
 SCAN = flags.DEFINE_bool("scan", True, "Stack the blocks, which compiles sooner; as configs/dit.py:ltx does.")
 
 
 def main() -> None:
-    from mobile_video_jax.interop.import_weights import import_weights, open_diffusers, open_original
+    import dataclasses
+
+    from mobile_video_jax.interop.import_weights import import_weights, open_diffusers
+    from mobile_video_jax.interop.ltx_release import open_original
 
     source, text = SOURCE.value, TEXT.value
     if FORMAT.value == "diffusers":
         published = open_diffusers(source)
-        published = published._replace(text=text or source)
+        published = dataclasses.replace(published, text=text or source)
     elif text is None:
         raise UserError(
             "a release's file holds no text encoder: name a folder with text_encoder/ and tokenizer/ by --text"

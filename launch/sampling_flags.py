@@ -34,7 +34,7 @@ SOLVER = flags.DEFINE_enum(
     "solver",
     None,
     get_args(SolverName),
-    "euler; heun: second order, two passes a step; dpmpp_2m: one; renoise: for students trained for it; "
+    "euler; heun: second order, two passes a step; dpmpp_2m, unipc: one; renoise: for students trained for it; "
     "the run's own if not given.",
 )
 BATCH_SIZE = cli.define_number("batch_size", 16, Count, "Clips generated at once, rounded up to whole devices.")

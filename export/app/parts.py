@@ -32,6 +32,7 @@ from mobile_video_jax.models.vae import VaeBundle
 from mobile_video_jax.text.encoder import TextEncoder, pad
 from mobile_video_jax.text.encoder_name import EncoderName
 from mobile_video_jax.vae.ltx.model import LtxVae
+from mobile_video_jax.vae.wan.model import WanVae
 
 
 def text_part(encoder: TextEncoder, source: EncoderName, prompt: str, tokens: int, out: Path) -> Part:
@@ -103,6 +104,8 @@ def _filled(sums: np.ndarray, limit: int) -> list[int]:
 def vae_parts(bundle: VaeBundle, clip: ClipShape, out: Path) -> Iterator[Part]:
     """The decoder of a clip's first latent frame and that of every later one; LTX-Video's is of a whole clip."""
     vae, shape = bundle.vae, clip.latent(bundle.vae.config.strides)
+    if isinstance(vae, WanVae):
+        raise UserError("Wan's decoder has no phone form yet: train a smaller one for its latents, or export another")
     mirror = torch_ltx_vae.Decoder(vae.config) if isinstance(vae, LtxVae) else torch_vae.Decoder(vae.config)
     # One level down, so that a parameter of the decoder itself has a name.
     load_params(nn.ModuleDict({"decoder": mirror}), {"decoder": bundle.params["decoder"]})

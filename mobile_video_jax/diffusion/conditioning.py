@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from mobile_video_jax.core.arrays import Latents, TextMask, TextStates, Times
 from mobile_video_jax.diffusion.guidance import ConditionalVelocity
-from mobile_video_jax.diffusion.samplers import Velocity
+from mobile_video_jax.diffusion.path import Velocity
 
 Conditioned = Bool[Array, "b"]  # True where a clip's first latent frame is a conditioning frame
 

@@ -12,8 +12,7 @@ from mobile_video_jax.core.arrays import Latents, Rng, TextMask, TextStates, Tim
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import GuidanceScale, Share
-from mobile_video_jax.diffusion.path import predict_x0
-from mobile_video_jax.diffusion.samplers import Velocity
+from mobile_video_jax.diffusion.path import Velocity, predict_x0
 
 # A network with its parameters bound: (x_t, t, text, text_mask) -> velocity.
 ConditionalVelocity = Callable[[Latents, Times, TextStates, TextMask], Latents]

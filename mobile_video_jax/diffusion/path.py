@@ -1,9 +1,13 @@
 """The straight path between data and noise (rectified flow, arXiv 2209.03003)."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, Times
+
+Velocity = Callable[[Latents, Times], Latents]
 
 
 def _column(t: FrameTimes) -> Float[Array, "b f 1 1 1"]:

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mobile_video_jax.core.arrays import Latents, Times
+from mobile_video_jax.core.arrays import Latents
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.diffusion.path import interpolate, predict_x0
+from mobile_video_jax.diffusion.path import Velocity, interpolate, predict_x0
 from mobile_video_jax.diffusion.timesteps import listed_times, time_grid
+from mobile_video_jax.diffusion.unipc import unipc
 
-Velocity = Callable[[Latents, Times], Latents]
 # (velocity, x at the first time, falling times [points]) -> x at the last time.
 Solver = Callable[[Velocity, Latents, Float[Array, "points"]], Latents]
 
@@ -104,6 +104,7 @@ SOLVERS: dict[str, Solver] = {
     "heun": single_step_solver(heun_step),
     "dpmpp_2m": dpmpp_2m,
     "renoise": renoise,
+    "unipc": unipc,
 }
 
 

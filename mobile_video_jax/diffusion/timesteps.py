@@ -57,7 +57,16 @@ def linear_quadratic(steps: int, *, slow: float = 0.025) -> Float[Array, "{steps
     return jnp.asarray(1 - slope * i - curve * np.maximum(i - half, 0) ** 2, jnp.float32)
 
 
-SCHEDULES: dict[str, Callable[[int], Float[Array, "n"]]] = {"uniform": uniform, "linear_quadratic": linear_quadratic}
+def thousandth(steps: int) -> Float[Array, "{steps}+1"]:
+    """Times at equal distances that would end at 0.001, the last 0: the flow sigmas of diffusers' multistep solvers."""
+    return jnp.linspace(1.0, 1e-3, steps + 1).at[-1].set(0.0)
+
+
+SCHEDULES: dict[str, Callable[[int], Float[Array, "n"]]] = {
+    "uniform": uniform,
+    "linear_quadratic": linear_quadratic,
+    "thousandth": thousandth,
+}
 
 
 def listed_times(times: Sequence[float]) -> Float[Array, "n"]:

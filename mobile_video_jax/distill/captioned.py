@@ -13,7 +13,7 @@ from mobile_video_jax.diffusion.conditioning import (
     insert_first_frame,
 )
 from mobile_video_jax.diffusion.guidance import EmptyCaption, Guidance, guided, null_text
-from mobile_video_jax.diffusion.samplers import Velocity
+from mobile_video_jax.diffusion.path import Velocity
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.nn.attention.kernels import plain_attention
 from mobile_video_jax.nn.module import apply, traced_apply

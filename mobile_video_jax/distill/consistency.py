@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import LatentMask, Latents, Times
-from mobile_video_jax.diffusion.samplers import Velocity
+from mobile_video_jax.diffusion.path import Velocity
 from mobile_video_jax.distill.distances import mean_square
 
 TANGENT_C = 0.1  # c of sCM's normalised tangent

@@ -6,8 +6,7 @@ from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import LatentMask, Latents, Rng, Scalar, Times
 from mobile_video_jax.core.rng import named_key
-from mobile_video_jax.diffusion.path import flow_matching_loss, interpolate, predict_x0, velocity_target
-from mobile_video_jax.diffusion.samplers import Velocity
+from mobile_video_jax.diffusion.path import Velocity, flow_matching_loss, interpolate, predict_x0, velocity_target
 from mobile_video_jax.diffusion.timesteps import shift_times
 from mobile_video_jax.distill.distances import mean_square
 

@@ -9,8 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from mobile_video_jax.core.arrays import Latents, Rng, Times
 from mobile_video_jax.core.rng import named_key
-from mobile_video_jax.diffusion.path import interpolate, predict_x0
-from mobile_video_jax.diffusion.samplers import Velocity
+from mobile_video_jax.diffusion.path import Velocity, interpolate, predict_x0
 
 # (velocity, x_t, t, t_next, fresh noise) -> x at t_next, each clip between its own times.
 Step = Callable[[Velocity, Latents, Times, Times, Latents], Latents]

@@ -10,7 +10,7 @@ from mobile_video_jax.core.ranges import CountOrZero, GuidanceScale, PositiveSha
 from mobile_video_jax.models.config import ScheduleName, SolverName
 
 ShiftOrOwn = Annotated[float, Range(0, 1000)]
-ScheduleOrOwn = Literal["", "uniform", "linear_quadratic"]
+ScheduleOrOwn = Literal["", "uniform", "linear_quadratic", "thousandth"]
 TerminalOrOwn = Annotated[float, Range(0, 1, open="high", also=-1)]
 
 
@@ -21,7 +21,7 @@ class SampleConfig(Config):
     steps: SolverSteps  # solver steps
     guidance: GuidanceScale  # guidance scale; 1 is none and costs half
     shift: ShiftOrOwn = 0.0  # time shift; above 1 spends more steps on noise; 0: as the run was trained
-    solver: SolverName = "euler"  # heun: second order, two passes a step; dpmpp_2m: one; renoise: x0, noised afresh
+    solver: SolverName = "euler"  # heun: second order, two passes a step; dpmpp_2m, unipc: one; renoise: x0, noised afresh
     chunk: CountOrZero = 0  # latent frames decoded at a time; 0: a clip in one pass
     tile: CountOrZero = 0  # pixels a side of a decoded tile; 0: whole frames
     overlap: CountOrZero = 0  # pixels that neighbouring tiles share

@@ -1,7 +1,7 @@
 """Folder of a diffusers pipeline: model_index.json, and a folder with settings and tensors for each network."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ class Component(NamedTuple):
     tensors: Mapping[str, Any]
 
 
-def read_pipeline(folder: Path, classes: Iterable[str], model: str) -> str:
+def read_pipeline(folder: Path, classes: Collection[str], model: str) -> str:
     """The class of the pipeline in a folder. Raises UserError for one that is not among the `classes` of a model."""
     if not (folder / INDEX).is_file():
         raise UserError(f"{folder / INDEX} is missing: name the folder of a pipeline in diffusers' layout")
@@ -50,7 +50,7 @@ def _read_settings(path: Path, kind: str) -> dict[str, Any]:
         raise UserError(f"{path} is missing: download the folder again")
     settings = read_settings(path)
     if (name := settings.get("_class_name")) != kind:
-        raise UserError(f"{path} is of {name}, not {kind}: name the folder of an LTX-Video pipeline")
+        raise UserError(f"{path} is of {name}, not {kind}: name the folder of one pipeline")
     return settings
 
 
@@ -80,7 +80,7 @@ def _shards(tensors: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]
     yield shard
 
 
-def write_index(folder: Path, pipeline: str, components: Mapping[str, LibraryClass]) -> None:
-    """Writes model_index.json: library and class of each component, (None, None) for a missing one."""
-    index = {"_class_name": pipeline, **{name: list(pair) for name, pair in components.items()}}
+def write_index(folder: Path, settings: Mapping[str, Any], components: Mapping[str, LibraryClass]) -> None:
+    """Writes model_index.json: settings, and library and class of each component, (None, None) for a missing one."""
+    index = {**settings, **{name: list(pair) for name, pair in components.items()}}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")

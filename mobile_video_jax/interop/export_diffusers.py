@@ -1,6 +1,7 @@
-"""Export of an imported or further trained LTX-Video run as a diffusers pipeline's folder."""
+"""Export of an imported or further trained run as a diffusers pipeline's folder."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,23 @@ from mobile_video_jax.core.claim import check_free
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.lock import new_folder
-from mobile_video_jax.interop import ltx_sampler, ltx_transformer, ltx_vae
+from mobile_video_jax.interop import ltx_release, wan_release
 from mobile_video_jax.interop.diffusers_folder import SCHEDULER, LibraryClass, write_index, write_network
-from mobile_video_jax.interop.ltx_sampler import Sampler
-from mobile_video_jax.interop.mapping import published, stacked
+from mobile_video_jax.interop.mapping import Source, published, stacked
+from mobile_video_jax.interop.release import Origin, PipelineFolder
 from mobile_video_jax.models.run import Run
+from mobile_video_jax.models.vae import VaeBundle
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.text.encoder import name_pipeline_text
 from mobile_video_jax.vae.ltx.model import LtxVae
+from mobile_video_jax.vae.wan.model import WanVae
 
 DTYPES = {"float32": np.float32, "bfloat16": jnp.bfloat16, "float16": np.float16}
-TEXT: dict[str, LibraryClass] = {
-    "text_encoder": ("transformers", "T5EncoderModel"),
-    "tokenizer": ("transformers", "T5Tokenizer"),
+# By the class of the run's VAE.
+FAMILIES: dict[type, Callable[[Run, VaeBundle, Origin], PipelineFolder]] = {
+    LtxVae: ltx_release.pipeline_folder,
+    WanVae: wan_release.pipeline_folder,
 }
 
 
@@ -39,59 +43,46 @@ def export_diffusers(run: Run | Path, out: Path, *, dtype: str = "float32", text
     check_free(out)
     opened = Run.open(run)
     config, bundle = opened.denoiser.config, opened.vae()
-    if not isinstance(bundle.vae, LtxVae):
-        raise UserError(
-            f"{opened.path / 'vae'} is none of LTX-Video's: only an imported run becomes a diffusers folder"
-        )
-    settings = ltx_transformer.settings(config.model, bundle.vae.config.channels, config.text_width)
+    if type(bundle.vae) not in FAMILIES:
+        raise UserError(f"{opened.path / 'vae'} is no published one: only an imported run becomes a diffusers folder")
+    described = FAMILIES[type(bundle.vae)](opened, bundle, _origin(opened))
     kind = config.text_encoder.partition("-")[0]
     if text and (name := name_pipeline_text(text, kind)[0]) != config.text_encoder:
         raise UserError(f"{run} was trained with text encoder {config.text_encoder}, {text} holds {name}")
-    pipeline, scheduler = _sampler(opened)
     with new_folder(out) as folder:
-        write_network(folder / "transformer", settings, _cast(_transformer(opened), dtype))
-        vae = _cast(published(bundle.params, ltx_vae.sources(bundle.vae.config)), dtype)
-        vae |= _lossless(ltx_vae.published_stats(bundle.stats), dtype)
-        write_network(folder / "vae", ltx_vae.settings(bundle.vae.config), vae)
+        transformer = _transformer(opened, described.transformer_sources)
+        write_network(folder / "transformer", described.transformer, _cast(transformer, dtype))
+        vae = _cast(published(bundle.params, described.vae_sources), dtype)
+        write_network(folder / "vae", described.vae, vae | _lossless(described.statistics, dtype))
         (folder / "scheduler").mkdir()
-        write_json(folder / "scheduler" / SCHEDULER, scheduler)
-        for name in TEXT if text else ():
+        write_json(folder / "scheduler" / SCHEDULER, described.scheduler)
+        for name in described.text if text else ():
             shutil.copytree(Path(text or "", name), folder / name)
-        missing: dict[str, LibraryClass] = dict.fromkeys(TEXT, (None, None))
-        components: dict[str, LibraryClass] = {
-            "scheduler": ("diffusers", ltx_sampler.KIND),
-            "transformer": ("diffusers", ltx_transformer.CLASS),
-            "vae": ("diffusers", ltx_vae.CLASS),
-        }
-        write_index(folder, pipeline, components | (TEXT if text else missing))
+        write_index(folder, described.index, _components(described, text is not None))
     return {"out": str(out), "step": opened.step, "dtype": dtype, "text_encoder": bool(text)}
 
 
-def _sampler(run: Run) -> tuple[str, dict[str, Any]]:
-    """The class of the run's pipeline and its scheduler's settings: as published, where the run still samples so."""
-    config = run.denoiser.config
-    sampler = Sampler(
-        shift=config.time_shift,
-        follows_tokens=config.shift_follows_tokens,
-        terminal=config.time_terminal,
-        schedule=config.time_schedule,
-        causal=config.model.rope_offset > 0,
-        text=config.text_encoder.partition("-")[0],
-    )
-    origin = _origin(run)
-    if origin and ltx_sampler.parse_scheduler(origin["scheduler"], origin["pipeline"]) == sampler:
-        return origin["pipeline"], origin["scheduler"]
-    return ltx_sampler.pipeline_class(sampler), ltx_sampler.scheduler_settings(sampler)
+def _components(described: PipelineFolder, text: bool) -> dict[str, LibraryClass]:
+    """Library and class of every component, (None, None) for those that are not in the folder."""
+    parts = {name: getattr(described, name)["_class_name"] for name in ("scheduler", "transformer", "vae")}
+    absent = (*described.missing, *(() if text else described.text))
+    return {
+        **{name: ("diffusers", kind) for name, kind in parts.items()},
+        **(described.text if text else {}),
+        **dict.fromkeys(absent, (None, None)),
+    }
 
 
-def _origin(run: Run) -> dict[str, Any]:
+def _origin(run: Run) -> Origin:
     """Class and scheduler of the pipeline that the run, or the run that it was trained from, was imported from."""
     while not run.record["description"].get("origin"):
-        source = run.find(run.config.get("init_from") or "")
-        if not run.config.get("init_from") or not source.is_dir():
+        if not run.config.get("init_from"):
             return {}
-        run = Run.open(source)
-    origin: dict[str, Any] = run.record["description"]["origin"]
+        try:
+            run = Run.open(run.find(run.config["init_from"]))
+        except UserError:  # it was removed: the run's own sampler says all but what has no effect
+            return {}
+    origin: Origin = run.record["description"]["origin"]
     return origin
 
 
@@ -101,9 +92,9 @@ def _lossless(tensors: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarra
     return {name: cast[name] if np.array_equal(cast[name].astype(x.dtype), x) else x for name, x in tensors.items()}
 
 
-def _transformer(run: Run) -> dict[str, np.ndarray]:
+def _transformer(run: Run, sources: dict[str, Source]) -> dict[str, np.ndarray]:
     params = run.sharded_params(make_mesh(MeshConfig(), jax.local_devices()[:1]))
-    model, sources = run.denoiser.config.model, ltx_transformer.sources(run.denoiser.config.model)
+    model = run.denoiser.config.model
     return published(params, stacked(sources, model.depth) if model.scan else sources)
 
 

@@ -50,7 +50,7 @@ def vae_config(settings: Mapping[str, Any]) -> WanVaeConfig:
     for key, value in settings.items():
         if key not in DEFAULTS.keys() | set(STATISTICS) and not key.startswith("_"):
             raise _unsupported(key, value, "diffusers 0.42 has no such setting")
-    values = {key: tuple(x) if isinstance(x, list) else x for key, x in (DEFAULTS | dict(settings)).items()}
+    values: dict[str, Any] = DEFAULTS | dict(settings)
     patch = values["patch_size"] or 1
     if values["attn_scales"]:
         raise _unsupported("attn_scales", values["attn_scales"], "no published one has attention there")
@@ -61,9 +61,9 @@ def vae_config(settings: Mapping[str, Any]) -> WanVaeConfig:
         channels=values["z_dim"],
         encoder_width=values["base_dim"],
         decoder_width=values["decoder_base_dim"] or values["base_dim"],
-        multipliers=values["dim_mult"],
+        multipliers=tuple(values["dim_mult"]),
         depth=values["num_res_blocks"],
-        halves_time=values["temperal_downsample"][: len(values["dim_mult"]) - 1],
+        halves_time=tuple(values["temperal_downsample"][: len(values["dim_mult"]) - 1]),
         residual=values["is_residual"],
         pixel_patch=patch,
         token_patch=PATCH,

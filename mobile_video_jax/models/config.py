@@ -9,8 +9,8 @@ from mobile_video_jax.core.ranges import Decay, Share, Shift, Size
 from mobile_video_jax.dit.config import DitConfig
 
 T = TypeVar("T", bound="DenoiserConfig")
-ScheduleName = Literal["uniform", "linear_quadratic"]  # keys of diffusion.timesteps.SCHEDULES
-SolverName = Literal["euler", "heun", "dpmpp_2m", "renoise"]  # keys of diffusion.samplers.SOLVERS
+ScheduleName = Literal["uniform", "linear_quadratic", "thousandth"]  # keys of diffusion.timesteps.SCHEDULES
+SolverName = Literal["euler", "heun", "dpmpp_2m", "renoise", "unipc"]  # keys of diffusion.samplers.SOLVERS
 
 
 @dataclasses.dataclass(frozen=True)

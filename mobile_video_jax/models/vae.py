@@ -19,20 +19,22 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.parallel.mesh import clip_sharding, replicated
 from mobile_video_jax.train.checkpoint import restore_model
-from mobile_video_jax.vae.coder import ClipCoder
+from mobile_video_jax.vae.coder import ClipCoder, Network
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.latent_stats import LatentStats
 from mobile_video_jax.vae.ltx.config import LtxVaeConfig
 from mobile_video_jax.vae.ltx.model import LtxVae
 from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.pixels import to_bytes, to_signed
+from mobile_video_jax.vae.wan.config import WanVaeConfig
+from mobile_video_jax.vae.wan.model import WanVae
 
 
 @dataclasses.dataclass(frozen=True)
 class VaeBundle:
     """A trained VAE: its network, parameters and latent statistics."""
 
-    vae: Vae | LtxVae
+    vae: Network
     params: Any
     stats: LatentStats
 
@@ -54,7 +56,7 @@ class VaeBundle:
     @property
     def decodes_in_chunks(self) -> bool:
         """True where the decoder is causal in time; LTX-Video's published ones are not."""
-        return not isinstance(self.vae, LtxVae) or self.vae.config.decoder_streams
+        return getattr(self.vae.config, "decoder_streams", True)
 
     def encode(self, params: Any, video: jax.Array) -> jax.Array:
         """Normalised latents (the posterior's mean) of clips in [-1, 1]."""
@@ -80,10 +82,12 @@ class VaeBundle:
         return video
 
 
-def _network(model: Mapping[str, Any]) -> Vae | LtxVae:
-    """The VAE of a run's config.model; LTX-Video's names its family."""
+def _network(model: Mapping[str, Any]) -> Network:
+    """The VAE of a run's config.model; published ones name their family."""
     if model.get("family") == LtxVaeConfig.family:
         return LtxVae(from_mapping(LtxVaeConfig, model))
+    if model.get("family") == WanVaeConfig.family:
+        return WanVae(from_mapping(WanVaeConfig, model))
     return Vae(from_mapping(VaeConfig, model))
 
 

@@ -24,6 +24,7 @@ class PipelineText(NamedTuple):
 PIPELINE_TEXTS = {
     "ltx": PipelineText(128, attends_padding=True),  # LTXPipeline, of LTX-Video 0.9 and 0.9.1
     "ltx_masked": PipelineText(256, attends_padding=False),  # LTXConditionPipeline, of LTX-Video from 0.9.5 on
+    "wan": PipelineText(512, attends_padding=False),  # WanPipeline, whose transformer sees zero states behind a caption
 }
 KINDS = ("clip", "t5", *PIPELINE_TEXTS)
 

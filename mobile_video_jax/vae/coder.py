@@ -15,8 +15,10 @@ from mobile_video_jax.vae.ltx.model import LtxVae
 from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.pixels import to_signed
 from mobile_video_jax.vae.tiling import Blend, Grid, tiles_of
+from mobile_video_jax.vae.wan.model import WanVae
 
 Chunk = Shaped[np.ndarray, "_ _ _ _ _"]  # [b t h w c]
+Network = Vae | LtxVae | WanVae
 Image = tuple[Shaped[np.ndarray, "b 1 _ _ _"], ...]  # vae.model.ImageFeatures on the host
 
 
@@ -30,7 +32,7 @@ class ClipCoder:
     tile that does not fit the stride.
     """
 
-    vae: Vae | LtxVae
+    vae: Network
     params: Any
     tile: int = 0  # pixels a side; 0: whole frames
     overlap: int = 0  # least overlap of neighbouring tiles in pixels
@@ -81,11 +83,11 @@ def _checked(chunks: Iterable[Chunk], time: int) -> Iterator[Chunk]:
 
 
 @functools.partial(jax.jit, static_argnames="vae")
-def _encode(vae: Vae | LtxVae, params: Any, state: Any, chunk: Any, _: Any) -> tuple[jax.Array, Any]:
+def _encode(vae: Network, params: Any, state: Any, chunk: Any, _: Any) -> tuple[jax.Array, Any]:
     posterior, state = vae.apply({"params": params, **state}, to_signed(chunk), method="encode", mutable=[STREAM])
     return posterior.mean, state
 
 
 @functools.partial(jax.jit, static_argnames="vae")
-def _decode(vae: Vae | LtxVae, params: Any, state: Any, chunk: Any, image: Any) -> tuple[jax.Array, Any]:
+def _decode(vae: Network, params: Any, state: Any, chunk: Any, image: Any) -> tuple[jax.Array, Any]:
     return vae.apply({"params": params, **state}, chunk, image or None, method="decode", mutable=[STREAM])

@@ -1,0 +1,74 @@
+"""UniPC of second order (arXiv 2302.04867) for the straight path: a predictor, corrected by the next evaluation."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mobile_video_jax.core.arrays import Latents
+from mobile_video_jax.diffusion.path import Velocity, predict_x0
+
+LATEST = 1 - 1e-6  # at t = 1 the log of the signal-to-noise ratio is infinite
+
+
+class Coefficients(NamedTuple):
+    """Weights of one step, arrays of all steps; with h its length in lambda = log((1 - t) / t)."""
+
+    ratio: Float[Array, "n"]  # t_next / t, of the latents
+    mean: Float[Array, "n"]  # (1 - t_next) (1 - exp(-h)), of the x0 prediction
+    change: Float[Array, "n"]  # h / h_before, of the last change of the x0 prediction; 0 in the first step
+    predicted: Float[Array, "n"]  # 1/2 of that change in steps of second order, else 0
+    corrected: Float[Array, "n"]  # weight of that change in the corrector
+    corrected_next: Float[Array, "n"]  # weight of the change to the new x0 prediction in the corrector
+
+
+def unipc(velocity: Velocity, noise: Latents, grid: Float[Array, "points"]) -> Latents:
+    """UniPC-2 with B(h) = exp(h) - 1, the first and the last step of first order, one evaluation a step.
+
+    As diffusers' UniPCMultistepScheduler with flow sigmas, which evaluates the network at whole thousandths.
+    """
+    grid = jnp.minimum(grid, LATEST)
+    steps = coefficients(grid)
+
+    def body(
+        carry: tuple[Latents, ...], step: tuple[jnp.ndarray, Coefficients, Coefficients]
+    ) -> tuple[tuple[Latents, ...], None]:
+        (before, x, x0_before, change), (t, own, last) = carry, step
+        times = jnp.full(x.shape[:1], t)
+        x0 = predict_x0(x, velocity(x, jnp.floor(1000 * times) / 1000), times)
+        correction = last.corrected * last.change * change + last.corrected_next * (x0 - x0_before)
+        # A last.ratio of 0 marks the first step, which has nothing to correct.
+        x = jnp.where(last.ratio == 0, x, last.ratio * before + last.mean * (x0_before + correction))
+        change = x0 - x0_before
+        x_next = own.ratio * x + own.mean * (x0 + own.predicted * own.change * change)
+        return (x, x_next, x0, change), None
+
+    last = jax.tree.map(lambda x: jnp.append(0.0, x[:-1]), steps)
+    zero = jnp.zeros_like(noise)
+    (_, x, _, _), _ = jax.lax.scan(body, (noise, noise, zero, zero), (grid[:-1], steps, last))
+    return x
+
+
+def coefficients(grid: Float[Array, "points"]) -> Coefficients:
+    """The weights of every step of a falling grid that ends at 0 and starts below 1."""
+    lambdas = jnp.log1p(-grid[:-1]) - jnp.log(grid[:-1])
+    h = jnp.append(jnp.diff(lambdas), jnp.inf)
+    count, step = len(h), jnp.arange(len(h))
+    second = (step > 0) & (step < count - 1)
+    decay = jnp.expm1(-h)
+    change = jnp.where(second, h / jnp.append(1.0, h[:-1]), 0.0)
+    # The corrector's two weights solve its order conditions (arXiv 2302.04867, eq. 10) at -1 / change and 1.
+    length = jnp.where(jnp.isinf(h), 1.0, h)
+    first = -(decay / length + 1) / decay
+    moment = jnp.where(jnp.isinf(h), 0.0, 2 * ((decay / length + 1) / length - 0.5) / decay)
+    ratio = jnp.where(second, -1 / jnp.where(second, change, 1.0), 0.0)
+    weight = jnp.where(second, (first - moment) / (1 - ratio), 0.0)
+    return Coefficients(
+        ratio=grid[1:] / grid[:-1],
+        mean=-(1 - grid[1:]) * decay,
+        change=change,
+        predicted=0.5 * second,
+        corrected=weight,
+        corrected_next=jnp.where(second, first - weight, 0.5),
+    )

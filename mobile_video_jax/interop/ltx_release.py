@@ -1,0 +1,119 @@
+"""Releases of LTX-Video: a pipeline's folder in diffusers' layout, or an original release's file."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from mobile_video_jax.interop import ltx_sampler, ltx_transformer, ltx_vae
+from mobile_video_jax.interop.diffusers_folder import Component, open_network, read_scheduler
+from mobile_video_jax.interop.ltx_sampler import Sampler
+from mobile_video_jax.interop.ltx_single_file import open_single_file, read_sampler
+from mobile_video_jax.interop.release import Origin, Parts, PipelineFolder, Published
+from mobile_video_jax.models.config import DenoiserConfig
+from mobile_video_jax.models.run import Run
+from mobile_video_jax.models.sampling import Sampling
+from mobile_video_jax.models.vae import VaeBundle
+from mobile_video_jax.vae.ltx.model import LtxVae
+
+FRAME_RATE = 25.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LtxRelease:
+    """An opened release of LTX-Video."""
+
+    transformer: Component
+    vae: Component
+    sampler: Sampler
+    text: Path  # folder with text_encoder/ and tokenizer/
+    origin: Origin
+
+    def parts(self, frame_rate: float | None) -> Parts:
+        """The parts, with positions for clips of `frame_rate` frames a second. Raises UserError for other networks."""
+        rate, vae_config = frame_rate or FRAME_RATE, ltx_vae.vae_config(self.vae.settings)
+        model = ltx_transformer.dit_config(
+            self.transformer.settings,
+            frame_rate=rate,
+            time_stride=vae_config.strides.time,
+            space_stride=vae_config.strides.space,
+            causal=self.sampler.causal,
+        )
+        sizes = ltx_transformer.DEFAULTS | self.transformer.settings
+        network = {name: x for name, x in self.vae.tensors.items() if name not in ltx_vae.STATISTICS}
+        return Parts(
+            model=model,
+            transformer=Published(dict(self.transformer.tensors), ltx_transformer.sources(model)),
+            vae_network=LtxVae(vae_config),
+            vae=Published(network, ltx_vae.sources(vae_config)),
+            stats=ltx_vae.latent_stats(self.vae.tensors, self.vae.settings),
+            channels=sizes["in_channels"],
+            text_width=sizes["caption_channels"],
+            text=self.text,
+            text_kind=self.sampler.text,
+            times={
+                "time_shift": self.sampler.shift,
+                "shift_follows_tokens": self.sampler.follows_tokens,
+                "time_terminal": self.sampler.terminal,
+                "time_schedule": self.sampler.schedule,
+            },
+            sampling=_sampling(self.sampler, rate),
+            origin=self.origin,
+        )
+
+
+def open_folder(folder: Path, pipeline: str) -> LtxRelease:
+    """Opens the folder of a pipeline of that class. Raises UserError where it is incomplete."""
+    scheduler = read_scheduler(folder / "scheduler", ltx_sampler.KIND)
+    return LtxRelease(
+        transformer=open_network(folder / "transformer", ltx_transformer.CLASS),
+        vae=open_network(folder / "vae", ltx_vae.CLASS),
+        sampler=ltx_sampler.parse_scheduler(scheduler, pipeline),
+        text=folder,
+        origin={"pipeline": pipeline, "scheduler": scheduler},
+    )
+
+
+def open_original(file: Path, text: Path) -> LtxRelease:
+    """Opens a release's single file; `text` holds text_encoder/ and tokenizer/. Raises UserError as open_folder."""
+    transformer, vae = open_single_file(file)
+    return LtxRelease(transformer, vae, read_sampler(file, vae), text, origin={})
+
+
+def pipeline_folder(run: Run, bundle: VaeBundle, origin: Origin) -> PipelineFolder:
+    """A run as a pipeline's folder, with the class and scheduler of `origin` where the run still samples so.
+
+    Raises UserError where diffusers has no class for the network or the sampler.
+    """
+    config, vae = run.denoiser.config, bundle.vae.config
+    pipeline, scheduler = _published_sampler(config, origin)
+    return PipelineFolder(
+        index={"_class_name": pipeline},
+        scheduler=scheduler,
+        transformer=ltx_transformer.settings(config.model, vae.channels, config.text_width),
+        transformer_sources=ltx_transformer.sources(config.model),
+        vae=ltx_vae.settings(vae),
+        vae_sources=ltx_vae.sources(vae),
+        statistics=ltx_vae.published_stats(bundle.stats),
+        text={"text_encoder": ("transformers", "T5EncoderModel"), "tokenizer": ("transformers", "T5Tokenizer")},
+    )
+
+
+def _published_sampler(config: DenoiserConfig, origin: Origin) -> tuple[str, dict[str, Any]]:
+    sampler = Sampler(
+        shift=config.time_shift,
+        follows_tokens=config.shift_follows_tokens,
+        terminal=config.time_terminal,
+        schedule=config.time_schedule,
+        causal=config.model.rope_offset > 0,
+        text=config.text_encoder.partition("-")[0],
+    )
+    if origin and ltx_sampler.parse_scheduler(origin["scheduler"], origin["pipeline"]) == sampler:
+        return origin["pipeline"], origin["scheduler"]
+    return ltx_sampler.pipeline_class(sampler), ltx_sampler.scheduler_settings(sampler)
+
+
+def _sampling(sampler: Sampler, frame_rate: float) -> Sampling:
+    """Guidance and steps of the release's own settings; distilled models take their listed times and no guidance."""
+    if sampler.times:
+        return Sampling(len(sampler.times), guidance=1.0, frame_rate=frame_rate, times=sampler.times)
+    return Sampling(frame_rate=frame_rate, guidance=3.0)

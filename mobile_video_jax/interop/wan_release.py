@@ -1,0 +1,140 @@
+"""Releases of Wan's text-to-video models: pipelines' folders in diffusers' layout."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.interop import wan_transformer, wan_vae
+from mobile_video_jax.interop.diffusers_folder import INDEX, Component, open_network, read_scheduler
+from mobile_video_jax.interop.release import Origin, Parts, PipelineFolder, Published
+from mobile_video_jax.models.run import Run
+from mobile_video_jax.models.sampling import Sampling
+from mobile_video_jax.models.vae import VaeBundle
+from mobile_video_jax.vae.wan.model import WanVae
+from mobile_video_jax.weights.huggingface import read_settings
+
+PIPELINE, SCHEDULER = "WanPipeline", "UniPCMultistepScheduler"
+# Values of diffusion/unipc.py and the schedule "thousandth"; other values describe other samplers.
+SOLVER: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "solver_order": 2,
+    "prediction_type": "flow_prediction",
+    "thresholding": False,
+    "predict_x0": True,
+    "solver_type": "bh2",
+    "lower_order_final": True,
+    "disable_corrector": [],
+    "solver_p": None,
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "use_flow_sigmas": True,
+    "final_sigmas_type": "zero",
+    "use_dynamic_shifting": False,
+    "shift_terminal": None,
+}
+# Settings without effect where sigmas are those of flows.
+UNUSED = {
+    *("beta_start", "beta_end", "beta_schedule", "trained_betas", "dynamic_thresholding_ratio", "sample_max_value"),
+    *("timestep_spacing", "steps_offset", "rescale_betas_zero_snr", "time_shift_type", "sigma_min", "sigma_max"),
+}
+TEXT = {"text_encoder": ("transformers", "UMT5EncoderModel"), "tokenizer": ("transformers", "T5TokenizerFast")}
+FRAME_RATES = {False: 16.0, True: 24.0}  # by the VAE's `residual`: Wan 2.1 and A14B, Wan 2.2 TI2V
+
+
+@dataclasses.dataclass(frozen=True)
+class WanRelease:
+    """An opened release of Wan."""
+
+    transformer: Component
+    vae: Component
+    shift: float  # time shift of the schedule
+    text: Path  # folder with text_encoder/ and tokenizer/
+    origin: Origin
+
+    def parts(self, frame_rate: float | None) -> Parts:
+        """The parts; positions do not depend on the frame rate. Raises UserError for other networks."""
+        vae_config = wan_vae.vae_config(self.vae.settings)
+        model = wan_transformer.dit_config(self.transformer.settings)
+        sizes = wan_transformer.DEFAULTS | self.transformer.settings
+        rate = frame_rate or FRAME_RATES[vae_config.residual]
+        return Parts(
+            model=model,
+            transformer=Published(dict(self.transformer.tensors), wan_transformer.sources(model)),
+            vae_network=WanVae(vae_config),
+            vae=Published(dict(self.vae.tensors), wan_vae.sources(vae_config)),
+            stats=wan_vae.latent_stats(self.vae.settings, vae_config),
+            channels=sizes["in_channels"] * wan_transformer.PATCH**2,
+            text_width=sizes["text_dim"],
+            text=self.text,
+            text_kind="wan",
+            times={"time_shift": self.shift, "time_schedule": "thousandth"},
+            sampling=Sampling(50, guidance=5.0, solver="unipc", frame_rate=rate),
+            origin=self.origin,
+        )
+
+
+def open_folder(folder: Path, pipeline: str) -> WanRelease:
+    """Opens the folder of a pipeline. Raises UserError where it is incomplete, and for two experts."""
+    index = read_settings(folder / INDEX)
+    if (ratio := index.get("boundary_ratio")) is not None or (index.get("transformer_2") or [None])[0]:
+        raise UserError(
+            f"{folder} has two experts (boundary_ratio={ratio}), which are not imported: use Wan 2.1 or 2.2 TI2V"
+        )
+    scheduler = read_scheduler(folder / "scheduler", SCHEDULER)
+    return WanRelease(
+        transformer=open_network(folder / "transformer", wan_transformer.CLASS),
+        vae=open_network(folder / "vae", wan_vae.CLASS),
+        shift=parse_scheduler(scheduler),
+        text=folder,
+        origin={
+            "pipeline": pipeline,
+            "scheduler": scheduler,
+            "index": {key: index[key] for key in ("boundary_ratio", "expand_timesteps") if key in index},
+            "text": {key: index[key] for key in TEXT if key in index},
+        },
+    )
+
+
+def pipeline_folder(run: Run, bundle: VaeBundle, origin: Origin) -> PipelineFolder:
+    """A run as a pipeline's folder, with the scheduler of `origin` where the run still samples so.
+
+    Raises UserError where diffusers has no class for the network or the sampler.
+    """
+    config, vae = run.denoiser.config, bundle.vae.config
+    if (config.time_schedule, config.shift_follows_tokens) != ("thousandth", False):
+        raise UserError(f"{run} does not sample as {PIPELINE} does: set time_schedule=thousandth, its time_shift alone")
+    scheduler = origin.get("scheduler", {"use_flow_sigmas": False})
+    kept = scheduler.get("use_flow_sigmas") and parse_scheduler(scheduler) == config.time_shift
+    texts = {name: (library, kind) for name, (library, kind) in origin.get("text", {}).items()}
+    return PipelineFolder(
+        index={"_class_name": PIPELINE, "boundary_ratio": None, **origin.get("index", {})},
+        scheduler=scheduler if kept else scheduler_settings(config.time_shift),
+        transformer=wan_transformer.settings(config.model, vae.strides.channels, config.text_width),
+        transformer_sources=wan_transformer.sources(config.model),
+        vae=wan_vae.settings(vae, bundle.stats),
+        vae_sources=wan_vae.sources(vae),
+        statistics={},
+        text=TEXT | texts,
+        missing=("transformer_2",),
+    )
+
+
+def parse_scheduler(settings: Mapping[str, Any]) -> float:
+    """The time shift of scheduler_config.json. Raises UserError naming a setting that is not supported."""
+    defaults = {"prediction_type": "epsilon", "use_flow_sigmas": False}
+    for key, value in {**defaults, **settings}.items():
+        if key.startswith("_") or key in UNUSED | {"flow_shift"}:
+            continue
+        if key not in SOLVER:
+            raise UserError(f"scheduler: {key}={value} is not known here: use Wan's scheduler")
+        if value != SOLVER[key]:
+            raise UserError(f"scheduler: {key}={value} is not supported; Wan's is {SOLVER[key]}")
+    return float(settings.get("flow_shift", 1.0))
+
+
+def scheduler_settings(shift: float) -> dict[str, Any]:
+    """The scheduler_config.json of a time shift: inverse of parse_scheduler."""
+    return {"_class_name": SCHEDULER, **SOLVER, "flow_shift": shift}
