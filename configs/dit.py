@@ -3,11 +3,11 @@
 python -m launch.train --config=configs/dit.py:small --workdir=runs/dit --config.data=data/latents
 
 Variants: tiny (two CPU cores), small (one accelerator), server and mobile (the paper's shapes: 28 blocks, 32 heads,
-FFN 8192 and 20 blocks, 20 heads, FFN 6144, both 2048 wide), ltx (LTX-Video's transformer at 25 frames a second, with a
-T5 encoder's text states). `python -m launch.inspect --config=configs/dit.py:server` prints what each costs. All but
-tiny grow in three phases, each from the one before by --config.init_from: small_images (one frame, 192x256), small_low
-(49 frames, 192x256, and images), small (49 frames, 384x512, and images). Every phase takes the same number of tokens a
-step.
+FFN 8192 and 20 blocks, 20 heads, FFN 6144, both 2048 wide), ltx (LTX-Video's transformer at 25 frames a second, with
+a T5 encoder's text states), wan (that of Wan 2.1 1.3B, with UMT5's). `python -m launch.inspect
+--config=configs/dit.py:server` prints what each costs. All but tiny grow in three phases, each from the one before by
+--config.init_from: small_images (one frame, 192x256), small_low (49 frames, 192x256, and images), small (49 frames,
+384x512, and images). Every phase takes the same number of tokens a step.
 """
 
 import dataclasses
@@ -33,6 +33,18 @@ LTX: dict[str, Any] = {
     "norm_eps": 1e-6,
     "final_layer_norm": True,
 }
+# The settings of Wan's transformers (arXiv 2503.20314), for latents packed 2 x 2 (vae/wan).
+WAN: dict[str, Any] = {
+    "pooled_text": False,
+    "qk_norm_across_heads": True,
+    "qk_norm_eps": 1e-6,
+    "norm_eps": 1e-6,
+    "final_layer_norm": True,
+    "block_layer_norm": True,
+    "cross_attention_norm": True,
+    "attend_text_padding": True,
+}
+WAN_1B = dataclasses.replace(LARGE, width=1536, depth=30, heads=12, head_dim=128, ffn=8960, **WAN)
 MODELS = {
     "tiny": DitConfig(width=128, depth=6, heads=4, head_dim=32, ffn=512),
     "small": dataclasses.replace(LARGE, width=1024, depth=16, heads=16, ffn=4096),
@@ -41,6 +53,8 @@ MODELS = {
     "ltx": dataclasses.replace(LARGE, depth=28, heads=32, ffn=8192, **LTX),
     # ltx pruned by configs/prune.py's shares. A real one has heads of its own in each block, and is not scanned.
     "ltx_mobile": dataclasses.replace(LARGE, depth=20, heads=20, ffn=6144, **LTX),
+    "wan": WAN_1B,
+    "wan_mobile": dataclasses.replace(WAN_1B, depth=21, heads=8, ffn=6720),
 }
 
 
@@ -50,8 +64,18 @@ PHASES: dict[str, dict[str, Any]] = {
     "low": {"clip": "49x192x256", "image_share": 0.2, "image_probability": 0.2},
     "": {"clip": "49x384x512", "image_share": 0.2, "image_probability": 0.2},
 }
-BATCH_SIZES = {"small": 64, "mobile": 256, "server": 256, "ltx": 256}
-TEXTS: dict[str, dict[str, Any]] = {"ltx": {"text_encoder": "t5", "text_width": 4096, "text_tokens": 128}}
+BATCH_SIZES = {"small": 64, "mobile": 256, "server": 256, "ltx": 256, "wan": 64}
+COMPRESSIONS = {"wan": Compression(4, 16, 64)}
+TEXTS: dict[str, dict[str, Any]] = {
+    "ltx": {"text_encoder": "t5", "text_width": 4096, "text_tokens": 128},
+    "wan": {
+        "text_encoder": "t5",
+        "text_width": 4096,
+        "text_tokens": 512,
+        "time_shift": 3.0,
+        "time_schedule": "thousandth",
+    },
+}
 
 
 def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
@@ -62,17 +86,18 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     if size not in BATCH_SIZES or phase not in PHASES:
         known = ["tiny", *(f"{size}_{phase}".strip("_") for size in BATCH_SIZES for phase in PHASES)]
         raise UserError(f"variant '{variant}' is unknown: use one of {', '.join(known)}")
-    full = ClipShape.parse(PHASES[""]["clip"]).tokens(COMPRESSION)
+    compression = COMPRESSIONS.get(size, COMPRESSION)
+    full = ClipShape.parse(PHASES[""]["clip"]).tokens(compression)
     return to_config_dict(
         DitTraining(
             **PHASES[phase],
-            compression=str(COMPRESSION),
+            compression=str(compression),
             **TEXTS.get(size, {"text_tokens": 77}),
             model=MODELS[size],
             steps=200_000,
             auto=True,
             loader_threads=16,  # reads of a mounted bucket in flight
-            batch_size=BATCH_SIZES[size] * full // ClipShape.parse(PHASES[phase]["clip"]).tokens(COMPRESSION),
+            batch_size=BATCH_SIZES[size] * full // ClipShape.parse(PHASES[phase]["clip"]).tokens(compression),
             eval_every=2_000,
             checkpoint_every=2_000,
         )

@@ -4,9 +4,9 @@ python -m launch.train --config=configs/recover.py:mobile --workdir=runs/recover
     --config.data=data/latents
 
 `init_from` is what `launch.prune` made; sizes, teacher and block map come from there. Variants: tiny (two CPU cores),
-mobile (the paper's shapes: a student of 0.9 B parameters, a teacher of 2.0 B) and ltx (LTX-Video's transformer and what
-the paper's shares leave of it). Without `init_from` the last two have these shapes, which is what `launch.inspect` and
-`launch.compile` count before anything is trained.
+mobile (the paper's shapes: a student of 0.9 B parameters, a teacher of 2.0 B), ltx and wan (the transformers of LTX-
+Video and of Wan 2.1 1.3B, and what the paper's shares leave of them). Without `init_from` all but tiny have these
+shapes, which is what `launch.inspect` and `launch.compile` count before anything is trained.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from mobile_video_jax.distill.config import KdWeights
 from mobile_video_jax.stages.config import DitTraining, RecoverTraining
 
 # Student and teacher.
-LARGE = {"mobile": ("mobile", "server"), "ltx": ("ltx_mobile", "ltx")}
+LARGE = {"mobile": ("mobile", "server"), "ltx": ("ltx_mobile", "ltx"), "wan": ("wan_mobile", "wan")}
 # Recovery takes a tenth of the teacher's steps.
 SHARE = 10
 

@@ -9,7 +9,8 @@ golden/NAME.npz, inputs and JAX's outputs for them (of an entry point golden/NAM
 NAME.safetensors; tokenizer.json; manifest.json, every constant that an app needs; report.html and report.json. Every
 package is run op by op, every asset by Apple's runtime, and compared with JAX; so is a whole clip of each backend.
 
---format=diffusers writes a run of LTX-Video's shapes, imported or trained further, as a pipeline's folder instead.
+--format=diffusers writes a run of LTX-Video's or Wan's, imported or trained further, as a pipeline's folder instead;
+--format=lora and lora_comfyui write its adapter alone, under diffusers' or the original release's names.
 
 Status 1: a package or the clip is not what JAX computes (see export.verify); the folder is kept.
 """
@@ -34,10 +35,10 @@ MODEL = cli.require_path("model", "The run directory of a transformer or a VAE."
 CHECKPOINT = cli.define_checkpoint("model")
 OUT = cli.require_path("out", "A new folder for the packages.", local=True)
 VAE = cli.define_path("vae", "A VAE run whose decoder is exported instead, such as a smaller one.")
-FORMAT = flags.DEFINE_enum("format", "coreml", ["coreml", "diffusers"], "Packages, or the folder of a pipeline.")
-DTYPE = flags.DEFINE_enum(
-    "dtype", "float32", ["float32", "bfloat16", "float16"], "With --format=diffusers: of weights."
+FORMAT = flags.DEFINE_enum(
+    "format", "coreml", ["coreml", "diffusers", "lora", "lora_comfyui"], "Packages, a pipeline's folder, or an adapter."
 )
+DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "Of weights that are not packages.")
 TEXT_ENCODER = cli.define_located("text_encoder", "", "Folder of the run's text encoder: KIND:FOLDER.")
 CLIP = cli.define_clips(
     "clip", "Frames x height x width of the clips, the run's own if not given; several become functions."
@@ -90,6 +91,8 @@ def main() -> None:
     model = Run.open(MODEL.value, **CHECKPOINT.value)
     if FORMAT.value == "diffusers":
         return write_diffusers(model, out)
+    if FORMAT.value in ("lora", "lora_comfyui"):
+        return write_lora(model, out)
     try:
         from export.app import assets
         from export.app.folder import export_run
@@ -142,6 +145,13 @@ def write_diffusers(model: "Run", out: Path) -> None:
         raise UserError(f"--text_encoder={TEXT_ENCODER.value} is none of a pipeline: use ltx:FOLDER, or leave it out")
     text = encoder.folder if encoder else None
     cli.finish(out, export_diffusers(model, out, dtype=DTYPE.value, text=text))
+
+
+def write_lora(model: "Run", out: Path) -> None:
+    from mobile_video_jax.interop.export_diffusers import DTYPES
+    from mobile_video_jax.interop.lora_file import export_lora
+
+    cli.finish(out, export_lora(model, out, comfyui=FORMAT.value == "lora_comfyui", dtype=DTYPES[DTYPE.value]))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,11 @@ diffusers: the folder of a pipeline of LTX-Video or Wan (model_index.json, trans
 tokenizer/, scheduler/), which the user has downloaded. original: the one safetensors file of a release of LTX-Video,
 with --text=DIR, a folder that holds text_encoder/ and tokenizer/. No pickles. The run holds the transformer and, in
 RUN/vae, the VAE; the text encoder stays where it is, and other commands are told of it with --text_encoder=ltx:DIR or
-wan:DIR.
+wan:DIR. lora: a published adapter's file, onto the run --base, in diffusers' or ComfyUI's names; its run is used like
+any other.
 """
+
+from pathlib import Path
 
 from absl import flags
 
@@ -13,8 +16,9 @@ from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import Positive
 
-FORMAT = flags.DEFINE_enum("format", "diffusers", ["diffusers", "original"], "The source's layout.")
-SOURCE = cli.require_path("source", "The folder, or the file of an original release.", local=True)
+FORMAT = flags.DEFINE_enum("format", "diffusers", ["diffusers", "original", "lora"], "The source's layout.")
+SOURCE = cli.require_path("source", "The folder, or the file of an original release or of a LoRA.", local=True)
+BASE = cli.define_path("base", "With --format=lora: the run that it is added to.", exists=True)
 OUT = cli.require_path("out", "A new run directory.", local=True)
 TEXT = cli.define_path("text", "Where text_encoder/ and tokenizer/ lie; a diffusers folder has its own.", local=True)
 CLIP = cli.define_clip("clip", "49x384x512", "Frames x height x width of the clips that the run is used for.")
@@ -31,6 +35,8 @@ def main() -> None:
     from mobile_video_jax.interop.ltx_release import open_original
 
     source, text = SOURCE.value, TEXT.value
+    if FORMAT.value == "lora":
+        return _import_lora(source)
     if FORMAT.value == "diffusers":
         published = open_diffusers(source)
         published = dataclasses.replace(published, text=text or source)
@@ -42,6 +48,15 @@ def main() -> None:
         published = open_original(source, text)
     summary = import_weights(published, OUT.value, clip=CLIP.value, frame_rate=FRAME_RATE.value, scan=SCAN.value)
     cli.finish(OUT.value, summary)
+
+
+def _import_lora(source: Path) -> None:
+    from mobile_video_jax.interop.lora_file import import_lora
+    from mobile_video_jax.models.run import Run
+
+    if BASE.value is None:
+        raise UserError("a LoRA is added to a run: name that with --base=RUN")
+    cli.finish(OUT.value, import_lora(source, Run.open(BASE.value), OUT.value))
 
 
 if __name__ == "__main__":

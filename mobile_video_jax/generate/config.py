@@ -21,7 +21,7 @@ class SampleConfig(Config):
     steps: SolverSteps  # solver steps
     guidance: GuidanceScale  # guidance scale; 1 is none and costs half
     shift: ShiftOrOwn = 0.0  # time shift; above 1 spends more steps on noise; 0: as the run was trained
-    solver: SolverName = "euler"  # heun: second order, two passes a step; dpmpp_2m, unipc: one; renoise: x0, noised afresh
+    solver: SolverName = "euler"  # heun: second order, two passes; dpmpp_2m, unipc: one; renoise: x0, noised afresh
     chunk: CountOrZero = 0  # latent frames decoded at a time; 0: a clip in one pass
     tile: CountOrZero = 0  # pixels a side of a decoded tile; 0: whole frames
     overlap: CountOrZero = 0  # pixels that neighbouring tiles share
