@@ -1,5 +1,6 @@
 """LTX-Video from 0.9.5 on: the sampler comes with the weights, from a pipeline's folder or a file's header."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -17,7 +18,9 @@ from mobile_video_jax.interop.export_diffusers import export_diffusers
 from mobile_video_jax.interop.import_weights import import_weights, open_diffusers
 from mobile_video_jax.interop.ltx_sampler import Sampler, parse_header, parse_scheduler
 from mobile_video_jax.interop.ltx_single_file import VAES, read_sampler
+from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
+from mobile_video_jax.stages.latent_stage import _check_frame_rate
 from tests.commands import run
 from tests.interop.pipeline import SCHEDULER, make_pipeline
 
@@ -123,6 +126,24 @@ def test_listed_times_are_kept(imported, pipeline, tmp_path):
         generator.sample_config(times=(1.0, 0.5))
     with pytest.raises(UserError, match="let them fall from 1"):
         generator.sample_config(times=(0.9, 0.5))
+
+
+def test_weights_are_not_trained_with_other_positions_or_times(imported):
+    """A frame rate that positions do not know, positions and times of another release."""
+    denoiser = Run.open(imported).denoiser
+    assert denoiser.position_rate == RATE
+    with pytest.raises(UserError, match=r"has 25 frames a second, the model's positions are those of 12.5"):
+        _check_frame_rate(Path("data"), 25.0, denoiser.position_rate)
+    _check_frame_rate(Path("data"), 0.0, denoiser.position_rate)
+    denoiser.check_continues(denoiser)
+    config = denoiser.config
+    plain = dataclasses.replace(config.model, rope_offset=0.0)
+    for changed, key in (
+        ({"model": plain}, "model.rope_offset=0.875"),
+        ({"time_schedule": "uniform"}, "time_schedule"),
+    ):
+        with pytest.raises(UserError, match=f"set --config.{key}"):
+            Denoiser(dataclasses.replace(config, **changed)).check_continues(denoiser)
 
 
 def test_the_command_takes_times(pipeline, imported, tmp_path):
