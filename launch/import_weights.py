@@ -33,13 +33,13 @@ def main() -> None:
 
     from mobile_video_jax.interop.import_weights import import_weights, open_diffusers
     from mobile_video_jax.interop.ltx_release import open_original
+    from mobile_video_jax.interop.release import Release
 
     source, text = SOURCE.value, TEXT.value
     if FORMAT.value == "lora":
         return _import_lora(source)
     if FORMAT.value == "diffusers":
-        published = open_diffusers(source)
-        published = dataclasses.replace(published, text=text or source)
+        published: Release = dataclasses.replace(open_diffusers(source), text=text or source)
     elif text is None:
         raise UserError(
             "a release's file holds no text encoder: name a folder with text_encoder/ and tokenizer/ by --text"

@@ -24,8 +24,8 @@ from mobile_video_jax.models.networks import build_network
 from mobile_video_jax.nn.embeddings import time_features
 from mobile_video_jax.nn.stream import STREAM
 from mobile_video_jax.text.encoder import pad
+from mobile_video_jax.vae.coder import Network
 from mobile_video_jax.vae.ltx.model import LtxVae
-from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.pixels import to_bytes
 
 Tensors = dict[str, np.ndarray]
@@ -96,7 +96,7 @@ def _residuals(outputs: Any, model: Dit) -> Any:
     return [outputs[f"block_{i}"]["residual"][0] for i in range(len(model.config.block_shapes))]
 
 
-def decoder_tensors(vae: Vae | LtxVae, params: Any, latents: Latents) -> Iterator[Tensors]:
+def decoder_tensors(vae: Network, params: Any, latents: Latents) -> Iterator[Tensors]:
     """Inputs and outputs of the decoder for each latent frame of a clip; kept_NAME of one is past_NAME of the next.
 
     LTX-Video's takes all frames at once.
@@ -118,7 +118,7 @@ def decoder_tensors(vae: Vae | LtxVae, params: Any, latents: Latents) -> Iterato
         state = after
 
 
-def _in_float32(vae: Vae | LtxVae) -> Vae | LtxVae:
+def _in_float32(vae: Network) -> Network:
     return vae.clone(config=dataclasses.replace(vae.config, dtype="float32"))
 
 

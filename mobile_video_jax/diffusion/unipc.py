@@ -11,6 +11,9 @@ from mobile_video_jax.diffusion.path import Velocity, predict_x0
 
 LATEST = 1 - 1e-6  # at t = 1 the log of the signal-to-noise ratio is infinite
 
+# The corrected latents before, the predicted ones, the last x0 prediction, and its last change.
+Carry = tuple[Latents, Latents, Latents, Latents]
+
 
 class Coefficients(NamedTuple):
     """Weights of one step, arrays of all steps; with h its length in lambda = log((1 - t) / t)."""
@@ -31,9 +34,7 @@ def unipc(velocity: Velocity, noise: Latents, grid: Float[Array, "points"]) -> L
     grid = jnp.minimum(grid, LATEST)
     steps = coefficients(grid)
 
-    def body(
-        carry: tuple[Latents, ...], step: tuple[jnp.ndarray, Coefficients, Coefficients]
-    ) -> tuple[tuple[Latents, ...], None]:
+    def body(carry: Carry, step: tuple[jnp.ndarray, Coefficients, Coefficients]) -> tuple[Carry, None]:
         (before, x, x0_before, change), (t, own, last) = carry, step
         times = jnp.full(x.shape[:1], t)
         x0 = predict_x0(x, velocity(x, jnp.floor(1000 * times) / 1000), times)

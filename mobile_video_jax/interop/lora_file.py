@@ -77,7 +77,7 @@ def export_lora(run: Run, out: Path, *, comfyui: bool, dtype: Any) -> dict[str, 
     family, sources = _family(run)
     shapes = run.denoiser.abstract_params(make_mesh(MeshConfig(), jax.local_devices()[:1]))
     adapter = restore_adapter(run.path, lora, shapes, run.step)
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for path, (a, b) in _layers(adapter).items():
         source = sources[f"{path}/kernel"]
         a, b = _trimmed(a, source.layout.to_published(lora.scale * b))

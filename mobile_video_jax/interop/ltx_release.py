@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from mobile_video_jax.interop import ltx_sampler, ltx_transformer, ltx_vae
-from mobile_video_jax.interop.diffusers_folder import Component, open_network, read_scheduler
+from mobile_video_jax.interop.diffusers_folder import open_network, read_scheduler
 from mobile_video_jax.interop.ltx_sampler import Sampler
 from mobile_video_jax.interop.ltx_single_file import open_single_file, read_sampler
-from mobile_video_jax.interop.release import Origin, Parts, PipelineFolder, Published
+from mobile_video_jax.interop.release import Origin, Parts, PipelineFolder, Published, Release
 from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import Sampling
@@ -19,14 +19,10 @@ FRAME_RATE = 25.0
 
 
 @dataclasses.dataclass(frozen=True)
-class LtxRelease:
+class LtxRelease(Release):
     """An opened release of LTX-Video."""
 
-    transformer: Component
-    vae: Component
     sampler: Sampler
-    text: Path  # folder with text_encoder/ and tokenizer/
-    origin: Origin
 
     def parts(self, frame_rate: float | None) -> Parts:
         """The parts, with positions for clips of `frame_rate` frames a second. Raises UserError for other networks."""
@@ -76,7 +72,7 @@ def open_folder(folder: Path, pipeline: str) -> LtxRelease:
 def open_original(file: Path, text: Path) -> LtxRelease:
     """Opens a release's single file; `text` holds text_encoder/ and tokenizer/. Raises UserError as open_folder."""
     transformer, vae = open_single_file(file)
-    return LtxRelease(transformer, vae, read_sampler(file, vae), text, origin={})
+    return LtxRelease(transformer, vae, text, origin={}, sampler=read_sampler(file, vae))
 
 
 def pipeline_folder(run: Run, bundle: VaeBundle, origin: Origin) -> PipelineFolder:
@@ -84,7 +80,8 @@ def pipeline_folder(run: Run, bundle: VaeBundle, origin: Origin) -> PipelineFold
 
     Raises UserError where diffusers has no class for the network or the sampler.
     """
-    config, vae = run.denoiser.config, bundle.vae.config
+    config = run.denoiser.config
+    vae: Any = bundle.vae.config
     pipeline, scheduler = _published_sampler(config, origin)
     return PipelineFolder(
         index={"_class_name": pipeline},

@@ -2,11 +2,12 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.interop.diffusers_folder import Component
 from mobile_video_jax.interop.mapping import Source
 from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.vae.coder import Network
@@ -57,10 +58,15 @@ class PipelineFolder:
     missing: tuple[str, ...] = ()  # components that such pipelines may have, and this one does not
 
 
-class Release(Protocol):
-    """An opened release of one family."""
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """An opened release; each family has its own."""
 
-    text: Path
+    transformer: Component
+    vae: Component
+    text: Path  # folder with text_encoder/ and tokenizer/
+    origin: Origin
 
     def parts(self, frame_rate: float | None) -> Parts:
         """The parts, for clips of `frame_rate` frames a second or the family's own."""
+        raise NotImplementedError

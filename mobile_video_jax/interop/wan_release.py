@@ -7,8 +7,8 @@ from typing import Any
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.interop import wan_transformer, wan_vae
-from mobile_video_jax.interop.diffusers_folder import INDEX, Component, open_network, read_scheduler
-from mobile_video_jax.interop.release import Origin, Parts, PipelineFolder, Published
+from mobile_video_jax.interop.diffusers_folder import INDEX, open_network, read_scheduler
+from mobile_video_jax.interop.release import Origin, Parts, PipelineFolder, Published, Release
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.models.vae import VaeBundle
@@ -45,14 +45,10 @@ FRAME_RATES = {False: 16.0, True: 24.0}  # by the VAE's `residual`: Wan 2.1 and 
 
 
 @dataclasses.dataclass(frozen=True)
-class WanRelease:
+class WanRelease(Release):
     """An opened release of Wan."""
 
-    transformer: Component
-    vae: Component
     shift: float  # time shift of the schedule
-    text: Path  # folder with text_encoder/ and tokenizer/
-    origin: Origin
 
     def parts(self, frame_rate: float | None) -> Parts:
         """The parts; positions do not depend on the frame rate. Raises UserError for other networks."""
@@ -103,7 +99,8 @@ def pipeline_folder(run: Run, bundle: VaeBundle, origin: Origin) -> PipelineFold
 
     Raises UserError where diffusers has no class for the network or the sampler.
     """
-    config, vae = run.denoiser.config, bundle.vae.config
+    config = run.denoiser.config
+    vae: Any = bundle.vae.config
     if (config.time_schedule, config.shift_follows_tokens) != ("thousandth", False):
         raise UserError(f"{run} does not sample as {PIPELINE} does: set time_schedule=thousandth, its time_shift alone")
     scheduler = origin.get("scheduler", {"use_flow_sigmas": False})

@@ -60,7 +60,7 @@ def test_updates_are_those_of_the_file(base, tmp_path, prefix, names, alpha):
     tensors = factors(prefix, names)
     if alpha:
         first = f"{prefix}transformer_blocks.0.attn1.to_q.alpha"
-        tensors[first] = np.float32(alpha)
+        tensors[first] = np.array(alpha, np.float32)
     save_file(tensors, tmp_path / "lora.safetensors")
     done = import_lora(tmp_path / "lora.safetensors", base, tmp_path / "run")
     assert (done["rank"], done["layers"]) == (4, 5)
