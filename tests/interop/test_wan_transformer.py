@@ -55,7 +55,8 @@ def test_velocities_are_equal(pair, grid):
     t = np.array([0.8, 0.25], np.float32)
     with torch.no_grad():
         expected = pair.theirs(torch.tensor(x), torch.tensor(1000 * t), torch.tensor(text)).sample.numpy()
-    velocity = apply(pair.module, pair.params, pack(x), t, text, mask)
+    inputs = map(jnp.asarray, (pack(x), t, text, mask))
+    velocity = apply(pair.module, pair.params, *inputs)
     assert np.linalg.norm(velocity - pack(expected)) <= 1e-4 * np.linalg.norm(expected)
 
 
@@ -68,7 +69,8 @@ def test_a_time_for_each_frame_equals_a_time_for_each_token(pair):
     with torch.no_grad():
         tokens = torch.tensor(1000 * np.repeat(frames, 4, axis=1))
         expected = pair.theirs(torch.tensor(x), tokens, torch.tensor(text)).sample.numpy()
-    velocity = apply(pair.module, pair.params, pack(x), frames, text, np.ones((1, 3), bool))
+    inputs = map(jnp.asarray, (pack(x), frames, text, np.ones((1, 3), bool)))
+    velocity = apply(pair.module, pair.params, *inputs)
     assert np.linalg.norm(velocity - pack(expected)) <= 1e-4 * np.linalg.norm(expected)
 
 

@@ -128,7 +128,8 @@ class Upsample(nn.Module):
             first, later = x[:, : int(starts)], x[:, int(starts) :]
             pairs = WanConv(2 * x.shape[-1], (3, 1, 1), self.dtype, name="time_conv")(later)
             b, t, h, w, _ = pairs.shape
-            pairs = pairs.reshape(b, t, h, w, 2, -1).transpose(0, 1, 4, 2, 3, 5).reshape(b, 2 * t, h, w, -1)
+            pairs = pairs.reshape(b, t, h, w, 2, x.shape[-1]).transpose(0, 1, 4, 2, 3, 5)
+            pairs = pairs.reshape(b, 2 * t, h, w, x.shape[-1])
             x = jnp.concatenate([first, pairs], axis=1)
         x = jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
         return FrameConv(self.features, dtype=self.dtype, name="resample")(x)
