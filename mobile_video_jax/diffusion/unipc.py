@@ -18,8 +18,7 @@ Carry = tuple[Latents, Latents, Latents, Latents]
 class Coefficients(NamedTuple):
     """Weights of one step, arrays of all steps; with h its length in lambda = log((1 - t) / t)."""
 
-    ratio: Float[Array, "n"]  # t_next / t, of the latents
-    mean: Float[Array, "n"]  # (1 - t_next) (1 - exp(-h)), of the x0 prediction
+    ratio: Float[Array, "n"]  # t_next / t, of the latents; the rest, 1 - ratio, is of the x0 prediction
     change: Float[Array, "n"]  # h / h_before, of the last change of the x0 prediction; 0 in the first step
     predicted: Float[Array, "n"]  # 1/2 of that change in steps of second order, else 0
     corrected: Float[Array, "n"]  # weight of that change in the corrector
@@ -40,9 +39,11 @@ def unipc(velocity: Velocity, noise: Latents, grid: Float[Array, "points"]) -> L
         x0 = predict_x0(x, velocity(x, jnp.floor(1000 * times) / 1000), times)
         correction = last.corrected * last.change * change + last.corrected_next * (x0 - x0_before)
         # A last.ratio of 0 marks the first step, which has nothing to correct.
-        x = jnp.where(last.ratio == 0, x, last.ratio * before + last.mean * (x0_before + correction))
+        # Written as changes of x, so that positions whose velocity is 0 stay as they are, to the bit.
+        corrected = before + (1 - last.ratio) * (x0_before - before + correction)
+        x = jnp.where(last.ratio == 0, x, corrected)
         change = x0 - x0_before
-        x_next = own.ratio * x + own.mean * (x0 + own.predicted * own.change * change)
+        x_next = x + (1 - own.ratio) * (x0 - x + own.predicted * own.change * change)
         return (x, x_next, x0, change), None
 
     last = jax.tree.map(lambda x: jnp.append(0.0, x[:-1]), steps)
@@ -67,7 +68,6 @@ def coefficients(grid: Float[Array, "points"]) -> Coefficients:
     weight = jnp.where(second, (first - moment) / (1 - ratio), 0.0)
     return Coefficients(
         ratio=grid[1:] / grid[:-1],
-        mean=-(1 - grid[1:]) * decay,
         change=change,
         predicted=0.5 * second,
         corrected=weight,

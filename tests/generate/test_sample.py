@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.folder import GenerationJob, generate_folder
@@ -108,7 +109,7 @@ def test_a_clip_may_have_another_size(model):
 
 
 def test_the_shift_is_the_one_of_training(model, tmp_path):
-    assert Generator.load(model).times == {"shift": 1.0, "terminal": 0.0}
+    assert Generator.load(model).times == {"shift": 1.0, "terminal": 0.0, "schedule": "uniform"}
     run = renamed(model, tmp_path / "dit", shift_follows_tokens=True)
     small, large = (Generator.load(run, clip=clip).times["shift"] for clip in ("9x32x32", "33x64x64"))
     assert 1 < small < large
@@ -160,7 +161,7 @@ def test_a_stopped_job_goes_on_where_it_was(model, generator, tmp_path, capsys):
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
     summary = json.loads((tmp_path / "cut" / "samples.json").read_text())
     assert summary["model"] == str(model)
-    assert summary["sampling"] == dataclasses.asdict(DRAW) | generator.times
+    assert summary["sampling"] == plain(DRAW) | generator.times
     assert summary["clips"][1] == {"file": "00011-a-blue-square.mp4", "prompt": "a blue square", "seed": 11}
 
 

@@ -71,7 +71,7 @@ def test_the_run_says_what_it_is(pipeline, imported):
 def damage(folder: Path, change: str) -> None:
     match change:
         case "family":
-            write(folder / "model_index.json", _class_name="WanPipeline")
+            write(folder / "model_index.json", _class_name="MochiPipeline")
         case "class":
             write(folder / "transformer" / "config.json", _class_name="WanTransformer3DModel")
         case "key":
@@ -97,7 +97,7 @@ def write(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("family", "is of WanPipeline: name the folder of an LTX-Video pipeline"),
+        ("family", "is of MochiPipeline: name the folder of an LTX-Video or Wan pipeline"),
         ("class", "is of WanTransformer3DModel, not LTXVideoTransformer3DModel"),
         ("key", "window=7 is unknown"),
         ("scheduler", "use_karras_sigmas=True is not supported"),

@@ -33,7 +33,7 @@ def pair() -> Any:
     module = Dit(config)
     inputs = (jnp.zeros((1, 1, 2, 2, 20)), jnp.zeros(1), jnp.zeros((1, 4, 11)), jnp.ones((1, 4), bool))
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs)["params"])
-    params = read_params(tensors, sources(config), nn.unbox(shapes), "wan")
+    params = jax.tree.map(jnp.asarray, read_params(tensors, sources(config), nn.unbox(shapes), "wan"))
     return SimpleNamespace(theirs=theirs, config=config, tensors=tensors, module=module, params=params)
 
 

@@ -40,7 +40,7 @@ def pair(request) -> Any:
     tensors = {name: x.detach().numpy() for name, x in theirs.state_dict().items()}
     side = config.strides.space
     shapes = nn.unbox(jax.eval_shape(lambda: init(WanVae(config), jax.random.key(0), jnp.zeros((1, 1, side, side, 3)))))
-    params = read_params(tensors, sources(config), shapes, "vae")
+    params = jax.tree.map(jnp.asarray, read_params(tensors, sources(config), shapes, "vae"))
     return SimpleNamespace(theirs=theirs, config=config, tensors=tensors, vae=WanVae(config), params=params)
 
 
