@@ -120,12 +120,6 @@ class Denoiser:
         """The velocity, and the features [l b n d] that distillation compares."""
         return self.family.features(self.network, params, *inputs)
 
-    @property
-    def position_rate(self) -> float:
-        """Frames a second that the network's positions are those of; 0 where positions are grid indices."""
-        scale = getattr(self.config.model, "rope_scale", ())
-        return self.strides.time / scale[0] if scale else 0.0
-
     def check_continues(self, other: "Denoiser") -> None:
         """Raises UserError where weights of `other` would mean something else here: other positions or times."""
         for key, trained in other._function().items():
@@ -135,7 +129,7 @@ class Denoiser:
 
     def _function(self) -> dict[str, Any]:
         """The settings that change what the parameters mean, and no parameter's shape."""
-        model = self.config.model
+        model = self.config.at_rate(1.0).model  # positions in seconds mean the same at every rate
         positions = {f"model.{key}": getattr(model, key) for key in POSITIONS if hasattr(model, key)}
         return {"time_schedule": self.config.time_schedule, **positions}
 
