@@ -101,7 +101,7 @@ def main() -> None:
     except ImportError as error:
         raise UserError("PyTorch or coremltools is missing: pip install -e '.[export]'") from error
     settings = Settings(
-        backends=backends(BACKEND.value, core_ai=assets.installed()),
+        backends=assets.installed_backends(BACKEND.value, core_ai=assets.installed()),
         author=AUTHOR.value,
         licence=LICENCE.value,
         weights=Weights(WEIGHTS.value, TARGET_BITS.value, TARGET_PSNR.value),
@@ -124,17 +124,6 @@ def main() -> None:
     if not report["passed"]:
         say(f"failed: {'; '.join(report['failures'])}")
         sys.exit(WRONG)
-
-
-def backends(names: list[str], *, core_ai: bool) -> tuple[str, ...]:
-    """The backends named, or all that are installed. Raises UserError for Core AI where its packages are missing."""
-    from export.app import assets
-
-    if "coreai" in names and not core_ai:
-        raise UserError(f"--backend=coreai takes packages that are not installed: {assets.HOW}")
-    if not names and not core_ai:
-        say(f"Core AI's packages are not installed, Core ML alone is written: {assets.HOW}")
-    return tuple(names) or (("coreml", "coreai") if core_ai else ("coreml",))
 
 
 def write_diffusers(model: "Run", out: Path) -> None:

@@ -15,6 +15,8 @@ from export.coreml.compress import Weights
 from export.estimate.ops import ops_of_module
 from export.metadata import Metadata
 from export.part import Part
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.progress import say
 
 NEEDED = ("coreai", "coreai_torch")
 HOW = "pip install -e '.[export]' on Linux for x86-64 or on macOS 26"
@@ -96,3 +98,12 @@ class AssetApp(App):
             self.loaded[record["file"]] = Asset(self.folder / record["file"])
         outputs = self.loaded[record["file"]].function(record["entry_point"])(tensors)
         return {feature: x.astype("float32") for feature, x in outputs.items()}
+
+
+def installed_backends(names: list[str], *, core_ai: bool) -> tuple[str, ...]:
+    """The backends named, or all that are installed. Raises UserError for Core AI where its packages are missing."""
+    if "coreai" in names and not core_ai:
+        raise UserError(f"--backend=coreai takes packages that are not installed: {HOW}")
+    if not names and not core_ai:
+        say(f"Core AI's packages are not installed, Core ML alone is written: {HOW}")
+    return tuple(names) or (("coreml", "coreai") if core_ai else ("coreml",))

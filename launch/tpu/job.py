@@ -19,9 +19,7 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
 from mobile_video_jax.core.ranges import CountOrZero, Size
-from mobile_video_jax.cost.tpu.compiler_flags import as_arguments, compiler_options
 from mobile_video_jax.cost.tpu.topology import Topology
-from mobile_video_jax.pods.automatic import automatic
 from mobile_video_jax.stages.config import training_class
 
 CONFIG = cli.define_config(training_class, "The stage's config.")
@@ -71,6 +69,8 @@ def _check_workdir() -> None:
 
 def _check_batch(topology: Topology, processes: int) -> None:
     """Raises UserError where the config has no batch that divides over the data shards and processes."""
+    from mobile_video_jax.pods.automatic import automatic
+
     config = from_mapping(type(CONFIG.value), automatic(CONFIG.values, topology, CONFIG.changed))
     data, fsdp, _ = config.mesh.sizes(topology.chips * topology.slices)
     if config.batch_size % (data * fsdp) or config.batch_size % processes:
@@ -81,6 +81,8 @@ def _check_batch(topology: Topology, processes: int) -> None:
 
 
 def _job(topology: Topology) -> Job:
+    from mobile_video_jax.cost.tpu.compiler_flags import as_arguments, compiler_options
+
     executable = [f"--executable={EXECUTABLE.value}"] if EXECUTABLE.value else []
     arguments = [f"--workdir={WORKDIR.value}", *CONFIG.arguments, *executable, "--distributed"]
     return Job(

@@ -62,8 +62,8 @@ def classes() -> set[type]:
     return found
 
 
-# Read by name: compared with a manifest, weights of terms, limits of costs, shares of levels.
-BY_NAME = {"text_encoder", "text_width", "l1", "l2", "kl", "matching", "activations", "latency", "channel"}
+# Read by name: compared with a manifest, weights of terms, limits of costs, shares of levels, before there is a config.
+BY_NAME = {"text_encoder", "text_width", "l1", "l2", "kl", "matching", "activations", "latency", "channel", "auto"}
 CONFIGS = {cls for cls in classes() if issubclass(cls, Config)}
 
 

@@ -27,7 +27,7 @@ PROMPTS = ["a red circle, oil painting", "A red circle moving left.", "a red cir
 class Noise(Generator):
     """Draws noise by seed in no time: what is drawn is not looked at here."""
 
-    times: ClassVar = {"shift": 1.0, "terminal": 0.0}
+    times: ClassVar = {"shift": 1.0, "terminal": 0.0, "schedule": "uniform"}
 
     def __init__(self, folder: Path):
         object.__setattr__(self, "run", Run.open(folder))

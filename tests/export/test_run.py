@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from export.app import golden, parts
 from export.app import manifest as manifests
-from export.app.assets import AssetApp
+from export.app.assets import AssetApp, installed_backends
 from export.app.folder import export_run
 from export.app.runtime import App
 from export.app.settings import Settings, distillation_warnings, own_steps
@@ -28,7 +28,6 @@ from export.phone.vae import PhoneDecoder
 from export.pytorch import dit as torch_dit
 from export.pytorch.load import load_params
 from export.pytorch.vae import Decoder
-from export.run import backends
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.generate.generator import Generator
@@ -124,8 +123,11 @@ def test_a_backend_that_is_not_installed_is_named(capsys):
     with pytest.raises(
         UserError, match=r"--backend=coreai takes packages that are not installed: pip install -e '.\[export\]'"
     ):
-        backends(["coreai"], core_ai=False)
-    assert backends([], core_ai=False) == ("coreml",) and backends([], core_ai=True) == ("coreml", "coreai")
+        installed_backends(["coreai"], core_ai=False)
+    assert installed_backends([], core_ai=False) == ("coreml",) and installed_backends([], core_ai=True) == (
+        "coreml",
+        "coreai",
+    )
     assert "Core ML alone is written" in capsys.readouterr().err
     with pytest.raises(UserError, match="--backend=onnx is unknown: use coreml,coreai, or one of them"):
         Settings(backends=("onnx",))

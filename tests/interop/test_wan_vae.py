@@ -48,7 +48,7 @@ def relative(ours: Any, expected: np.ndarray) -> float:
     return float(np.linalg.norm(ours - expected) / np.linalg.norm(expected))
 
 
-@pytest.mark.parametrize("frames", [1, 9])
+@pytest.mark.parametrize("frames", [pytest.param(1, marks=pytest.mark.slow), 9])
 def test_moments_and_pixels_are_equal(pair, frames):
     torch = pytest.importorskip("torch")
     side = pair.config.strides.space

@@ -103,6 +103,7 @@ def test_decoding_encoding_and_writing_take_place_at_the_same_time(root, tmp_pat
     assert took[0] < 3 * seconds * SHARDS / 1.8
 
 
+@pytest.mark.slow
 def test_shards_of_another_size_are_refused_by_every_process(root):
     for done in finish_job(start(root, root / "alone", shard_records=3)):
         assert (

@@ -156,7 +156,7 @@ def test_a_missing_peer_is_named_with_its_package(monkeypatch):
 ARGUMENTS = {
     "json": ["--only=vae_tiles", "--json"],
     "table": ["--only=vae_tiles", "--only=vae_losses"],
-    "suite": ["--suite=tpu"],
+    "suite": ["--suite=npu"],
     "name": ["--only=vae_speed"],
     "no gpu": ["--suite=gpu"],
 }
@@ -200,7 +200,7 @@ def test_rows_are_printed_as_json_alone_or_below_a_table(results):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("suite", "flag --suite=tpu: value should be one of <cpu|gpu>"),
+        ("suite", "flag --suite=npu: value should be one of <cpu|gpu|tpu>"),
         (
             "name",
             "flag --only=vae_speed: value should be one of "

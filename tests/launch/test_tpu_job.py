@@ -84,6 +84,7 @@ def test_a_topology_that_does_not_exist_is_refused():
         Topology("v5p:3x3x3")
 
 
+@pytest.mark.slow
 def test_the_command_of_a_manifest_trains_in_two_processes(tmp_path):
     tiny.latents(tmp_path / "latents")
     keys = OVERRIDES | {"data": tmp_path / "latents", "steps": 2, "mesh.fsdp": 2, "optimizer.name": "adamw"}

@@ -51,7 +51,7 @@ def spoiler(blur, noise, gain=1.0, speckles=0):
     return spoil
 
 
-@pytest.mark.parametrize(("world", "clip"), [(FULL, "17x64x64"), (DEMO, "17x32x32")], ids=["full", "demo"])
+@pytest.mark.parametrize(("world", "clip"), [(FULL, "17x48x48"), (DEMO, "17x32x32")], ids=["full", "demo"])
 def test_drawn_clips_are_read_right(world, clip):
     assert min(scores(world, samples(world, clip, 500)).values()) >= 0.99
 

@@ -75,7 +75,7 @@ def test_the_phones_time_is_exact_at_traced_sizes_and_near_between_them():
 
     exact = [((32, 32, 8192), (20, 20, 6144)), ((8, 28, 2048),)]
     near = [((18, 20, 5000),), ((26, 14, 6656),), ((23, 16, 6336),), ((30, 30, 4480), (17, 32, 7488))]
-    for models, tolerance in ((exact, 1e-9), (near, 0.025)):
+    for models, tolerance in ((exact, 1e-9), (near, 0.04)):
         for sizes in models:
             assert latency.of([BlockShape(*size) for size in sizes]) == pytest.approx(traced(*sizes), rel=tolerance)
     interpolated = [latency.of([BlockShape(*size) for size in sizes]) for sizes in near]

@@ -69,6 +69,7 @@ def velocity_errors(stage: DitStage, params: dict, batch: dict, times: jax.Array
     return np.asarray(errors(params, batch, times))
 
 
+@pytest.mark.slow
 def test_training_on_buckets_compiles_each_once_and_goes_on_exactly(tmp_path, monkeypatch):
     clips, programs = ("1x32x32", "9x32x32"), []
     folder = tiny.latents(tmp_path / "latents", train=24, validation=24, clips=clips)

@@ -90,7 +90,7 @@ def adapter_of(run: Path, config: DitTraining) -> dict:
 
 def test_only_the_factors_have_gradients_moments_an_average_and_a_place_in_checkpoints(config, run):
     stage, params = DitStage(config), shapes_of(config)
-    step = partial(gradients, stage, accumulate=1)
+    step = partial(gradients, stage, stage.loss, accumulate=1)
     grads, _ = jax.eval_shape(step, params, stage.abstract_batch(), jax.random.key(0))
     assert jax.tree.map(np.shape, grads) == jax.tree.map(np.shape, {"adapter": params["adapter"]})
     state, _ = state_shardings(stage, make_optimizer(config.optimizer, 8), make_mesh(config.mesh))

@@ -77,6 +77,7 @@ def test_a_smaller_decoder_serves_a_transformer_of_its_latents_and_no_other(base
         Generator.load(tmp_path / "dit", other)
 
 
+@pytest.mark.slow
 def test_a_second_phase_starts_from_the_first_ones_weights(videos, base, tmp_path):
     loss = VaeLossConfig(kl=0.0, scale_equivariance=0.1)
     tuned = config(videos, init_from=str(base), loss=loss, steps=1, eval_every=1, checkpoint_every=1)

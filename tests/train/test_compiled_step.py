@@ -67,6 +67,7 @@ def stored(data, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_another_process_trains_with_it_to_the_bit_and_compiles_no_step(data, stored, tmp_path):
     told = {}
     for name, executable in (("plain", None), ("stored", stored)):

@@ -39,6 +39,7 @@ def test_of_a_transformer(tmp_path):
     assert read_metrics(tmp_path / "run")[-1]["eval_loss"] == pytest.approx(np.mean(list(losses.values())), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_of_a_vae(tmp_path):
     sizes = {"train": 8, "validation": SIZE, "test": 0}
     prepare("moving_shapes", tmp_path / "data", clip=ClipShape.parse(tiny.CLIP), sizes=sizes)

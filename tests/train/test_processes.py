@@ -65,6 +65,7 @@ def test_a_run_survives_a_kill_and_a_preemption_on_other_process_counts_and_mesh
     assert [session["processes"] for session in read_sessions(run)][-2:] == [4, 2]
 
 
+@pytest.mark.slow
 def test_bad_input_to_a_job_ends_every_process_with_one_line(data, tmp_path):
     for status, _, err in finish_job(start(data, tmp_path / "run", 2, fsdp=3)):
         assert status == 2 and [line for line in err.splitlines() if line.startswith("error: ")]

@@ -89,6 +89,7 @@ def test_a_second_training_in_the_folder_is_refused_and_the_first_ends_undisturb
     assert status == 0 and losses(tmp_path / "run") == unbroken, err
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one_and_the_run_may_change_between_them(data, unbroken, tmp_path):
     mesh = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
     finish(command(data, tmp_path / "eight", **mesh), devices=8)
