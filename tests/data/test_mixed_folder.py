@@ -35,6 +35,7 @@ def data(tmp_path_factory):
     return root / "data"
 
 
+@pytest.mark.slow
 def test_it_trains_a_few_steps(data, tmp_path):
     assert ClipSource.open(data).sizes["validation"] == 2  # fewer than a batch
     summary = train(VaeStage(tiny.vae_config(data, steps=3, eval_every=3)), tmp_path / "run")

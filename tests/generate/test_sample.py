@@ -79,6 +79,7 @@ def print_differences(run: Path, path: Path) -> None:
     print(json.dumps(found))
 
 
+@pytest.mark.slow
 def test_devices_change_nothing(model, tmp_path):
     done = call(print_differences, model, tmp_path / "a.png", devices=8)
     assert done.status == 0, done.err

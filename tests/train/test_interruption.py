@@ -51,6 +51,7 @@ def test_a_process_that_was_started_to_ignore_ctrl_c_goes_on_ignoring_it():
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_a_training_that_is_interrupted_now_and_then_ends_like_one_that_was_not(data, tmp_path):
     stage = DitStage(tiny.dit_config(data, checkpoint_every=100))
     train(stage, tmp_path / "unbroken")

@@ -178,6 +178,7 @@ def test_more_steps_keep_the_schedule_unless_another_is_named(data, tmp_path, ca
     assert read_metrics(run)[6]["learning_rate"] > 0
 
 
+@pytest.mark.slow
 def test_a_resumed_run_takes_another_rate_where_that_is_said_and_records_it(data, tmp_path):
     run, config = tmp_path / "run", tiny.dit_config(data, steps=2, eval_every=0)
     train(DitStage(config), run)
