@@ -1,6 +1,7 @@
 """Solvers of dx/dt = v(x, t) from noise at t = 1 to data at t = 0."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +9,14 @@ from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import Latents
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.diffusion.hook import Hook, unchanged
 from mobile_video_jax.diffusion.path import Velocity, interpolate, predict_x0
 from mobile_video_jax.diffusion.timesteps import listed_times, time_grid
 from mobile_video_jax.diffusion.unipc import unipc
 
-# (velocity, x at the first time, falling times [points]) -> x at the last time.
-Solver = Callable[[Velocity, Latents, Float[Array, "points"]], Latents]
+# (velocity, x at the first time, falling times [points], hook, aux) -> x at the last time. Each step starts from
+# hook(x, t, velocity, aux) with the step's entry of the arrays [points-1 ...] in `aux`.
+Solver = Callable[..., Latents]
 
 
 def euler_step(velocity: Velocity, x: Latents, t: jnp.ndarray, t_next: jnp.ndarray) -> Latents:
@@ -31,24 +34,30 @@ def heun_step(velocity: Velocity, x: Latents, t: jnp.ndarray, t_next: jnp.ndarra
 def single_step_solver(step: Callable[..., Latents]) -> Solver:
     """The solver that repeats a step that needs no earlier steps."""
 
-    def solve(velocity: Velocity, noise: Latents, grid: Float[Array, "points"]) -> Latents:
-        def body(x: Latents, times: tuple[jnp.ndarray, jnp.ndarray]) -> tuple[Latents, None]:
-            return step(velocity, x, *times), None
+    def solve(
+        velocity: Velocity, noise: Latents, grid: Float[Array, "points"], hook: Hook = unchanged, aux: Any = None
+    ) -> Latents:
+        def body(x: Latents, inputs: tuple[jnp.ndarray, jnp.ndarray, Any]) -> tuple[Latents, None]:
+            t, t_next, aux = inputs
+            return step(velocity, hook(x, t, velocity, aux), t, t_next), None
 
-        return jax.lax.scan(body, noise, (grid[:-1], grid[1:]))[0]
+        return jax.lax.scan(body, noise, (grid[:-1], grid[1:], aux))[0]
 
     return solve
 
 
-def dpmpp_2m(velocity: Velocity, noise: Latents, grid: Float[Array, "points"]) -> Latents:
+def dpmpp_2m(
+    velocity: Velocity, noise: Latents, grid: Float[Array, "points"], hook: Hook = unchanged, aux: Any = None
+) -> Latents:
     """DPM-Solver++(2M), algorithm 2 of arXiv 2211.01095, for this path: second order, one evaluation a step.
 
     With alpha = 1 - t and sigma = t, the paper's alpha_next (1 - exp(-h)) is 1 - t_next / t. A step is then Euler's
     plus a multiple of the last change of the x0 prediction. Steps start at t > 0, so all terms are finite.
     """
 
-    def body(carry: tuple[Latents, Latents], step: tuple[jnp.ndarray, ...]) -> tuple[tuple[Latents, Latents], None]:
-        (x, x0_before), (t, t_next, weight) = carry, step
+    def body(carry: tuple[Latents, Latents], step: tuple[Any, ...]) -> tuple[tuple[Latents, Latents], None]:
+        (x, x0_before), (t, t_next, weight, aux) = carry, step
+        x = hook(x, t, velocity, aux)
         times = jnp.full(x.shape[:1], t)
         v = velocity(x, times)
         x0 = predict_x0(x, v, times)
@@ -56,7 +65,7 @@ def dpmpp_2m(velocity: Velocity, noise: Latents, grid: Float[Array, "points"]) -
         return (x_next, x0), None
 
     # The first step's weight is 0, so any finite x0_before will do.
-    (x, _), _ = jax.lax.scan(body, (noise, noise), (grid[:-1], grid[1:], extrapolation_weights(grid)))
+    (x, _), _ = jax.lax.scan(body, (noise, noise), (grid[:-1], grid[1:], extrapolation_weights(grid), aux))
     return x
 
 
@@ -71,19 +80,22 @@ def extrapolation_weights(grid: Float[Array, "points"]) -> Float[Array, "points-
     return jnp.zeros_like(lambdas).at[1:-1].set(h[1:] / (2 * h[:-1]))
 
 
-def renoise(velocity: Velocity, noise: Latents, grid: Float[Array, "points"]) -> Latents:
+def renoise(
+    velocity: Velocity, noise: Latents, grid: Float[Array, "points"], hook: Hook = unchanged, aux: Any = None
+) -> Latents:
     """Predicts x0 and noises it afresh to the next time: the sampler of consistency models (arXiv 2303.01469, alg. 1).
 
     For students that were trained for it: the noise of one step is not that of the next.
     """
 
-    def body(x: Latents, step: tuple[jnp.ndarray, ...]) -> tuple[Latents, None]:
-        t, t_next, i = step
+    def body(x: Latents, step: tuple[Any, ...]) -> tuple[Latents, None]:
+        t, t_next, i, aux = step
+        x = hook(x, t, velocity, aux)
         times = jnp.full(x.shape[:1], t)
         x0 = predict_x0(x, velocity(x, times), times)
         return interpolate(x0, fresh_noise(noise, i), jnp.full_like(times, t_next)), None
 
-    return jax.lax.scan(body, noise, (grid[:-1], grid[1:], jnp.arange(grid.shape[0] - 1)))[0]
+    return jax.lax.scan(body, noise, (grid[:-1], grid[1:], jnp.arange(grid.shape[0] - 1), aux))[0]
 
 
 def fresh_noise(noise: Latents, step: jnp.ndarray) -> Latents:
@@ -118,14 +130,17 @@ def sample(
     terminal: float = 0.0,
     schedule: str = "uniform",
     times: Sequence[float] = (),
+    hook: Hook = unchanged,
+    aux: Any = None,
 ) -> Latents:
     """Integrates from noise to data over time_grid's times, or in steps that start at `times`.
 
-    Raises UserError for an unknown solver or no steps.
+    `hook` may change x_t where a step starts, with the step's entry of `aux`. Raises UserError for an unknown solver
+    or no steps.
     """
     if solver not in SOLVERS:
         raise UserError(f"sampler '{solver}' is unknown; choose one of {', '.join(SOLVERS)}")
     if steps < 1:
         raise UserError(f"steps must be 1 or more, not {steps}")
     grid = time_grid(steps, shift=shift, terminal=terminal, schedule=schedule)
-    return SOLVERS[solver](velocity, noise, listed_times(times) if times else grid)
+    return SOLVERS[solver](velocity, noise, listed_times(times) if times else grid, hook, aux)

@@ -1,12 +1,13 @@
 """UniPC of second order (arXiv 2302.04867) for the straight path: a predictor, corrected by the next evaluation."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import Latents
+from mobile_video_jax.diffusion.hook import Hook, unchanged
 from mobile_video_jax.diffusion.path import Velocity, predict_x0
 
 LATEST = 1 - 1e-6  # at t = 1 the log of the signal-to-noise ratio is infinite
@@ -25,7 +26,9 @@ class Coefficients(NamedTuple):
     corrected_next: Float[Array, "n"]  # weight of the change to the new x0 prediction in the corrector
 
 
-def unipc(velocity: Velocity, noise: Latents, grid: Float[Array, "points"]) -> Latents:
+def unipc(
+    velocity: Velocity, noise: Latents, grid: Float[Array, "points"], hook: Hook = unchanged, aux: Any = None
+) -> Latents:
     """UniPC-2 with B(h) = exp(h) - 1, the first and the last step of first order, one evaluation a step.
 
     As diffusers' UniPCMultistepScheduler with flow sigmas, which evaluates the network at whole thousandths.
@@ -33,14 +36,17 @@ def unipc(velocity: Velocity, noise: Latents, grid: Float[Array, "points"]) -> L
     grid = jnp.minimum(grid, LATEST)
     steps = coefficients(grid)
 
-    def body(carry: Carry, step: tuple[jnp.ndarray, Coefficients, Coefficients]) -> tuple[Carry, None]:
-        (before, x, x0_before, change), (t, own, last) = carry, step
+    def body(carry: Carry, step: tuple[jnp.ndarray, Coefficients, Coefficients, Any]) -> tuple[Carry, None]:
+        (before, x, x0_before, change), (t, own, last, aux) = carry, step
+        predicted, x = x, hook(x, t, velocity, aux)
         times = jnp.full(x.shape[:1], t)
         x0 = predict_x0(x, velocity(x, jnp.floor(1000 * times) / 1000), times)
         correction = last.corrected * last.change * change + last.corrected_next * (x0 - x0_before)
         # A last.ratio of 0 marks the first step, which has nothing to correct.
         # Written as changes of x, so that positions whose velocity is 0 stay as they are, to the bit.
         corrected = before + (1 - last.ratio) * (x0_before - before + correction)
+        if x is not predicted:  # the corrector keeps what the hook changed
+            corrected = corrected + (x - predicted)
         x = jnp.where(last.ratio == 0, x, corrected)
         change = x0 - x0_before
         x_next = x + (1 - own.ratio) * (x0 - x + own.predicted * own.change * change)
@@ -48,7 +54,7 @@ def unipc(velocity: Velocity, noise: Latents, grid: Float[Array, "points"]) -> L
 
     last = jax.tree.map(lambda x: jnp.append(0.0, x[:-1]), steps)
     zero = jnp.zeros_like(noise)
-    (_, x, _, _), _ = jax.lax.scan(body, (noise, noise, zero, zero), (grid[:-1], steps, last))
+    (_, x, _, _), _ = jax.lax.scan(body, (noise, noise, zero, zero), (grid[:-1], steps, last, aux))
     return x
 
 

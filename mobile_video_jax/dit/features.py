@@ -19,9 +19,11 @@ from mobile_video_jax.dit.block import DitBlock
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.masks import ALL, Masks
 from mobile_video_jax.dit.model import ERRORS, BackboneOutput, Dit
+from mobile_video_jax.nn.attention.layer import CROSS_LOGITS
 from mobile_video_jax.nn.module import traced_apply
 
 Features = Float[Array, "l b n d"]
+CrossLogits = Float[Array, "b n s"]  # of cross-attention, from each token to each text state
 
 
 def velocity_and_features(dit: Dit, params: Any, *inputs: Any) -> tuple[Latents, Features]:
@@ -55,6 +57,14 @@ def velocity_and_errors(
     if dit.config.scan:
         return velocity, errors["blocks"]["block"]["residual"][0]
     return velocity, jnp.stack([errors[f"block_{i}"]["residual"][0] for i in range(len(dit.config.block_shapes))])
+
+
+def velocity_and_cross_logits(dit: Dit, params: Any, *inputs: Any) -> tuple[Latents, CrossLogits]:
+    """Velocity, and the logits of cross-attention, a mean over blocks and heads."""
+    velocity, state = dit.apply({"params": params}, *inputs, mutable=CROSS_LOGITS)
+    logits = jax.tree.leaves(state[CROSS_LOGITS])
+    stacked = logits[0] if dit.config.scan else jnp.stack(logits)
+    return velocity, jnp.mean(stacked, axis=0)
 
 
 class Backbone(Dit):

@@ -10,6 +10,7 @@ from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, TextMa
 from mobile_video_jax.dit.block import Conditions, DitBlock, modulate, modulation_table
 from mobile_video_jax.dit.config import BlockShape, DitConfig, Norms
 from mobile_video_jax.dit.masks import ALL, Masks
+from mobile_video_jax.nn.attention.layer import CROSS_LOGITS
 from mobile_video_jax.nn.dense import Dense, zeros
 from mobile_video_jax.nn.embeddings import RopeTable, fraction_rope_table, rope_table, time_features
 from mobile_video_jax.nn.norm import layer_normalize, rms_normalize
@@ -95,7 +96,7 @@ class Dit(nn.Module):
         if cfg.scan:
             scanned = nn.scan(
                 checkpointed(_ScanBlock, cfg.remat, scanned=True),
-                variable_axes={"params": 0, "intermediates": 0, ERRORS: 0},
+                variable_axes={"params": 0, "intermediates": 0, ERRORS: 0, CROSS_LOGITS: 0},
                 split_rngs={"params": True},
                 in_axes=(nn.broadcast, 0),
                 length=len(shapes),

@@ -14,7 +14,7 @@ from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.flops import count_parameters, flops_by_part, largest_products, parameters_by_part
 from mobile_video_jax.diffusion.timesteps import token_shift
-from mobile_video_jax.dit.features import Features
+from mobile_video_jax.dit.features import CrossLogits, Features
 from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.networks import family_of
 from mobile_video_jax.models.sampling import STANDARD, Sampling
@@ -119,6 +119,12 @@ class Denoiser:
     def velocity_and_features(self, params: Any, *inputs: Any) -> tuple[Latents, Features]:
         """The velocity, and the features [l b n d] that distillation compares."""
         return self.family.features(self.network, params, *inputs)
+
+    def velocity_and_cross_logits(self, params: Any, *inputs: Any) -> tuple[Latents, CrossLogits]:
+        """The velocity, and the mean logits of cross-attention. Raises UserError for a network without any."""
+        if self.family.cross_logits is None:
+            raise UserError("this network has no cross-attention to the text: use a guide that needs none")
+        return self.family.cross_logits(self.network, params, *inputs)
 
     def check_continues(self, other: "Denoiser") -> None:
         """Raises UserError where weights of `other` would mean something else here: other positions or times."""

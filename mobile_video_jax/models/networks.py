@@ -13,7 +13,7 @@ import flax.linen as nn
 from mobile_video_jax.core.arrays import Latents
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.cost_groups import cost_group
-from mobile_video_jax.dit.features import Features, velocity_and_features
+from mobile_video_jax.dit.features import CrossLogits, Features, velocity_and_cross_logits, velocity_and_features
 from mobile_video_jax.dit.model import Dit
 
 NetworkConfig = DitConfig  # a union, once there is another
@@ -24,15 +24,17 @@ class Family:
     """One kind of network.
 
     `features(network, params, *inputs)` are its velocity and the features that a student is compared by; `cost_group`
-    names the part of the network that costs of a parameter's path or a module's scope are counted under.
+    names the part of the network that costs of a parameter's path or a module's scope are counted under;
+    `cross_logits(network, params, *inputs)` are its velocity and its mean logits of cross-attention, if it has any.
     """
 
     module: Callable[[Any], nn.Module]
     features: Callable[..., tuple[Latents, Features]]
     cost_group: Callable[[str], str]
+    cross_logits: Callable[..., tuple[Latents, CrossLogits]] | None = None
 
 
-FAMILIES: dict[type, Family] = {DitConfig: Family(Dit, velocity_and_features, cost_group)}
+FAMILIES: dict[type, Family] = {DitConfig: Family(Dit, velocity_and_features, cost_group, velocity_and_cross_logits)}
 
 
 def family_of(config: NetworkConfig) -> Family:

@@ -10,6 +10,7 @@ import pytest
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.features import velocity_and_cross_logits
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import stack_blocks, unstack_blocks
 from mobile_video_jax.nn.module import apply
@@ -103,3 +104,13 @@ def test_frames_may_have_times_of_their_own(params):
     # The first frame is modulated by another time, and the others see it through attention.
     change = np.abs(other - out).mean(axis=(0, 2, 3, 4))
     assert change[0] > 2 * change[1:].max() and change[1:].min() > 1e-5
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_cross_attention_maps_change_no_bit_of_the_velocity(params, scan):
+    model, values = Dit(dataclasses.replace(TINY, scan=scan)), stacked(params) if scan else params
+    velocity, logits = jax.jit(partial(velocity_and_cross_logits, model))(values, *inputs())
+    np.testing.assert_array_equal(velocity, run(model, values, *inputs()))
+    assert logits.shape == (2, 3 * 2 * 4, 5)
+    expected = jax.jit(partial(velocity_and_cross_logits, Dit(TINY)))(params, *inputs())[1]
+    np.testing.assert_allclose(logits, expected, atol=1e-5)

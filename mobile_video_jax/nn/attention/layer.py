@@ -16,6 +16,9 @@ from mobile_video_jax.nn.norm import AcrossHeadsRMSNorm, RMSNorm
 
 ContextRope = tuple[Float[Array, "m half"], Float[Array, "m half"]]
 
+# The variables of cross-attention's mean logits over heads; they are computed where a caller makes them mutable.
+CROSS_LOGITS = "cross_logits"
+
 # Added to masked logits. Not -inf or -1e9: both overflow fp16, whose largest number is 65,504.
 MASKED = -1e4
 
@@ -53,6 +56,8 @@ class Attention(nn.Module):
         q, k = self._normalized(q, "q_norm", head_mask), self._normalized(k, "k_norm", head_mask)
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope if context_rope is None else context_rope)
+        if context is not x and self.is_mutable_collection(CROSS_LOGITS):
+            self.sow(CROSS_LOGITS, "logits", mean_logits(q, k))
         out = attend(q, k, v, mask)
         if head_mask is not None:
             out = out * head_mask[..., None, :, None].astype(out.dtype)
@@ -69,6 +74,12 @@ class Attention(nn.Module):
         if self.norm_across_heads:
             return AcrossHeadsRMSNorm(axis="heads", dtype=self.dtype, eps=self.norm_eps, name=name)(x, head_mask)
         return RMSNorm(axis=None, dtype=self.dtype, eps=self.norm_eps, name=name)(x)
+
+
+def mean_logits(q: Float[Array, "b n h d"], k: Float[Array, "b m h d"]) -> Float[Array, "b n m"]:
+    """The logits q k^T / sqrt(d), a mean over heads."""
+    summed = jnp.einsum("bnhd,bmhd->bnm", q, k).astype(jnp.float32)
+    return summed * (q.shape[-1] ** -0.5 / q.shape[2])
 
 
 def attend(
