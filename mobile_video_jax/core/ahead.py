@@ -12,13 +12,13 @@ POLL = 0.1  # seconds between looks at whether the items are still wanted
 
 def ahead(items: Iterable[T], most: int) -> Iterator[T]:
     """The items in order, of which at most so many wait to be used. Raises what making them raises, in its place."""
-    made: queue.Queue[tuple[str, Any]] = queue.Queue(most)
+    buffer: queue.Queue[tuple[str, Any]] = queue.Queue(most)
     stopped = threading.Event()
 
     def put(kind: str, value: Any) -> bool:
         while not stopped.is_set():
             try:
-                made.put((kind, value), timeout=POLL)
+                buffer.put((kind, value), timeout=POLL)
                 return True
             except queue.Full:
                 continue
@@ -37,7 +37,7 @@ def ahead(items: Iterable[T], most: int) -> Iterator[T]:
     thread = threading.Thread(target=make, daemon=True)
     thread.start()
     try:
-        while (entry := made.get())[0] == "item":
+        while (entry := buffer.get())[0] == "item":
             yield entry[1]
         if entry[0] == "error":
             raise entry[1]

@@ -45,12 +45,12 @@ def hold_first_frame(velocity: Velocity, first: Float[Array, "b 1 lh lw c"], con
     Their own velocity leads back to `first`: it is 0 unless the solver noised them.
     """
 
-    def held(x_t: Latents, t: Times) -> Latents:
+    def conditioned_velocity(x_t: Latents, t: Times) -> Latents:
         clean = insert_first_frame(x_t, first, conditioned)
         back = (x_t - clean) / jnp.maximum(t, 1e-3)[:, None, None, None, None]
         return jnp.where(_first_frame(conditioned, x_t), back, velocity(clean, t))
 
-    return held
+    return conditioned_velocity
 
 
 def _first_frame(conditioned: Conditioned, latents: Latents) -> Bool[Array, "b lt 1 1 1"]:

@@ -104,11 +104,11 @@ def pipeline_folder(run: Run, bundle: VaeBundle, origin: Origin) -> PipelineFold
     if (config.time_schedule, config.shift_follows_tokens) != ("thousandth", False):
         raise UserError(f"{run} does not sample as {PIPELINE} does: set time_schedule=thousandth, its time_shift alone")
     scheduler = origin.get("scheduler", {"use_flow_sigmas": False})
-    kept = scheduler.get("use_flow_sigmas") and parse_scheduler(scheduler) == config.time_shift
+    is_unchanged = scheduler.get("use_flow_sigmas") and parse_scheduler(scheduler) == config.time_shift
     texts = {name: (library, kind) for name, (library, kind) in origin.get("text", {}).items()}
     return PipelineFolder(
         index={"_class_name": PIPELINE, "boundary_ratio": None, **origin.get("index", {})},
-        scheduler=scheduler if kept else scheduler_settings(config.time_shift),
+        scheduler=scheduler if is_unchanged else scheduler_settings(config.time_shift),
         transformer=wan_transformer.settings(config.model, vae.strides.channels, config.text_width),
         transformer_sources=wan_transformer.sources(config.model),
         vae=wan_vae.settings(vae, bundle.stats),

@@ -206,18 +206,18 @@ def _encode_shards(encoding: Encoding, source: ClipSource, jobs: Sequence[ShardJ
     """
     encode, _ = on_mesh(encoding.bundle, encoding.mesh)
     progress, done = Progress("encode:", count), 0
-    made: list[tuple[dict[str, Any], Window, np.ndarray]] = []
+    rows: list[tuple[dict[str, Any], Window, np.ndarray]] = []
     with concurrent.futures.ThreadPoolExecutor(1) as writer:
         writing: concurrent.futures.Future[None] | None = None
         for batch in ahead(_decoded(encoding, source, claimed(jobs)), BATCHES_AHEAD):
             if batch.video is not None:
                 latents = encode(batch.video)
-                made += [(clip, window, row) for (clip, window), row in zip(batch.clips, latents, strict=False)]
+                rows += [(clip, window, row) for (clip, window), row in zip(batch.clips, latents, strict=False)]
             if not batch.is_last:
                 continue
             if writing:
                 writing.result()
-            writing, made = writer.submit(_write, encoding.text, batch.job, batch.before, made), []
+            writing, rows = writer.submit(_write, encoding.text, batch.job, batch.before, rows), []
             done += len(batch.job.windows)
             progress.report(done, batch.job.path.name)
         if writing:
@@ -228,11 +228,11 @@ def _write(
     text: TextEncoder,
     job: ShardJob,
     before: dict[str, Record],
-    made: Sequence[tuple[dict[str, Any], Window, np.ndarray]],
+    rows: Sequence[tuple[dict[str, Any], Window, np.ndarray]],
 ) -> None:
-    captions = list(dict.fromkeys(clip["caption"] for clip, _, _ in made))
+    captions = list(dict.fromkeys(clip["caption"] for clip, _, _ in rows))
     states = dict(zip(captions, text.encode(captions), strict=True)) if captions else {}
-    new = iter([_record(clip, window, row, states[clip["caption"]]) for clip, window, row in made])
+    new = iter([_record(clip, window, row, states[clip["caption"]]) for clip, window, row in rows])
     write_shard(job.path, [before[key] if key in before else next(new) for key in job.keys], job.keys)
 
 

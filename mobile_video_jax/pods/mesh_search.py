@@ -160,8 +160,8 @@ def clip_seconds(size: ModelSize, topology: Topology, mesh: MeshConfig, remat: s
     """
     chip = topology.chip
     compute = RECOMPUTED[remat] * size.flops * clips / (mesh.tensor * chip.flops)
-    kept = size.block_bytes(clips) * size.depth * KEPT[remat] / mesh.tensor
-    traffic = 2 * (kept + STATE_BYTES * size.parameters / (mesh.fsdp * mesh.tensor)) / chip.hbm
+    saved_bytes = size.block_bytes(clips) * size.depth * KEPT[remat] / mesh.tensor
+    traffic = 2 * (saved_bytes + STATE_BYTES * size.parameters / (mesh.fsdp * mesh.tensor)) / chip.hbm
     weights = 3 * 2 * size.parameters / mesh.tensor * (mesh.fsdp - 1) / mesh.fsdp
     gradients = 2 * 2 * size.parameters / (mesh.fsdp * mesh.tensor)
     sums = 4 * 2 * size.block_bytes(clips) * size.depth * (mesh.tensor - 1) / mesh.tensor

@@ -132,12 +132,12 @@ def _series(curves: Mapping[str, list[Point]], cost: str | None) -> dict[str, Se
 
 
 def _kept(pruned: Pruned) -> Table:
-    kept, full = kept_blocks(pruned.keep), pruned.plan.space.units.shapes
+    blocks, full = kept_blocks(pruned.keep), pruned.plan.space.units.shapes
     rows = []
     for i, shape in enumerate(full):
-        widths = [f"{getattr(kept[i], kind)} of {getattr(shape, kind)}" if i in kept else "–" for kind in WIDTHS]
-        heads = [_numbers(getattr(pruned.keep, kind)[i]) if i in kept else "–" for kind in WIDTHS[:2]]
-        rows.append([f"{i}", "kept" if i in kept else "removed", *widths, *heads])
+        widths = [f"{getattr(blocks[i], kind)} of {getattr(shape, kind)}" if i in blocks else "–" for kind in WIDTHS]
+        heads = [_numbers(getattr(pruned.keep, kind)[i]) if i in blocks else "–" for kind in WIDTHS[:2]]
+        rows.append([f"{i}", "kept" if i in blocks else "removed", *widths, *heads])
     columns = ["block", "", "heads", "cross heads", "FFN channels", "which heads", "which cross heads"]
     return Table(columns, rows)
 

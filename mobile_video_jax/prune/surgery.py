@@ -44,8 +44,8 @@ def _rope_heads(config: DitConfig, keep: Masks) -> tuple[tuple[int, ...], ...]:
     if not config.rope_scale:
         return ()
     numbers = config.block_rope_heads
-    kept = tuple(tuple(numbers[i][head] for head in np.flatnonzero(keep.heads[i])) for i in kept_blocks(keep))
-    return kept if any(heads != tuple(range(len(heads))) for heads in kept) else ()
+    head_numbers = tuple(tuple(numbers[i][head] for head in np.flatnonzero(keep.heads[i])) for i in kept_blocks(keep))
+    return head_numbers if any(heads != tuple(range(len(heads))) for heads in head_numbers) else ()
 
 
 def slice_params(params: Params, config: DitConfig, keep: Masks) -> Params:
@@ -81,9 +81,9 @@ def _attention(attention: Params, heads: np.ndarray, config: DitConfig) -> Param
     return {**attention, **sliced, "out": _rows(attention["out"], channels)}
 
 
-def _columns(module: Params, kept: np.ndarray) -> Params:
-    return {name: values[..., kept] for name, values in module.items()}
+def _columns(module: Params, indices: np.ndarray) -> Params:
+    return {name: values[..., indices] for name, values in module.items()}
 
 
-def _rows(dense: Params, kept: np.ndarray) -> Params:
-    return {**dense, "kernel": dense["kernel"][kept]}
+def _rows(dense: Params, indices: np.ndarray) -> Params:
+    return {**dense, "kernel": dense["kernel"][indices]}

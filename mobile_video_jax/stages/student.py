@@ -112,9 +112,9 @@ def in_its_dtype(params: Params, dtype: str) -> Params:
 def check_shared(keys: Sequence[str], student: Run, teacher: Run) -> None:
     """Raises UserError where two runs differ in some of these keys of their denoisers."""
     for key in keys:
-        taught, own = (getattr(run.denoiser.config, key) for run in (teacher, student))
-        if taught != own:
+        teacher_value, student_value = (getattr(run.denoiser.config, key) for run in (teacher, student))
+        if teacher_value != student_value:
             raise UserError(
-                f"teacher {teacher} has {key}={taught}, student {student} {own}: "
+                f"teacher {teacher} has {key}={teacher_value}, student {student} {student_value}: "
                 "use runs on the same latents, captions and times"
             )

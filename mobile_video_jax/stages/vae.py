@@ -112,10 +112,10 @@ class VaeStage(Stage):
                 raise UserError("a decoder is trained for an encoder: name its run with --config.init_from=RUN")
             return None
         source = Run.open(config.init_from, VAE)
-        trained, wanted = source.config["model"], plain(config.model)
+        trained, model = source.config["model"], plain(config.model)
         for key in ENCODER:
-            if trained.get(key) != wanted[key]:
-                raise UserError(f"{source} has {key}={trained.get(key)}, this config {wanted[key]}: make them equal")
+            if trained.get(key) != model[key]:
+                raise UserError(f"{source} has {key}={trained.get(key)}, this config {model[key]}: make them equal")
         return source
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
@@ -283,8 +283,8 @@ def _terms_by_clip(video: Video, decoded: Video, posterior: Posterior) -> dict[s
     """The terms of reconstruction of each clip [b]."""
 
     def terms(*clip: jax.Array) -> dict[str, Scalar]:
-        real, made, mean, log_variance = (x[None] for x in clip)
-        return reconstruction_terms(real, made, Posterior(mean, log_variance))
+        real_clip, decoded_clip, mean, log_variance = (x[None] for x in clip)
+        return reconstruction_terms(real_clip, decoded_clip, Posterior(mean, log_variance))
 
     by_clip: dict[str, Any] = jax.vmap(terms)(video, decoded, posterior.mean, posterior.log_variance)
     return by_clip

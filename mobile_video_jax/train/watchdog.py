@@ -44,9 +44,9 @@ class Watchdog:
     def _watch(self) -> None:
         with self._changed:
             while not self._closed:
-                left = self._due - time.monotonic()
-                if left > 0:
-                    self._changed.wait(min(left, threading.TIMEOUT_MAX))
+                seconds_left = self._due - time.monotonic()
+                if seconds_left > 0:
+                    self._changed.wait(min(seconds_left, threading.TIMEOUT_MAX))
                 elif self._warned:
                     self._write(f"error: a step has taken more than {2 * self._seconds} s: start the command again")
                     os._exit(HUNG)

@@ -25,12 +25,12 @@ def probe(module: str) -> dict[str, Any]:
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     rows = flags.FLAGS.flags_by_module_dict()
-    own = [flag for name, row in rows.items() if not name.startswith("absl") for flag in row]
-    numbers = {flag.name: taken(flag) for flag in own if flag.flag_type() in ("int", "float")}
+    project_flags = [flag for name, row in rows.items() if not name.startswith("absl") for flag in row]
+    numbers = {flag.name: accepted_texts(flag) for flag in project_flags if flag.flag_type() in ("int", "float")}
     return {"help": out.getvalue(), "imported": sorted(sys.modules), "numbers": numbers}
 
 
-def taken(flag: Any) -> list[str]:
+def accepted_texts(flag: Any) -> list[str]:
     """The texts of IMPOSSIBLE that a flag takes."""
     result = []
     for text in IMPOSSIBLE:

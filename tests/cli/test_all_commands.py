@@ -32,9 +32,9 @@ def test_mvj_knows_every_command():
 
 @pytest.mark.parametrize("module", COMMANDS.values())
 def test_help_imports_nothing_heavy_and_tells_of_every_flag(module, probed):
-    seen = probed[module]
-    assert not HEAVY & set(seen["imported"])
-    assert "\nFlags:\n" in seen["help"] and seen["help"].count("\n  --") >= 3
+    report = probed[module]
+    assert not HEAVY & set(report["imported"])
+    assert "\nFlags:\n" in report["help"] and report["help"].count("\n  --") >= 3
 
 
 def test_help_takes_a_moment():
@@ -48,7 +48,7 @@ def test_help_takes_a_moment():
 
 @pytest.mark.parametrize("module", COMMANDS.values())
 def test_no_numeric_flag_takes_nan_infinity_or_a_huge_number(module, probed):
-    assert {name: taken for name, taken in probed[module]["numbers"].items() if taken} == {}
+    assert {name: texts for name, texts in probed[module]["numbers"].items() if texts} == {}
 
 
 NEEDED = {

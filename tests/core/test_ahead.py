@@ -13,11 +13,11 @@ def test_items_come_in_order_and_errors_in_their_place():
         yield from range(3)
         raise ValueError("broken")
 
-    taken = []
+    items_read = []
     with pytest.raises(ValueError, match="broken"):
         for item in ahead(items(), 1):
-            taken.append(item)
-    assert taken == [0, 1, 2] and list(ahead([], 1)) == []
+            items_read.append(item)
+    assert items_read == [0, 1, 2] and list(ahead([], 1)) == []
 
 
 def test_making_and_using_take_place_at_the_same_time():

@@ -8,13 +8,13 @@ from mobile_video_jax.core.background import Background
 
 
 def test_calls_hold_nothing_up_keep_their_order_and_are_made_before_the_end():
-    background, made, started = Background(), [], time.monotonic()
+    background, calls, started = Background(), [], time.monotonic()
     background.call(time.sleep, 0.3)
     for number in range(3):
-        background.call(made.append, number)
+        background.call(calls.append, number)
     assert time.monotonic() - started < 0.2
     background.close()
-    assert made == [0, 1, 2]
+    assert calls == [0, 1, 2]
 
 
 def test_an_error_is_raised_by_what_follows():

@@ -55,11 +55,11 @@ def test_an_unknown_variant_is_refused(module, variant):
 
 def classes() -> set[type]:
     """Every dataclass of the package."""
-    found: set[type] = set()
+    dataclasses_found: set[type] = set()
     for module in pkgutil.walk_packages(mobile_video_jax.__path__, "mobile_video_jax."):
         values = vars(importlib.import_module(module.name)).values()
-        found |= {value for value in values if isinstance(value, type) and dataclasses.is_dataclass(value)}
-    return found
+        dataclasses_found |= {value for value in values if isinstance(value, type) and dataclasses.is_dataclass(value)}
+    return dataclasses_found
 
 
 # Read by name: compared with a manifest, weights of terms, limits of costs, shares of levels, before there is a config.

@@ -16,20 +16,20 @@ from tests import object_store
 from tests.commands import FORKS
 
 
-def hold(folder: Path, held: multiprocessing.Event, end: multiprocessing.Event) -> None:
+def hold(folder: Path, is_locked: multiprocessing.Event, end: multiprocessing.Event) -> None:
     with only_writer(folder):
-        held.set()
+        is_locked.set()
         end.wait(60)
 
 
 @pytest.fixture
 def other(tmp_path):
     """Another process that holds the lock of tmp_path / "run", and what ends it."""
-    held, end = FORKS.Event(), FORKS.Event()
-    process = FORKS.Process(target=hold, args=(tmp_path / "run", held, end))
+    is_locked, end = FORKS.Event(), FORKS.Event()
+    process = FORKS.Process(target=hold, args=(tmp_path / "run", is_locked, end))
     process.start()
     try:
-        assert held.wait(60)
+        assert is_locked.wait(60)
         yield process, end
     finally:
         process.kill()
@@ -64,13 +64,13 @@ def test_what_a_killed_writer_left_is_taken_over_and_its_unfinished_files_go(tmp
 
 
 def test_a_new_folder_is_made_by_one_process_and_whole(tmp_path):
-    out, left = tmp_path / "set", tmp_path / ".set.1.partial"
-    left.mkdir()
+    out, stale = tmp_path / "set", tmp_path / ".set.1.partial"
+    stale.mkdir()
     with new_folder(out) as temporary:
         (temporary / "file").write_text("whole")
         with pytest.raises(UserError, match=f"set is being written by process {os.getpid()}"), new_folder(out):
             pass
-        assert not out.exists() and not left.exists()
+        assert not out.exists() and not stale.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["set"] and (out / "file").read_text() == "whole"
     with pytest.raises(UserError, match="set is not empty: name a new folder"), new_folder(out):
         pass

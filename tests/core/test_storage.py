@@ -63,7 +63,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(remote, tmp_path):
     with pytest.raises(RuntimeError), replacing(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
-    assert path.read_text() == "1\n" and [found.name for found in path.parent.iterdir()] == ["run.json"]
+    assert path.read_text() == "1\n" and [entry.name for entry in path.parent.iterdir()] == ["run.json"]
 
 
 def test_a_folder_comes_with_its_manifest_last(folder, tmp_path):

@@ -80,16 +80,16 @@ def test_a_norm_is_in_steps_that_fp16_can_hold():
 def test_attention_runs_head_by_head():
     heads, keys = 4, 3
     context = jax.ShapeDtypeStruct((1, keys, WIDTH), jnp.float32)
-    found = ops(lambda x, y: Attention(heads, 2, name="attention")(x, y), X, context)
-    logits = [op for op in found if op.flops == 2 * ROWS * keys * 2 and sizes(op)[-1][0] == ROWS * keys]
+    traced = ops(lambda x, y: Attention(heads, 2, name="attention")(x, y), X, context)
+    logits = [op for op in traced if op.flops == 2 * ROWS * keys * 2 and sizes(op)[-1][0] == ROWS * keys]
     assert len(logits) == heads
     # A head's part of all queries and of all keys; its logits are a tensor of their own.
     whole = ROWS * heads * 2, keys * heads * 2
     assert sizes(logits[0]) == [(ROWS * 2, whole[0]), (keys * 2, whole[1]), (ROWS * keys, ROWS * keys)]
-    assert [sizes(op) for op in found if op.reduces and op.values[0].bytes == HALF * ROWS * keys] == [
+    assert [sizes(op) for op in traced if op.reduces and op.values[0].bytes == HALF * ROWS * keys] == [
         [(ROWS * keys, ROWS * keys)] * 2
     ] * heads
-    joined, out = found[-2:]
+    joined, out = traced[-2:]
     assert sizes(joined) == [(ROWS * 2, ROWS * 2)] * heads + [(ROWS * heads * 2, ROWS * heads * 2)]
     assert out.weight_bytes == HALF * (heads * 2 * WIDTH + WIDTH)
 
@@ -97,22 +97,22 @@ def test_attention_runs_head_by_head():
 def test_queries_are_cut_where_logits_would_leave_the_chip():
     rows, width = 1344, 64
     x = jax.ShapeDtypeStruct((1, rows, width), jnp.float32)
-    found = ops(lambda x: Attention(2, 32, name="attention")(x), x)
-    softmax = [op for op in found if op.reduces and op.values[0].bytes == HALF * rows * rows // 2]
+    traced = ops(lambda x: Attention(2, 32, name="attention")(x), x)
+    softmax = [op for op in traced if op.reduces and op.values[0].bytes == HALF * rows * rows // 2]
     assert len(softmax) == 2 * query_chunks(rows, rows) == 4 and HALF * rows * rows > ASSUMED.on_chip
-    assert sum(op.flops for op in found) == 2 * rows * (4 * width * width + 2 * rows * width)
+    assert sum(op.flops for op in traced) == 2 * rows * (4 * width * width + 2 * rows * width)
 
 
 @pytest.mark.parametrize("tiles", [1, 3])
 def test_an_ffn_is_computed_in_tiles_of_its_hidden_channels(tiles):
     hidden = 12
-    found = ops(lambda x: FeedForward(hidden, name="ffn")(x), ffn_tiles=tiles)
-    assert sum(op.flops for op in found) == 2 * 2 * ROWS * WIDTH * hidden
-    assert sum(op.weight_bytes for op in found) == HALF * (2 * WIDTH * hidden + hidden + WIDTH)
-    products = [op for op in found if op.flops]
+    traced = ops(lambda x: FeedForward(hidden, name="ffn")(x), ffn_tiles=tiles)
+    assert sum(op.flops for op in traced) == 2 * 2 * ROWS * WIDTH * hidden
+    assert sum(op.weight_bytes for op in traced) == HALF * (2 * WIDTH * hidden + hidden + WIDTH)
+    products = [op for op in traced if op.flops]
     assert len(products) == 2 * tiles
     # Sums of partial products, and GELU on each tile of the hidden channels.
-    assert len(found) - len(products) == tiles - 1 + tiles
+    assert len(traced) - len(products) == tiles - 1 + tiles
     assert sizes(products[0])[-1] == (ROWS * hidden // tiles,) * 2
 
 

@@ -97,8 +97,8 @@ def test_what_crosses_slices_is_told_apart():
         'frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}\n'
     )
     arrays = "  %x = f32[128]{0} parameter(0)\n  %after-all.1 = token[] after-all()\n"
-    found = collectives(Program("ENTRY %main (x: f32[128]) -> f32[] {\n" + arrays + line + "}"), slices=4)
-    assert summary(found) == {"all-reduce": {"count": 1, "bytes": 0, "dcn_bytes": 2 * 512 * 3 // 4}}
+    between = collectives(Program("ENTRY %main (x: f32[128]) -> f32[] {\n" + arrays + line + "}"), slices=4)
+    assert summary(between) == {"all-reduce": {"count": 1, "bytes": 0, "dcn_bytes": 2 * 512 * 3 // 4}}
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,8 @@ def test_shards_are_bounded_and_keep_the_order(videos, local, shard_bytes, tmp_p
     assert records(tmp_path / "out") == records(local)
     info = tfds.builder_from_directory(str(tmp_path / "out" / "video_folder" / "1.0.0")).info
     assert read_manifest(tmp_path / "out")["shards"] == sum(len(split.shard_lengths) for split in info.splits.values())
-    for split, found in records(local).items():
-        sizes = iter([len(record["encoded"]) for record in found])
+    for split, rows in records(local).items():
+        sizes = iter([len(record["encoded"]) for record in rows])
         shards = [list(itertools.islice(sizes, length)) for length in info.splits[split].shard_lengths]
         assert all(len(shard) == 1 or sum(shard) <= shard_bytes for shard in shards)
         assert all(sum(shard) + after[0] > shard_bytes for shard, after in itertools.pairwise(shards))

@@ -133,9 +133,9 @@ def test_names_that_only_look_the_same_get_a_hint(folder):
     write_video(folder / unicodedata.normalize("NFD", composed), greys(3))
     names = [composed, "A.mp4", "sub\\b.mp4"]
     (folder / "captions.jsonl").write_text("\n".join(json.dumps({"file": n, "caption": "a"}) for n in names))
-    found = reasons(folder)
+    reason_by_name = reasons(folder)
     for name, twin in zip(names, (unicodedata.normalize("NFD", composed), "a.mp4", "sub/b.mp4"), strict=True):
-        assert found[name].startswith(f"there is no such file, but {twin!r} looks the same")
+        assert reason_by_name[name].startswith(f"there is no such file, but {twin!r} looks the same")
 
 
 def test_a_group_of_captions_jsonl_stays_together(tmp_path):

@@ -23,7 +23,7 @@ def numbers(count: int = 24) -> grain.IterDataset:
     return grain.experimental.ZipIterDataset([batches.to_iter_dataset(), batches.map(np.negative).to_iter_dataset()])
 
 
-def drawn(iterator, count: int) -> list:
+def read_batches(iterator, count: int) -> list:
     return [[part.tolist() for part in batch] for batch in itertools.islice(iterator, count)]
 
 
@@ -33,15 +33,15 @@ def parsed_flags():
 
 
 def test_processes_make_the_batches_of_threads_and_go_on_from_any_position():
-    whole = drawn(load(numbers(), 0), 12)
+    whole = read_batches(load(numbers(), 0), 12)
     threads = load(numbers(), 0)
-    drawn(threads, 5)
+    read_batches(threads, 5)
     position = threads.get_state()
     processes = load(numbers(), 2)
     processes.set_state(position)
-    assert drawn(processes, 4) == whole[5:9]
+    assert read_batches(processes, 4) == whole[5:9]
     threads.set_state(processes.get_state())
-    assert drawn(threads, 3) == whole[9:]
+    assert read_batches(threads, 3) == whole[9:]
     processes.close()
 
 
@@ -52,11 +52,11 @@ def test_processes_that_were_not_asked_for_a_batch_close():
 def read_and_die() -> None:
     flags.FLAGS.mark_as_parsed()
     iterator = load(numbers(), 2)
-    drawn(iterator, 2)
+    read_batches(iterator, 2)
     for process in multiprocessing.active_children():
         os.kill(process.pid, signal.SIGINT)
         print(process.pid, flush=True)
-    drawn(iterator, 10)
+    read_batches(iterator, 10)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -74,8 +74,8 @@ def test_processes_survive_ctrl_c_and_end_with_their_parent():
 @pytest.mark.slow
 def test_processes_read_a_data_set_as_threads_do(tmp_path):
     folder = tiny.latents(tmp_path)
-    made = latent_batches([folder], "train", Mix(lambda clip: 4), text_tokens=12, seed=0, train=True, threads=2)
-    iterator, expected = load(made, 3), [batch["record"] for batch in itertools.islice(made, 20)]
+    dataset = latent_batches([folder], "train", Mix(lambda clip: 4), text_tokens=12, seed=0, train=True, threads=2)
+    iterator, expected = load(dataset, 3), [batch["record"] for batch in itertools.islice(dataset, 20)]
     iterator.set_state({"next_index": 7})
     np.testing.assert_array_equal([next(iterator)["record"] for _ in range(13)], expected[7:])
     iterator.close()

@@ -20,9 +20,9 @@ SEED = 7
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory):
     sizes = {"train": 12, "validation": 0, "test": 3}
-    made = MovingShapes(world=WORLD, clip=CLIP, sizes=sizes, seed=SEED, data_dir=str(tmp_path_factory.mktemp("data")))
-    made.download_and_prepare()
-    return made
+    shapes = MovingShapes(world=WORLD, clip=CLIP, sizes=sizes, seed=SEED, data_dir=str(tmp_path_factory.mktemp("data")))
+    shapes.download_and_prepare()
+    return shapes
 
 
 def test_records_are_the_draws_in_order(builder):

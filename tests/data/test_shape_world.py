@@ -70,11 +70,11 @@ def test_every_value_is_held_out_equally_often(world):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_prompts_are_those_of_the_drawn_clips(split):
-    drawn = [draw(World(), ClipShape(2, 32, 32), 5, index, split) for index in range(40)]
-    assert prompts(World(), 5, 40, split) == [(sample.caption, sample.attributes) for sample in drawn]
-    asked = {tuple(getattr(sample.attributes, name) for name in ATTRIBUTES) for sample in drawn}
-    assert len(asked) > 20 and asked <= set(combinations(World(), split))
-    assert {sample.attributes.background for sample in drawn} == set(World().backgrounds)
+    rendered = [draw(World(), ClipShape(2, 32, 32), 5, index, split) for index in range(40)]
+    assert prompts(World(), 5, 40, split) == [(sample.caption, sample.attributes) for sample in rendered]
+    combination_set = {tuple(getattr(sample.attributes, name) for name in ATTRIBUTES) for sample in rendered}
+    assert len(combination_set) > 20 and combination_set <= set(combinations(World(), split))
+    assert {sample.attributes.background for sample in rendered} == set(World().backgrounds)
 
 
 @pytest.mark.parametrize(
@@ -127,15 +127,15 @@ def test_objects_stay_inside_and_apart(clip):
 
 @pytest.mark.parametrize("clip", [*CLIPS, ClipShape(2, 64, 64), ClipShape(33, 64, 64)], ids=str)
 def test_straight_paths_go_the_named_way_for_a_third_of_the_side(clip):
-    seen = set()
+    motions = set()
     for index in range(60):
         sample = draw(DEMO, clip, 1, index, "train")
         moved = (centre(sample.frames[-1]) - centre(sample.frames[0])) / min(clip.height, clip.width)
         along = moved @ np.array(DIRECTIONS[sample.attributes.motion])
         assert sample.attributes.motion == "still" or 0.29 < along < 0.41
         assert np.abs(moved - along * np.array(DIRECTIONS[sample.attributes.motion])).max() < 0.01
-        seen.add(sample.attributes.motion)
-    assert seen == set(DEMO.motions)
+        motions.add(sample.attributes.motion)
+    assert motions == set(DEMO.motions)
 
 
 def test_circling_comes_round_at_one_distance():

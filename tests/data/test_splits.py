@@ -13,9 +13,9 @@ INFO = VideoInfo(9, 32, 32, 8.0, 1.1)
 
 def clips(count: int, **fields) -> list[Clip]:
     """Clips that differ in all but what the functions `fields` of their numbers say."""
-    own = {"sha256": str, "group": lambda i: ""} | fields
+    functions = {"sha256": str, "group": lambda i: ""} | fields
     return [
-        Clip(f"clip{i:04}.mp4", Path("a.mp4"), "a clip", INFO, own["sha256"](i), "", own["group"](i))
+        Clip(f"clip{i:04}.mp4", Path("a.mp4"), "a clip", INFO, functions["sha256"](i), "", functions["group"](i))
         for i in range(count)
     ]
 

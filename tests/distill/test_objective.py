@@ -111,9 +111,9 @@ def test_conditioning_frames_are_seen_as_they_are_and_have_no_error():
     np.testing.assert_allclose(x0[:2, 0], batch.latents[:2, 0], atol=1e-6)
     np.testing.assert_array_equal(student[:2, 0], teacher[:2, 0])
     assert np.all(np.abs(student - teacher)[2:, 0].max(axis=(1, 2, 3)) > 1e-3)
-    seen, times, *_ = batch.inputs(x_t, t)
+    network_input, times, *_ = batch.inputs(x_t, t)
     np.testing.assert_array_equal(times, [[0, 0.5], [0, 0.5], [0.5, 0.5], [0.5, 0.5]])
-    np.testing.assert_array_equal(seen[:2, 0], batch.latents[:2, 0])
+    np.testing.assert_array_equal(network_input[:2, 0], batch.latents[:2, 0])
 
 
 @pytest.mark.parametrize(

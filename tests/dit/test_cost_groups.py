@@ -24,31 +24,31 @@ def formulas(stage: DitStage) -> dict[str, dict[str, int]]:
     d, s, e, f = model.width, cfg.text_tokens, cfg.text_width, model.time_features
     *grid, c = stage.denoiser.latent_shape
     n, hd, blocks = grid[0] * grid[1] * grid[2], model.head_dim, model.block_shapes
-    own, cross = [block.heads * hd for block in blocks], [block.cross_heads * hd for block in blocks]
+    self_widths, cross_widths = [block.heads * hd for block in blocks], [block.cross_heads * hd for block in blocks]
     hidden = [block.ffn for block in blocks]
     squares = 2 + model.pooled_text  # text_projection/out, time_out and pooled_text
     scales = lambda a: 2 * a if model.qk_norm_across_heads else 2 * hd
     attention = lambda sizes: sum(4 * d * a + 3 * a + d + scales(a) for a in sizes)
     parameters = {
-        "self_attention_projections": attention(own),
-        "cross_attention_projections": attention(cross),
+        "self_attention_projections": attention(self_widths),
+        "cross_attention_projections": attention(cross_widths),
         "ffn": sum(2 * d * h + h + d for h in hidden),
         "modulation": 6 * d * (d + 1) + 6 * d * len(blocks) + 2 * d,
         "embeddings": (e + 1) * d + (f + 1) * d + squares * (d + 1) * d + (c + 1) * d + (d + 1) * c,
     }
     flops = {
-        "self_attention_projections": sum(8 * n * d * a for a in own),
-        "self_attention_products": sum(4 * n * n * a for a in own),
-        "cross_attention_projections": sum(4 * (n + s) * d * a for a in cross),
-        "cross_attention_products": sum(4 * n * s * a for a in cross),
+        "self_attention_projections": sum(8 * n * d * a for a in self_widths),
+        "self_attention_products": sum(4 * n * n * a for a in self_widths),
+        "cross_attention_projections": sum(4 * (n + s) * d * a for a in cross_widths),
+        "cross_attention_products": sum(4 * n * s * a for a in cross_widths),
         "ffn": sum(4 * n * d * h for h in hidden),
         "modulation": 12 * d * d,
         "embeddings": 2 * (s * e * d + s * d * d + f * d + (squares - 1) * d * d + 2 * n * c * d),
     }
     values = {
-        "self_attention_projections": n * max(d, *own),
+        "self_attention_projections": n * max(d, *self_widths),
         "self_attention_products": n * max(n, hd) * max(block.heads for block in blocks),
-        "cross_attention_projections": max(n, s) * max(d, *cross),
+        "cross_attention_projections": max(n, s) * max(d, *cross_widths),
         "cross_attention_products": n * max(s, hd) * max(block.cross_heads for block in blocks),
         "ffn": n * max(d, *hidden),
         "modulation": 6 * d,
@@ -63,8 +63,8 @@ def formulas(stage: DitStage) -> dict[str, dict[str, int]]:
     [("tiny", {}), ("tiny", {"blocks": PRUNED}), ("server", {}), ("mobile", {"scan": False, "depth": 2}), ("ltx", {})],
 )
 def test_each_part_follows_from_the_shapes(variant, changes):
-    made = stage(variant, **changes)
-    costs, expected = made.inspect(), formulas(made)
+    dit_stage = stage(variant, **changes)
+    costs, expected = dit_stage.inspect(), formulas(dit_stage)
     assert costs["activation_bytes"] == expected["activation_bytes"]
     for kind in ("parameters", "flops"):
         assert costs[kind] == {"total": sum(expected[kind].values()), **expected[kind]}

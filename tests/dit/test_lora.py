@@ -46,8 +46,8 @@ def test_scanned_blocks_are_updated_as_unrolled_ones():
     stacked = stack_blocks(adapter)
     assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(jnp.shape, nn.unbox(adapter_of(SCANNED)))
     expected = stack_blocks(merged(params, adapter, LORA.scale))
-    found = merged(stack_blocks(params), stacked, LORA.scale)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), found, expected)
+    scanned = merged(stack_blocks(params), stacked, LORA.scale)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), scanned, expected)
 
 
 def test_factors_lie_where_their_kernels_axes_lie():

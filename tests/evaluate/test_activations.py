@@ -73,15 +73,15 @@ def measured(root) -> dict:
 
 
 def test_values_are_of_the_blocks_and_beside_fp16s_largest(measured):
-    found = measured["activations"]
-    assert measured["clips"] == 8 and list(found) == sorted(found, key=lambda kind: -found[kind]["value"])
-    hidden = found["ffn/up"]
+    by_kind = measured["activations"]
+    assert measured["clips"] == 8 and list(by_kind) == sorted(by_kind, key=lambda kind: -by_kind[kind]["value"])
+    hidden = by_kind["ffn/up"]
     assert hidden["block"] == 1 and len(hidden["by_block"]) == 3
     assert hidden["value"] == max(hidden["by_block"]) == pytest.approx(131_008, rel=1e-3)
     assert hidden["headroom"] == pytest.approx(0.5, rel=1e-3) and "squares_headroom" not in hidden
-    residual = found["residual"]
+    residual = by_kind["residual"]
     assert residual["squares_headroom"] == pytest.approx(65_504 / residual["value"] ** 2)
-    assert found["patch_in"]["block"] is None and "by_block" not in found["patch_in"]
+    assert by_kind["patch_in"]["block"] is None and "by_block" not in by_kind["patch_in"]
 
 
 def test_captions_are_those_of_the_held_out_clips(root, measured):
@@ -123,15 +123,15 @@ def test_peaks_are_of_what_layers_give_and_functions_take(monkeypatch):
 
     @jax.jit
     def observe(params):
-        found = peaks(Dit(MODEL), params, *inputs())
+        maxima = peaks(Dit(MODEL), params, *inputs())
         queries.clear(), normed.clear(), modulated.clear()
         _, captured = Dit(MODEL).apply({"params": params}, *inputs(), capture_intermediates=True)
-        return found, queries, normed, modulated, flatten_dict(captured["intermediates"], sep="/")
+        return maxima, queries, normed, modulated, flatten_dict(captured["intermediates"], sep="/")
 
     monkeypatch.setattr(attention_file, "attend", attend)
     monkeypatch.setattr(block_file, "rms_normalize", normalize)
     monkeypatch.setattr(block_file, "modulate", scale_and_shift)
-    found, queries, normed, modulated, captured = observe(weights())
+    maxima, queries, normed, modulated, captured = observe(weights())
     largest = lambda *arrays: max(float(jnp.abs(x).max()) for x in arrays)
     expected = {"patch_in": largest(normed[0])}
     for i in range(3):
@@ -142,28 +142,28 @@ def test_peaks_are_of_what_layers_give_and_functions_take(monkeypatch):
         for j, kind in enumerate(("self", "cross")):
             logits = jnp.einsum("bnhd,bmhd->bhnm", *queries[2 * i + j])
             expected[f"block_{i}/{kind}_attention/logits"] = largest(logits)
-    expected |= {path: largest(captured[f"{path}/__call__"][0]) for path in found if f"{path}/__call__" in captured}
-    assert len(expected) == len(found) == 8 + 3 * 19
+    expected |= {path: largest(captured[f"{path}/__call__"][0]) for path in maxima if f"{path}/__call__" in captured}
+    assert len(expected) == len(maxima) == 8 + 3 * 19
     for path, value in expected.items():
-        assert float(found[path]) == pytest.approx(value, rel=1e-5), path
+        assert float(maxima[path]) == pytest.approx(value, rel=1e-5), path
 
 
 def test_padding_of_clips_is_cut_off(root, monkeypatch):
     """Batches of clips of two lengths are measured clip by clip, at times from 1 to 0."""
     tiny.latents(root / "long", clips=(tiny.CLIP, LONG))
-    seen = []
+    calls = []
 
     def record(dit, params, x_t, t, text, text_mask):
-        jax.debug.callback(lambda t: seen.append((x_t.shape, float(t[0]))), t)
+        jax.debug.callback(lambda t: calls.append((x_t.shape, float(t[0]))), t)
         return {"output": jnp.max(jnp.abs(x_t))}
 
     monkeypatch.setattr(activations, "peaks", record)
     run = write(root / "padded", root / "long", weights(), pad_durations=True, batch_size=16)
     measured = largest_activations(run, batches=1)
     jax.effects_barrier()
-    assert measured["clips"] == len(seen) > 2
-    assert {shape for shape, _ in seen} <= {(1, 3, 4, 4, 6), (1, 5, 4, 4, 6)} and len({s for s, _ in seen}) == 2
-    assert {0.0, 1.0} <= {time for _, time in seen}
+    assert measured["clips"] == len(calls) > 2
+    assert {shape for shape, _ in calls} == {(1, 3, 4, 4, 6), (1, 5, 4, 4, 6)}
+    assert {0.0, 1.0} <= {time for _, time in calls}
 
 
 def test_what_cannot_be_measured_is_refused(root):

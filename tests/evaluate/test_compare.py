@@ -140,9 +140,9 @@ def test_clips_are_paired_by_name_not_by_place(pair, tmp_path):
     first, second = read(*pair)
     turned = evaluation(tmp_path / "turned", 1.0)
     scores = json.loads((turned / "scores.json").read_text())
-    kept = list(range(COUNT - 1, 3, -1))
-    scores = {key: [scores[key][i] for i in kept] for key in ("clips", "prompts")} | {
-        "scores": {name: [values[i] for i in kept] for name, values in scores["scores"].items()}
+    order = list(range(COUNT - 1, 3, -1))
+    scores = {key: [scores[key][i] for i in order] for key in ("clips", "prompts")} | {
+        "scores": {name: [values[i] for i in order] for name, values in scores["scores"].items()}
     }
     (turned / "scores.json").write_text(json.dumps(scores))
     row = compare_evaluations([first, *read(turned)]).as_json()["differences"]["psnr"]["turned"]
@@ -268,10 +268,10 @@ def test_run_directories_are_evaluated_first_as_their_stage_asks(pair, tmp_path,
     monkeypatch.setattr(
         evaluate_run, "evaluate_vae", lambda task: done.append(task) or {"out": evaluation(task.out, 1.0)}
     )
-    found = evaluated_runs([pair[0], tmp_path / "vae"], Path("data"), tmp_path / "out")
-    assert [one.name for one in found] == ["plain", "vae"] and found[1].folder == tmp_path / "out" / "vae"
+    evaluations = evaluated_runs([pair[0], tmp_path / "vae"], Path("data"), tmp_path / "out")
+    assert [one.name for one in evaluations] == ["plain", "vae"] and evaluations[1].folder == tmp_path / "out" / "vae"
     assert [(task.run.path, task.data, task.out) for task in done] == [
-        (tmp_path / "vae", Path("data"), found[1].folder)
+        (tmp_path / "vae", Path("data"), evaluations[1].folder)
     ]
 
 

@@ -42,11 +42,11 @@ COUNT, MORE = 4, 3  # clips with a caption of their own, and further ones of the
 @pytest.fixture(scope="module")
 def i3d():
     """The clips that a random projection in I3D's place has seen."""
-    seen: list[np.ndarray] = []
+    batches: list[np.ndarray] = []
     weights = np.random.default_rng(0).normal(size=(9 * 32 * 32 * 3, 1024)).astype(np.float32) / 1e4
 
     def activations(params, clips):
-        seen.append(clips)
+        batches.append(clips)
         pooled = clips.reshape(len(clips), -1).astype(np.float32) @ weights
         return Activations(pooled, np.zeros((len(clips), 400), np.float32))
 
@@ -54,7 +54,7 @@ def i3d():
         patch.setattr(video_distance, "FRAMES", 9)
         patch.setattr(video_distance, "load_i3d", dict)
         patch.setattr(video_distance, "activations", activations)
-        yield seen
+        yield batches
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def report_of(out: Path) -> dict:
     return json.loads((out / "report.json").read_text())
 
 
-def drawn(out: Path) -> list[np.ndarray]:
+def generated_clips(out: Path) -> list[np.ndarray]:
     names = [clip["file"] for clip in json.loads((out / "clips" / "samples.json").read_text())["clips"]]
     return [read_frames((out / "clips" / name).with_suffix(".npz")) for name in names]
 
@@ -112,13 +112,13 @@ def real(videos: Path) -> list[np.ndarray]:
 
 
 def test_scores_are_those_of_the_drawn_and_the_real_clips(evaluated, videos):
-    report, made, true = report_of(evaluated), drawn(evaluated), real(videos)
-    assert len(made) == COUNT + MORE
+    report, generated, true = report_of(evaluated), generated_clips(evaluated), real(videos)
+    assert len(generated) == COUNT + MORE
     expected = {
-        "motion_energy": np.mean([motion_energy(clip) for clip in made[:COUNT]]),
-        "psnr": np.mean([psnr(x, y) for x, y in zip(true, made, strict=False)]),
-        "first_frame_psnr": np.mean([psnr(x[:1], y[:1]) for x, y in zip(true, made, strict=False)]),
-        "diversity": pixel_diversity(np.stack([made[0], *made[COUNT:]])),
+        "motion_energy": np.mean([motion_energy(clip) for clip in generated[:COUNT]]),
+        "psnr": np.mean([psnr(x, y) for x, y in zip(true, generated, strict=False)]),
+        "first_frame_psnr": np.mean([psnr(x[:1], y[:1]) for x, y in zip(true, generated, strict=False)]),
+        "diversity": pixel_diversity(np.stack([generated[0], *generated[COUNT:]])),
     }
     for name, value in expected.items():
         assert report["metrics"][name]["value"] == pytest.approx(value)
@@ -156,14 +156,14 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(evaluated, model, v
     for clip in sorted((out / "clips").glob("*.mp4"))[:COUNT]:
         clip.unlink()
         clip.with_suffix(".npz").unlink()
-    kept = {path: path.stat().st_mtime_ns for path in (out / "clips").glob("*.npz")}
+    write_times = {path: path.stat().st_mtime_ns for path in (out / "clips").glob("*.npz")}
     for name in ("report.json", "scores.json", "clips/samples.json"):
         (out / name).unlink()
     i3d.clear()
     evaluate_generation(task(model, videos, out))
     for name in ("report.json", "scores.json"):
         assert (out / name).read_bytes() == (evaluated / name).read_bytes()
-    assert all(path.stat().st_mtime_ns == time for path, time in kept.items()) and not i3d
+    assert all(path.stat().st_mtime_ns == time for path, time in write_times.items()) and not i3d
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".mp4"])
@@ -207,10 +207,10 @@ def test_a_vae_has_the_distances_asked_for(model, videos, i3d, tmp_path, monkeyp
     (tmp_path / "vgg.pth").write_bytes(b"weights")
     monkeypatch.setattr(evaluate_vae, "load_lpips", lambda net, file: net)
     monkeypatch.setattr(evaluate_vae, "lpips", lambda net, params, x, y: np.abs(x[:, 0, 0, 0, 0] - 128.0))
-    asked = VaeTask(Run.open(model / "vae"), videos, tmp_path / "out", fvd=True, lpips=f"vgg:{tmp_path}/vgg.pth")
-    report = evaluate_vae.evaluate_vae(asked)
+    vae_task = VaeTask(Run.open(model / "vae"), videos, tmp_path / "out", fvd=True, lpips=f"vgg:{tmp_path}/vgg.pth")
+    report = evaluate_vae.evaluate_vae(vae_task)
     assert {"psnr", "ssim", "flicker", "lpips", "fvd", "kvd"} == report["metrics"].keys()
     assert report["metrics"]["lpips"]["n"] == COUNT and "vgg, sha256" in report["protocol"]["metrics"]["lpips"]
     assert read_evaluation(tmp_path / "out", "vae").scores[LPIPS].shape == (COUNT,)
     with pytest.raises(UserError, match="is not of the form vgg:FILE or alex:FILE"):
-        evaluate_vae.evaluate_vae(dataclasses.replace(asked, out=tmp_path / "new", lpips="vgg"))
+        evaluate_vae.evaluate_vae(dataclasses.replace(vae_task, out=tmp_path / "new", lpips="vgg"))

@@ -36,8 +36,8 @@ def test_a_sampling_step_is_a_guided_euler_step(peer):
     denoiser = lambda *arguments: Dit(EQUAL).apply({"params": params}, *arguments)
     expected = euler_step(guided(denoiser, text, mask, Guidance(5.0)), x, jnp.float32(0.5), jnp.float32(0.4))
     null = dict(zip(("text", "text_mask"), map(np.array, null_text(text, mask)), strict=True))
-    found = peer.sample(batch(), null, 5.0, (0.5, 0.4))["eager"]()
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    stepped = peer.sample(batch(), null, 5.0, (0.5, 0.4))["eager"]()
+    np.testing.assert_allclose(stepped, expected, atol=1e-4)
 
 
 def test_a_training_step_moves_the_weights_by_adamw(peer):

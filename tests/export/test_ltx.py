@@ -70,8 +70,8 @@ def loaded(config: LtxVaeConfig, params: dict[str, Any]) -> Decoder:
     return mirror
 
 
-def close(found: torch.Tensor, expected: np.ndarray) -> None:
-    np.testing.assert_allclose(found.detach(), expected, atol=1e-5 * np.abs(expected).max())
+def close(actual: torch.Tensor, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(actual.detach(), expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,8 @@ def test_an_imported_pipelines_packages_and_clip_are_jaxs(exported):
     assert report["passed"], report["failures"]
     assert [package["name"] for package in report["packages"]] == ["text", "dit", "vae"]
     assert report["clips"][0]["psnr"] > 35
-    with np.load(out / "drawn" / "5x16x16.npz") as drawn:
-        assert drawn["packages"].shape == (5, 16, 16, 3) and drawn["packages"].std() > 10
+    with np.load(out / "drawn" / "5x16x16.npz") as arrays:
+        assert arrays["packages"].shape == (5, 16, 16, 3) and arrays["packages"].std() > 10
 
 
 def test_the_manifest_tells_the_calls(exported):

@@ -44,8 +44,8 @@ def written(part: Part, tmp_path_factory) -> tuple[Path, dict]:
 
 
 def relative_error(package: Path, part: Part) -> float:
-    found = np.asarray(evaluate(load_package(package).function(), part.inputs).outputs["y"])
-    return float(np.linalg.norm(found - part.outputs["y"]) / np.linalg.norm(part.outputs["y"]))
+    actual = np.asarray(evaluate(load_package(package).function(), part.inputs).outputs["y"])
+    return float(np.linalg.norm(actual - part.outputs["y"]) / np.linalg.norm(part.outputs["y"]))
 
 
 def test_the_tiles_are_in_the_saved_package(written):

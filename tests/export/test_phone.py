@@ -24,8 +24,8 @@ from tests.export.test_torch_vae import OMNI, PLAIN
 torch.manual_seed(0)
 
 
-def close(found: torch.Tensor, expected: torch.Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
 def randomised(module: torch.nn.Module) -> torch.nn.Module:
@@ -49,10 +49,10 @@ def test_the_transformer_whole_and_in_chunks(config: DitConfig, layout: Layout):
     dit = randomised(Dit(config, LATENTS, TEXT_WIDTH))
     batch = [torch.tensor(np.asarray(array)) for array in inputs()]
     expected = dit(*batch)[:1].flatten(1, 3).transpose(1, 2)[:, :, None]
-    given = phone_inputs(dit, batch)
-    close(PhoneDit(dit, [1, 1], layout=layout)(*given), expected)
+    arguments = phone_inputs(dit, batch)
+    close(PhoneDit(dit, [1, 1], layout=layout)(*arguments), expected)
     first, second = (PhoneDit(dit, [2, 3], i, i + 1, layout) for i in range(2))
-    passed = dict(zip(first.outputs, first(*given), strict=True)) | {"text_mask": given[3]}
+    passed = dict(zip(first.outputs, first(*arguments), strict=True)) | {"text_mask": arguments[3]}
     close(second(*(passed[name] for name in second.inputs)), expected)
 
 
@@ -61,13 +61,13 @@ def test_the_decoder_chunk_by_chunk(config: VaeConfig):
     decoder = randomised(Decoder(config))
     z = torch.randn(1, 3, 2, 3, 4)
     frames = z[0].movedim(-1, 1)
-    first, rest = (PhoneDecoder(decoder, (2, 3), starts=starts) for starts in (True, False))
+    first, following = (PhoneDecoder(decoder, (2, 3), starts=starts) for starts in (True, False))
     video, *past = first(frames[:1])
     assert [tuple(values.shape) for values in past] == list(first.kept.values())
-    more, *past = rest(frames[1:], *past)
-    expected, kept = decoder(z)
+    more, *past = following(frames[1:], *past)
+    expected, states = decoder(z)
     close(torch.cat([video, more]), expected[0].movedim(-1, 1))
-    close(past[-1], kept[list(first.kept)[-1]][0].movedim(-1, 1))
+    close(past[-1], states[list(first.kept)[-1]][0].movedim(-1, 1))
 
 
 @pytest.mark.parametrize("epsilon", [EPS, 1e-5, 1e-6])

@@ -50,9 +50,9 @@ def dit() -> PhoneDit:
 
 @pytest.fixture(scope="module")
 def package(dit: PhoneDit, tmp_path_factory) -> Path:
-    given = {name: np.random.default_rng(0).random(shape, np.float32) for name, shape in SHAPES.items()}
+    inputs = {name: np.random.default_rng(0).random(shape, np.float32) for name, shape in SHAPES.items()}
     path = tmp_path_factory.mktemp("estimate") / "dit.mlpackage"
-    convert(Part("dit", dit, given, {"velocity": given["latents"]}), path)
+    convert(Part("dit", dit, inputs, {"velocity": inputs["latents"]}), path)
     return path
 
 
@@ -122,15 +122,15 @@ def test_the_fit_finds_the_shares_that_figures_were_made_with():
     costs = {name: np.stack([rng.lognormal(20, 3, 50), rng.lognormal(13, 3, 50)], 1) for name in NETWORKS}
     true = dataclasses.replace(ASSUMED, compute=0.3, memory=0.9)
     figures = [dataclasses.replace(figure, seconds=estimate(costs, figure, true)) for figure in FITTED]
-    found = fit(costs, figures)
-    assert (found.compute, found.memory) == (pytest.approx(0.3, rel=1e-3), pytest.approx(0.9, rel=1e-3))
+    fitted = fit(costs, figures)
+    assert (fitted.compute, fitted.memory) == (pytest.approx(0.3, rel=1e-3), pytest.approx(0.9, rel=1e-3))
 
 
 @pytest.mark.slow
 def test_the_table_holds_what_the_published_figures_give():
-    found = calibrate({name: network() for name, network in NETWORKS.items()})
-    assert [found["compute"], found["memory"]] == pytest.approx([ASSUMED.compute, ASSUMED.memory], rel=2e-3)
-    assert found["held_out_ratio"] == pytest.approx(list(HELD_OUT), rel=1e-2)
+    calibrated = calibrate({name: network() for name, network in NETWORKS.items()})
+    assert [calibrated["compute"], calibrated["memory"]] == pytest.approx([ASSUMED.compute, ASSUMED.memory], rel=2e-3)
+    assert calibrated["held_out_ratio"] == pytest.approx(list(HELD_OUT), rel=1e-2)
 
 
 def test_a_clip_of_the_tiny_model():

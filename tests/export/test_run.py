@@ -74,8 +74,8 @@ def test_a_vaes_packages_agree_with_jax(exported):
     first, following = (package["functions"]["main"] for package in manifest["packages"])
     assert first["outputs"]["video"]["shape"] == [1, 3, 8, 12]
     assert following["outputs"]["video"]["shape"] == [2, 3, 8, 12]
-    kept = {name.removeprefix("kept_"): x for name, x in first["outputs"].items() if name != "video"}
-    assert kept == {n.removeprefix("past_"): x for n, x in following["inputs"].items() if n != "latents"}
+    states = {name.removeprefix("kept_"): x for name, x in first["outputs"].items() if name != "video"}
+    assert states == {n.removeprefix("past_"): x for n, x in following["inputs"].items() if n != "latents"}
 
 
 def test_the_decoder_is_one_asset_whose_entry_points_share_weights(exported):
@@ -184,9 +184,9 @@ def test_the_weights_are_those_of_the_mirror(exported):
 
 
 def close(module: torch.nn.Module, part: Part) -> None:
-    found = module(*(torch.tensor(x) for x in part.inputs.values()))
-    found = found if isinstance(found, tuple) else (found,)
-    for values, expected in zip(found, part.outputs.values(), strict=True):
+    outputs = module(*(torch.tensor(x) for x in part.inputs.values()))
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    for values, expected in zip(outputs, part.outputs.values(), strict=True):
         np.testing.assert_allclose(values.detach(), expected, atol=1e-5 * np.abs(expected).max())
 
 
@@ -235,11 +235,11 @@ class TorchApp(App):
 
     modules: dict[str, torch.nn.Module]
 
-    def _call(self, name, given):
+    def _call(self, name, features):
         module = self.modules[name]
-        found = module(*(torch.tensor(given[feature]) for feature in module.inputs))
-        found = found if isinstance(found, tuple) else (found,)
-        return {feature: x.detach().numpy() for feature, x in zip(module.outputs, found, strict=True)}
+        outputs = module(*(torch.tensor(features[feature]) for feature in module.inputs))
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        return {feature: x.detach().numpy() for feature, x in zip(module.outputs, outputs, strict=True)}
 
 
 @pytest.mark.parametrize("solver", ["euler", "renoise"])
@@ -262,10 +262,10 @@ def test_an_apps_clip_is_jaxs(solver, chunks, text, generator, tmp_path, monkeyp
     expected = golden.clip_tensors(generator, "a red circle", 4)
     with torch.inference_mode():
         noises = {name: expected[name] for name in ("noise", "fresh_noise") if name in expected}
-        found = app.generate("a red circle", progress=silent, **noises)
-    np.testing.assert_allclose(found["latents"], expected["latents"], atol=1e-5 * np.abs(expected["latents"]).max())
-    assert found["video"].shape == expected["video"].shape == (9, 32, 32, 3)
-    np.testing.assert_allclose(found["video"].astype(int), expected["video"].astype(int), atol=1)
+        generated = app.generate("a red circle", progress=silent, **noises)
+    np.testing.assert_allclose(generated["latents"], expected["latents"], atol=1e-5 * np.abs(expected["latents"]).max())
+    assert generated["video"].shape == expected["video"].shape == (9, 32, 32, 3)
+    np.testing.assert_allclose(generated["video"].astype(int), expected["video"].astype(int), atol=1)
 
 
 def test_bad_input_is_refused(runs, exported, tmp_path):

@@ -59,8 +59,8 @@ def test_the_mirror_equals_the_transformer(config: DitConfig, layout: Callable[[
     expected = np.asarray(jax.jit(Dit(config).apply)({"params": params}, *arguments))
     dit = mirror(config)
     load_params(dit, layout(params))
-    found = dit(*(torch.tensor(np.asarray(array)) for array in arguments)).detach().numpy()
-    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    mirrored = dit(*(torch.tensor(np.asarray(array)) for array in arguments)).detach().numpy()
+    assert np.abs(mirrored - expected).max() < 1e-5 * np.abs(expected).max()
 
 
 def test_half_precision_copies_keep_their_clocks():

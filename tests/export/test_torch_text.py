@@ -48,20 +48,20 @@ def test_the_mirror_equals_the_encoder_and_the_phones_form_is_its_transpose(
     ids, mask = torch.tensor(IDS), torch.tensor(MASK, dtype=torch.float32)
     states = mirror(ids, mask).detach().numpy()
     np.testing.assert_allclose(np.where(MASK[..., None], states, 0.0), expected, atol=1e-5)
-    found = PhoneText(mirror)(ids, mask[:, None, None]).detach().numpy()
-    assert found.shape == (2, 16, 1, 7)
-    np.testing.assert_allclose(found[:, :, 0].swapaxes(1, 2), expected, atol=1e-5)
+    states = PhoneText(mirror)(ids, mask[:, None, None]).detach().numpy()
+    assert states.shape == (2, 16, 1, 7)
+    np.testing.assert_allclose(states[:, :, 0].swapaxes(1, 2), expected, atol=1e-5)
 
 
 def test_a_t5s_package_equals_it(tmp_path):
     encoder = T5Text(T5).requires_grad_(False)
     module = PhoneText(encoder)
-    given = {"ids": IDS[1:], "text_mask": MASK[1:, None, None].astype(np.float32)}
+    inputs = {"ids": IDS[1:], "text_mask": MASK[1:, None, None].astype(np.float32)}
     encoder.words.weight *= 300  # squares of such states overflow fp16
-    expected = module(*map(torch.tensor, given.values())).numpy()
-    convert(Part("text", module, given, {"text": expected}), tmp_path / "text.mlpackage")
-    found = evaluate(load_package(tmp_path / "text.mlpackage").function(), given).outputs["text"]
-    assert np.linalg.norm(found - expected) < 2e-3 * np.linalg.norm(expected)
+    expected = module(*map(torch.tensor, inputs.values())).numpy()
+    convert(Part("text", module, inputs, {"text": expected}), tmp_path / "text.mlpackage")
+    states = evaluate(load_package(tmp_path / "text.mlpackage").function(), inputs).outputs["text"]
+    assert np.linalg.norm(states - expected) < 2e-3 * np.linalg.norm(expected)
 
 
 def test_a_t5_whose_values_pass_fp16s_end_stays_finite():

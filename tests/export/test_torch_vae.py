@@ -24,8 +24,8 @@ def mirror(config: VaeConfig, params: dict) -> Decoder:
     return decoder
 
 
-def close(found: torch.Tensor, expected: jax.Array) -> None:
-    np.testing.assert_allclose(found.detach(), expected, atol=1e-5 * float(np.abs(expected).max()))
+def close(actual: torch.Tensor, expected: jax.Array) -> None:
+    np.testing.assert_allclose(actual.detach(), expected, atol=1e-5 * float(np.abs(expected).max()))
 
 
 @pytest.mark.parametrize("config", [OMNI, PLAIN], ids=["omni", "plain"])

@@ -30,13 +30,13 @@ def test_a_text_holds_a_prompt_a_line(folder):
 def test_a_line_of_json_may_name_its_seed_and_image(folder):
     lines = [{"prompt": "one"}, {"prompt": "two", "seed": 3}, {"prompt": "three", "image": "sub/a.png"}]
     (folder / "a.jsonl").write_text("\n\n".join(map(json.dumps, lines)))
-    own, other = folder / "sub" / "a.png", folder / "b.png"
+    named, other = folder / "sub" / "a.png", folder / "b.png"
     assert read_requests(folder / "a.jsonl", 10, []) == [
         Request("one", 10),
         Request("two", 3),
-        Request("three", 12, own),
+        Request("three", 12, named),
     ]
-    assert [request.image for request in read_requests(folder / "a.jsonl", 10, [other])] == [other, other, own]
+    assert [request.image for request in read_requests(folder / "a.jsonl", 10, [other])] == [other, other, named]
 
 
 BAD_LINES = {

@@ -68,7 +68,7 @@ def print_differences(run: Path, path: Path) -> None:
         (clips,) = generator.generate_batches(requests, DRAW)
         results.append((latents, clips.astype(int)))
     split = [leaf for leaf in jax.tree.leaves(shared.params) if not leaf.sharding.is_fully_replicated]
-    found = {
+    differences = {
         "latents": [float(np.abs(a - results[0][0]).max()) for a, _ in results[1:]],
         "pixels": [int(np.abs(b - results[0][1]).max()) for _, b in results[1:]],
         "clips": [len(b) for _, b in results],
@@ -76,17 +76,17 @@ def print_differences(run: Path, path: Path) -> None:
         "devices": [len(jax.tree.leaves(generator.params)[0].devices()) for generator in (one, eight, shared)],
         "split": [len(split), max(leaf.addressable_shards[0].data.size / leaf.size for leaf in split)],
     }
-    print(json.dumps(found))
+    print(json.dumps(differences))
 
 
 @pytest.mark.slow
 def test_devices_change_nothing(model, tmp_path):
     done = call(print_differences, model, tmp_path / "a.png", devices=8)
     assert done.status == 0, done.err
-    found = json.loads(done.out.splitlines()[-1])
-    assert found["devices"] == [1, 8, 8] and found["clips"] == [5, 5, 5] and found["spread"] > 0.3
-    assert found["split"][0] > 0 and found["split"][1] == 0.5  # the weights lie in halves with fsdp=2
-    assert max(found["latents"]) < 1e-5 and max(found["pixels"]) <= 1
+    differences = json.loads(done.out.splitlines()[-1])
+    assert differences["devices"] == [1, 8, 8] and differences["clips"] == [5, 5, 5] and differences["spread"] > 0.3
+    assert differences["split"][0] > 0 and differences["split"][1] == 0.5  # the weights lie in halves with fsdp=2
+    assert max(differences["latents"]) < 1e-5 and max(differences["pixels"]) <= 1
 
 
 def test_a_clip_starts_from_its_image(generator, tmp_path):
@@ -157,8 +157,8 @@ def test_a_stopped_job_goes_on_where_it_was(model, generator, tmp_path, capsys):
     capsys.readouterr()
     assert generate_folder(generator, job(model, tmp_path / "cut"), batch_size=2) == names
     assert all((tmp_path / "cut" / name).stat().st_mtime_ns == time for name, time in times.items())
-    said = capsys.readouterr().err
-    assert "4/5" in said and "5/5" in said and "2/5" not in said
+    progress = capsys.readouterr().err
+    assert "4/5" in progress and "5/5" in progress and "2/5" not in progress
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
     summary = json.loads((tmp_path / "cut" / "samples.json").read_text())
     assert summary["model"] == str(model)

@@ -44,5 +44,5 @@ def test_an_imported_model_goes_down_the_chain(tmp_path, monkeypatch):
     for stage, before, changes in (("recover", "pruned", {}), ("distill", "recovered", UNWATCHED)):
         flags = (f"--config=configs/{stage}.py:tiny", f"--workdir={root[AFTER[stage]]}")
         command("launch.train", *flags, **TRAINED, **changes, data=root["latents"], init_from=root[before])
-    drawn = ("--prompt=a red ball", "--steps=4", "--guidance=1", f"--out={tmp_path / 'clips'}", text)
-    assert command("launch.sample", f"--model={root['distilled']}", *drawn)["clips"]
+    options = ("--prompt=a red ball", "--steps=4", "--guidance=1", f"--out={tmp_path / 'clips'}", text)
+    assert command("launch.sample", f"--model={root['distilled']}", *options)["clips"]

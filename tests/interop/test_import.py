@@ -35,8 +35,8 @@ def pipeline(tmp_path_factory) -> tuple[Any, Path]:
 @pytest.fixture(scope="module")
 def imported(pipeline) -> Path:
     out = pipeline[1].parent / "run"
-    made = import_weights(open_diffusers(pipeline[1]), out, clip=CLIP, frame_rate=RATE, scan=True)
-    assert made["parameters"] == sum(x.numel() for x in pipeline[0].transformer.parameters())
+    summary = import_weights(open_diffusers(pipeline[1]), out, clip=CLIP, frame_rate=RATE, scan=True)
+    assert summary["parameters"] == sum(x.numel() for x in pipeline[0].transformer.parameters())
     return out
 
 
@@ -46,18 +46,18 @@ def test_sampling_equals_the_pipeline(pipeline, imported):
     generator = Generator.load(imported, text_encoder=f"ltx:{folder}")
     assert generator.times["terminal"] == 0.1 and generator.times["shift"] != 1
     config = generator.sample_config(steps=STEPS, guidance=SCALE)
-    drawn = generator.latents([Request(PROMPT, 7)], config)
+    latents = generator.latents([Request(PROMPT, 7)], config)
     noise = generator._inputs([Request(PROMPT, 7)], config)[0]
-    given = {
+    inputs = {
         **{"prompt": PROMPT, "height": 64, "width": 64, "num_frames": 9, "frame_rate": RATE},
         **{"num_inference_steps": STEPS, "guidance_scale": SCALE},
         "latents": torch.tensor(np.asarray(noise).reshape(1, -1, noise.shape[-1])),
     }
     theirs.set_progress_bar_config(disable=True)
-    wanted = theirs(**given, output_type="latent").frames.numpy().reshape(drawn.shape)
-    assert np.linalg.norm(drawn - wanted) <= 1e-3 * np.linalg.norm(wanted)
-    frames = theirs(**given, output_type="np").frames[0]
-    ours = np.asarray(to_bytes(generator.vae.decode(generator.vae.params, jnp.asarray(drawn))))[0]
+    their_latents = theirs(**inputs, output_type="latent").frames.numpy().reshape(latents.shape)
+    assert np.linalg.norm(latents - their_latents) <= 1e-3 * np.linalg.norm(their_latents)
+    frames = theirs(**inputs, output_type="np").frames[0]
+    ours = np.asarray(to_bytes(generator.vae.decode(generator.vae.params, jnp.asarray(latents))))[0]
     assert psnr(np.round(frames * 255).astype(np.uint8), ours) >= 40
 
 
@@ -122,11 +122,11 @@ def test_the_command_draws_after_importing(pipeline, imported, tmp_path):
     assert json.loads(done.out.splitlines()[-1])["text_encoder"] == Run.open(imported).record["config"]["text_encoder"]
     again = run("launch.import_weights", f"--source={pipeline[1]}", f"--out={tmp_path / 'run'}")
     assert again.status == 2 and "is not empty" in again.err
-    drawn = run(
+    done = run(
         *("launch.sample", f"--model={tmp_path / 'run'}", "--prompt=a red ball", f"--out={tmp_path / 'clips'}"),
         *("--steps=2", f"--text_encoder=ltx:{pipeline[1]}"),
     )
-    assert drawn.status == 0, drawn.err
+    assert done.status == 0, done.err
     assert list((tmp_path / "clips").glob("*.mp4"))
 
 
@@ -157,8 +157,8 @@ def test_import_and_export_are_the_identity(pipeline, imported, tmp_path, dtype)
 
 def settings(part: Any) -> dict[str, Any]:
     """Without diffusers' own notes, and the ratios, which we write out where diffusers works them out."""
-    own = ("_", "spatial_compression", "temporal_compression")
-    return {key: value for key, value in json.loads(part.to_json_string()).items() if not key.startswith(own)}
+    notes = ("_", "spatial_compression", "temporal_compression")
+    return {key: value for key, value in json.loads(part.to_json_string()).items() if not key.startswith(notes)}
 
 
 def test_a_model_that_diffusers_has_no_class_for_is_refused(imported, tmp_path):

@@ -39,8 +39,8 @@ def released(path: Any, release: str, depth: int = 2) -> dict[str, set[str]]:
     tensors["vae.per_channel_statistics.mean-of-stds"] = (1,)
     for name, x in transformer.state_dict().items():
         tensors[f"model.diffusion_model.{renamed(name, originals)}"] = x.shape
-    kept = ("vae.encoder.conv_out.conv.weight", "model.diffusion_model.patchify_proj.bias")
-    small = {name: shape if name in kept else (1,) * len(shape) for name, shape in tensors.items()}
+    whole = ("vae.encoder.conv_out.conv.weight", "model.diffusion_model.patchify_proj.bias")
+    small = {name: shape if name in whole else (1,) * len(shape) for name, shape in tensors.items()}
     save_file({name: np.zeros(shape, np.float16) for name, shape in small.items()}, path)
     return {"vae": set(vae.state_dict()), "transformer": set(transformer.state_dict())}
 
@@ -53,8 +53,8 @@ def test_names_equal_diffusers_at_the_published_sizes(tmp_path, release):
     assert set(vae.tensors) == names["vae"] and set(transformer.tensors) == names["transformer"]
     config = ltx_transformer.dit_config(transformer.settings)
     assert (config.depth, config.width, config.heads) == (2, 2048, 32)
-    wanted = {source.name for source in ltx_vae.sources(ltx_vae.vae_config(vae.settings)).values()}
-    assert wanted | set(ltx_vae.STATISTICS) == names["vae"]
+    sources = {source.name for source in ltx_vae.sources(ltx_vae.vae_config(vae.settings)).values()}
+    assert sources | set(ltx_vae.STATISTICS) == names["vae"]
 
 
 def test_the_same_names_as_diffusers_conversion(tmp_path):

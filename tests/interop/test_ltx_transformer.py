@@ -72,17 +72,17 @@ def test_the_velocity_is_theirs(pair, grid):
     rows = [torch.tensor(np.asarray(array)) for array in (x.reshape(2, -1, CHANNELS), text, 1000 * t)]
     mask, scale = torch.tensor(np.asarray(text_mask)).float(), (8 / FRAME_RATE, 32, 32)
     expected = pair.peer(*rows, mask, *grid, rope_interpolation_scale=scale, return_dict=False)[0].numpy()
-    found = np.asarray(run(Dit(pair.config), pair.params, x, t, text, text_mask)).reshape(expected.shape)
-    assert np.linalg.norm(found - expected) < 1e-4 * np.linalg.norm(expected)
+    velocity = np.asarray(run(Dit(pair.config), pair.params, x, t, text, text_mask)).reshape(expected.shape)
+    assert np.linalg.norm(velocity - expected) < 1e-4 * np.linalg.norm(expected)
 
 
 def test_there_and_back_is_the_identity_to_the_bit(pair):
-    back, given = published(pair.params, sources(pair.config)), tensors(pair.peer)
-    assert back.keys() == given.keys()
-    assert all(back[name].tobytes() == given[name].tobytes() for name in given)
-    made = settings(pair.config, CHANNELS, TEXT_WIDTH)
-    assert made.items() <= {**pair.peer.config, "_class_name": type(pair.peer).__name__}.items()
-    assert dit_config(made, frame_rate=FRAME_RATE) == pair.config
+    back, originals = published(pair.params, sources(pair.config)), tensors(pair.peer)
+    assert back.keys() == originals.keys()
+    assert all(back[name].tobytes() == originals[name].tobytes() for name in originals)
+    written = settings(pair.config, CHANNELS, TEXT_WIDTH)
+    assert written.items() <= {**pair.peer.config, "_class_name": type(pair.peer).__name__}.items()
+    assert dit_config(written, frame_rate=FRAME_RATE) == pair.config
 
 
 def test_the_variant_is_the_published_model():

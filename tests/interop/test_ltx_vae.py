@@ -131,10 +131,10 @@ def shapes(config: LtxVaeConfig) -> Any:
     return nn.unbox(jax.eval_shape(lambda video: init(LtxVae(config), jax.random.key(0), video), video))
 
 
-def relative(found: jax.Array, expected: torch.Tensor) -> float:
+def relative(actual: jax.Array, expected: torch.Tensor) -> float:
     expected = expected.permute(0, 2, 3, 4, 1).numpy()
-    assert found.shape == expected.shape
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    assert actual.shape == expected.shape
+    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
 def to_torch(x: Any) -> torch.Tensor:
@@ -143,26 +143,26 @@ def to_torch(x: Any) -> torch.Tensor:
 
 def test_encoding(pair):
     video = normal(0, 1, 9, 32, 48, 3)
-    found = run(LtxVae(pair.config), pair.params, video, method="encode")
+    encoded = run(LtxVae(pair.config), pair.params, video, method="encode")
     with torch.no_grad():
         expected = pair.peer.encode(to_torch(video)).latent_dist
-    assert relative(found.mean, expected.mean) < 1e-4
-    assert relative(found.log_variance, expected.logvar) < 1e-4
+    assert relative(encoded.mean, expected.mean) < 1e-4
+    assert relative(encoded.log_variance, expected.logvar) < 1e-4
 
 
 def test_decoding(pair, monkeypatch):
     """diffusers draws the same noise here, and its pipeline's mixing of latents and noise is done by hand."""
     latents, config = normal(1, 1, 3, 2, 3, 6), pair.config
-    found = run(LtxVae(config), pair.params, latents, method="decode")
-    time, drawn = None, iter(NOISY)
+    decoded = run(LtxVae(config), pair.params, latents, method="decode")
+    time, names = None, iter(NOISY)
     if config.timestep_conditioning:
         noise, scale = fixed_noise("latents", 3, 2, 3, 6), config.decode_noise_scale
         latents, time = (1 - scale) * latents + scale * noise, torch.tensor([config.decode_timestep])
-    monkeypatch.setattr(torch, "randn", lambda shape, **_: torch.tensor(np.array(fixed_noise(next(drawn), *shape))))
+    monkeypatch.setattr(torch, "randn", lambda shape, **_: torch.tensor(np.array(fixed_noise(next(names), *shape))))
     with torch.no_grad():
         expected = pair.peer.decode(to_torch(latents), time).sample
-    assert relative(found, expected) < 1e-4
-    assert not any(config.noise) or next(drawn, None) is None
+    assert relative(decoded, expected) < 1e-4
+    assert not any(config.noise) or next(names, None) is None
 
 
 def test_import_and_export_is_the_identity(pair):

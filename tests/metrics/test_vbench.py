@@ -39,9 +39,9 @@ PUBLISHED = {
 @pytest.mark.parametrize("model", PUBLISHED)
 def test_published_rows_give_their_published_totals(model):
     total, quality, semantic, *scores = np.array(PUBLISHED[model]) / 100
-    found = totals(dict(zip(ORDER, scores, strict=True)))
+    computed = totals(dict(zip(ORDER, scores, strict=True)))
     # All figures are rounded to 0.01 %.
-    assert found == pytest.approx({"total": total, "quality": quality, "semantic": semantic}, abs=1e-4)
+    assert computed == pytest.approx({"total": total, "quality": quality, "semantic": semantic}, abs=1e-4)
 
 
 def test_four_parts_of_quality_and_one_of_semantics():
@@ -78,11 +78,12 @@ def test_a_folder_of_one_file_a_dimension_is_read_whole(tmp_path):
     write(tmp_path / "a" / "color_eval_results.json", color=[0.5, videos([0.25, 0.75])])
     write(tmp_path / "b" / "rest_eval_results.json", imaging_quality=[0.6, videos([50, 70])], human_action=[1.0, []])
     write(tmp_path / "a" / "color_full_info.json")
-    found = read_results(tmp_path)
-    assert {name: one.score for name, one in found.items()} == {"color": 0.5, "imaging_quality": 0.6, "human_action": 1}
-    assert found["imaging_quality"].videos["prompt no-1, said-4"] == 0.7
-    assert found["color"].with_interval().n == 10
-    assert found["human_action"].with_interval() == Score(1.0, None, None, 0)
+    results = read_results(tmp_path)
+    scores = {name: one.score for name, one in results.items()}
+    assert scores == {"color": 0.5, "imaging_quality": 0.6, "human_action": 1}
+    assert results["imaging_quality"].videos["prompt no-1, said-4"] == 0.7
+    assert results["color"].with_interval().n == 10
+    assert results["human_action"].with_interval() == Score(1.0, None, None, 0)
 
 
 def test_videos_of_one_prompt_count_once(tmp_path):

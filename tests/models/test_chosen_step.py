@@ -116,6 +116,6 @@ def test_sample_and_compare_say_which_checkpoint(run):
     (run.parent / "prompts.txt").write_text("a red circle\n")
     two = start("launch.compare", "--runs", "a", "b", f"--out={run.parent}/compared", "--best")
     out = run.parent / "samples"
-    made = start("launch.sample", f"--model={run}", "--prompt=a red circle", f"--out={out}", "--best", "--steps=1")
-    assert made.finish().status == 0 and json.loads((out / "samples.json").read_text())["step"] == 3
+    sampling = start("launch.sample", f"--model={run}", "--prompt=a red circle", f"--out={out}", "--best", "--steps=1")
+    assert sampling.finish().status == 0 and json.loads((out / "samples.json").read_text())["step"] == 3
     assert "there is no a/report.json" in two.finish().err

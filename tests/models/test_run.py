@@ -101,8 +101,9 @@ def test_a_run_says_how_it_is_sampled(tmp_path, record, expected):
 
 def test_what_is_not_asked_for_is_the_runs_own(run):
     generator = Generator.load(run)
-    own = generator.sample_config()
-    assert (own.steps, own.guidance, own.solver) == (40, 5.0, "euler") and own.shift == generator.times["shift"]
+    config = generator.sample_config()
+    assert (config.steps, config.guidance, config.solver) == (40, 5.0, "euler")
+    assert config.shift == generator.times["shift"]
     changed = generator.sample_config(steps=4, guidance=None, shift=3.0)
     assert (changed.steps, changed.guidance, changed.shift) == (4, 5.0, 3.0)
 

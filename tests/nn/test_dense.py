@@ -19,8 +19,8 @@ def test_affine_and_its_gradients_equal_float32_algebra(dtype, rows):
     cast = lambda *arrays: [jnp.asarray(array, dtype) for array in arrays]
     y, pull_back = jax.vjp(affine, *cast(x, w), jnp.asarray(b))
     # Small whole numbers: every product and sum is exact in both dtypes.
-    for found, expected in zip((y, *pull_back(*cast(g))), (x @ w + b, g @ w.T, x.T @ g, g.sum(0)), strict=True):
-        np.testing.assert_array_equal(np.asarray(found, np.float32), expected)
+    for actual, expected in zip((y, *pull_back(*cast(g))), (x @ w + b, g @ w.T, x.T @ g, g.sum(0)), strict=True):
+        np.testing.assert_array_equal(np.asarray(actual, np.float32), expected)
     assert y.dtype == dtype
 
 

@@ -74,14 +74,14 @@ def test_the_generations_flags_hide_gathers_and_a_flag_that_there_is_not_is_told
 
 @needs_libtpu
 def test_the_step_gathers_weights_and_no_activations(compiled):
-    found = collectives(Program(compiled.executable.as_text()))
-    moved = [each for each in found if each.kind in ("all-gather", "all-to-all", "collective-permute")]
+    operations = collectives(Program(compiled.executable.as_text()))
+    moved = [each for each in operations if each.kind in ("all-gather", "all-to-all", "collective-permute")]
     largest = max(math.prod(shape.extents) for each in moved for shape in each.result)
     per_chip = CONFIG.batch_size // 4 * 128 * MODEL.width
     assert 0 < largest <= 6 * MODEL.width * MODEL.width < per_chip
     # Each block's matrices are gathered in the forward loop and in the backward one.
-    assert sum(each.runs for each in found if each.kind == "all-gather") >= 2 * MODEL.depth
-    assert any(each.kind == "reduce-scatter" for each in found)
+    assert sum(each.runs for each in operations if each.kind == "all-gather") >= 2 * MODEL.depth
+    assert any(each.kind == "reduce-scatter" for each in operations)
 
 
 @needs_libtpu
@@ -178,16 +178,16 @@ def test_without_libtpu_the_error_says_what_to_install(monkeypatch):
 
 @needs_libtpu
 def test_candidates_fit_by_estimate_and_the_fastest_comes_first():
-    found = list(candidates(values(), TOPOLOGY))
-    assert found and all(each.bytes < 0.9 * TOPOLOGY.chip.hbm_bytes for each in found)
-    assert [each.seconds for each in found] == sorted(each.seconds for each in found)
-    assert found[0].apply(values())["batch_size"] == found[0].batch_size
+    proposals = list(candidates(values(), TOPOLOGY))
+    assert proposals and all(each.bytes < 0.9 * TOPOLOGY.chip.hbm_bytes for each in proposals)
+    assert [each.seconds for each in proposals] == sorted(each.seconds for each in proposals)
+    assert proposals[0].apply(values())["batch_size"] == proposals[0].batch_size
 
 
 def test_meshes_divide_the_model_and_keep_slices_along_data():
-    found = list(meshes(32, 2, {"width": 256, "heads": 4}))
-    assert MeshConfig(4, 4, 2) in found and MeshConfig(1, 32, 1) not in found
-    assert all(mesh.data * mesh.fsdp * mesh.tensor == 32 and mesh.data % 2 == 0 and mesh.tensor <= 4 for mesh in found)
+    grids = list(meshes(32, 2, {"width": 256, "heads": 4}))
+    assert MeshConfig(4, 4, 2) in grids and MeshConfig(1, 32, 1) not in grids
+    assert all(mesh.data * mesh.fsdp * mesh.tensor == 32 and mesh.data % 2 == 0 and mesh.tensor <= 4 for mesh in grids)
     assert list(meshes(8, 1, {})) == [MeshConfig(8, 1, 1)]
 
 
@@ -211,8 +211,8 @@ def test_a_config_chooses_for_itself_what_no_flag_sets():
     chosen = automatic(server, pod, {})
     assert chosen["mesh"] == {"data": 8, "fsdp": 16, "tensor": 1, "sequence": 1}
     assert chosen["model"]["remat"] == "dots" and chosen["batch_size"] == 512
-    kept = automatic(server, pod, {"mesh.fsdp": 32, "batch_size": 256})
-    assert kept["mesh"]["fsdp"] == 32 and kept["batch_size"] == 256
+    chosen = automatic(server, pod, {"mesh.fsdp": 32, "batch_size": 256})
+    assert chosen["mesh"]["fsdp"] == 32 and chosen["batch_size"] == 256
     assert automatic(server | {"auto": False}, pod, {}) == server | {"auto": False}
 
 

@@ -38,9 +38,9 @@ def test_a_host_draws_its_part_of_the_batch(values):
     ("step_seconds", "processes", "ratio", "needed"), [(0.5, 0, 2.0, 0), (0.1, 0, 0.4, 3), (0.1, 4, 0.4, 10)]
 )
 def test_processes_are_asked_for_where_threads_do_not_keep_up(step_seconds, processes, ratio, needed):
-    found = plan({"batches_per_second": 4.0}, step_seconds, processes)
-    assert found["ratio"] == pytest.approx(ratio) and found["enough"] == (ratio >= 1)
-    assert found["loader_processes"] == needed
+    planned = plan({"batches_per_second": 4.0}, step_seconds, processes)
+    assert planned["ratio"] == pytest.approx(ratio) and planned["enough"] == (ratio >= 1)
+    assert planned["loader_processes"] == needed
 
 
 def test_the_command_takes_step_and_hosts_from_a_report(data, tmp_path):
@@ -50,8 +50,8 @@ def test_the_command_takes_step_and_hosts_from_a_report(data, tmp_path):
     config = ["--config=configs/dit.py:tiny", *(f"--config.{key}={value}" for key, value in keys.items())]
     done = run("launch.input", *config, f"--compiled={tmp_path / 'report.json'}", "--seconds=0.1")
     assert done.status == 0, done.err
-    said, found = done.out.splitlines()
-    found = json.loads(found)
-    assert found["hosts"] == 4 and found["batch_size"] == 32 and not found["enough"]
-    assert found["loader_processes"] > 1 and f"loader_processes={found['loader_processes']}" in said
+    sentence, report = done.out.splitlines()
+    report = json.loads(report)
+    assert report["hosts"] == 4 and report["batch_size"] == 32 and not report["enough"]
+    assert report["loader_processes"] > 1 and f"loader_processes={report['loader_processes']}" in sentence
     assert "loading batches of 8 clips" in done.err

@@ -62,9 +62,9 @@ def teacher(data, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def pruned(teacher, data, tmp_path_factory) -> tuple[Pruned, Path]:
     out = tmp_path_factory.mktemp("pruned") / "run"
-    found = prune(CONFIG, teacher, "", out)
-    write_prune_report(found, out, 1.0)
-    return found, out
+    result = prune(CONFIG, teacher, "", out)
+    write_prune_report(result, out, 1.0)
+    return result, out
 
 
 def recovery(pruned: Path, data: Path, **changes) -> RecoverTraining:
@@ -74,15 +74,15 @@ def recovery(pruned: Path, data: Path, **changes) -> RecoverTraining:
 
 
 def test_what_is_left_is_a_run_that_fits_the_budget_and_is_the_masked_model(pruned, teacher):
-    found, out = pruned
+    result, out = pruned
     before, after = Run.open(teacher).denoiser, Run.open(out).denoiser
     [shape] = set(after.config.model.block_shapes)
     assert (len(after.config.model.block_shapes), *dataclasses.astuple(shape)) == (2, 1, 1, 32)
     count = after.describe()["parameters"]
-    assert count == found.plan.limits["parameters"] < before.describe()["parameters"]
+    assert count == result.plan.limits["parameters"] < before.describe()["parameters"]
     whole, small = (restore_model(path, _target(stage)) for path, stage in ((teacher, before), (out, after)))
     inputs = (normal(0, 2, 3, 4, 4, 6), jnp.array([0.2, 0.7]), normal(1, 2, 12, 384), jnp.ones((2, 12), bool))
-    masked = apply(before.network, whole, *inputs, None, jax.tree.map(jnp.asarray, found.keep))
+    masked = apply(before.network, whole, *inputs, None, jax.tree.map(jnp.asarray, result.keep))
     np.testing.assert_allclose(apply(after.network, small, *inputs), masked, atol=1e-5)
 
 
@@ -93,10 +93,10 @@ def _target(denoiser) -> dict:
 
 
 def test_the_report_holds_the_plans_the_scores_and_the_curves(pruned):
-    found, out = pruned
+    result, out = pruned
     numbers = json.loads((out / "report.json").read_text())
     assert set(numbers["kd_loss"]) == {"greedy", "joint"} and numbers["chosen"] == "greedy"
-    assert len(numbers["units"]) == 3 + 3 * 2 * 2 + 3 * 4 == len(found.scores)
+    assert len(numbers["units"]) == 3 + 3 * 2 * 2 + 3 * 4 == len(result.scores)
     assert set(numbers["rank_correlation"]) == {"heads", "cross_heads", "ffn"}
     for level, curve in numbers["curves"].items():
         assert curve[0]["loss"] < 1e-9 and curve[-1]["loss"] > curve[1]["loss"] > 0, level
@@ -110,7 +110,7 @@ def test_the_report_holds_the_plans_the_scores_and_the_curves(pruned):
 
 def test_a_stopped_pruning_goes_on_with_the_losses_that_it_has(pruned, teacher, tmp_path, monkeypatch):
     """A last line cut short by the stop is scored again; everything else is taken from the file."""
-    found, out = pruned
+    result, out = pruned
     text = (out / pruning.LOSSES).read_text()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / pruning.LOSSES).write_text(text[: len(text) - 5])
@@ -125,7 +125,7 @@ def test_a_stopped_pruning_goes_on_with_the_losses_that_it_has(pruned, teacher, 
 
     monkeypatch.setattr(pruning.Scorer, "losses", counting)
     again = prune(CONFIG, teacher, "", tmp_path / "run")
-    assert sum(scored) == 1 and again.losses == pytest.approx(found.losses)
+    assert sum(scored) == 1 and again.losses == pytest.approx(result.losses)
     with pytest.raises(UserError, match="holds losses of another model, calibration set or setting"):
         prune(dataclasses.replace(CONFIG, seed=1, score="magnitude"), teacher, "", _only_losses(out, tmp_path / "b"))
 
@@ -241,8 +241,8 @@ def test_the_loss_is_flow_matching_and_the_distillation_loss(stage, data):
         for denoiser, part in ((stage.denoiser, "student"), (stage.teacher, "teacher"))
     )
     picked = (hidden[0], hidden[1][jnp.array(stage.block_map)])
-    wanted = noisy.errors(outputs[0]) + kd_loss(outputs, picked, jnp.ones(2), stage.config.kd)
-    np.testing.assert_allclose(loss, jnp.mean(wanted), rtol=1e-5)
+    errors = noisy.errors(outputs[0]) + kd_loss(outputs, picked, jnp.ones(2), stage.config.kd)
+    np.testing.assert_allclose(loss, jnp.mean(errors), rtol=1e-5)
     assert float(loss) == pytest.approx(float(sum(metrics.values())), rel=1e-5)
     gradient = jax.jit(jax.grad(lambda p: stage.loss(p, batch, rng)[0]))(params)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient["teacher"]))
@@ -298,8 +298,8 @@ def test_the_paper_s_plan_follows_from_shapes_alone():
 
 
 def test_a_plan_is_printed_for_a_config():
-    found = command("launch.prune", "--plan-only", "--model=configs/dit.py:tiny", "--config=configs/prune.py:tiny")
-    plan = json.loads(found.out.splitlines()[-1])
+    done = command("launch.prune", "--plan-only", "--model=configs/dit.py:tiny", "--config=configs/prune.py:tiny")
+    plan = json.loads(done.out.splitlines()[-1])
     assert plan["after"]["parameters"] == plan["limits"]["parameters"] and set(plan["chip_hours"]) >= {"v5p", "v6e"}
     bad = command("launch.prune", "--plan-only", "--model=configs/none.py:a")
     assert bad.status == 2 and "there is no config file configs/none.py" in bad.err
@@ -309,8 +309,8 @@ def test_a_plan_is_printed_for_a_config():
 def test_a_stopped_recovery_goes_on_to_the_bit_without_a_copy_of_the_teacher_and_on_a_mesh(pruned, data, tmp_path):
     config = recovery(pruned[1], data, steps=4, checkpoint_every=2, eval_every=4)
     train(RecoverStage(config), tmp_path / "whole")
-    kept = tmp_path / "whole" / "checkpoints" / "2" / "state"
-    assert "teacher" not in (kept / "_METADATA").read_text() and "student" in (kept / "_METADATA").read_text()
+    state = tmp_path / "whole" / "checkpoints" / "2" / "state"
+    assert "teacher" not in (state / "_METADATA").read_text() and "student" in (state / "_METADATA").read_text()
     shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
     shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "4")
     train(RecoverStage(config), tmp_path / "stopped")

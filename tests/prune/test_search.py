@@ -39,9 +39,9 @@ def scored(scores: dict):
 
 def removed_score(space: SearchSpace, scores: dict, keep) -> float:
     """The sum of removed units' scores; units of a removed block are not counted."""
-    left = {unit for kind in KINDS for unit in space.units.kept(keep, kind)}
-    gone = set(scores) - left
-    return sum(scores[unit] for unit in gone if unit.kind == "block" or keep.block[unit.block])
+    kept_units = {unit for kind in KINDS for unit in space.units.kept(keep, kind)}
+    removed_units = set(scores) - kept_units
+    return sum(scores[unit] for unit in removed_units if unit.kind == "block" or keep.block[unit.block])
 
 
 def every_keep(space: SearchSpace):
@@ -50,8 +50,8 @@ def every_keep(space: SearchSpace):
     units = [unit for kind in kinds for unit in space.units.kept(space.units.all(), kind)]
     for bits in itertools.product((False, True), repeat=len(units)):
         removed = list(itertools.compress(units, bits))
-        gone = {unit.block for unit in removed if unit.kind == "block"}
-        if any(unit.block in gone and unit.kind != "block" for unit in removed):
+        removed_blocks = {unit.block for unit in removed if unit.kind == "block"}
+        if any(unit.block in removed_blocks and unit.kind != "block" for unit in removed):
             continue
         keep = space.units.without(space.units.all(), removed)
         shapes = kept_shapes(keep)
@@ -103,16 +103,16 @@ def test_greedy_equals_brute_force_where_removals_cost_alike(level):
 def test_greedy_scores_again_with_what_is_left():
     """Block 0 matters only once block 1 is gone."""
     space = SearchSpace(Units(DitConfig(depth=3, heads=1, ffn=2), 2), COSTS, ffn_multiple=2, levels=("block",))
-    seen = []
+    scored_blocks = []
 
     def score(keep, units):
-        seen.append(keep.block.tolist())
+        scored_blocks.append(keep.block.tolist())
         scores = {0: 0.2 if keep.block[1] else 5.0, 1: 0.1, 2: 1.0}
         return np.array([scores[unit.block] for unit in units])
 
     limits = {"parameters": COSTS["parameters"].of(space.units.shapes[:1])}
     assert greedy(space, {"block": limits}, score).block.tolist() == [1, 0, 0]
-    assert seen == [[1, 1, 1], [1, 0, 1]]
+    assert scored_blocks == [[1, 1, 1], [1, 0, 1]]
     once = greedy(space, {"block": limits}, score, rescore={"block": 0})
     assert once.block.tolist() == [0, 0, 1]
 

@@ -92,8 +92,8 @@ def assert_first_order_is_of_slight_removals(scorer: Scorer, units: list[Unit]):
     everything = scorer.units.all()
     slight = []
     for unit in units:
-        gone = scorer.units.without(everything, [unit])
-        slight.append(jax.tree.map(lambda full, less: full - np.float32(0.02) * (full - less), everything, gone))
+        fewer = scorer.units.without(everything, [unit])
+        slight.append(jax.tree.map(lambda full, less: full - np.float32(0.02) * (full - less), everything, fewer))
     measured = scorer.losses(slight) / 0.02**2
     np.testing.assert_allclose(scorer.taylor(everything, units, probes=64), measured, rtol=0.3)
 
@@ -112,9 +112,9 @@ def test_first_order_rises_hold_where_a_head_has_a_share_in_the_norm_of_the_othe
 @pytest.mark.parametrize("keep", [UNITS.all(), PRUNED])
 def test_first_order_ranks_as_exact_does(scorer, keep):
     units = [unit for kind in KINDS[1:] for unit in UNITS.kept(keep, kind)]
-    found = rank_correlation(units, scorer.exact(keep, units), scorer.taylor(keep, units, probes=64))
-    assert set(found) == set(KINDS[1:])
-    assert min(found.values()) > 0.7
+    correlations = rank_correlation(units, scorer.exact(keep, units), scorer.taylor(keep, units, probes=64))
+    assert set(correlations) == set(KINDS[1:])
+    assert min(correlations.values()) > 0.7
 
 
 def test_units_whose_scores_do_not_vary_have_no_ranks():
@@ -147,12 +147,12 @@ def test_clips_cut_over_devices_give_the_same_rises():
 
 def test_every_clip_is_seen_in_every_stratum_of_the_times():
     batch = {"latents": normal(0, 3, 1, 2, 2, 4), "text": normal(1, 3, 2, 5), "text_mask": jnp.ones((3, 2), bool)}
-    found = calibration(batch, jax.random.key(0), times=4, shift=2.0)
+    stratified = calibration(batch, jax.random.key(0), times=4, shift=2.0)
     none = calibration(batch, jax.random.key(0), times=4, shift=2.0, caption_dropout=1.0)
-    assert not np.any(none.text) and np.array_equal(none.x_t, found.x_t)
-    np.testing.assert_allclose(np.sort(found.t), stratified_times(12, shift=2.0), rtol=1e-6)
-    strata = np.argsort(np.argsort(found.t)).reshape(3, 4) // 3
+    assert not np.any(none.text) and np.array_equal(none.x_t, stratified.x_t)
+    np.testing.assert_allclose(np.sort(stratified.t), stratified_times(12, shift=2.0), rtol=1e-6)
+    strata = np.argsort(np.argsort(stratified.t)).reshape(3, 4) // 3
     np.testing.assert_array_equal(strata, np.tile(np.arange(4), (3, 1)))
-    np.testing.assert_array_equal(found.text[4:8], np.repeat(batch["text"][1:2], 4, axis=0))
-    near_data = found.x_t[np.argmin(found.t)] - batch["latents"][0]
-    assert np.abs(near_data).mean() < np.abs(found.x_t[3] - batch["latents"][0]).mean()
+    np.testing.assert_array_equal(stratified.text[4:8], np.repeat(batch["text"][1:2], 4, axis=0))
+    near_data = stratified.x_t[np.argmin(stratified.t)] - batch["latents"][0]
+    assert np.abs(near_data).mean() < np.abs(stratified.x_t[3] - batch["latents"][0]).mean()

@@ -77,8 +77,8 @@ def finished(config, folder) -> Path:
 
 def test_sizes_come_from_the_students_run_and_the_result_is_one_for_every_command(config, finished, teacher):
     assert config.model == STUDENT and config.teacher_model == TEACHER
-    left = Run.open(finished).denoiser
-    assert left.config.model == STUDENT and left.time_shift(48) == 3.0
+    denoiser = Run.open(finished).denoiser
+    assert denoiser.config.model == STUDENT and denoiser.time_shift(48) == 3.0
     again = DistillStage.build(dataclasses.replace(config, init_from=str(finished), teacher="")).config
     assert again.teacher == str(teacher)
     last = read_metrics(finished)[-1]
@@ -108,8 +108,8 @@ def test_both_players_move_and_no_checkpoint_holds_the_teacher(finished, student
     assert np.mean(moved) > 0.9
     logits = [line["real_logit"] for line in read_metrics(finished)]
     assert logits[0] == 0.0 != logits[-1]
-    kept = (finished / "checkpoints" / "4" / "state" / "_METADATA").read_text()
-    assert "discriminator" in kept and "teacher" not in kept
+    metadata = (finished / "checkpoints" / "4" / "state" / "_METADATA").read_text()
+    assert "discriminator" in metadata and "teacher" not in metadata
 
 
 def _on_device(shapes: dict) -> dict:

@@ -50,14 +50,14 @@ def batch_of(frames: int, count: int = 4) -> dict:
 
 
 @pytest.fixture(scope="module")
-def given(folder) -> DitStage:
+def i2v_stage(folder) -> DitStage:
     """Training on clips whose first frame is given."""
     return DitStage(tiny.dit_config(folder, image_probability=1.0))
 
 
 @pytest.fixture(scope="module")
-def params(given) -> dict:
-    return randomly(jax.eval_shape(given.init, jax.random.key(0)), 0.05)
+def params(i2v_stage) -> dict:
+    return randomly(jax.eval_shape(i2v_stage.init, jax.random.key(0)), 0.05)
 
 
 def velocity_errors(stage: DitStage, params: dict, batch: dict, times: jax.Array) -> np.ndarray:
@@ -112,23 +112,23 @@ def test_a_padded_batch_has_the_loss_of_the_unpadded(folder, params):
     np.testing.assert_allclose(*errors, rtol=1e-5)
 
 
-def test_a_given_frame_is_seen_clean_and_not_noisy_for(given, params):
+def test_a_given_frame_is_seen_clean_and_not_noisy_for(i2v_stage, params):
     """Its velocity error does not count, and what it shows changes the error of the others."""
     batch, times = batch_of(3), jnp.array([[0.0, 0.5, 0.5]] * 4)
     shift = np.array([3, 0, 0], np.float32)[:, None, None, None]
     moved = {**batch, "latents": jnp.asarray(batch["latents"] + shift)}
-    changes = velocity_errors(given, params, moved, times) - velocity_errors(given, params, batch, times)
+    changes = velocity_errors(i2v_stage, params, moved, times) - velocity_errors(i2v_stage, params, batch, times)
     # The fresh head is linear in x_t: an unseen frame would leave the error of the others as it is.
     assert np.all(np.abs(changes) > 1e-6)
     zero = jax.tree.map(np.zeros_like, params)  # predicts 0 everywhere, which errs on the frames noisy for alone
-    noisy = [velocity_errors(given, zero, each, times) for each in (batch, moved)]
+    noisy = [velocity_errors(i2v_stage, zero, each, times) for each in (batch, moved)]
     np.testing.assert_allclose(*noisy, rtol=1e-6)
 
 
-def test_images_are_never_given_to_themselves(given, params):
+def test_images_are_never_given_to_themselves(i2v_stage, params):
     mask = jnp.asarray(np.broadcast_to(np.array([True, False, False])[:, None, None], (4, 3, 4, 4)))
     for batch in (batch_of(1), {**batch_of(3), "latent_mask": mask}):
-        loss, _ = jax.jit(given.loss)(params, batch, jax.random.key(0))
+        loss, _ = jax.jit(i2v_stage.loss)(params, batch, jax.random.key(0))
         assert np.isfinite(loss) and loss > 0
 
 

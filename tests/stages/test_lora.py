@@ -97,15 +97,15 @@ def test_only_the_factors_have_gradients_moments_an_average_and_a_place_in_check
     assert count_parameters(state.ema) == count_parameters(params["adapter"])
     assert count_parameters(state.opt_state) < 2 * count_parameters(params["adapter"]) + 10
     for item in ("model", "state"):
-        kept = (run / "checkpoints" / "8" / item / "_METADATA").read_text()
-        assert "'adapter'" in kept and "kernel" not in kept and "bias" not in kept
+        metadata = (run / "checkpoints" / "8" / item / "_METADATA").read_text()
+        assert "'adapter'" in metadata and "kernel" not in metadata and "bias" not in metadata
 
 
 def test_a_fresh_adapter_leaves_the_base_as_it_is_to_the_bit(config, base):
     stage = DitStage(config)
-    given = stage.pretrained(shapes_of(config))
-    adapter = nn.unbox(init_adapter(LORA, jax.random.key(0), given["base"]))
-    network = flatten_dict(stage.network_params({"adapter": adapter, **given}), sep="/")
+    pretrained = stage.pretrained(shapes_of(config))
+    adapter = nn.unbox(init_adapter(LORA, jax.random.key(0), pretrained["base"]))
+    network = flatten_dict(stage.network_params({"adapter": adapter, **pretrained}), sep="/")
     expected = weights(base)
     assert network.keys() == expected.keys()
     jax.tree.map(np.testing.assert_array_equal, network, expected)
@@ -253,5 +253,5 @@ def test_four_devices_that_share_the_factors_equal_one(tmp_path):
 
 def test_a_student_may_learn_from_a_base_and_its_adapter(run, config):
     shared = vars(config) | {"stage": "recover", "lora": LoraConfig(), "teacher": str(run), "teacher_model": MODEL}
-    given = RecoverStage(RecoverTraining(**shared)).pretrained({"teacher": shapes_of(config)["base"]})
-    jax.tree.map(np.testing.assert_array_equal, flatten_dict(given["teacher"], sep="/"), weights(run))
+    pretrained = RecoverStage(RecoverTraining(**shared)).pretrained({"teacher": shapes_of(config)["base"]})
+    jax.tree.map(np.testing.assert_array_equal, flatten_dict(pretrained["teacher"], sep="/"), weights(run))

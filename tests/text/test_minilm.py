@@ -90,16 +90,16 @@ def test_states_do_not_depend_on_the_batch(encoder):
 
 
 def test_few_shapes_are_compiled(encoder):
-    seen = set()
+    shapes = set()
 
     def states(ids, mask):
-        seen.add(ids.shape)
+        shapes.add(ids.shape)
         return jnp.zeros((*ids.shape, 4))
 
     recorder = TextEncoder("recorder", 4, encoder.max_tokens, encoder.tokenizer, states)
     captions = ["word " * count for count in range(1, 101)]
     assert [len(rows) for rows in recorder.encode(captions)] == [count + 2 for count in range(1, 101)]
-    assert seen == {(16, 16), (16, 32), (16, 64), (16, 128)}
+    assert shapes == {(16, 16), (16, 32), (16, 64), (16, 128)}
 
 
 @pytest.mark.parametrize("change", ["missing", "left over", "reshaped"])

@@ -65,9 +65,9 @@ def test_buckets_equal_transformers(transformers, buckets, max_distance):
     distances = np.arange(-700, 701)
     reference = transformers.models.t5.modeling_t5.T5Attention._relative_position_bucket
     expected = reference(torch.tensor(distances), True, buckets, max_distance)
-    found = t5.relative_buckets(distances, buckets, max_distance)
-    np.testing.assert_array_equal(found, expected)
-    assert set(found) == set(range(buckets)) - {buckets // 2}  # no key is both after the query and at its place
+    computed = t5.relative_buckets(distances, buckets, max_distance)
+    np.testing.assert_array_equal(computed, expected)
+    assert set(computed) == set(range(buckets)) - {buckets // 2}  # no key is both after the query and at its place
 
 
 @pytest.mark.parametrize("kind", ["T5", "UMT5"])

@@ -33,10 +33,10 @@ def stage(data: Path, **changes) -> DitStage:
 
 
 def compile_and_store(data: Path, path: Path) -> None:
-    made = stage(data)
-    mesh = make_mesh(made.config.mesh)
-    lowered, _ = lower_step(made, mesh)
-    store_step(lowered.compile(), made, mesh, path)
+    dit_stage = stage(data)
+    mesh = make_mesh(dit_stage.config.mesh)
+    lowered, _ = lower_step(dit_stage, mesh)
+    store_step(lowered.compile(), dit_stage, mesh, path)
 
 
 def train_and_tell(data: Path, run: Path, cache: Path, executable: Path | None) -> None:
@@ -45,7 +45,7 @@ def train_and_tell(data: Path, run: Path, cache: Path, executable: Path | None) 
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     compiled, hits = [], []
     jax.monitoring.register_event_duration_secs_listener(
-        lambda event, _, **said: compiled.append(said.get("fun_name")) if "backend_compile" in event else None
+        lambda event, _, **details: compiled.append(details.get("fun_name")) if "backend_compile" in event else None
     )
     jax.monitoring.register_event_listener(
         lambda event, **_: hits.append(event) if event == "/jax/compilation_cache/cache_hits" else None
@@ -69,15 +69,15 @@ def stored(data, tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_another_process_trains_with_it_to_the_bit_and_compiles_no_step(data, stored, tmp_path):
-    told = {}
+    reports = {}
     for name, executable in (("plain", None), ("stored", stored)):
         done = call(train_and_tell, data, tmp_path / name, tmp_path / "cache", executable, devices=2)
         assert done.status == 0, done.err
-        told[name] = json.loads((tmp_path / name / "compiled.json").read_text())
-    losses = [[line["loss"] for line in read_metrics(tmp_path / name)] for name in told]
+        reports[name] = json.loads((tmp_path / name / "compiled.json").read_text())
+    losses = [[line["loss"] for line in read_metrics(tmp_path / name)] for name in reports]
     assert losses[0] == losses[1] and len(set(losses[0])) == 3
-    assert "jit(step)" in told["plain"]["compiled"] and "jit(step)" not in told["stored"]["compiled"]
-    assert "jit(create)" in told["stored"]["compiled"] and told["plain"]["hits"] == 0 < told["stored"]["hits"]
+    assert "jit(step)" in reports["plain"]["compiled"] and "jit(step)" not in reports["stored"]["compiled"]
+    assert "jit(create)" in reports["stored"]["compiled"] and reports["plain"]["hits"] == 0 < reports["stored"]["hits"]
 
 
 def test_batches_of_other_shapes_take_the_step_that_is_compiled_as_it_comes(monkeypatch):

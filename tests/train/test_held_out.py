@@ -51,9 +51,9 @@ def test_of_a_vae(tmp_path):
         decoded = apply(
             bundle.vae, bundle.params, apply(bundle.vae, bundle.params, video, method="encode").mean, method="decode"
         )
-        for record, clip, made in zip(batch["record"].tolist(), np.asarray(video), np.asarray(decoded), strict=True):
-            squares[record] = np.mean((clip - np.clip(made, -1, 1)) ** 2)
-            absolutes[record] = np.abs(clip - made).mean()
+        for record, clip, output in zip(batch["record"].tolist(), np.asarray(video), np.asarray(decoded), strict=True):
+            squares[record] = np.mean((clip - np.clip(output, -1, 1)) ** 2)
+            absolutes[record] = np.abs(clip - output).mean()
     assert len(squares) == SIZE
     line = read_metrics(tmp_path / "run")[-1]
     assert line["eval_psnr"] == pytest.approx(np.mean(10 * np.log10(4 / np.array(list(squares.values())))), rel=1e-4)

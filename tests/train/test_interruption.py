@@ -26,15 +26,15 @@ def data(tmp_path_factory) -> Path:
 
 
 def test_the_first_ctrl_c_is_a_request_and_the_second_leaves_at_once(monkeypatch, capfd):
-    left = []
-    monkeypatch.setattr(os, "_exit", left.append)
+    exits = []
+    monkeypatch.setattr(os, "_exit", exits.append)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have had it ignored
     try:
         with (preemption := Preemption()).watched():
             signal.raise_signal(signal.SIGINT)
-            assert preemption.stop_after(1) and left == [] and "Ctrl-C again leaves at once" in capfd.readouterr().err
+            assert preemption.stop_after(1) and exits == [] and "Ctrl-C again leaves at once" in capfd.readouterr().err
             signal.raise_signal(signal.SIGINT)
-            assert left == [130]
+            assert exits == [130]
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     finally:

@@ -45,8 +45,8 @@ def test_a_run_survives_a_kill_and_a_preemption_on_other_process_counts_and_mesh
     job = start(data, run, 2, data=2)
     wait_for_step(job[0], run, 5)
     job[1].signal(signal.SIGKILL)
-    (left, _, err), (killed, _, _) = finish_job(job)
-    assert left not in (0, None) and killed == -signal.SIGKILL
+    (exit_code, _, err), (killed_code, _, _) = finish_job(job)
+    assert exit_code not in (0, None) and killed_code == -signal.SIGKILL
     assert "another has gone" in err or "another task died" in err
 
     job = start(data, run, 4, data=2, fsdp=2)

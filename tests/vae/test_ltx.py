@@ -42,8 +42,8 @@ def params():
     return params_like(LtxVae(CAUSAL), jnp.zeros((1, 1, 16, 16, 3)))
 
 
-def close(found, expected):
-    np.testing.assert_allclose(found, expected, atol=1e-5 * float(np.abs(expected).max()))
+def close(actual, expected):
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * float(np.abs(expected).max()))
 
 
 def test_chunk_by_chunk_equals_the_whole(params):

@@ -50,11 +50,11 @@ def test_encoder_and_decoder_are_causal():
     latents = jax.jit(lambda x: apply(vae, params, x, method="encode").mean)(video)
     encode = lambda x: (apply(vae, params, x, method="encode").mean ** 2).sum(axis=(0, 2, 3, 4))
     decode = lambda z: (apply(vae, params, z, method="decode") ** 2).sum(axis=(0, 2, 3, 4))
-    seen = np.abs(np.asarray(jax.jit(jax.jacrev(encode))(video))).sum(axis=(1, 3, 4, 5)) > 0
+    depends = np.abs(np.asarray(jax.jit(jax.jacrev(encode))(video))).sum(axis=(1, 3, 4, 5)) > 0
     # Latent frame j holds pixel frames 4j-3 .. 4j and sees everything before them, nothing after.
-    np.testing.assert_array_equal(seen, [[s <= 4 * j for s in range(9)] for j in range(3)])
-    seen = np.abs(np.asarray(jax.jit(jax.jacrev(decode))(latents))).sum(axis=(1, 3, 4, 5)) > 0
-    np.testing.assert_array_equal(seen, [[j <= -(-t // 4) for j in range(3)] for t in range(9)])
+    np.testing.assert_array_equal(depends, [[s <= 4 * j for s in range(9)] for j in range(3)])
+    depends = np.abs(np.asarray(jax.jit(jax.jacrev(decode))(latents))).sum(axis=(1, 3, 4, 5)) > 0
+    np.testing.assert_array_equal(depends, [[j <= -(-t // 4) for j in range(3)] for t in range(9)])
 
 
 def test_an_omni_decoder_without_an_image_is_the_plain_one():

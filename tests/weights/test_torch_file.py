@@ -88,9 +88,9 @@ def test_parameters_of_the_first_versions_are_read(tmp_path, opcode):
     full = Pickled(cls, (tensor("k", (2, 3)),), (True, False, OrderedDict()))
     empty = Pickled(cls, (), (tensor("k", (3,), 3), None, OrderedDict(), True, False))
     path = old_file(tmp_path / "weights.pth", OrderedDict(full=full, empty=empty), {"k": numbers})
-    made = pickle.EMPTY_TUPLE + pickle.REDUCE + pickle.BINPUT
-    assert made in path.read_bytes()
-    path.write_bytes(path.read_bytes().replace(made, pickle.EMPTY_TUPLE + opcode + pickle.BINPUT))
+    reduction = pickle.EMPTY_TUPLE + pickle.REDUCE + pickle.BINPUT
+    assert reduction in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(reduction, pickle.EMPTY_TUPLE + opcode + pickle.BINPUT))
     read, theirs = read_tensors(path), torch.load(path, weights_only=True)
     np.testing.assert_array_equal(read["full"], numbers.reshape(2, 3))
     np.testing.assert_array_equal(read["empty"], numbers[3:])
@@ -141,11 +141,11 @@ def test_other_kinds_of_numbers_are_refused(tmp_path, kind):
 
 
 @pytest.mark.parametrize("layout", ["zip", "old"])
-@pytest.mark.parametrize("kept", [0, 50, -60])
-def test_a_damaged_file_is_refused(tmp_path, layout, kept):
+@pytest.mark.parametrize("length", [0, 50, -60])
+def test_a_damaged_file_is_refused(tmp_path, layout, length):
     path = tmp_path / "weights.pth"
     torch.save({"w": torch.zeros(100)}, path, _use_new_zipfile_serialization=layout == "zip")
-    path.write_bytes(path.read_bytes()[:kept])
+    path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(UserError, match="cannot be read as weights"):
         read_tensors(path)
 

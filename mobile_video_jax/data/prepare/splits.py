@@ -25,7 +25,7 @@ def split_clips(clips: Sequence[Clip], validation: float, test: float) -> dict[s
     home: dict[str, str] = {}
     for unit in units:
         if len(clips) < SMALL:
-            split = next((split for split, left in room.items() if len(unit) <= left), "train")
+            split = next((split for split, free in room.items() if len(unit) <= free), "train")
             room[split] = room.get(split, 0) - len(unit)
         else:
             place = _place(unit)

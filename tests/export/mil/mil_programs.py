@@ -52,11 +52,11 @@ def check(case: Case) -> None:
         return getattr(mb, op)(**arguments, **constants)
 
     function = function_of(build, flat)
-    found = evaluate(function, flat).outputs
+    outputs = evaluate(function, flat).outputs
     expected = reference(*map(torch.tensor, flat.values()))
     expected = expected if isinstance(expected, tuple | list) else [expected]
-    assert len(found) == len(expected)
-    for array, tensor in zip(found.values(), expected, strict=True):
+    assert len(outputs) == len(expected)
+    for array, tensor in zip(outputs.values(), expected, strict=True):
         assert array.shape == tensor.shape
         np.testing.assert_allclose(array, tensor.numpy(), rtol=2e-5, atol=2e-6)
 

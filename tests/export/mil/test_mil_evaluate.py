@@ -36,15 +36,15 @@ def test_every_fp16_value_is_rounded_and_sums_are_not():
 def test_large_activations_that_vanish_in_a_norm_are_told():
     """400^2 overflows, its reciprocal root is 0: all outputs are 0 and no number looks wrong."""
     x = {"x": np.full((1, 8), 400, np.float32)}
-    found = evaluate(function_of(norm, x, fp16=True), x)
-    assert (found.outputs["out"] == 0).all()
-    assert any("mul mul_1: 8 values overflow fp16, the largest is 160000" in line for line in found.warnings)
+    evaluated = evaluate(function_of(norm, x, fp16=True), x)
+    assert (evaluated.outputs["out"] == 0).all()
+    assert any("mul mul_1: 8 values overflow fp16, the largest is 160000" in line for line in evaluated.warnings)
     scaled = evaluate(function_of(lambda x: norm(x, 1 / 64), x, fp16=True), x)
     assert not scaled.warnings and np.allclose(scaled.outputs["out"], 1, atol=2e-3)
 
 
 @pytest.mark.parametrize(
-    ("factor", "told"),
+    ("factor", "text"),
     [
         (1.0, None),
         (LARGEST / 1.5, "near fp16's end"),
@@ -53,10 +53,10 @@ def test_large_activations_that_vanish_in_a_norm_are_told():
     ],
     ids=["fine", "large", "subnormal", "nan"],
 )
-def test_warnings(factor: float, told: str | None):
+def test_warnings(factor: float, text: str | None):
     x = {"x": np.full((2, 2), factor, np.float32)}
     (warning,) = evaluate(function_of(lambda x: mb.identity(x=x), x, fp16=True), x).warnings[:1] or [None]
-    assert warning is None if told is None else told in warning
+    assert warning is None if text is None else text in warning
 
 
 def test_warnings_begin_with_the_first_op_that_fails_and_leave_out_lost_addends():
@@ -68,16 +68,16 @@ def test_warnings_begin_with_the_first_op_that_fails_and_leave_out_lost_addends(
         large = mb.mul(x=x, y=np.float16(100), name="large")
         return mb.add(x=x, y=tiny), small, mb.mul(x=large, y=large, name="beyond"), mb.sub(x=large, y=x, name="near")
 
-    found = evaluate(function_of(build, x, fp16=True), x).warnings
-    names = [line.split(":")[0] for line in found if not line.startswith("const")]
+    warnings = evaluate(function_of(build, x, fp16=True), x).warnings
+    names = [line.split(":")[0] for line in warnings if not line.startswith("const")]
     assert names == ["mul beyond", "mul large", "sub near", "mul small"]
 
 
 def test_ranges_name_each_op():
-    found = evaluate(function_of(norm, {"x": X}, fp16=True), {"x": X})
-    largest = {span.name: span.largest for span in found.ranges}
+    evaluated = evaluate(function_of(norm, {"x": X}, fp16=True), {"x": X})
+    largest = {span.name: span.largest for span in evaluated.ranges}
     assert largest["x"] == np.abs(X).max() and largest["out"] == pytest.approx(
-        np.abs(found.outputs["out"]).max(), rel=1e-3
+        np.abs(evaluated.outputs["out"]).max(), rel=1e-3
     )
 
 
@@ -86,11 +86,11 @@ def test_flush_to_zero():
     x = {"x": np.array([[SMALLEST_NORMAL / 2, SMALLEST_NORMAL, 1]], np.float32)}
     build = lambda x: (mb.identity(x=x), mb.mul(x=x, y=np.float16(2.0**-10)), mb.add(x=x, y=np.float16(2.0**-15)))
     function = function_of(build, x, fp16=True)
-    kept, flushed = evaluate(function, x), evaluate(function, x, flush_to_zero=True)
+    plain, flushed = evaluate(function, x), evaluate(function, x, flush_to_zero=True)
     same, product, total = flushed.outputs.values()
     assert same.tolist() == [[0, SMALLEST_NORMAL, 1]]
     assert product.tolist() == [[0, 0, 2.0**-10]] and total[0, 0] == 0
-    assert list(kept.outputs.values())[2][0, 0] == SMALLEST_NORMAL
+    assert list(plain.outputs.values())[2][0, 0] == SMALLEST_NORMAL
 
 
 def test_an_op_without_a_kernel_is_named():
@@ -108,12 +108,12 @@ def test_a_result_of_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch):
 
 def test_values_are_freed_at_their_last_use(monkeypatch: pytest.MonkeyPatch):
     """Of a chain of ops only the value that the next one takes is there."""
-    made: list[weakref.ref] = []
+    results: list[weakref.ref] = []
     alive = []
 
     def kernel(x: torch.Tensor) -> torch.Tensor:
-        alive.append(sum(each() is not None for each in made))
-        made.append(weakref.ref(result := x + 1))
+        alive.append(sum(each() is not None for each in results))
+        results.append(weakref.ref(result := x + 1))
         return result
 
     def chain(x: Any) -> Any:

@@ -55,8 +55,8 @@ def package(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def error(path: Path, block: Block) -> float:
     expected = block(torch.tensor(X)).detach().numpy()
-    found = evaluate(load_package(path).function(), {"x": X}).outputs["y"].astype(np.float32)
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    outputs = evaluate(load_package(path).function(), {"x": X}).outputs["y"].astype(np.float32)
+    return float(np.linalg.norm(outputs - expected) / np.linalg.norm(expected))
 
 
 def test_a_saved_module_equals_pytorch(package: Path, block: Block):
@@ -88,11 +88,11 @@ def test_compressed_weights_equal_those_decompressed_by_coremltools(
     small = function(model, compress.OptimizationConfig(options))
     small.save(str(tmp_path / "small.mlpackage"))
     compress.decompress_weights(small).save(str(tmp_path / "large.mlpackage"))
-    found, expected = (load_package(tmp_path / f"{each}.mlpackage") for each in ("small", "large"))
-    kinds = {op.op_type for op in found.function().operations}
+    compressed, decompressed = (load_package(tmp_path / f"{each}.mlpackage") for each in ("small", "large"))
+    kinds = {op.op_type for op in compressed.function().operations}
     assert any(kind.startswith("constexpr_") for kind in kinds)
-    assert found.bytes < 0.75 * load_package(package).bytes
-    outputs = [evaluate(each.function(), {"x": X}).outputs["y"] for each in (found, expected)]
+    assert compressed.bytes < 0.75 * load_package(package).bytes
+    outputs = [evaluate(each.function(), {"x": X}).outputs["y"] for each in (compressed, decompressed)]
     np.testing.assert_array_equal(*outputs)
 
 
@@ -123,8 +123,8 @@ def test_states_go_on_from_call_to_call(tmp_path: Path):
     states = zero_states(loaded)
     assert states.keys() == {"total"}
     for calls in (1, 2, 3):
-        (found,) = evaluate(loaded, {"x": x}, states).outputs.values()
-        np.testing.assert_array_equal(found, calls * x)
+        (output,) = evaluate(loaded, {"x": x}, states).outputs.values()
+        np.testing.assert_array_equal(output, calls * x)
     assert evaluate(loaded, {"x": x}).outputs.popitem()[1].tolist() == x.tolist()
 
 
@@ -139,8 +139,8 @@ def test_functions_are_chosen_by_name(tmp_path: Path):
     loaded = load_package(tmp_path / "both.mlpackage")
     expected = {None: X**2, "square": X**2, "twice": 2 * X}
     for name, values in expected.items():
-        (found,) = evaluate(loaded.function(name), {"x": X}).outputs.values()
-        np.testing.assert_allclose(found, values, rtol=2e-3)
+        (output,) = evaluate(loaded.function(name), {"x": X}).outputs.values()
+        np.testing.assert_allclose(output, values, rtol=2e-3)
     with pytest.raises(UserError, match="no function cube: name one of square, twice"):
         loaded.function("cube")
 
