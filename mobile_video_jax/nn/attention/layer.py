@@ -78,8 +78,9 @@ class Attention(nn.Module):
 
 def mean_logits(q: Float[Array, "b n h d"], k: Float[Array, "b m h d"]) -> Float[Array, "b n m"]:
     """The logits q k^T / sqrt(d), a mean over heads."""
-    summed: jax.Array = jnp.einsum("bnhd,bmhd->bnm", q, k).astype(jnp.float32)
-    return summed * (q.shape[-1] ** -0.5 / q.shape[2])
+    summed = jnp.einsum("bnhd,bmhd->bnm", q, k).astype(jnp.float32)
+    mean: jax.Array = summed * (q.shape[-1] ** -0.5 / q.shape[2])
+    return mean
 
 
 def attend(
