@@ -48,13 +48,14 @@ class ConfigFlag:
 
     @property
     def changed(self) -> dict[str, Any]:
-        """The values that flags and --values set, by key."""
-        return dict(_flattened(self.changes))
+        """The values that flags and --values set, checked, by key."""
+        values = dict(_flattened(self.values))
+        return {key: values[key] for key, _ in _flattened(self.changes) if key in values}
 
     @property
     def arguments(self) -> list[str]:
         """The arguments that give the same config in another place, which has no file of --values."""
-        return [f"--config={self.text}", *(f"--config.{key}={value}" for key, value in self.changed.items())]
+        return [f"--config={self.text}", *(f"--config.{key}={value}" for key, value in _flattened(self.changes))]
 
     def read(self, keys: Sequence[tuple[str, str]]) -> None:
         """Reads the config with the values of flags --config.KEY=VALUE. Raises UserError for what cannot be meant."""
