@@ -1,7 +1,9 @@
 """Real clips with their captions and conditioning frames, and what networks make of noisy versions of them."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, TextMask, TextStates, Times
@@ -14,9 +16,10 @@ from mobile_video_jax.diffusion.conditioning import (
 )
 from mobile_video_jax.diffusion.guidance import EmptyCaption, Guidance, guided, null_text
 from mobile_video_jax.diffusion.path import Velocity
-from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.nn.attention.kernels import plain_attention
-from mobile_video_jax.nn.module import apply, traced_apply
+
+# (parameters, x_t, t, text states, text mask, latent mask) -> velocity, as Denoiser.velocity.
+Network = Callable[..., Latents]
 
 
 class CaptionedLatents(NamedTuple):
@@ -40,7 +43,7 @@ class CaptionedLatents(NamedTuple):
             times = frame_times(t, x_t.shape[1], self.conditioned)
         return x_t, times, self.text, self.text_mask, self.mask
 
-    def velocity(self, dit: Dit, params: Any, guidance: float = 1.0, *, forward_mode: bool = False) -> Velocity:
+    def velocity(self, network: Network, params: Any, guidance: float = 1.0, *, forward_mode: bool = False) -> Velocity:
         """The network's velocity for these captions and conditioning frames, at parameters `params`.
 
         With `forward_mode` it has forward-mode derivatives, and no attention kernels.
@@ -52,9 +55,9 @@ class CaptionedLatents(NamedTuple):
             velocity: Latents
             if forward_mode:
                 with plain_attention():
-                    velocity = apply(dit, params, x_t, t, text, text_mask, mask)
+                    velocity = network(params, x_t, t, text, text_mask, mask)
             else:
-                velocity = traced_apply(dit, params, x_t, t, text, text_mask, mask)
+                velocity = _traced(network, params, x_t, t, text, text_mask, mask)
             return velocity
 
         negative = null_text(self.text, self.text_mask, self.empty)
@@ -67,3 +70,11 @@ class CaptionedLatents(NamedTuple):
     def with_other_captions(self) -> "CaptionedLatents":
         """The clips, each with the caption of the clip before it."""
         return self._replace(text=jnp.roll(self.text, 1, axis=0), text_mask=jnp.roll(self.text_mask, 1, axis=0))
+
+
+def _call(network: Network, *inputs: Any) -> Latents:
+    return network(*inputs)
+
+
+# Traced once for equal networks and shapes however often a loss calls it.
+_traced = jax.jit(_call, static_argnums=0)

@@ -12,14 +12,13 @@ from mobile_video_jax.diffusion.path import interpolate, predict_x0
 from mobile_video_jax.diffusion.samplers import euler_step, single_step_solver
 from mobile_video_jax.diffusion.timesteps import sample_times
 from mobile_video_jax.distill.adversarial import AdversarialGame, Metrics
-from mobile_video_jax.distill.captioned import CaptionedLatents
+from mobile_video_jax.distill.captioned import CaptionedLatents, Network
 from mobile_video_jax.distill.config import ObjectiveConfig
 from mobile_video_jax.distill.consistency import consistency_loss
 from mobile_video_jax.distill.discriminator import Discriminator
 from mobile_video_jax.distill.distances import mean_square, pseudo_huber
 from mobile_video_jax.distill.distribution_matching import matching_losses
 from mobile_video_jax.distill.few_step import STEPS, FewStepStates, Grid, few_step_states, mean_velocity
-from mobile_video_jax.dit.model import Dit
 
 # The networks that each method trains beside the generator, by the names of their parameters.
 CRITICS: dict[str, tuple[str, ...]] = {
@@ -41,8 +40,8 @@ class Objective:
     the gradients of both. The student is sampled with `solver`.
     """
 
-    student: Dit
-    teacher: Dit
+    student: Network
+    teacher: Network
     discriminator: Discriminator
     config: ObjectiveConfig
     solver: str = "euler"

@@ -23,7 +23,7 @@ from mobile_video_jax.distill.discriminator import make_discriminator
 from mobile_video_jax.distill.objective import CRITICS, Objective, Trained
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.models.config import DenoiserConfig
-from mobile_video_jax.models.networks import build_network
+from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.stages.config import DistillTraining
@@ -44,9 +44,10 @@ class DistillStage(StudentStage):
         super().__init__(config, Sampling(config.sampling_steps, guidance=1.0, solver=config.solver))
         # The kernels of bfloat16 have no forward-mode derivative, which needs the precision anyway.
         dtype = "float32" if config.objective.method == "consistency" else config.model.dtype
+        student = dataclasses.replace(self.config, model=dataclasses.replace(self.config.model, dtype=dtype))
         self.objective = Objective(
-            student=build_network(dataclasses.replace(config.model, dtype=dtype)),
-            teacher=self.teacher.network,
+            student=Denoiser(student).velocity,
+            teacher=self.teacher.velocity,
             discriminator=make_discriminator(self.config.teacher_model, config),
             config=config.objective,
             solver=config.solver,
@@ -161,7 +162,7 @@ class DistillStage(StudentStage):
         clips = self._clips(batch, named_key(rng, "images"))
         grid = time_grid(self.config.sampling_steps, **self._times(clips.latents))
         noise = jax.random.normal(named_key(rng, "noise"), clips.latents.shape)
-        samples = SOLVERS[self.config.solver](clips.velocity(self.denoiser.network, params), noise, grid)
+        samples = SOLVERS[self.config.solver](clips.velocity(self.denoiser.velocity, params), noise, grid)
         reference = self.objective.teacher_samples(params["teacher"], clips, noise, grid)
         metrics = collapse_metrics(samples, reference, clips.mask)
         log_ratios = jnp.abs(jnp.log(metrics["motion"])) + jnp.abs(jnp.log(metrics["spread"]))

@@ -1,6 +1,7 @@
 """The distillation objective: gradients of each network, and a student that learns a distribution in one step."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from mobile_video_jax.train.optimizer import make_optimizer
 from tests.nets import normal, params_like, randomly
 
 SIZES = DitConfig(width=24, depth=1, heads=2, head_dim=12, ffn=48, time_features=16)
+DIT = functools.partial(apply, Dit(SIZES))
 METHODS = {
     "adversarial": ObjectiveConfig(guidance=2.0, target="teacher", own_states=0.0),
     "dmd": ObjectiveConfig(method="dmd", kd=0.0, distance=0.0, own_states=0.0),
@@ -42,18 +44,17 @@ def clips(count: int = 4) -> CaptionedLatents:
 
 
 def make_objective(config: ObjectiveConfig) -> Objective:
-    return Objective(Dit(SIZES), Dit(SIZES), make_discriminator(SIZES, DiscriminatorConfig(trunk_blocks=1)), config)
+    return Objective(DIT, DIT, make_discriminator(SIZES, DiscriminatorConfig(trunk_blocks=1)), config)
 
 
 def parameters(objective: Objective, batch: CaptionedLatents, scale: float = 0.2) -> dict:
     inputs = (batch.latents, jnp.zeros(len(batch.latents)), batch.text, batch.text_mask)
     params = {
-        name: params_like(objective.teacher, *inputs, scale=scale, seed=i)
-        for i, name in enumerate(("generator", "teacher"))
+        name: params_like(Dit(SIZES), *inputs, scale=scale, seed=i) for i, name in enumerate(("generator", "teacher"))
     }
     critics = CRITICS[objective.config.method]
     if "critic" in critics:
-        params["critic"] = params_like(objective.teacher, *inputs, scale=scale, seed=2)
+        params["critic"] = params_like(Dit(SIZES), *inputs, scale=scale, seed=2)
     if "discriminator" in critics:
         grid, heads = batch.latents.shape[1:4], objective.discriminator.heads
         features = jax.eval_shape(objective.discriminator.features, params["teacher"], *inputs)
@@ -175,7 +176,7 @@ def test_a_student_learns_two_points_in_one_step(method):
     sample = lambda key: (
         jnp.where(jax.random.bernoulli(key, 0.5, (count, 1, 1, 1, 1)), 1.0, -1.0) * jnp.ones((1, *shape))
     )
-    params["teacher"] = _trained(objective.teacher, params["teacher"], empty, sample)
+    params["teacher"] = _trained(params["teacher"], empty, sample)
     params |= {part: params["teacher"] for part in ("generator", "critic") if part in params}
     one = OptimizerConfig(learning_rate=3e-3, schedule="constant", weight_decay=0.0, beta1=0.0)
     slower = dataclasses.replace(one, learning_rate=1e-3)
@@ -193,9 +194,7 @@ def test_a_student_learns_two_points_in_one_step(method):
     run = jax.jit(lambda carry, keys: jax.lax.scan(step, carry, keys)[0])
     trained, _ = run((trained, optimizer.init(trained)), jax.random.split(jax.random.key(5), 800))
     noise = jax.random.normal(jax.random.key(9), (count, *shape))
-    in_one_step = lambda p: np.asarray(
-        noise - apply(objective.student, p, noise, jnp.ones(count), empty.text, empty.text_mask)
-    )
+    in_one_step = lambda p: np.asarray(noise - DIT(p, noise, jnp.ones(count), empty.text, empty.text_mask))
     share_near_data = lambda x: np.mean(np.abs(np.abs(x) - 1) < 0.35)
     samples = in_one_step(trained["generator"])
     assert share_near_data(samples) > 0.8 and share_near_data(in_one_step(params["teacher"])) < 0.2
@@ -203,7 +202,7 @@ def test_a_student_learns_two_points_in_one_step(method):
     assert np.mean(np.sign(samples[..., 0]) == np.sign(samples[..., 1])) > 0.9
 
 
-def _trained(dit: Dit, params: dict, batch: CaptionedLatents, sample) -> dict:
+def _trained(params: dict, batch: CaptionedLatents, sample) -> dict:
     """A teacher trained on the same data by flow matching."""
     optimizer = optax.adam(3e-3)
 
@@ -215,7 +214,7 @@ def _trained(dit: Dit, params: dict, batch: CaptionedLatents, sample) -> dict:
         column = t[:, None, None, None, None]
 
         def loss(p: dict) -> jax.Array:
-            velocity = apply(dit, p, (1 - column) * x0 + column * noise, t, batch.text, batch.text_mask)
+            velocity = DIT(p, (1 - column) * x0 + column * noise, t, batch.text, batch.text_mask)
             return jnp.mean((velocity - noise + x0) ** 2)
 
         updates, state = optimizer.update(jax.grad(loss)(params), state)
