@@ -10,6 +10,8 @@ from mobile_video_jax.diffusion.path import Velocity
 
 # (x_t, the step's time t, the velocity as a function, the step's entry of the sampler's `aux`) -> x_t.
 Hook = Callable[[Latents, jnp.ndarray, Velocity, Any], Latents]
+# jax.lax.scan, or what carries more: (body, init, inputs) -> (carry, outputs).
+Scan = Callable[[Callable[[Any, Any], tuple[Any, Any]], Any, Any], tuple[Any, Any]]
 
 
 def unchanged(x_t: Latents, t: jnp.ndarray, velocity: Velocity, aux: Any) -> Latents:

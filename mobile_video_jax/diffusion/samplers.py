@@ -9,13 +9,14 @@ from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import Latents
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.diffusion.hook import Hook, unchanged
+from mobile_video_jax.diffusion.hook import Hook, Scan, unchanged
 from mobile_video_jax.diffusion.path import Velocity, interpolate, predict_x0
 from mobile_video_jax.diffusion.timesteps import listed_times, time_grid
 from mobile_video_jax.diffusion.unipc import unipc
 
-# (velocity, x at the first time, falling times [points], hook, aux) -> x at the last time. Each step starts from
-# hook(x, t, velocity, aux) with the step's entry of the arrays [points-1 ...] in `aux`.
+# (velocity, x at the first time, falling times [points], hook, aux, scan) -> x at the last time. Each step starts from
+# hook(x, t, velocity, aux) with the step's entry of the arrays [points-1 ...] in `aux`. `scan` runs the steps: another
+# one than jax.lax.scan may carry what the velocity remembers (diffusion/carry.py).
 Solver = Callable[..., Latents]
 
 
@@ -35,19 +36,30 @@ def single_step_solver(step: Callable[..., Latents]) -> Solver:
     """The solver that repeats a step that needs no earlier steps."""
 
     def solve(
-        velocity: Velocity, noise: Latents, grid: Float[Array, "points"], hook: Hook = unchanged, aux: Any = None
+        velocity: Velocity,
+        noise: Latents,
+        grid: Float[Array, "points"],
+        hook: Hook = unchanged,
+        aux: Any = None,
+        scan: Scan = jax.lax.scan,
     ) -> Latents:
         def body(x: Latents, inputs: tuple[jnp.ndarray, jnp.ndarray, Any]) -> tuple[Latents, None]:
             t, t_next, aux = inputs
             return step(velocity, hook(x, t, velocity, aux), t, t_next), None
 
-        return jax.lax.scan(body, noise, (grid[:-1], grid[1:], aux))[0]
+        x: Latents = scan(body, noise, (grid[:-1], grid[1:], aux))[0]
+        return x
 
     return solve
 
 
 def dpmpp_2m(
-    velocity: Velocity, noise: Latents, grid: Float[Array, "points"], hook: Hook = unchanged, aux: Any = None
+    velocity: Velocity,
+    noise: Latents,
+    grid: Float[Array, "points"],
+    hook: Hook = unchanged,
+    aux: Any = None,
+    scan: Scan = jax.lax.scan,
 ) -> Latents:
     """DPM-Solver++(2M), algorithm 2 of arXiv 2211.01095, for this path: second order, one evaluation a step.
 
@@ -65,7 +77,8 @@ def dpmpp_2m(
         return (x_next, x0), None
 
     # The first step's weight is 0, so any finite x0_before will do.
-    (x, _), _ = jax.lax.scan(body, (noise, noise), (grid[:-1], grid[1:], extrapolation_weights(grid), aux))
+    steps = grid[:-1], grid[1:], extrapolation_weights(grid), aux
+    x: Latents = scan(body, (noise, noise), steps)[0][0]
     return x
 
 
@@ -81,7 +94,12 @@ def extrapolation_weights(grid: Float[Array, "points"]) -> Float[Array, "points-
 
 
 def renoise(
-    velocity: Velocity, noise: Latents, grid: Float[Array, "points"], hook: Hook = unchanged, aux: Any = None
+    velocity: Velocity,
+    noise: Latents,
+    grid: Float[Array, "points"],
+    hook: Hook = unchanged,
+    aux: Any = None,
+    scan: Scan = jax.lax.scan,
 ) -> Latents:
     """Predicts x0 and noises it afresh to the next time: the sampler of consistency models (arXiv 2303.01469, alg. 1).
 
@@ -95,7 +113,8 @@ def renoise(
         x0 = predict_x0(x, velocity(x, times), times)
         return interpolate(x0, fresh_noise(noise, i), jnp.full_like(times, t_next)), None
 
-    return jax.lax.scan(body, noise, (grid[:-1], grid[1:], jnp.arange(grid.shape[0] - 1), aux))[0]
+    x: Latents = scan(body, noise, (grid[:-1], grid[1:], jnp.arange(grid.shape[0] - 1), aux))[0]
+    return x
 
 
 def fresh_noise(noise: Latents, step: jnp.ndarray) -> Latents:
@@ -132,15 +151,16 @@ def sample(
     times: Sequence[float] = (),
     hook: Hook = unchanged,
     aux: Any = None,
+    scan: Scan = jax.lax.scan,
 ) -> Latents:
     """Integrates from noise to data over time_grid's times, or in steps that start at `times`.
 
-    `hook` may change x_t where a step starts, with the step's entry of `aux`. Raises UserError for an unknown solver
-    or no steps.
+    `hook` may change x_t where a step starts, with the step's entry of `aux`; `scan` runs the steps. Raises UserError
+    for an unknown solver or no steps.
     """
     if solver not in SOLVERS:
         raise UserError(f"sampler '{solver}' is unknown; choose one of {', '.join(SOLVERS)}")
     if steps < 1:
         raise UserError(f"steps must be 1 or more, not {steps}")
     grid = time_grid(steps, shift=shift, terminal=terminal, schedule=schedule)
-    return SOLVERS[solver](velocity, noise, listed_times(times) if times else grid, hook, aux)
+    return SOLVERS[solver](velocity, noise, listed_times(times) if times else grid, hook, aux, scan)

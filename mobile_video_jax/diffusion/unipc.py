@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import Latents
-from mobile_video_jax.diffusion.hook import Hook, unchanged
+from mobile_video_jax.diffusion.hook import Hook, Scan, unchanged
 from mobile_video_jax.diffusion.path import Velocity, predict_x0
 
 LATEST = 1 - 1e-6  # at t = 1 the log of the signal-to-noise ratio is infinite
@@ -27,7 +27,12 @@ class Coefficients(NamedTuple):
 
 
 def unipc(
-    velocity: Velocity, noise: Latents, grid: Float[Array, "points"], hook: Hook = unchanged, aux: Any = None
+    velocity: Velocity,
+    noise: Latents,
+    grid: Float[Array, "points"],
+    hook: Hook = unchanged,
+    aux: Any = None,
+    scan: Scan = jax.lax.scan,
 ) -> Latents:
     """UniPC-2 with B(h) = exp(h) - 1, the first and the last step of first order, one evaluation a step.
 
@@ -54,8 +59,8 @@ def unipc(
 
     last = jax.tree.map(lambda x: jnp.append(0.0, x[:-1]), steps)
     zero = jnp.zeros_like(noise)
-    (_, x, _, _), _ = jax.lax.scan(body, (noise, noise, zero, zero), (grid[:-1], steps, last, aux))
-    return x
+    carry: Carry = scan(body, (noise, noise, zero, zero), (grid[:-1], steps, last, aux))[0]
+    return carry[1]
 
 
 def coefficients(grid: Float[Array, "points"]) -> Coefficients:

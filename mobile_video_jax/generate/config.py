@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import CountOrZero, GuidanceScale, PositiveShare, Range, Share, SolverSteps
+from mobile_video_jax.dit.step_table import SOLVERS as TABLE_SOLVERS
 from mobile_video_jax.models.config import ScheduleName, SolverName
 
 ShiftOrOwn = Annotated[float, Range(0, 1000)]
@@ -32,9 +33,11 @@ class SampleConfig(Config):
     terminal: TerminalOrOwn = -1.0  # time at which the last step starts; 0: where the grid says; -1: as trained
     schedule: ScheduleOrOwn = ""  # times before the shift, a key of diffusion.timesteps.SCHEDULES; empty: as trained
     times: tuple[PositiveShare, ...] = ()  # times at which the steps start, from 1 down; empty: those of the schedule
+    reuse: tuple[str, ...] = ()  # what each step computes (dit/step_table.py); empty: all
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_reuse()
         if not self.times:
             return
         if self.times[0] != 1 or any(t <= after for t, after in pairwise(self.times)):
@@ -42,6 +45,22 @@ class SampleConfig(Config):
             raise UserError(f"times={times}: let them fall from 1 (noise); the last step ends at 0 (data)")
         if len(self.times) != self.steps:
             raise UserError(f"{len(self.times)} times make as many steps, not {self.steps}: name one of the two")
+
+    def _check_reuse(self) -> None:
+        if not self.reuse:
+            return
+        if len(self.reuse) != self.steps:
+            raise UserError(
+                f"this model reuses outputs by a table of {len(self.reuse)} steps, not {self.steps}: leave the steps "
+                "out, or name the run that it was made from"
+            )
+        if self.solver not in TABLE_SOLVERS:
+            raise UserError(
+                f"solver '{self.solver}' evaluates the network twice a step, a reuse table is for once: "
+                f"use {', '.join(TABLE_SOLVERS)}"
+            )
+        if self.guidance != 1 and (self.guidance_low, self.guidance_high) != (0.0, 1.0):
+            raise UserError("a reuse table needs guidance at all times: leave out guidance_low and guidance_high")
 
     def with_times(self, *, shift: float, terminal: float, schedule: ScheduleName) -> "SampleConfig":
         """These settings, with the times of a run where they name none."""

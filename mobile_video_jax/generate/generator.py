@@ -106,7 +106,12 @@ class Generator:
         own_times = sampling.times if changes.get("steps", len(sampling.times)) == len(sampling.times) else ()
         times = changes.get("times") or own_times
         steps = changes.get("steps") or len(times) or sampling.steps
-        defaults = {"guidance": sampling.guidance, "solver": sampling.solver, **self.times}
+        defaults = {
+            "guidance": sampling.guidance,
+            "solver": sampling.solver,
+            "reuse": sampling.reuse,
+            **self.times,
+        }
         config = SampleConfig(**defaults | changes | {"steps": steps, "times": times})
         sampling.check(self.time_grid(config)[:-1].tolist())
         return config

@@ -1,14 +1,21 @@
 """Sampling latents with a denoiser: the settings, and the pure function that follows them."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mobile_video_jax.core.arrays import Latents, TextMask, TextStates
+from mobile_video_jax.diffusion.carry import Carry
 from mobile_video_jax.diffusion.conditioning import condition_on_first_frame, hold_first_frame, insert_first_frame
-from mobile_video_jax.diffusion.guidance import Guidance, guided
+from mobile_video_jax.diffusion.guidance import ConditionalVelocity, Guidance, guided
+from mobile_video_jax.diffusion.hook import Scan
 from mobile_video_jax.diffusion.samplers import sample
+from mobile_video_jax.dit.step_table import check_step_table
+from mobile_video_jax.dit.stepwise import Stepwise
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.nn.module import apply
 
@@ -26,22 +33,43 @@ def sample_latents(
     """Normalised latents [b lt lh lw c] for text states, from noise of that shape.
 
     `negative` holds a negative prompt's states and mask; `image` first latent frames, and which clips start from
-    theirs. Raises UserError for settings that do not work, ValueError for a config without times.
+    theirs. Raises UserError for settings that do not work, such as a table of another depth,
+    ValueError for a config without times.
     """
     if not config.shift or config.terminal < 0 or not config.schedule:
         raise ValueError("these settings name no times: complete them with SampleConfig.with_times")
 
-    def denoiser(x_t: Any, t: Any, text: Any, mask: Any) -> Any:
-        return apply(network, params, x_t, t, text, mask)
-
+    denoiser: ConditionalVelocity = functools.partial(apply, network, params)
+    scan: Scan = jax.lax.scan
+    if config.reuse:
+        denoiser, scan = _reusing(network, config, params, noise, text, mask)
     guidance = Guidance(config.guidance, config.guidance_low, config.guidance_high, config.guidance_rescale)
     grid = {name: getattr(config, name) for name in ("steps", "shift", "terminal", "schedule", "times")}
     if image is None:
         velocity = guided(denoiser, text, mask, guidance, negative)
-        return sample(velocity, noise, solver=config.solver, **grid)
+        return sample(velocity, noise, solver=config.solver, scan=scan, **grid)
     first, starts_from_image = image
     noise = insert_first_frame(noise, first, starts_from_image)
     conditioned = condition_on_first_frame(denoiser, starts_from_image)
     velocity = hold_first_frame(guided(conditioned, text, mask, guidance, negative), first, starts_from_image)
     # Not even rounding moves the conditioning frame.
-    return insert_first_frame(sample(velocity, noise, solver=config.solver, **grid), first, starts_from_image)
+    return insert_first_frame(
+        sample(velocity, noise, solver=config.solver, scan=scan, **grid), first, starts_from_image
+    )
+
+
+def _reusing(
+    network: Any, config: SampleConfig, params: Any, noise: Latents, text: TextStates, mask: TextMask
+) -> tuple[ConditionalVelocity, Scan]:
+    """The network that computes what the config's table says, and the scan that carries its state."""
+    check_step_table(config.reuse, len(network.config.block_shapes))
+    is_guided = config.guidance != 1
+    stepwise = Stepwise.of_table(network, config.reuse, guided=is_guided)
+    inputs = (noise, noise[:, 0, 0, 0, 0], text, mask)
+    carry = Carry(stepwise.first_state(params, *(jnp.concatenate([x] * (1 + is_guided)) for x in inputs)))
+
+    def denoiser(*inputs: Any) -> Latents:
+        velocity, carry.value = stepwise(params, carry.value, *inputs)
+        return velocity
+
+    return denoiser, carry.scan

@@ -22,6 +22,7 @@ class Sampling(Config):
     solver: SolverName = "euler"  # a solver of diffusion.samplers
     frame_rate: FrameRate = 0.0  # frames a second of its clips; 0: not known
     times: tuple[PositiveShare, ...] = ()  # the only times that it was distilled at, from 1 down; empty: any
+    reuse: tuple[str, ...] = ()  # what each step computes (dit/step_table.py); empty: all
 
     def check(self, times: Iterable[float]) -> None:
         """Raises UserError for a time that is none of `times`, which are rounded to 4 digits in releases."""

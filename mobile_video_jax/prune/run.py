@@ -130,7 +130,7 @@ def _write_run(config: PruneConfig, run: Run, out: Path, params: Any, pruned: Pr
     if not is_first():
         return
     student = dataclasses.replace(training, model=pruned_config(training.model, pruned.keep))
-    sampling = dataclasses.asdict(run.denoiser.sampling)
+    sampling = dataclasses.asdict(run.denoiser.sampling) | {"reuse": ()}  # a table is for the blocks as they were
     write_run(out, "dit", plain(student), Denoiser(student).describe(), sampling)
 
 

@@ -124,9 +124,10 @@ class DitStage(LatentStage):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """That of `sampled_like`, at the frame rate of the data if they know it."""
+        """That of `sampled_like`, at the frame rate of the data if they know it; a reuse table is of other weights."""
         rate = self.data_frame_rate
-        return dataclasses.asdict(self.sampled_like.sampling) | ({"frame_rate": rate} if rate else {})
+        own = dataclasses.asdict(self.sampled_like.sampling) | {"reuse": ()}
+        return own | ({"frame_rate": rate} if rate else {})
 
     @property
     def sampled_like(self) -> Denoiser:

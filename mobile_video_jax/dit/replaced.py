@@ -1,0 +1,67 @@
+"""A transformer whose self-attentions and FFNs are computed by a function that may do without them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mobile_video_jax.core.arrays import Tokens
+from mobile_video_jax.dit.block import DitBlock
+from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.dit.stacking import unstack_blocks
+from mobile_video_jax.nn.module import apply
+
+# The modules of a block that may be replaced, in their order, and the layer whose bias is all that an empty one adds.
+OUTPUTS = {"self_attention": "out", "ffn": "down"}
+MODULES = tuple(OUTPUTS)
+Key = tuple[int, str]  # block and name
+
+
+class Module(NamedTuple):
+    """A self-attention or an FFN at one evaluation of its transformer."""
+
+    block: int
+    name: str  # one of MODULES
+    z: Tokens  # its input, normalised and modulated
+    compute: Callable[[Tokens], Tokens]  # its output for the rows of z, or for some of them
+    bias: jax.Array  # [d], its output without heads or hidden channels
+
+    @property
+    def key(self) -> Key:
+        """What tells it from the transformer's other modules."""
+        return self.block, self.name
+
+    @property
+    def empty(self) -> Tokens:
+        """Its output without heads or hidden channels."""
+        return jnp.broadcast_to(self.bias.astype(self.z.dtype), self.z.shape)
+
+
+Replace = Callable[[Module], Tokens]
+
+
+def velocity_with(dit: Dit, params: Any, replace: Replace, *inputs: Any) -> Any:
+    """The velocity [b lt lh lw c] with replace(module) as the output of every module; `inputs` are those of Dit.
+
+    Scanned blocks run one by one, so that `replace` may treat each in its own way.
+    """
+
+    def intercept(following: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        module: Any = context.module
+        if module.name not in MODULES or not isinstance(module.parent, DitBlock) or context.method_name != "__call__":
+            return following(*args, **kwargs)
+        block, (z, *others) = str(module.parent.name), args
+        # A module without a parent is a pure function of its parameters, which lax.cond may call.
+        alone, variables = module.clone(parent=None), module.variables
+        compute = lambda rows: alone.apply(variables, rows, *others, **kwargs)
+        bias = nn.unbox(variables["params"])[OUTPUTS[module.name]]["bias"]
+        return replace(Module(int(block.removeprefix("block_")), module.name, z, compute, bias))
+
+    if dit.config.scan:
+        params = unstack_blocks(params)
+    network = dit.clone(config=dataclasses.replace(dit.config, scan=False, remat="none"))
+    with nn.intercept_methods(intercept):
+        return apply(network, params, *inputs)

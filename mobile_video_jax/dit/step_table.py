@@ -1,0 +1,53 @@
+"""A table of what each sampling step computes of a transformer: a text per step with two letters per block.
+
+The first letter is of the block's self-attention, the second of its FFN; cross-attention is always computed. Guidance
+runs a clip with and without its caption, and both halves decide for themselves:
+
+    .  computed
+    c  the half with captions has the output of the step before, the other one is computed
+    u  the half without captions has the output of the step before, the other one is computed
+    b  both halves have the output of the step before
+    -  left out: heads or hidden channels are none, and the bias of the output layer remains
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.dit.replaced import MODULES
+
+COMPUTED, CAPTION, NULL, BOTH, OUT = LETTERS = ".cub-"
+# The letter without guidance, where every row has a caption.
+UNGUIDED = {COMPUTED: COMPUTED, CAPTION: BOTH, NULL: COMPUTED, BOTH: BOTH, OUT: OUT}
+# Solvers that evaluate the network once a step.
+SOLVERS = ("euler", "dpmpp_2m", "unipc", "renoise")
+
+StepTable = tuple[str, ...]
+
+
+def check_step_table(table: Sequence[str], depth: int) -> None:
+    """Raises UserError for a table of another depth, with unknown letters, or whose first step has nothing to reuse."""
+    for i, step in enumerate(table):
+        if len(step) != len(MODULES) * depth:
+            blocks = len(step) / len(MODULES)
+            raise UserError(f"step {i + 1} of the reuse table is for {blocks:g} blocks, the transformer has {depth}")
+        if unknown := set(step) - set(LETTERS):
+            raise UserError(f"step {i + 1} of the reuse table has the letter '{min(unknown)}': use {' '.join(LETTERS)}")
+    if table and set(table[0]) - {COMPUTED, OUT}:
+        raise UserError("the first step has no output of a step before: its letters are . or -")
+
+
+def letters(table: Sequence[str], *, guided: bool) -> Int[np.ndarray, "s l 2"]:
+    """The index in LETTERS of each step, block and module of MODULES."""
+    rows = table if guided else ["".join(UNGUIDED[letter] for letter in step) for step in table]
+    indices = np.array([[LETTERS.index(letter) for letter in step] for step in rows], np.int32)
+    return indices.reshape(len(table), -1, len(MODULES))
+
+
+def computed_shares(table: Sequence[str], *, guided: bool) -> np.ndarray:
+    """The share of a clip's rows that each step computes of each module [s l 2]."""
+    shares = {COMPUTED: 1.0, CAPTION: 0.5, NULL: 0.5, BOTH: 0.0, OUT: 0.0}
+    of_letter = np.array([shares[letter] for letter in LETTERS])
+    return np.asarray(of_letter[letters(table, guided=guided)])
