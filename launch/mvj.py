@@ -19,6 +19,7 @@ COMMANDS = {
     "encode": "launch.encode",
     "prune": "launch.prune",
     "sample": "launch.sample",
+    "label": "launch.label",
     "evaluate": "launch.evaluate",
     "compare": "launch.compare",
     "vbench": "launch.vbench",

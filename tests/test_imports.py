@@ -8,7 +8,8 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "core", "weights", "cost", "parallel", "cli", "nn", "text",
     "dit", "vae", "diffusion", "distill", "data", "report",
-    "metrics", "train", "models", "latents", "generate", "stages", "prune", "search", "interop", "evaluate", "bench",
+    "metrics", "train", "models", "latents", "generate", "rewards", "stages", "prune", "search", "interop",
+    "evaluate", "bench",
     "pods", "studies", "demo", "export", "configs", "launch",
 )  # fmt: skip
 TOP = ("export", "configs", "launch")

@@ -42,6 +42,11 @@ class Mix:
     pad_durations: bool = False
 
 
+def no_more(record: Record) -> Record:
+    """Nothing beside latents and text."""
+    return {}
+
+
 def latent_batches(
     folders: Sequence[Path],
     split: str,
@@ -53,6 +58,7 @@ def latent_batches(
     threads: int,
     process_index: int = 0,
     process_count: int = 1,
+    also: Callable[[Record], Record] = no_more,
 ) -> grain.IterDataset:
     """Batches {latents [b lt lh lw c], text [b s e], text_mask [b s], record [b]} of this process's share.
 
@@ -60,7 +66,7 @@ def latent_batches(
     globally and repeats for ever, in an order that depends on (seed, step) alone; a bucket that does not fill a batch
     raises UserError. Evaluation takes every record once, the buckets in turns and each in order; a bucket's last batch
     is filled up with its first records, and weight [b] is 0 for these, 1 for the others. Captions of more than
-    `text_tokens` tokens raise UserError.
+    `text_tokens` tokens raise UserError. `also` makes further arrays of a record.
     """
     parts = buckets(folders, split, pad_durations=mix.pad_durations)
 
@@ -73,9 +79,9 @@ def latent_batches(
     def loaded(bucket: Bucket, entry: Any) -> Record:
         """The record of an index, or of an index and the weight it is evaluated with."""
         if train:
-            return _load(bucket, entry, text_tokens, mix)
+            return _load(bucket, entry, text_tokens, mix, also)
         index, weight = entry
-        return {**_load(bucket, index, text_tokens, mix), "weight": weight}
+        return {**_load(bucket, index, text_tokens, mix, also), "weight": weight}
 
     if train:
         _check_full(folders, split, parts, mix)
@@ -143,7 +149,7 @@ def _turns(parts: Sequence[Bucket], mix: Mix) -> list[float]:
     return [turn * shares[is_image] for turn, is_image in zip(turns, image, strict=True)]
 
 
-def _load(bucket: Bucket, index: int, text_tokens: int, mix: Mix) -> Record:
+def _load(bucket: Bucket, index: int, text_tokens: int, mix: Mix, also: Callable[[Record], Record]) -> Record:
     try:
         record = parse(bucket.source[index])
     except (RuntimeError, ValueError) as error:
@@ -152,7 +158,7 @@ def _load(bucket: Bucket, index: int, text_tokens: int, mix: Mix) -> Record:
         ) from error
     states, text_mask = pad([record["text_states"]], text_tokens)
     latents = record["latents"]
-    loaded = {"text": states[0], "text_mask": text_mask[0], "record": np.int64(bucket.first + index)}
+    loaded = {"text": states[0], "text_mask": text_mask[0], "record": np.int64(bucket.first + index), **also(record)}
     if not mix.pad_durations:
         return {"latents": latents, **loaded}
     missing = bucket.latent_frames - len(latents)

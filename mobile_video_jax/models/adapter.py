@@ -17,11 +17,12 @@ from mobile_video_jax.train.stage import Params
 
 # The file of an adapter's run that names the run it adds to, and that run's step.
 BASE = "base.json"
+STAGES = ("dit", "reward_tuning")  # stages that train adapters
 
 
 def check_adapter(rank: int, stage: str, init_from: str) -> None:
     """Raises UserError where a config asks for an adapter that cannot be trained."""
-    if rank and stage != "dit":
+    if rank and stage not in STAGES:
         raise UserError(f"stage '{stage}' trains no adapters, stage 'dit' does: set lora.rank=0")
     if rank and not init_from:
         raise UserError("an adapter is trained for another run: name that with --config.init_from=RUN")

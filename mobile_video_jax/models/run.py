@@ -27,6 +27,7 @@ from mobile_video_jax.vae.latent_stats import NAME as STATS
 
 T = TypeVar("T")
 VAE = "vae"  # the stage of a VAE's run, and the folder of the VAE inside a denoiser's
+REWARDS = ("reward",)  # stages whose runs name a text encoder and generate nothing
 CHECKPOINT = re.compile(r"(.+)@(\d+|best)")  # what a text names beside a run
 
 
@@ -104,7 +105,7 @@ class Run:
     @functools.cached_property
     def denoiser(self) -> Denoiser:
         """The denoiser that it trained, without parameters. Raises UserError for a run that holds none."""
-        if "text_encoder" not in self.config:  # only what is generated from captions names one
+        if "text_encoder" not in self.config or self.stage in REWARDS:  # only what is generated from captions names one
             raise UserError(f"{self} is a run of stage '{self.stage}', which holds no transformer: name another run")
         config, sampling = self.config_as(DenoiserConfig), sampling_of(self.record)
         if self.chosen_rate:

@@ -18,6 +18,7 @@ from mobile_video_jax.core.ranges import (
 from mobile_video_jax.distill.config import CollapseConfig, DiscriminatorConfig, KdWeights, ObjectiveConfig
 from mobile_video_jax.dit.config import DitConfig, LoraConfig
 from mobile_video_jax.models.config import DenoiserConfig
+from mobile_video_jax.rewards.config import RewardConfig, TuningConfig
 from mobile_video_jax.train.config import PlayersOptimizerConfig, TrainConfig
 from mobile_video_jax.vae.config import Sizes, VaeConfig, VaeLossConfig
 
@@ -50,13 +51,19 @@ class VaeTraining(TrainConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class DitTraining(TrainConfig, DenoiserConfig):
-    """Config of a transformer run. `data` may be several encoded sets with commas between, of clips of any shapes."""
+class LatentTraining(TrainConfig, DenoiserConfig):
+    """Config of a run on encoded clips. `data` may be several sets with commas between, of clips of any shapes."""
 
-    stage: str = "dit"  # the training stage
     token_budget: CountOrZero = 0  # most tokens a batch; 0: batch_size times those of `clip`
     image_share: ShareOrAny = -1.0  # share of batches of one-frame clips; -1: as many as the data hold
     pad_durations: bool = False  # clips of one size share batches, the short ones padded
+
+
+@dataclasses.dataclass(frozen=True)
+class DitTraining(LatentTraining):
+    """Config of a transformer run."""
+
+    stage: str = "dit"  # the training stage
     caption_dropout: Share = 0.1  # probability that a training caption is replaced by the empty one
     sample_every: CountOrZero = 0  # steps between clips generated for held-out captions or your prompts; 0: never
     sample_clips: Count = 4  # held-out captions that clips are then generated for
@@ -99,11 +106,32 @@ class DistillTraining(DitTraining, DiscriminatorConfig):
     optimizer: PlayersOptimizerConfig = dataclasses.field(default_factory=PlayersOptimizerConfig)  # of both players
 
 
+@dataclasses.dataclass(frozen=True)
+class RewardTraining(LatentTraining, RewardConfig):
+    """Config of a latent reward's run. Network, latents, captions and times are those of `init_from`."""
+
+    stage: str = "reward"  # the training stage
+    labels: str = (
+        ""  # file of labels, a line {"id": …, "label": 1} for each clip; labels.jsonl beside the data if empty
+    )
+    mismatched: Share = 0.25  # probability that a training clip is shown with another's caption, labelled 0
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardTuning(DitTraining):
+    """Config of fine-tuning by a reward. Network, latents, captions and times are those of `init_from`."""
+
+    stage: str = "reward_tuning"  # the training stage
+    reward: TuningConfig = dataclasses.field(default_factory=TuningConfig)  # what is rewarded, and where
+
+
 TRAININGS: dict[str, type[TrainConfig]] = {
     "vae": VaeTraining,
     "dit": DitTraining,
     "recover": RecoverTraining,
     "distill": DistillTraining,
+    "reward": RewardTraining,
+    "reward_tuning": RewardTuning,
 }
 
 

@@ -48,6 +48,8 @@ class DitStage(LatentStage):
     Parameters are the network's, or {"adapter", "base"} where an adapter of the run in `init_from` is trained.
     """
 
+    config: DitTraining
+
     def __init__(self, config: DitTraining, sampling: Sampling = STANDARD):
         check_adapter(config.lora.rank, config.stage, config.init_from)
         super().__init__(config, sampling)

@@ -3,8 +3,9 @@
 import functools
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import grain
 import jax
@@ -17,18 +18,20 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.data.location import data_folder
 from mobile_video_jax.diffusion.guidance import EmptyCaption
-from mobile_video_jax.latents.batches import Mix, buckets, latent_batches
-from mobile_video_jax.latents.store import MANIFEST, has_split, read_empty_caption, read_manifest
+from mobile_video_jax.latents.batches import Mix, buckets, latent_batches, no_more
+from mobile_video_jax.latents.store import MANIFEST, Record, has_split, read_empty_caption, read_manifest
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import VAE, Run
 from mobile_video_jax.models.sampling import STANDARD, Sampling
 from mobile_video_jax.parallel.mesh import batch_shard
-from mobile_video_jax.stages.config import DitTraining
+from mobile_video_jax.stages.config import LatentTraining
 from mobile_video_jax.text.encoder_name import in_pipeline
 from mobile_video_jax.train.checkpoint import newest_step
 from mobile_video_jax.train.stage import Batch, Stage
 from mobile_video_jax.train.synthetic import SYNTHETIC, synthetic_batches
 from mobile_video_jax.vae.latent_stats import LatentStats
+
+T = TypeVar("T", bound=LatentTraining)
 
 
 class LatentStage(Stage):
@@ -37,9 +40,9 @@ class LatentStage(Stage):
     Of a network that knows seconds the positions follow the frame rate of the data.
     """
 
-    config: DitTraining
+    config: LatentTraining
 
-    def __init__(self, config: DitTraining, sampling: Sampling = STANDARD):
+    def __init__(self, config: LatentTraining, sampling: Sampling = STANDARD):
         super().__init__(at_data_rate(config))
         self.denoiser = Denoiser(self.config, sampling)
         self.strides, self.clip = self.denoiser.strides, self.denoiser.clip
@@ -108,7 +111,13 @@ class LatentStage(Stage):
             threads=cfg.loader_threads,
             process_index=index,
             process_count=count,
+            also=self.arrays_of,
         )
+
+    @property
+    def arrays_of(self) -> Callable[[Record], Record]:
+        """Further arrays of a batch, made of each record of the data."""
+        return no_more
 
     def batch_size(self, clip: ClipShape, devices: int | None = None) -> int:
         """Clips of one shape in a batch: the token budget's, a multiple of data shards and accumulated parts."""
@@ -173,7 +182,7 @@ class LatentStage(Stage):
             Run.open(self.data_folders[0] / VAE, VAE).copy(run / VAE)
 
 
-def at_data_rate(config: DitTraining) -> DitTraining:
+def at_data_rate(config: T) -> T:
     """The config for the frame rate of its data, where its network knows seconds and the data know their rate.
 
     Raises UserError for data of several rates.

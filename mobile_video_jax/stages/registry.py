@@ -4,10 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from mobile_video_jax.core.config import from_mapping
-from mobile_video_jax.stages.config import DistillTraining, DitTraining, RecoverTraining, VaeTraining, training_class
+from mobile_video_jax.stages.config import (
+    DistillTraining,
+    DitTraining,
+    RecoverTraining,
+    RewardTraining,
+    RewardTuning,
+    VaeTraining,
+    training_class,
+)
 from mobile_video_jax.stages.distill import DistillStage
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.recover import RecoverStage
+from mobile_video_jax.stages.reward import RewardStage
+from mobile_video_jax.stages.reward_tuning import RewardTuningStage
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.stage import Stage
@@ -17,6 +27,8 @@ STAGES: dict[type[TrainConfig], type[Stage]] = {
     DitTraining: DitStage,
     RecoverTraining: RecoverStage,
     DistillTraining: DistillStage,
+    RewardTraining: RewardStage,
+    RewardTuning: RewardTuningStage,
 }
 
 

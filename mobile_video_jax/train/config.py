@@ -73,7 +73,7 @@ class PlayersOptimizerConfig(OptimizerConfig):
 class TrainConfig(Config):
     """The keys that all stages share; a stage's own config adds to them."""
 
-    stage: str = ""  # the training stage: vae, dit, recover or distill
+    stage: str = ""  # the training stage, a key of stages.config.TRAININGS
     data: str = ""  # folder of the prepared or encoded data set; gs:// is read too; synthetic: random batches
     init_from: str = ""  # run directory to start from, where the stage has one
     seed: Seed = 0  # of parameters, noise and the order of the data
