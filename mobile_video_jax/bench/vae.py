@@ -22,9 +22,10 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.stages.config import VaeTraining
-from mobile_video_jax.stages.vae import VaeStage, decoder_flops_per_frame
+from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.vae.coder import ClipCoder
 from mobile_video_jax.vae.config import VaeConfig
+from mobile_video_jax.vae.decoder_flops import decoder_flops_per_frame
 from mobile_video_jax.vae.losses.terms import CONSISTENT, EQUIVARIANT
 from mobile_video_jax.vae.model import Vae
 

@@ -7,55 +7,39 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
 
-from mobile_video_jax.core.arrays import Rng, Scalar, Video
+from mobile_video_jax.core.arrays import Rng, Scalar
 from mobile_video_jax.core.clip import ClipShape
-from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
-from mobile_video_jax.core.storage import storage_path
-from mobile_video_jax.cost.flops import count_flops, flops_by_part, parameters_by_part
-from mobile_video_jax.data.dataset import MANIFEST, ClipSource, read_manifest
-from mobile_video_jax.data.location import data_folder
-from mobile_video_jax.data.pipeline import clip_batches
+from mobile_video_jax.cost.flops import flops_by_part, parameters_by_part
 from mobile_video_jax.data.video.write import write_mp4
 from mobile_video_jax.generate.clips import FRAME_RATE
-from mobile_video_jax.models.run import VAE, Run
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
-from mobile_video_jax.parallel.mesh import batch_shard, put_batch, replicated
+from mobile_video_jax.parallel.mesh import put_batch, replicated
+from mobile_video_jax.stages import vae_batches
 from mobile_video_jax.stages.config import VaeTraining
+from mobile_video_jax.stages.vae_source import open_source
 from mobile_video_jax.train.held_out import mean_over_clips
 from mobile_video_jax.train.stage import Batch, Metrics, Params, Samples, Stage
 from mobile_video_jax.train.synthetic import SYNTHETIC, synthetic_batches
-from mobile_video_jax.vae.config import VaeConfig
+from mobile_video_jax.vae.decoder_flops import decoder_flops_per_frame
 from mobile_video_jax.vae.latent_stats import LatentStats
+from mobile_video_jax.vae.losses.by_clip import psnr_by_clip, terms_by_clip
 from mobile_video_jax.vae.losses.discriminator import PatchDiscriminator
 from mobile_video_jax.vae.losses.objective import VaeObjective
-from mobile_video_jax.vae.losses.terms import TERMS, reconstruction_terms
+from mobile_video_jax.vae.losses.terms import TERMS
 from mobile_video_jax.vae.losses.vgg import Vgg, load_vgg
 from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.pixels import to_bytes, to_signed
-from mobile_video_jax.vae.posterior import Posterior
-
-# Sizes that the encoder follows from.
-ENCODER = (
-    "compression",
-    "encoder_widths",
-    "encoder_depths",
-    "attention_blocks",
-    "attention_window",
-    "head_dim",
-    "rope_theta",
-)
 
 
 class VaeStage(Stage):
@@ -106,17 +90,7 @@ class VaeStage(Stage):
     @functools.cached_property
     def source(self) -> Run | None:
         """The run to start from. Raises UserError where it is missing or has another encoder."""
-        config = self.config
-        if not config.init_from:
-            if config.freeze_encoder:
-                raise UserError("a decoder is trained for an encoder: name its run with --config.init_from=RUN")
-            return None
-        source = Run.open(config.init_from, VAE)
-        trained, model = source.config["model"], plain(config.model)
-        for key in ENCODER:
-            if trained.get(key) != model[key]:
-                raise UserError(f"{source} has {key}={trained.get(key)}, this config {model[key]}: make them equal")
-        return source
+        return open_source(self.config)
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
         return self.objective(params, to_signed(batch["video"]), rng)
@@ -129,47 +103,22 @@ class VaeStage(Stage):
         video = to_signed(batch["video"])
         posterior, image = apply(self.vae, params, video, method="encode_with_image")
         decoded = apply(self.vae, params, posterior.mean, method="decode")
-        by_clip = _terms_by_clip(video, decoded, posterior) | {"psnr": _psnr(video, decoded)}
+        by_clip = terms_by_clip(video, decoded, posterior) | {"psnr": psnr_by_clip(video, decoded)}
         if self.config.model.omni:
-            by_clip["psnr_image"] = _psnr(video, apply(self.vae, params, posterior.mean, image, method="decode"))
+            by_clip["psnr_image"] = psnr_by_clip(video, apply(self.vae, params, posterior.mean, image, method="decode"))
         metrics = {name: mean_over_clips(values, batch) for name, values in by_clip.items()}
         weights = dataclasses.asdict(self.config.loss)
         return {"loss": sum((weights[name] * metrics[name] for name in TERMS), jnp.zeros(())), **metrics}
 
     def train_batches(self, mesh: Mesh) -> grain.IterDataset:
-        cfg = self.config
         _ = self.source  # a wrong one is refused before a run directory is made
-        if cfg.data == SYNTHETIC:
+        if self.config.data == SYNTHETIC:
             return synthetic_batches(self.abstract_batch(), mesh)
-        if not cfg.mix_data:
-            return self._batches(cfg.data, "train", cfg.batch_size, mesh, train=True)
-        mixed = round(cfg.batch_size * cfg.mix_share)
-        first = self._batches(cfg.data, "train", cfg.batch_size - mixed, mesh, train=True)
-        second = self._batches(cfg.mix_data, "train", mixed, mesh, train=True)
-        return grain.experimental.ZipIterDataset([first, second]).map(_joined)
+        return vae_batches.train_batches(self.config, mesh)
 
     def eval_batches(self, mesh: Mesh) -> Iterable[dict[str, np.ndarray]]:
         """Held-out batches; none where the data have no validation split."""
-        if self.config.data == SYNTHETIC:
-            return ()
-        if not read_manifest(data_folder(self.config.data))["splits"].get("validation"):
-            return ()
-        batches = self._batches(self.config.data, "validation", self.config.batch_size, mesh, train=False)
-        return itertools.islice(batches, self.config.eval_batches)
-
-    def _batches(self, data: str, split: str, batch_size: int, mesh: Mesh, *, train: bool) -> grain.IterDataset:
-        index, count = batch_shard(mesh)
-        return clip_batches(
-            ClipSource.open(data_folder(data)),
-            split,
-            self.clip,
-            batch_size,
-            self.config.seed,
-            train=train,
-            threads=self.config.loader_threads,
-            process_index=index,
-            process_count=count,
-        )
+        return vae_batches.eval_batches(self.config, mesh)
 
     def abstract_batch(self, devices: int | None = None) -> Batch:
         shape = (self.config.batch_size, self.clip.frames, self.clip.height, self.clip.width, 3)
@@ -179,20 +128,14 @@ class VaeStage(Stage):
         return self.config.batch_size * self.clip.tokens(self.config.model.strides)
 
     def description(self) -> dict[str, Any]:
-        strides = self.config.model.strides
+        strides, rate = self.config.model.strides, vae_batches.frame_rate(self.config)
         return {
             "compression": str(strides),
             "clip": str(self.clip),
             "latent_shape": [*self.clip.latent(strides), strides.channels],
-            **self._rate(),
+            **({"frame_rate": rate} if rate else {}),
             **super().description(),
         }
-
-    def _rate(self) -> dict[str, float]:
-        """Frames a second of the data's clips, where the data are there and know it."""
-        folder = storage_path(self.config.data)
-        manifest = read_manifest(folder) if self.config.data and (folder / MANIFEST).exists() else {}
-        return {"frame_rate": float(manifest["fps"])} if manifest.get("fps") else {}
 
     def inspect(self) -> dict[str, Any]:
         params = self.ema_params(self.shapes)
@@ -220,7 +163,7 @@ class VaeStage(Stage):
         pairs = self._reconstruct(params, put_batch({"video": video}, mesh))
         pairs = multihost_utils.process_allgather(pairs, tiled=True)[: self.config.sample_clips]
         clips = {f"reconstruction-{i}": pair for i, pair in enumerate(pairs)}
-        rate = float(read_manifest(data_folder(self.config.data)).get("fps") or FRAME_RATE)
+        rate = vae_batches.frame_rate(self.config) or FRAME_RATE
         if is_first():
             for name, pair in clips.items():
                 write_mp4(run / "samples" / str(step) / f"{name}.mp4", pair, rate)
@@ -254,45 +197,11 @@ class VaeStage(Stage):
             mean: jax.Array = apply(self.vae, params, to_signed(batch["video"]), method="encode").mean
             return mean
 
-        batches = itertools.islice(
-            self._batches(cfg.data, "train", cfg.batch_size, mesh, train=True), cfg.stats_batches
-        )
+        batches = itertools.islice(vae_batches.data_batches(cfg, mesh), cfg.stats_batches)
         latents = [np.asarray(encode(params, put_batch({"video": batch["video"]}, mesh))) for batch in batches]
         if is_first():
             LatentStats.measure(latents).save(run)
         wait_for_all("the latents' statistics are written")
-
-
-def _joined(batches: tuple[Batch, Batch]) -> Batch:
-    """One batch of two; records of the second data set count down from -1, so that a report can tell them apart."""
-    first, second = batches
-    second = {**second, "record": -1 - second["record"]}
-    return {key: np.concatenate([first[key], second[key]]) for key in first}
-
-
-def decoder_flops_per_frame(config: VaeConfig, clip: ClipShape) -> int:
-    """FLOPs of decoding a clip over its frames."""
-    vae, (frames, rows, columns) = Vae(config), clip.latent(config.strides)
-    latents = jax.ShapeDtypeStruct((1, frames, rows, columns, config.strides.channels), jnp.float32)
-    video = jax.ShapeDtypeStruct((1, clip.frames, clip.height, clip.width, 3), jnp.float32)
-    params = nn.unbox(jax.eval_shape(lambda video: init(vae, jax.random.key(0), video), video))
-    return sum(count_flops(lambda p, z: apply(vae, p, z, method="decode"), params, latents).values()) // clip.frames
-
-
-def _terms_by_clip(video: Video, decoded: Video, posterior: Posterior) -> dict[str, Any]:
-    """The terms of reconstruction of each clip [b]."""
-
-    def terms(*clip: jax.Array) -> dict[str, Scalar]:
-        real_clip, decoded_clip, mean, log_variance = (x[None] for x in clip)
-        return reconstruction_terms(real_clip, decoded_clip, Posterior(mean, log_variance))
-
-    by_clip: dict[str, Any] = jax.vmap(terms)(video, decoded, posterior.mean, posterior.log_variance)
-    return by_clip
-
-
-def _psnr(video: Video, decoded: Video) -> Float[Array, "b"]:
-    squared = jnp.mean((jnp.clip(decoded, -1.0, 1.0) - video) ** 2, axis=(1, 2, 3, 4))
-    return 10 * jnp.log10(4.0 / squared)
 
 
 def _check_scales(config: VaeTraining, clip: ClipShape) -> None:

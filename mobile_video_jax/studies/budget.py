@@ -11,10 +11,11 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.stages.config import DitTraining, VaeTraining
 from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.stages.vae import VaeStage, decoder_flops_per_frame
+from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.studies.config import StudyConfig
 from mobile_video_jax.studies.learning import evaluation_period
 from mobile_video_jax.vae.config import VaeConfig
+from mobile_video_jax.vae.decoder_flops import decoder_flops_per_frame
 from mobile_video_jax.vae.family import family_member, scaled
 
 TOLERANCE = 0.1  # share of the decoder's budget that a network of whole channels may be off by

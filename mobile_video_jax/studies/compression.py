@@ -20,13 +20,14 @@ from mobile_video_jax.metrics.accuracy import accuracies
 from mobile_video_jax.metrics.reconstruction import PSNR
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.stages.vae import VaeStage, decoder_flops_per_frame
+from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.studies.budget import dit_config, network, training_flops, vae_phases
 from mobile_video_jax.studies.cells import open_study, run_cells, share
 from mobile_video_jax.studies.config import StudyConfig
 from mobile_video_jax.studies.learning import Learning, psnr_curve
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
+from mobile_video_jax.vae.decoder_flops import decoder_flops_per_frame
 from mobile_video_jax.vae.losses.terms import CONSISTENT, EQUIVARIANT
 
 OBJECTIVES: dict[str, tuple[dict[str, float], dict[str, float]]] = {

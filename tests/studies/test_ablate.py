@@ -12,7 +12,6 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.config import from_mapping, plain
 from mobile_video_jax.core.errors import Stopped, UserError
 from mobile_video_jax.data.shapes.world import World
-from mobile_video_jax.stages.vae import decoder_flops_per_frame
 from mobile_video_jax.studies import budget, cells, distillation, pruning
 from mobile_video_jax.studies import compression as ablate
 from mobile_video_jax.studies.cells import RESULT
@@ -22,6 +21,7 @@ from mobile_video_jax.studies.compression_table import COSTS, summary
 from mobile_video_jax.studies.config import DistillationStudy, PruningStudy, StudyConfig
 from mobile_video_jax.studies.learning import Learning, psnr_curve
 from mobile_video_jax.train.divergence import TrainingDiverged
+from mobile_video_jax.vae.decoder_flops import decoder_flops_per_frame
 from tests import tiny
 
 pytestmark = pytest.mark.first

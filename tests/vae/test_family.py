@@ -9,7 +9,7 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.nn.module import apply, init
-from mobile_video_jax.stages.vae import decoder_flops_per_frame
+from mobile_video_jax.vae.decoder_flops import decoder_flops_per_frame
 from mobile_video_jax.vae.family import SIZES, family_member, with_smaller_decoder
 from mobile_video_jax.vae.model import Vae
 
