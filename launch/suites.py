@@ -71,5 +71,5 @@ def dit_training(suite: str, batch_size: int) -> DitTraining:
 
 def torch_dit(config: DitTraining, device: str) -> benchmark_dit.PeerDit:
     """The config's transformer in PyTorch."""
-    peer: benchmark_dit.PeerDit = dit_peer(config.model, Denoiser(config).latent_shape, config.text_width, device)
+    peer: benchmark_dit.PeerDit = dit_peer(config.transformer, Denoiser(config).latent_shape, config.text_width, device)
     return peer

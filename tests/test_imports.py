@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[1]
 # Left never imports right. The README shows the same tuple.
 ORDER = (
     "core", "weights", "cost", "parallel", "cli", "nn", "text",
-    "dit", "vae", "diffusion", "distill", "data", "report",
+    "dit", "unet", "vae", "diffusion", "distill", "data", "report",
     "metrics", "train", "models", "latents", "generate", "rewards", "stages", "prune", "search", "interop",
     "evaluate", "bench",
     "pods", "studies", "demo", "export", "configs", "launch",

@@ -57,7 +57,7 @@ def export_run(run: Run | Path, out: Path, settings: Settings, progress: Progres
             settings = dataclasses.replace(
                 settings,
                 steps=settings.steps or own_steps(opened.denoiser.sampling),
-                tiles=settings.tiles_of(opened.denoiser.config.model, _most_tokens(generators)),
+                tiles=settings.tiles_of(opened.denoiser.config.transformer, _most_tokens(generators)),
             )
             groups = _groups(generators, settings, folder, progress)
             described = manifests.of_transformer(generators, settings.steps)
@@ -119,8 +119,8 @@ def _ffn_memory(generators: Sequence[Generator], settings: Settings) -> list[dic
     if not generators:
         return []
     denoiser = generators[0].denoiser
-    hidden = max(block.ffn for block in denoiser.config.model.block_shapes)
-    width, tokens = denoiser.config.model.width, _most_tokens(generators)
+    hidden = max(block.ffn for block in denoiser.config.transformer.block_shapes)
+    width, tokens = denoiser.config.transformer.width, _most_tokens(generators)
     return ffn_memory(width, hidden, tokens, settings.layout, settings.cut_inputs)
 
 

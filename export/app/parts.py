@@ -51,17 +51,17 @@ def dit_parts(generator: Generator, settings: Settings, out: Path) -> Iterator[P
     """The transformer at a clip's first step, in chunks of whole blocks."""
     config, denoiser = generator.denoiser.config, generator.denoiser
     shape = denoiser.latent_shape_of(generator.clip)
-    mirror = torch_dit.Dit(config.model, shape, config.text_width)
+    mirror = torch_dit.Dit(config.transformer, shape, config.text_width)
     load_params(mirror, generator.params)
-    write_weights(mirror, config.model, out / "dit.safetensors")
+    write_weights(mirror, config.transformer, out / "dit.safetensors")
     text, mask = pad(generator.text_encoder.encode([settings.prompt]), config.text_tokens)
     noise = golden.noise(shape)
     t = generator.time_grid(generator.sample_config(steps=settings.steps))[:1]
     tensors = golden.dit_tensors(
-        config.model, generator.params, jnp.asarray(noise), t, jnp.asarray(text), jnp.asarray(mask)
+        config.transformer, generator.params, jnp.asarray(noise), t, jnp.asarray(text), jnp.asarray(mask)
     )
     ends = chunk_ends(mirror, int(1e6 * settings.chunk_megabytes))
-    tiles = settings.tiles_of(config.model, generator.clip.tokens(denoiser.strides))
+    tiles = settings.tiles_of(config.transformer, generator.clip.tokens(denoiser.strides))
     for i, (first, last) in enumerate(zip([0, *ends], ends, strict=False)):
         module = PhoneDit(mirror, tiles, first, last, settings.layout, cut_inputs=settings.cut_inputs)
         name = "dit" if len(ends) == 1 else f"dit_{i}"

@@ -78,7 +78,7 @@ class Plan:
     @property
     def chosen_tiles(self) -> int:
         """Tiles of every FFN: the largest decides."""
-        model = self.config.model
+        model = self.config.transformer
         hidden = max(block.ffn for block in model.block_shapes)
         return self.tiles or fastest_tiles(model.width, hidden, math.prod(self.grid))
 
@@ -91,9 +91,9 @@ class Plan:
         config, tokens = self.config, math.prod(self.grid)
         channels = Compression.parse(config.compression).channels
         with torch.device("meta"):
-            mirror = Dit(config.model, (*self.grid, channels), config.text_width)
+            mirror = Dit(config.transformer, (*self.grid, channels), config.text_width)
             module = PhoneDit(mirror, [self.chosen_tiles] * len(mirror.blocks)).to("meta")
-        latents, features = empty(1, channels, 1, tokens), empty(1, config.model.time_features, 1, 1)
+        latents, features = empty(1, channels, 1, tokens), empty(1, config.transformer.time_features, 1, 1)
         text, mask = empty(1, config.text_width, 1, config.text_tokens), empty(1, 1, 1, config.text_tokens)
         return self._calls(self.steps, module, latents, features, text, mask)
 

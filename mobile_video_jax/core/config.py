@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import functools
 import json
+import types
 from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -34,8 +35,8 @@ def field_types(cls: type) -> dict[str, Any]:
 
 @functools.cache
 def _field_types(cls: Any) -> dict[str, Any]:
-    types = get_type_hints(cls, include_extras=True)
-    return {field.name: types[field.name] for field in dataclasses.fields(cls)}
+    kinds = get_type_hints(cls, include_extras=True)
+    return {field.name: kinds[field.name] for field in dataclasses.fields(cls)}
 
 
 def to_config_dict(config: Any) -> ml_collections.ConfigDict:
@@ -54,14 +55,14 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], path: str = "config") 
 
     Raises UserError that names the key, for an unknown key and for a value that its declared type does not allow.
     """
-    types = field_types(cls)
+    kinds = field_types(cls)
     if not isinstance(values, Mapping):
-        raise UserError(f"{path}={values}: use a mapping with the keys {', '.join(types)}")
+        raise UserError(f"{path}={values}: use a mapping with the keys {', '.join(kinds)}")
     for key in values:
-        if key not in types:
-            raise UserError(f"{path}.{key} is no key of this config; {_known(key, sorted(types))}")
-    built = {key: checked(types[key], value, f"{path}.{key}") for key, value in values.items()}
-    if missing := [name for name in types if name not in built and name not in _defaults(cls)]:
+        if key not in kinds:
+            raise UserError(f"{path}.{key} is no key of this config; {_known(key, sorted(kinds))}")
+    built = {key: checked(kinds[key], value, f"{path}.{key}") for key, value in values.items()}
+    if missing := [name for name in kinds if name not in built and name not in _defaults(cls)]:
         raise UserError(f"{path}.{missing[0]} is missing")
     return cls(**built)
 
@@ -71,9 +72,21 @@ def checked(kind: Any, value: Any, name: str) -> Any:
     bare, _ = split(kind)
     if get_origin(bare) is tuple:
         return _checked_items(kind, value, name)
-    if not dataclasses.is_dataclass(bare):
-        return read(kind, value, name)
-    return value if isinstance(value, bare) else from_mapping(bare, value, name)  # type: ignore[arg-type]
+    if classes := config_classes(bare):
+        return value if isinstance(value, classes) else from_mapping(config_class(classes, value), value, name)
+    return read(kind, value, name)
+
+
+def config_classes(kind: Any) -> tuple[type, ...]:
+    """The dataclasses of a declared type: one, those of a union, or none."""
+    classes = get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    return classes if all(isinstance(each, type) and dataclasses.is_dataclass(each) for each in classes) else ()
+
+
+def config_class(classes: tuple[type, ...], values: Any) -> type:
+    """The class of a union that the value `family` names; the first where it names none."""
+    family = values.get("family") if isinstance(values, Mapping) else None
+    return next((each for each in classes if getattr(each, "family", None) == family), classes[0])
 
 
 def _checked_items(kind: Any, value: Any, name: str) -> tuple[Any, ...]:

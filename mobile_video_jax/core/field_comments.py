@@ -10,7 +10,7 @@ import tokenize
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mobile_video_jax.core.config import field_types
+from mobile_video_jax.core.config import config_class, config_classes, field_types
 from mobile_video_jax.core.declared import allowed, split
 
 
@@ -19,8 +19,8 @@ def described_keys(values: Mapping[str, Any], cls: type, path: str = "") -> Iter
     comments = field_comments(cls)
     for name, kind in field_types(cls).items():
         bare, _ = split(kind)
-        if dataclasses.is_dataclass(bare) and isinstance(bare, type):
-            yield from described_keys(values[name], bare, f"{path}{name}.")
+        if classes := config_classes(bare):
+            yield from described_keys(values[name], config_class(classes, values[name]), f"{path}{name}.")
         else:
             yield f"{path}{name}", values[name], allowed(kind), comments.get(name, "")
 

@@ -125,8 +125,8 @@ def _unrolled(run: Run, stage: DitStage) -> tuple[Dit, Any]:
     """The run's network in float32 with a module a block, and its weights."""
     config = stage.config
     params = run.sharded_params(make_mesh(config.mesh, jax.local_devices()[:1]))
-    dit = Dit(dataclasses.replace(config.model, scan=False, remat="none", dtype="float32"))
-    return dit, unstack_blocks(params) if config.model.scan else params
+    dit = Dit(dataclasses.replace(config.transformer, scan=False, remat="none", dtype="float32"))
+    return dit, unstack_blocks(params) if config.transformer.scan else params
 
 
 def _noisy_clips(stage: DitStage, batch: Mapping[str, Any], rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:

@@ -94,7 +94,7 @@ def _lossless(tensors: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarra
 
 def _transformer(run: Run, sources: dict[str, Source]) -> dict[str, np.ndarray]:
     params = run.sharded_params(make_mesh(MeshConfig(), jax.local_devices()[:1]))
-    model = run.denoiser.config.model
+    model = run.denoiser.config.transformer
     return published(params, stacked(sources, model.depth) if model.scan else sources)
 
 

@@ -107,7 +107,7 @@ def _import_vae(parts: Parts, clip: str, folder: Path) -> int:
 
 def _import_transformer(published: Published, denoiser: Denoiser, folder: Path) -> None:
     target = denoiser.abstract_params(make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices()))
-    model, sources = denoiser.config.model, published.sources
+    model, sources = denoiser.config.transformer, published.sources
     layout = stacked(sources, model.depth) if model.scan else sources
     save_model(folder, 0, _read(published.tensors, layout, target, "transformer"))
 

@@ -96,9 +96,9 @@ def _family(run: Run) -> tuple[str, dict[str, Source]]:
     config = run.denoiser.config
     kind = config.text_encoder.partition("-")[0]
     if kind == "wan":
-        return "wan", wan_transformer.sources(config.model)
+        return "wan", wan_transformer.sources(config.transformer)
     if kind.startswith("ltx"):
-        return "ltx", ltx_transformer.sources(config.model)
+        return "ltx", ltx_transformer.sources(config.transformer)
     raise UserError(f"{run} is not of LTX-Video or Wan: published adapters fit imported runs alone")
 
 

@@ -86,8 +86,8 @@ def pipeline_folder(run: Run, bundle: VaeBundle, origin: Origin) -> PipelineFold
     return PipelineFolder(
         index={"_class_name": pipeline},
         scheduler=scheduler,
-        transformer=ltx_transformer.settings(config.model, vae.channels, config.text_width),
-        transformer_sources=ltx_transformer.sources(config.model),
+        transformer=ltx_transformer.settings(config.transformer, vae.channels, config.text_width),
+        transformer_sources=ltx_transformer.sources(config.transformer),
         vae=ltx_vae.settings(vae),
         vae_sources=ltx_vae.sources(vae),
         statistics=ltx_vae.published_stats(bundle.stats),
@@ -101,7 +101,7 @@ def _published_sampler(config: DenoiserConfig, origin: Origin) -> tuple[str, dic
         follows_tokens=config.shift_follows_tokens,
         terminal=config.time_terminal,
         schedule=config.time_schedule,
-        causal=config.model.rope_offset > 0,
+        causal=config.transformer.rope_offset > 0,
         text=config.text_encoder.partition("-")[0],
     )
     if origin and ltx_sampler.parse_scheduler(origin["scheduler"], origin["pipeline"]) == sampler:

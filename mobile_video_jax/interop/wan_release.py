@@ -109,8 +109,8 @@ def pipeline_folder(run: Run, bundle: VaeBundle, origin: Origin) -> PipelineFold
     return PipelineFolder(
         index={"_class_name": PIPELINE, "boundary_ratio": None, **origin.get("index", {})},
         scheduler=scheduler if is_unchanged else scheduler_settings(config.time_shift),
-        transformer=wan_transformer.settings(config.model, vae.strides.channels, config.text_width),
-        transformer_sources=wan_transformer.sources(config.model),
+        transformer=wan_transformer.settings(config.transformer, vae.strides.channels, config.text_width),
+        transformer_sources=wan_transformer.sources(config.transformer),
         vae=wan_vae.settings(vae, bundle.stats),
         vae_sources=wan_vae.sources(vae),
         statistics={},

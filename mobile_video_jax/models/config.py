@@ -7,6 +7,7 @@ from mobile_video_jax.core.clip import Compression
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.ranges import Decay, Share, Shift, Size
 from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.models.networks import NetworkConfig, as_transformer
 
 T = TypeVar("T", bound="DenoiserConfig")
 ScheduleName = Literal["uniform", "linear_quadratic", "thousandth"]  # keys of diffusion.timesteps.SCHEDULES
@@ -27,7 +28,12 @@ class DenoiserConfig(Config):
     shift_follows_tokens: bool = False  # the shift follows from a clip's tokens, in place of time_shift
     time_terminal: Decay = 0.0  # time at which a sampler's last step starts; 0: where the grid says
     time_schedule: ScheduleName = "uniform"  # a sampler's times before the shift: equally far apart, or slow at first
-    model: DitConfig = dataclasses.field(default_factory=DitConfig)  # the network's sizes
+    model: NetworkConfig = dataclasses.field(default_factory=DitConfig)  # the network's sizes
+
+    @property
+    def transformer(self) -> DitConfig:
+        """`model`, for what can be done with a transformer alone. Raises UserError for another network."""
+        return as_transformer(self.model)
 
     def at_rate(self: T, frames_a_second: float) -> T:
         """The config for clips of that rate, which the positions of networks that know seconds follow; 0: not known."""

@@ -11,12 +11,17 @@ from typing import Any
 import flax.linen as nn
 
 from mobile_video_jax.core.arrays import Latents
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.cost_groups import cost_group
-from mobile_video_jax.dit.features import CrossLogits, Features, velocity_and_cross_logits, velocity_and_features
+from mobile_video_jax.dit.features import CrossLogits, velocity_and_cross_logits, velocity_and_features
 from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.unet import cost_groups as unet_cost_groups
+from mobile_video_jax.unet.config import UnetConfig
+from mobile_video_jax.unet.features import velocity_and_level_features
+from mobile_video_jax.unet.model import Unet
 
-NetworkConfig = DitConfig  # a union, once there is another
+NetworkConfig = DitConfig | UnetConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +34,15 @@ class Family:
     """
 
     module: Callable[[Any], nn.Module]
-    features: Callable[..., tuple[Latents, Features]]
+    features: Callable[..., tuple[Latents, Any]]
     cost_group: Callable[[str], str]
     cross_logits: Callable[..., tuple[Latents, CrossLogits]] | None = None
 
 
-FAMILIES: dict[type, Family] = {DitConfig: Family(Dit, velocity_and_features, cost_group, velocity_and_cross_logits)}
+FAMILIES: dict[type, Family] = {
+    DitConfig: Family(Dit, velocity_and_features, cost_group, velocity_and_cross_logits),
+    UnetConfig: Family(Unet, velocity_and_level_features, unet_cost_groups.cost_group),
+}
 
 
 def family_of(config: NetworkConfig) -> Family:
@@ -45,3 +53,10 @@ def family_of(config: NetworkConfig) -> Family:
 def build_network(config: NetworkConfig) -> Any:
     """The module of a network's config, without parameters."""
     return family_of(config).module(config)
+
+
+def as_transformer(config: NetworkConfig) -> DitConfig:
+    """The config, for what can be done with a transformer alone. Raises UserError for that of another network."""
+    if not isinstance(config, DitConfig):
+        raise UserError(f"this takes a transformer, not a network of family '{config.family}': name another run")
+    return config

@@ -8,10 +8,19 @@ Clip = Float[Array, "b t h w c"]
 Resized = Float[Array, "_ _ _ _ _"]
 
 
-def frame_conv(x: Clip, kernel: Float[Array, "kh kw c o"]) -> Float[Array, "b t h w o"]:
-    """Convolves each frame in 2-D, zero-padded to the same size."""
+def frame_conv(
+    x: Clip, kernel: Float[Array, "kh kw c_in o"], *, stride: int = 1, depthwise: bool = False
+) -> Float[Array, "b t h_out w_out o"]:
+    """Convolves each frame in 2-D, zero-padded so that a stride of 1 keeps the size; `depthwise` each channel alone."""
     frames = x.reshape(-1, *x.shape[2:])
-    y = lax.conv_general_dilated(frames, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    y = lax.conv_general_dilated(
+        frames,
+        kernel,
+        window_strides=(stride, stride),
+        padding=[((size - 1) // 2, size // 2) for size in kernel.shape[:2]],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1] if depthwise else 1,
+    )
     return y.reshape(*x.shape[:2], *y.shape[1:])
 
 

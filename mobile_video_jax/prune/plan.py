@@ -35,7 +35,7 @@ class Plan:
 
 def make_plan(config: PruneConfig, denoiser: Denoiser) -> Plan:
     """The plan for a transformer. Raises UserError for a budget out of reach."""
-    model = denoiser.config.model
+    model = denoiser.config.transformer
     shapes = denoiser.input_shapes(1)
     times = jax.ShapeDtypeStruct((1,), jnp.float32)
     space = SearchSpace(

@@ -67,7 +67,7 @@ def prune(config: PruneConfig, run: Run | Path, data: str, out: Path, *, fsdp: i
         memo=memo,
     )
     pruned = select(config, plan, scorer)
-    student = slice_params(params, stage.config.model, pruned.keep)
+    student = slice_params(params, stage.config.transformer, pruned.keep)
     pruned = dataclasses.replace(pruned, held_out=_held_out(stage, params, student, pruned.keep))
     _write_run(config, source, out, student, pruned)
     return pruned
@@ -75,7 +75,7 @@ def prune(config: PruneConfig, run: Run | Path, data: str, out: Path, *, fsdp: i
 
 def _held_out(stage: DitStage, teacher: Any, student: Any, keep: Masks) -> dict[str, float]:
     """The held-out velocity losses of the model before and after pruning, without recovery."""
-    smaller = DitStage(dataclasses.replace(stage.config, model=pruned_config(stage.config.model, keep)))
+    smaller = DitStage(dataclasses.replace(stage.config, model=pruned_config(stage.config.transformer, keep)))
     return {"before": _held_out_loss(stage, teacher), "after": _held_out_loss(smaller, student)}
 
 
@@ -129,7 +129,7 @@ def _write_run(config: PruneConfig, run: Run, out: Path, params: Any, pruned: Pr
         save_model(out, run.step or 0, params)
     if not is_first():
         return
-    student = dataclasses.replace(training, model=pruned_config(training.model, pruned.keep))
+    student = dataclasses.replace(training, model=pruned_config(training.transformer, pruned.keep))
     sampling = dataclasses.asdict(run.denoiser.sampling) | {"reuse": ()}  # a table is for the blocks as they were
     write_run(out, "dit", plain(student), Denoiser(student).describe(), sampling)
 

@@ -18,6 +18,7 @@ from mobile_video_jax.core.ranges import (
 from mobile_video_jax.distill.config import CollapseConfig, DiscriminatorConfig, KdWeights, ObjectiveConfig
 from mobile_video_jax.dit.config import DitConfig, LoraConfig
 from mobile_video_jax.models.config import DenoiserConfig
+from mobile_video_jax.models.networks import NetworkConfig
 from mobile_video_jax.rewards.config import RewardConfig, TuningConfig
 from mobile_video_jax.train.config import PlayersOptimizerConfig, TrainConfig
 from mobile_video_jax.vae.config import Sizes, VaeConfig, VaeLossConfig
@@ -81,7 +82,9 @@ class RecoverTraining(DitTraining):
 
     stage: str = "recover"  # the training stage
     teacher: str = ""  # run directory of the teacher; the one that init_from was pruned from if empty
-    teacher_model: DitConfig = dataclasses.field(default_factory=DitConfig)  # the teacher's sizes, without init_from
+    teacher_model: NetworkConfig = dataclasses.field(
+        default_factory=DitConfig
+    )  # the teacher's sizes, without init_from
     block_map: tuple[SizeOrZero, ...] = ()  # the teacher's block that each block learns from; init_from's if empty
     flow_weight: Weight = 1.0  # weight of the flow-matching loss beside those of `kd`
     kd: KdWeights = dataclasses.field(default_factory=KdWeights)  # weights of the distillation loss
@@ -98,7 +101,9 @@ class DistillTraining(DitTraining, DiscriminatorConfig):
 
     stage: str = "distill"  # the training stage
     teacher: str = ""  # run directory of the teacher; init_from's own if empty
-    teacher_model: DitConfig = dataclasses.field(default_factory=DitConfig)  # the teacher's sizes, without init_from
+    teacher_model: NetworkConfig = dataclasses.field(
+        default_factory=DitConfig
+    )  # the teacher's sizes, without init_from
     sampling_steps: SolverSteps = 4  # steps that the student is trained to sample in
     solver: Literal["euler", "renoise"] = "euler"  # those steps: Euler's, or a prediction of x0 that is noised afresh
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)  # what the student is trained for

@@ -24,6 +24,7 @@ from mobile_video_jax.distill.objective import CRITICS, Objective, Trained
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.models.networks import as_transformer
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.stages.config import DistillTraining
@@ -48,7 +49,7 @@ class DistillStage(StudentStage):
         self.objective = Objective(
             student=Denoiser(student).velocity,
             teacher=self.teacher.velocity,
-            discriminator=make_discriminator(self.config.teacher_model, config),
+            discriminator=make_discriminator(as_transformer(self.config.teacher_model), config),
             config=config.objective,
             solver=config.solver,
         )

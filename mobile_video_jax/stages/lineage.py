@@ -26,7 +26,7 @@ def block_map_to(run: Run, ancestor: Run) -> BlockMap:
     holds for the teacher that it names, also where the runs in between are gone.
     """
     config, pruned = run.config, read_pruned(run)
-    blocks = tuple(range(len(run.denoiser.config.model.block_shapes)))
+    blocks = tuple(range(len(run.denoiser.config.transformer.block_shapes)))
     if _is(run.path, ancestor):
         return blocks
     if config.get("block_map") and _is(_folder(run, config["teacher"]), ancestor):

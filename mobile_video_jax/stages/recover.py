@@ -10,6 +10,7 @@ from mobile_video_jax.core.arrays import Rng, Scalar
 from mobile_video_jax.cost.flops import count_flops
 from mobile_video_jax.distill.block_map import matched_blocks
 from mobile_video_jax.distill.kd import kd_terms
+from mobile_video_jax.models.networks import as_transformer
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.config import RecoverTraining
 from mobile_video_jax.stages.dit import DitStage
@@ -29,7 +30,7 @@ class RecoverStage(StudentStage):
 
     def __init__(self, config: RecoverTraining):
         super().__init__(config)
-        self.block_map = matched_blocks(config.model, config.teacher_model, config.block_map)
+        self.block_map = matched_blocks(config.transformer, as_transformer(config.teacher_model), config.block_map)
 
     @classmethod
     def completions(cls, config: RecoverTraining, source: Run, teacher: Run, pruned: dict[str, Any]) -> dict[str, Any]:

@@ -43,8 +43,8 @@ def _page(name: str, study: StudyConfig, results: Sequence[Row], groups: Sequenc
         "clips": f"{study.vae.clip}, evaluated on {_held_out_clips(results)} held out",
         "equal in all cells": PROTOCOLS[study.protocol],
         "VAE": f"{study.size}, {study.vae.steps} steps of {study.vae.batch_size} clips at {study.compressions[0]}",
-        "transformer": f"{study.dit.model.depth} blocks of width {study.dit.model.width}, {study.dit.steps} steps "
-        f"at {study.compressions[0]}",
+        "transformer": f"{study.dit.transformer.depth} blocks of width {study.dit.transformer.width}, "
+        f"{study.dit.steps} steps at {study.compressions[0]}",
         "cells": f"{len(results)} of {len(cells(study))} finished",
         "hardware": hardware(),
         "commit": git_revision(),

@@ -22,6 +22,7 @@ from mobile_video_jax.metrics.diversity import pixel_diversity
 from mobile_video_jax.metrics.kernel_distance import kernel_distance
 from mobile_video_jax.metrics.motion import motion_energy
 from mobile_video_jax.models.config import SolverName
+from mobile_video_jax.models.networks import as_transformer
 from mobile_video_jax.prune.run import prune
 from mobile_video_jax.stages.config import DistillTraining
 from mobile_video_jax.stages.distill import DistillStage
@@ -112,7 +113,7 @@ def changed(config: DistillTraining, arm: str, **changes: Any) -> DistillTrainin
     own, objective = ARMS[arm]
     config = dataclasses.replace(config, **own, **changes, objective=dataclasses.replace(config.objective, **objective))
     if arm == "taps":
-        depth = len(config.teacher_model.block_shapes)
+        depth = len(as_transformer(config.teacher_model).block_shapes)
         config = dataclasses.replace(config, taps=(max(depth // 3, 1), 2 * depth // 3))
     return RECIPES[arm](config) if arm in RECIPES else config
 

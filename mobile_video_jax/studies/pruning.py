@@ -117,7 +117,7 @@ def _planned(study: PruningStudy, cell: Cell, teacher: Denoiser) -> dict[str, fl
     config = cell_config(study, cell, teacher)
     plan = make_plan(config, teacher)
     sizes = tuple(dataclasses.astuple(shape) for shape in planned_shapes(plan))
-    student = dataclasses.replace(study.dit.model, blocks=sizes, scan=False)
+    student = dataclasses.replace(study.dit.transformer, blocks=sizes, scan=False)
     recover = dataclasses.replace(study.recover, model=student, teacher_model=study.dit.model, block_map=())
     phases = [RecoverStage(dataclasses.replace(recover, **changes)).cost().flops for changes in ARMS[cell.arm].phases]
     return {
@@ -129,7 +129,7 @@ def _planned(study: PruningStudy, cell: Cell, teacher: Denoiser) -> dict[str, fl
 def cell_config(study: PruningStudy, cell: Cell, teacher: Denoiser) -> PruneConfig:
     """The arm's way to the parameters of a teacher with a share of its blocks."""
     cost = make_plan(study.prune, teacher).space.costs["parameters"]
-    shapes = teacher.config.model.block_shapes
+    shapes = teacher.config.transformer.block_shapes
     share = cost.of(shapes[: max(1, round(cell.kept * len(shapes)))]) / cost.of(shapes)
     budget = Budget(parameters=share * (1 + 1e-9))
     return dataclasses.replace(study.prune, seed=cell.repeat, budget=budget, **ARMS[cell.arm].prune)
@@ -170,7 +170,7 @@ def _run_cell(study: PruningStudy, cell: Cell, out: Path, folder: Path) -> dict[
         "teacher_steps": teacher.step,
         "kd_loss": pruned.losses[pruned.chosen],
         "parameters": student.describe()["parameters"],
-        "sizes": sizes_of(student.config.model.block_shapes),
+        "sizes": sizes_of(student.config.transformer.block_shapes),
         "curve": curve,
         "accuracy": _accuracy(study, run) if study.recovered_samples else None,
     }

@@ -74,7 +74,7 @@ def _page(
 ) -> Report:
     teachers = [result for result in results if result["arm"] == TEACHER]
     facts = {
-        "teacher": f"{study.dit.model.depth} blocks of width {study.dit.model.width}; "
+        "teacher": f"{study.dit.transformer.depth} blocks of width {study.dit.transformer.width}; "
         + ", ".join(
             f"{result['steps']} steps, {result['right'] or 0:.1%} of {study.samples} samples right, "
             f"loss {result['curve'][-1]['loss']:.4f}"

@@ -1,0 +1,56 @@
+"""Sizes of the compact U-Net."""
+
+import dataclasses
+from typing import Literal
+
+from mobile_video_jax.core.config import Config
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.ranges import Positive, Size, SizeOrZero
+from mobile_video_jax.nn.config import Dtype
+from mobile_video_jax.parallel.config import Remat
+
+
+@dataclasses.dataclass(frozen=True)
+class UnetConfig(Config):
+    """Sizes of the U-Net of SnapGen (arXiv 2412.09619), and of SDXL's (arXiv 2307.01952), which it was reduced from.
+
+    Lists have an entry for each level, from the highest resolution to the lowest. Raises UserError where they do not
+    fit each other.
+    """
+
+    family: Literal["unet"] = "unet"  # tells runs of this network from those of the transformer
+    widths: tuple[Size, ...] = (64, 128)  # channels of each level; a level has half the rows and columns of the last
+    residuals: tuple[Size, ...] = (1, 1)  # residual blocks of each level on the way down; on the way up one more
+    blocks: tuple[SizeOrZero, ...] = (1, 1)  # transformer blocks behind each residual block
+    self_attention_levels: SizeOrZero = 1  # levels, from the lowest, whose transformer blocks have self-attention
+    head_dim: Size = 32  # channels of an attention head
+    multi_query: bool = True  # the heads of queries share one head of keys and values (arXiv 1911.02150)
+    separable: bool = True  # convolutions are depthwise, then pointwise (arXiv 1704.04861)
+    expansion: Size = 2  # channels between the convolutions of a residual block, as a factor of its width
+    ffn_ratio: Size = 3  # hidden channels of an FFN, as a factor of its width
+    time_features: Size = 256  # sines and cosines that the time is embedded by
+    rope_theta: Positive = 100.0  # base of RoPE's wavelengths, in latent positions
+    remat: Remat = "none"  # kept for the backward pass: none (all), dots (products), full (each block's input)
+    dtype: Dtype = "float32"  # of matrix products and activations
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("residuals", "blocks"):
+            if len(getattr(self, name)) != len(self.widths):
+                raise UserError(f"model.{name} has {len(getattr(self, name))} entries, model.widths {len(self.widths)}")
+        for width, blocks in zip(self.widths, self.blocks, strict=True):
+            if blocks and width % self.head_dim:
+                raise UserError(f"a level of width {width} is no multiple of model.head_dim={self.head_dim}")
+
+    @property
+    def embedding_width(self) -> int:
+        """Channels of the embedding of time and text, four times those of the first level."""
+        return 4 * self.widths[0]
+
+    def has_self_attention(self, level: int) -> bool:
+        """True where the transformer blocks of a level have self-attention."""
+        return level >= len(self.widths) - self.self_attention_levels
+
+    def with_latent_seconds(self, seconds: float) -> "UnetConfig":
+        """The same sizes: frames have no positions."""
+        return self

@@ -1,0 +1,113 @@
+"""The compact text-to-image U-Net, run on each latent frame of a clip."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, TextMask, TextStates
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.nn.clip_ops import Clip, Resized
+from mobile_video_jax.nn.dense import Dense, zeros
+from mobile_video_jax.nn.embeddings import time_features
+from mobile_video_jax.nn.norm import RMSNorm
+from mobile_video_jax.parallel.remat import checkpointed
+from mobile_video_jax.unet.block import Conditions, FrameConv, ResidualBlock, TransformerBlock, Widened
+from mobile_video_jax.unet.config import UnetConfig
+
+
+class Unet(nn.Module):
+    """Predicts the velocity of noisy latents x_t at time t in [0, 1], given per-token text states.
+
+    An image is a clip of one frame; the frames of a clip are independent, so that padded frames do not influence the
+    others and `latent_mask`, which is False at these, is not needed. Frames may each have a time of their own. A fresh
+    model predicts 0. Raises UserError for latents whose rows or columns cannot be halved from level to level.
+    """
+
+    config: UnetConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x_t: Latents,
+        t: FrameTimes,
+        text: TextStates,
+        text_mask: TextMask,
+        latent_mask: LatentMask | None = None,
+    ) -> Latents:
+        cfg, dtype = self.config, jnp.dtype(self.config.dtype)
+        self._check_grid(x_t.shape[2:4])
+        embedding = self._embedding(t.reshape(x_t.shape[0], -1), text, text_mask)
+        conditions = Conditions(embedding, text.astype(dtype), text_mask)
+        x = FrameConv(cfg.widths[0], False, dtype=dtype, name="conv_in")(x_t)
+        x, skips = self._down(x, conditions)
+        x = self._middle(x, conditions)
+        x = self._up(x, skips, conditions)
+        x = nn.silu(RMSNorm(axis=None, name="norm_out")(x.astype(jnp.float32)))
+        velocity: Latents = FrameConv(x_t.shape[-1], False, zeros, name="conv_out")(x)
+        return velocity
+
+    def _check_grid(self, grid: tuple[int, ...]) -> None:
+        factor = 2 ** (len(self.config.widths) - 1)
+        if any(size % factor for size in grid):
+            raise UserError(
+                f"latents of {grid[0]} x {grid[1]} positions do not divide by {factor}, as a U-Net of "
+                f"{len(self.config.widths)} levels needs: use another clip or fewer levels"
+            )
+
+    def _embedding(self, t: Float[Array, "b f"], text: TextStates, mask: TextMask) -> Float[Array, "b f d"]:
+        cfg, dtype = self.config, jnp.dtype(self.config.dtype)
+        features = time_features(t.reshape(-1), cfg.time_features).reshape(*t.shape, -1)
+        hidden = Dense(cfg.embedding_width, (None, "embed"), dtype=dtype, name="time_in")(features)
+        embedding = Dense(cfg.embedding_width, ("embed", None), dtype=dtype, name="time_out")(nn.silu(hidden))
+        weights = mask.astype(dtype)[..., None]
+        pooled = jnp.sum(text.astype(dtype) * weights, axis=1) / jnp.sum(weights, axis=1)
+        return embedding + Dense(cfg.embedding_width, (None, "embed"), dtype=dtype, name="pooled_text")(pooled)[:, None]
+
+    def _down(self, x: Clip, conditions: Conditions) -> tuple[Resized, list[Resized]]:
+        """The lowest level's features, and those that the way up is concatenated with."""
+        cfg, dtype = self.config, jnp.dtype(self.config.dtype)
+        skips = [x]
+        for i, width in enumerate(cfg.widths):
+            for j in range(cfg.residuals[i]):
+                x = _Site(i, cfg, name=f"down_{i}_{j}")(x, conditions)
+                skips.append(x)
+            if i + 1 < len(cfg.widths):
+                x = FrameConv(width, cfg.separable, stride=2, dtype=dtype, name=f"downsample_{i}")(x)
+                skips.append(x)
+        return x, skips
+
+    def _middle(self, x: Clip, conditions: Conditions) -> Clip:
+        cfg = self.config
+        x = _Site(len(cfg.widths) - 1, cfg, name="middle")(x, conditions)
+        residual = checkpointed(ResidualBlock, cfg.remat)(cfg.widths[-1], cfg, name="middle_out")
+        y: Clip = residual(x, conditions.embedding)
+        return y
+
+    def _up(self, x: Clip, skips: list[Resized], conditions: Conditions) -> Resized:
+        """The highest level's features; those of each level are sown, for distillation."""
+        cfg, dtype, skips = self.config, jnp.dtype(self.config.dtype), [*skips]
+        for i, width in reversed([*enumerate(cfg.widths)]):
+            for j in range(cfg.residuals[i] + 1):
+                x = _Site(i, cfg, name=f"up_{i}_{j}")(jnp.concatenate([x, skips.pop()], axis=-1), conditions)
+            self.sow("intermediates", f"level_{i}", x)
+            if i:
+                x = x.repeat(2, axis=2).repeat(2, axis=3)  # the nearest position
+                x = FrameConv(width, cfg.separable, dtype=dtype, name=f"upsample_{i}")(x)
+        return x
+
+
+class _Site(nn.Module):
+    """A residual block, and the transformer blocks behind it."""
+
+    level: int
+    config: UnetConfig
+
+    @nn.compact
+    def __call__(self, x: Clip, conditions: Conditions) -> Widened:
+        cfg = self.config
+        residual = checkpointed(ResidualBlock, cfg.remat)(cfg.widths[self.level], cfg, name="residual")
+        x = residual(x, conditions.embedding)
+        block = checkpointed(TransformerBlock, cfg.remat)
+        for k in range(cfg.blocks[self.level]):
+            x = block(self.level, cfg, name=f"block_{k}")(x, conditions.text, conditions.text_mask)
+        return x
