@@ -45,7 +45,7 @@ class RewardStage(LatentStage):
 
     def __init__(self, config: RewardTraining):
         super().__init__(config)
-        self.reward = make_latent_reward(config.model, config)
+        self.reward = make_latent_reward(config.transformer, config)
 
     @classmethod
     def build(cls, config: RewardTraining) -> "RewardStage":
