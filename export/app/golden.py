@@ -17,6 +17,7 @@ from export.app.settings import app_solver
 from mobile_video_jax.core.arrays import Latents
 from mobile_video_jax.diffusion.samplers import fresh_noise
 from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.groups import groups
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.sampling import sample_latents
@@ -92,7 +93,7 @@ def clip_tensors(generator: Generator, prompt: str, steps: int) -> Tensors:
 
 def _residuals(outputs: Any, model: Dit) -> Any:
     if model.config.scan:
-        return outputs["blocks"]["block"]["residual"][0]
+        return [x for group in groups(model.config) for x in outputs[group.name]["block"]["residual"][0]]
     return [outputs[f"block_{i}"]["residual"][0] for i in range(len(model.config.block_shapes))]
 
 

@@ -42,7 +42,7 @@ def state_dict(params: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """
     arrays = jax.tree.map(np.asarray, dict(params))  # views, so that a stack is split into blocks without copies
     tensors = {}
-    unstacked = unstack_blocks(arrays) if "blocks" in arrays else arrays
+    unstacked = unstack_blocks(arrays)
     for (*modules, leaf), array in flatten_dict(unstacked).items():
         path = re.sub(r"^block_(\d+)", r"blocks.\1", ".".join(modules))
         values = np.moveaxis(array, (-1, -2), (0, 1)) if leaf == "kernel" else array

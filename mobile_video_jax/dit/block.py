@@ -1,5 +1,8 @@
 """One transformer block and its adaptive layer norm (adaLN): shifts, scales and gates that depend on the time."""
 
+import functools
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,7 +12,10 @@ from jaxtyping import Array, Bool, Float
 from mobile_video_jax.core.arrays import TextMask, TextStates, Tokens
 from mobile_video_jax.dit.config import BlockShape, Norms
 from mobile_video_jax.dit.masks import ALL, Masks
+from mobile_video_jax.nn.attention.chunks import Chunks, Grid
+from mobile_video_jax.nn.attention.kinds import KINDS
 from mobile_video_jax.nn.attention.layer import Attention
+from mobile_video_jax.nn.attention.pooling import upsampled
 from mobile_video_jax.nn.dense import FeedForward, xavier, zeros
 from mobile_video_jax.nn.embeddings import RopeTable, select_heads
 from mobile_video_jax.nn.module import partitioned
@@ -28,10 +34,13 @@ class Conditions(NamedTuple):
     text_mask: TextMask  # False = padding of the caption
     rope: RopeTable
     token_mask: Bool[Array, "b n"] | None = None  # False = padding of the clip
+    detail: Float[Array, "b m d"] | None = None  # of a stage of lower resolution: what its averages leave out
 
 
 class DitBlock(nn.Module):
     """The block of PixArt-alpha (arXiv 2310.00426): one adaLN shared by all blocks plus a table per block.
+
+    Self-attention is of the kind that `shape` names, over the tokens of `grid`.
 
     x += gate1 * self_attention(norm(x) * (1 + scale1) + shift1)
     x += cross_attention(x, text)
@@ -47,22 +56,25 @@ class DitBlock(nn.Module):
     dtype: Any = jnp.float32
     norms: Norms = Norms()
     rope_heads: tuple[int, ...] = ()
+    grid: Grid = (1, 1, 1)
+    chunks: Chunks = Chunks()
 
     @nn.compact
     def __call__(self, x: Tokens, conditions: Conditions, masks: Masks = ALL) -> Tokens:
-        modulation, text, text_mask, rope, token_mask = conditions
+        modulation, text, text_mask, rope, token_mask, detail = conditions
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation_table(self, modulation)
         norms, rope = self.norms, select_heads(rope, self.rope_heads or range(self.shape.heads))
         normalize = layer_normalize if norms.layer else rms_normalize
         key_mask = None if token_mask is None else token_mask[:, None, :]
 
-        attention = self._attention(self.shape.heads, xavier, "self_attention")
+        kind = functools.partial(KINDS[self.shape.kind], grid=self.grid, chunks=self.chunks)
+        attention = self._attention(kind, self.shape.heads, xavier, "self_attention")
         attended = attention(
             modulate(normalize(x, norms.eps), shift1, scale1), rope=rope, mask=key_mask, head_mask=masks.heads
         )
         x = x + _masked(gate(attended, gate1), masks.block)
 
-        attention = self._attention(self.shape.cross_heads, zeros, "cross_attention")
+        attention = self._attention(Attention, self.shape.cross_heads, zeros, "cross_attention")
         queried = LayerNorm(self.dtype, norms.eps, name="cross_attention_norm")(x) if norms.cross else x
         attended = attention(queried, text, mask=text_mask[:, None, :], head_mask=masks.cross_heads)
         x = x + _masked(attended, masks.block)
@@ -71,11 +83,13 @@ class DitBlock(nn.Module):
         hidden = ffn(modulate(normalize(x, norms.eps), shift2, scale2), masks.ffn)
         x = x + _masked(gate(hidden, gate2), masks.block)
 
-        self.sow("intermediates", "residual", x)
+        self.sow("intermediates", "residual", at_full_resolution(x, detail, self.grid))
         return x
 
-    def _attention(self, heads: int, out_init: nn.initializers.Initializer, name: str) -> Attention:
-        return Attention(
+    def _attention(
+        self, kind: Callable[..., Attention], heads: int, out_init: nn.initializers.Initializer, name: str
+    ) -> Attention:
+        return kind(
             heads,
             self.head_dim,
             out_init,
@@ -84,6 +98,14 @@ class DitBlock(nn.Module):
             norm_eps=self.norms.qk_eps,
             name=name,
         )
+
+
+def at_full_resolution(x: Tokens, detail: Float[Array, "b m d"] | None, grid: Grid) -> Float[Array, "b m d"]:
+    """The residual stream of all tokens: x itself, or x of a lower resolution repeated, plus what its averages lack."""
+    if detail is None:
+        return x
+    size = math.isqrt(detail.shape[1] // x.shape[1])
+    return detail + upsampled(x, (grid[0], grid[1] * size, grid[2] * size), size)
 
 
 def modulation_table(module: nn.Module, modulation: Modulation) -> list[Vector]:

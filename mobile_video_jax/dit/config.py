@@ -1,10 +1,13 @@
 """Sizes of the diffusion transformer and of its adapters."""
 
 import dataclasses
+import itertools
 
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import Decay, Positive, PositiveShare, Size, SizeOrZero, Weight
+from mobile_video_jax.nn.attention.chunks import Chunks, Grid
+from mobile_video_jax.nn.attention.kinds import FULL, check_kind
 from mobile_video_jax.nn.config import EPS, Dtype
 from mobile_video_jax.parallel.config import Remat
 
@@ -15,11 +18,17 @@ TARGETS = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class BlockShape:
-    """Sizes of one block: heads of self- and cross-attention, hidden channels of the FFN."""
+    """Sizes of one block: heads of self- and cross-attention, hidden channels of the FFN; its kind and resolution.
+
+    Consecutive blocks of one resolution are a stage, whose tokens are averaged once; `stage` is its number.
+    """
 
     heads: int
     cross_heads: int
     ffn: int
+    kind: str = FULL  # of self-attention, a key of nn.attention.kinds.KINDS
+    resolution: int = 1  # divisor of the token grid's height and width
+    stage: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +52,13 @@ class DitConfig(Config):
     head_dim: Size = 32  # channels of a head; heads x head_dim may differ from the width
     ffn: Size = 512  # hidden channels of every block's FFN, where `blocks` is empty
     blocks: tuple[tuple[Size, Size, Size], ...] = ()  # (heads, cross_heads, ffn) of each block of a pruned model
+    layout: tuple[tuple[str, Size], ...] = ()  # per block: kind of attention, divisor of rows and columns; (): full, 1
+    new_stages: tuple[Size, ...] = ()  # blocks that begin a stage although the block before has their resolution
+    causal: bool = False  # attend to a chunk and the frames before it, so that clips can be generated chunk by chunk
+    chunk_frames: Size = 2  # latent frames of every chunk but the first, which has one
+    chunk_overlap: SizeOrZero = 1  # latent frames before a chunk that kind `chunked` attends to by softmax
+    attention_window: SizeOrZero = 6  # latent frames before a chunk that causal kinds `full` and `ssa` attend to
+    attention_stride: Size = 2  # rows and columns of tokens that kind `ssa` averages
     time_features: Size = 256  # sines and cosines that the time is embedded by
     pooled_text: bool = True  # add the mean text state to the time embedding
     rope_theta: Positive = 100.0  # base of RoPE's wavelengths, in token positions
@@ -62,12 +78,61 @@ class DitConfig(Config):
 
     @property
     def block_shapes(self) -> tuple[BlockShape, ...]:
-        """The shape of every block in order. Raises UserError for `scan` with unequal blocks."""
-        shapes = tuple(BlockShape(*sizes) for sizes in self.blocks)
-        shapes = shapes or (BlockShape(self.heads, self.heads, self.ffn),) * self.depth
-        if self.scan and len(set(shapes)) > 1:
-            raise UserError("blocks of unequal shapes cannot be scanned: set model.scan=False")
-        return shapes
+        """The shape of every block in order.
+
+        Raises UserError for a layout that does not fit, and without one for `scan` with unequal blocks.
+        """
+        sizes = self.blocks or ((self.heads, self.heads, self.ffn),) * self.depth
+        if not self.layout:
+            shapes = tuple(BlockShape(*widths) for widths in sizes)
+            if self.scan and len(set(shapes)) > 1:
+                raise UserError("blocks of unequal shapes cannot be scanned: set model.scan=False")
+            return shapes
+        if len(self.layout) != len(sizes):
+            raise UserError(
+                f"model.layout lists {len(self.layout)} blocks and the model has {len(sizes)}: "
+                "list a kind and a resolution for each"
+            )
+        for kind, _ in self.layout:
+            check_kind(kind)
+        stages = self._stages()
+        return tuple(
+            BlockShape(*widths, *place, stage) for widths, place, stage in zip(sizes, self.layout, stages, strict=True)
+        )
+
+    def _stages(self) -> list[int]:
+        """The number of each block's stage."""
+        resolutions = [resolution for _, resolution in self.layout]
+        begins = [
+            i in self.new_stages or after != before
+            for i, (before, after) in enumerate(itertools.pairwise(resolutions), 1)
+        ]
+        return [sum(begins[:i]) for i in range(len(resolutions))]
+
+    @property
+    def chunks(self) -> Chunks:
+        """Settings of attention over chunks of frames."""
+        return Chunks(
+            frames=self.chunk_frames,
+            overlap=self.chunk_overlap,
+            window=self.attention_window,
+            stride=self.attention_stride,
+            causal=self.causal,
+        )
+
+    def check_grid(self, grid: Grid) -> None:
+        """Raises UserError where the layout does not fit clips of a grid of tokens (frames, rows, columns)."""
+        frames, height, width = grid
+        if self.causal and self.rope_scale:
+            raise UserError("positions in seconds (model.rope_scale) cannot be causal: set model.causal=False")
+        for shape in dict.fromkeys(self.block_shapes):
+            divisor = shape.resolution
+            if height % divisor or width % divisor:
+                raise UserError(
+                    f"resolution {divisor} does not divide the {height}x{width} tokens of a frame: "
+                    "change model.layout or the clip"
+                )
+            self.chunks.check(shape.kind, (frames, height // divisor, width // divisor))
 
     def with_latent_seconds(self, seconds: float) -> "DitConfig":
         """The sizes for latent frames that are `seconds` apart; the same where positions are no seconds."""
@@ -99,7 +164,7 @@ class DitConfig(Config):
                 f"model.rope_heads does not fit the blocks: list for each of their heads which of the {heads} "
                 "(width / head_dim) it is"
             )
-        if self.scan and len(set(indices)) > 1:
+        if self.scan and not self.layout and len(set(indices)) > 1:
             raise UserError("blocks of different rope_heads cannot be scanned: set model.scan=False")
         return indices
 

@@ -1,7 +1,12 @@
 """Groups of the transformer's modules under which parameters, FLOPs and activations are reported."""
 
+import re
+
 ATTENTIONS = ("self_attention", "cross_attention")
-PROJECTIONS = frozenset({"q", "k", "v", "q_norm", "k_norm", "out"})
+PROJECTIONS = frozenset(
+    {"q", "k", "v", "q_norm", "k_norm", "q_features", "k_features", "linear_norm", "conv", "gate", "out"}
+)
+RESAMPLING = re.compile(r"(down|up)_\d+")
 MODULES = {
     "ffn": "ffn",
     "cross_attention_norm": "cross_attention_projections",
@@ -12,9 +17,9 @@ MODULES = {
 def cost_group(path: str) -> str:
     """Maps a parameter path or module scope of Dit to its group.
 
-    Groups: ffn, embeddings, modulation (the shared matrix, and the tables of blocks and output layer), and for each
-    attention its projections (with the norms of queries and keys) and products (q k^T and weights times v). Raises
-    KeyError for an unknown module.
+    Groups: ffn, embeddings, resampling (between resolutions), modulation (the shared matrix, and the tables of blocks
+    and output layer), and for each attention its projections (with the norms of queries and keys) and products (q k^T
+    and weights times v, and what linear attention has in their place). Raises KeyError for an unknown module.
     """
     names = path.split("/")
     if "modulation" in names:
@@ -23,6 +28,8 @@ def cost_group(path: str) -> str:
         if attention in names:
             return f"{attention}_projections" if PROJECTIONS & set(names) else f"{attention}_products"
     for name in names:
+        if RESAMPLING.fullmatch(name):
+            return "resampling"
         if name in MODULES:
             return MODULES[name]
     raise KeyError(f"{path} is in no cost group: add its module to dit/cost_groups.py")

@@ -3,8 +3,8 @@
 The features of all blocks take as much memory as a network is deep; `velocity_and_errors` never holds them.
 """
 
-import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +15,12 @@ from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, TextMask, TextStates, Tokens
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.dit.block import DitBlock
+from mobile_video_jax.dit.block import DitBlock, at_full_resolution
 from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.groups import first_groups, groups
 from mobile_video_jax.dit.masks import ALL, Masks
 from mobile_video_jax.dit.model import ERRORS, BackboneOutput, Dit
+from mobile_video_jax.dit.stacking import first_block, is_group
 from mobile_video_jax.nn.attention.layer import CROSS_LOGITS
 from mobile_video_jax.nn.module import traced_apply
 
@@ -32,10 +34,11 @@ def velocity_and_features(dit: Dit, params: Any, *inputs: Any) -> tuple[Latents,
     return velocity, _residuals(dit, state["intermediates"])
 
 
-def _residuals(dit: Dit, intermediates: Any) -> Features:
+def _residuals(dit: Dit, intermediates: Any) -> Float[Array, "l b *rest"]:
+    """What each block recorded as its residual, in order."""
     if dit.config.scan:
-        residuals: Features = intermediates["blocks"]["block"]["residual"][0]
-        return residuals
+        scanned = [intermediates[group.name]["block"]["residual"][0] for group in groups(dit.config)]
+        return scanned[0] if len(scanned) == 1 else jnp.concatenate(scanned)
     depth = len(dit.config.block_shapes)
     return jnp.stack([intermediates[f"block_{i}"]["residual"][0] for i in range(depth)])
 
@@ -48,23 +51,21 @@ def velocity_and_errors(
     def observe(block: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         x = block(*args, **kwargs)
         if isinstance(context.module, DitBlock) and context.method_name == "__call__":
-            context.module.sow(ERRORS, "residual", error(x))
+            detail = (args[1] if len(args) > 1 else kwargs["conditions"]).detail
+            context.module.sow(ERRORS, "residual", error(at_full_resolution(x, detail, context.module.grid)))
         return x
 
     with nn.intercept_methods(observe):
         velocity, state = dit.apply({"params": params}, *inputs, mutable=ERRORS)
-    errors = state[ERRORS]
-    if dit.config.scan:
-        return velocity, errors["blocks"]["block"]["residual"][0]
-    return velocity, jnp.stack([errors[f"block_{i}"]["residual"][0] for i in range(len(dit.config.block_shapes))])
+    return velocity, _residuals(dit, state[ERRORS])
 
 
 def velocity_and_cross_logits(dit: Dit, params: Any, *inputs: Any) -> tuple[Latents, CrossLogits]:
-    """Velocity, and the logits of cross-attention, a mean over blocks and heads."""
+    """Velocity, and the logits of cross-attention, a mean over heads and over the blocks of the whole resolution."""
     velocity, state = dit.apply({"params": params}, *inputs, mutable=CROSS_LOGITS)
-    logits = jax.tree.leaves(state[CROSS_LOGITS])
-    stacked = logits[0] if dit.config.scan else jnp.stack(logits)
-    return velocity, jnp.mean(stacked, axis=0)
+    tokens = math.prod(velocity.shape[1:4])
+    logits = [x.reshape(-1, *x.shape[-3:]) for x in jax.tree.leaves(state[CROSS_LOGITS]) if x.shape[-2] == tokens]
+    return velocity, jnp.mean(jnp.concatenate(logits), axis=0)
 
 
 class Backbone(Dit):
@@ -88,23 +89,28 @@ def first_blocks(config: DitConfig, count: int) -> Backbone:
     depth = len(config.block_shapes)
     if not 1 <= count <= depth:
         raise UserError(f"a transformer of {depth} blocks has no first {count}: use trunk_blocks from 1 to {depth}")
-    return Backbone(
-        dataclasses.replace(config, depth=count, blocks=config.blocks[:count], rope_heads=config.rope_heads[:count])
-    )
+    return Backbone(first_groups(config, count))
 
 
 def backbone_params(backbone: Backbone, params: Any) -> Any:
     """The backbone's parameters out of the whole transformer's: the same arrays, or a slice of scanned ones."""
     if not backbone.config.scan:
         return params
-    return {**params, "blocks": jax.tree.map(lambda x: x[: backbone.config.depth], params["blocks"])}
+    kept = groups(backbone.config)
+    sources = sorted((name for name in params if is_group(name)), key=first_block)
+    scanned = {
+        group.name: jax.tree.map(lambda x, length=group.length: x[:length], params[source])
+        for group, source in zip(kept, sources, strict=False)
+    }
+    return {**{name: value for name, value in params.items() if not is_group(name)}, **scanned}
 
 
 def block_params(params: Any, index: int) -> Any:
     """The parameters of one block of a whole transformer's."""
-    if "blocks" in params:
-        return jax.tree.map(lambda x: x[index], params["blocks"]["block"])
-    return params[f"block_{index}"]
+    if f"block_{index}" in params:
+        return params[f"block_{index}"]
+    name = max((name for name in params if is_group(name) and first_block(name) <= index), key=first_block)
+    return jax.tree.map(lambda x: x[index - first_block(name)], params[name]["block"])
 
 
 def tapped_features(backbone: Backbone, taps: tuple[int, ...], params: Any, *inputs: Any) -> tuple[BackboneOutput, ...]:

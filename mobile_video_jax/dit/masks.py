@@ -32,5 +32,18 @@ class Masks(NamedTuple):
             ffn=slice_of(self.ffn, shape.ffn),
         )
 
+    def of_group(self, first: int, stop: int, shape: BlockShape) -> "Masks":
+        """The masks of blocks `first` to `stop`, which are equal, without the padding."""
+
+        def slice_of(mask: Any, size: int) -> Any:
+            return None if mask is None else mask[first:stop, ..., :size]
+
+        return Masks(
+            block=None if self.block is None else self.block[first:stop],
+            heads=slice_of(self.heads, shape.heads),
+            cross_heads=slice_of(self.cross_heads, shape.cross_heads),
+            ffn=slice_of(self.ffn, shape.ffn),
+        )
+
 
 ALL = Masks()

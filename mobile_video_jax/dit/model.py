@@ -1,19 +1,24 @@
 """The text-to-video diffusion transformer."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, TextMask, TextStates, Tokens
-from mobile_video_jax.dit.block import Conditions, DitBlock, modulate, modulation_table
+from mobile_video_jax.dit.block import Conditions, DitBlock, at_full_resolution, modulate, modulation_table
 from mobile_video_jax.dit.config import BlockShape, DitConfig, Norms
+from mobile_video_jax.dit.groups import Group, stages
 from mobile_video_jax.dit.masks import ALL, Masks
+from mobile_video_jax.dit.resolution import Downsampling, Upsampling
+from mobile_video_jax.nn.attention.chunks import Chunks, Grid
 from mobile_video_jax.nn.attention.layer import CROSS_LOGITS
 from mobile_video_jax.nn.dense import Dense, zeros
 from mobile_video_jax.nn.embeddings import RopeTable, fraction_rope_table, rope_table, time_features
 from mobile_video_jax.nn.norm import layer_normalize, rms_normalize
+from mobile_video_jax.nn.stream import STREAM, frames_before
 from mobile_video_jax.parallel.remat import checkpointed
 from mobile_video_jax.parallel.rules import constrain_to_sequence
 
@@ -64,6 +69,9 @@ class Dit(nn.Module):
         """All layers but the output layer."""
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
         b, lt, lh, lw, channels = x_t.shape
+        first = frames_before(self, lt)
+        if isinstance(first, int):  # the call starts a clip
+            cfg.check_grid((lt, lh, lw))
         text = _TextProjection(cfg.width, dtype, name="text_projection")(text)
         embedding = self._time_embedding(t.reshape(b, -1), text, text_mask)
         modulation = Dense(6 * cfg.width, ("embed", None), zeros, dtype=dtype, name="modulation")(nn.silu(embedding))
@@ -72,10 +80,10 @@ class Dit(nn.Module):
             modulation=modulation.reshape(b, -1, 6, cfg.width),
             text=text,
             text_mask=jnp.ones_like(text_mask) if cfg.attend_text_padding else text_mask,
-            rope=grid_rope(cfg, (lt, lh, lw)),
+            rope=grid_rope(cfg, (lt, lh, lw), first),
             token_mask=None if latent_mask is None else latent_mask.reshape(b, -1),
         )
-        return BackboneOutput(self._blocks(x, conditions, masks), conditions, embedding)
+        return BackboneOutput(self._blocks(x, conditions, masks, (lt, lh, lw)), conditions, embedding)
 
     def _time_embedding(self, t: Float[Array, "b f"], text: TextStates, mask: TextMask) -> Float[Array, "b f d"]:
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
@@ -90,32 +98,52 @@ class Dit(nn.Module):
             embedding = embedding + pooled[:, None]
         return embedding
 
-    def _blocks(self, x: Tokens, conditions: Conditions, masks: Masks) -> Tokens:
+    def _blocks(self, x: Tokens, conditions: Conditions, masks: Masks, grid: Grid) -> Tokens:
+        x = constrain_to_sequence(x)
+        for stage in stages(self.config):
+            size, first = stage[0].shape.resolution, stage[0].first
+            if size == 1:
+                x = self._stage(stage, x, conditions, masks, grid)
+                continue
+            width, dtype = self.config.width, jnp.dtype(self.config.dtype)
+            low = Downsampling(grid, size, dtype, name=f"down_{first}")(x, conditions)
+            inner = (grid[0], grid[1] // size, grid[2] // size)
+            y = self._stage(stage, low.x, low.conditions, masks, inner)
+            x = at_full_resolution(y, low.conditions.detail, inner)
+            x = x + Upsampling(grid, size, width, dtype, name=f"up_{first}")(y - low.x)
+        return x
+
+    def _stage(self, groups: Sequence[Group], x: Tokens, conditions: Conditions, masks: Masks, grid: Grid) -> Tokens:
+        """Blocks of one resolution, scanned in groups of equal ones if the config says so."""
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
-        shapes, rope_heads, x = cfg.block_shapes, cfg.block_rope_heads, constrain_to_sequence(x)
-        if cfg.scan:
-            scanned = nn.scan(
-                checkpointed(_ScanBlock, cfg.remat, scanned=True),
-                variable_axes={"params": 0, "intermediates": 0, ERRORS: 0, CROSS_LOGITS: 0},
-                split_rngs={"params": True},
-                in_axes=(nn.broadcast, 0),
-                length=len(shapes),
-                metadata_params={nn.PARTITION_NAME: "layers"},
-            )
-            blocks = scanned(shapes[0], cfg.head_dim, dtype, cfg.norms, rope_heads[0], name="blocks")
-            x, _ = blocks(x, conditions, masks)
-            return x
-        block = checkpointed(DitBlock, cfg.remat)
-        for i, (shape, heads) in enumerate(zip(shapes, rope_heads, strict=True)):
-            layer = block(shape, cfg.head_dim, dtype, cfg.norms, heads, name=f"block_{i}")
-            x = layer(x, conditions, masks.of_block(i, shape))
+        for group in groups:
+            sizes = (group.shape, cfg.head_dim, dtype, cfg.norms, group.rope_heads, grid, cfg.chunks)
+            if cfg.scan:
+                scanned = nn.scan(
+                    checkpointed(_ScanBlock, cfg.remat, scanned=True),
+                    variable_axes={"params": 0, "intermediates": 0, ERRORS: 0, CROSS_LOGITS: 0, STREAM: 0},
+                    split_rngs={"params": True},
+                    in_axes=(nn.broadcast, 0),
+                    length=group.length,
+                    metadata_params={nn.PARTITION_NAME: "layers"},
+                )
+                x, _ = scanned(*sizes, name=group.name)(
+                    x, conditions, masks.of_group(group.first, group.stop, group.shape)
+                )
+                continue
+            block = checkpointed(DitBlock, cfg.remat)
+            for i in range(group.first, group.stop):
+                x = block(*sizes, name=f"block_{i}")(x, conditions, masks.of_block(i, group.shape))
         return x
 
 
-def grid_rope(config: DitConfig, grid: tuple[int, int, int]) -> RopeTable:
-    """RoPE table of a (t, h, w) grid: shared by all heads, or with `rope_scale` one for each head of the full width."""
+def grid_rope(config: DitConfig, grid: Grid, first: Int[Array, ""] | int = 0) -> RopeTable:
+    """RoPE table of a (t, h, w) grid: shared by all heads, or with `rope_scale` one for each head of the full width.
+
+    `first` is the position of the first frame, 0 with `rope_scale`.
+    """
     if not config.rope_scale:
-        return rope_table(grid, config.head_dim, config.rope_theta)
+        return rope_table(grid, config.head_dim, config.rope_theta, first=first)
     heads = config.width // config.head_dim
     return fraction_rope_table(
         grid, config.rope_scale, heads, config.head_dim, config.rope_theta, offset=config.rope_offset
@@ -130,11 +158,13 @@ class _ScanBlock(nn.Module):
     dtype: Any
     norms: Norms
     rope_heads: tuple[int, ...]
+    grid: Grid
+    chunks: Chunks
 
     @nn.compact
     def __call__(self, x: Tokens, conditions: Conditions, masks: Masks) -> tuple[Tokens, None]:
-        block = DitBlock(self.shape, self.head_dim, self.dtype, self.norms, self.rope_heads, name="block")
-        return block(x, conditions, masks), None
+        sizes = (self.shape, self.head_dim, self.dtype, self.norms, self.rope_heads, self.grid, self.chunks)
+        return DitBlock(*sizes, name="block")(x, conditions, masks), None
 
 
 class _TextProjection(nn.Module):

@@ -33,6 +33,7 @@ class Denoiser:
         self.config, self.sampling = config, sampling
         self.strides = Compression.parse(config.compression)
         self.clip = ClipShape.parse(config.clip)
+        config.model.check_grid(self.clip.latent(self.strides))
         self.family = family_of(config.model)
         self.network: Any = self.family.module(config.model)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mobile_video_jax.nn.clip_ops import Clip, clip_conv, frame_conv
+from mobile_video_jax.nn.clip_ops import Clip, clip_conv, depthwise_conv, frame_conv
 from mobile_video_jax.nn.dense import Initializer, zeros
 from mobile_video_jax.nn.module import partitioned
 from mobile_video_jax.nn.stream import with_past
@@ -32,3 +32,19 @@ class Conv(nn.Module):
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         y = clip_conv(with_past(self, x, 2), kernel) if self.temporal else frame_conv(x, kernel)
         return y + bias.astype(self.dtype)
+
+
+class DepthwiseConv(nn.Module):
+    """A 3x3x3 convolution of each channel alone, causal in time; a fresh one is the identity."""
+
+    axis: str | None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Clip) -> Clip:
+        taps = self.param("taps", partitioned(_identity, (None, None, None, self.axis)), (3, 3, 3, x.shape[-1]))
+        return depthwise_conv(with_past(self, x.astype(self.dtype), 2), jnp.asarray(taps, self.dtype))
+
+
+def _identity(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    return jnp.zeros(shape, dtype).at[2, 1, 1].set(1)

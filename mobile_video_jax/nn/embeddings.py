@@ -28,8 +28,12 @@ def time_features(t: Times, width: int, *, max_period: float = 10_000.0) -> Floa
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def rope_table(grid: tuple[int, int, int], head_dim: int, theta: float) -> RopeTable:
+def rope_table(
+    grid: tuple[int, int, int], head_dim: int, theta: float, *, first: Int[Array, ""] | int = 0
+) -> RopeTable:
     """Cosines and sines [n, head_dim / 2] of the rotation angles of each position in a (t, h, w) grid, row-major.
+
+    `first` is the position of the first frame.
 
     Pair j of an axis turns by position * theta^(-j / pairs) (arXiv 2104.09864). Rows and columns get a third of
     the pairs each and time the rest. The table is a constant of the graph, so a phone never computes a sine.
@@ -43,7 +47,15 @@ def rope_table(grid: tuple[int, int, int], head_dim: int, theta: float) -> RopeT
     angles = [
         positions[:, axis, None] * theta ** (-np.arange(count) / count)[None, :] for axis, count in enumerate(counts)
     ]
-    return _cos_sin(np.concatenate(angles, axis=1))
+    table = np.concatenate(angles, axis=1)
+    if isinstance(first, int):
+        return _cos_sin(table + first * _turn_of_a_frame(counts, theta))
+    turned = jnp.asarray(table, jnp.float32) + first * jnp.asarray(_turn_of_a_frame(counts, theta), jnp.float32)
+    return jnp.cos(turned), jnp.sin(turned)
+
+
+def _turn_of_a_frame(counts: tuple[int, int, int], theta: float) -> Float[np.ndarray, "half"]:
+    return np.concatenate([theta ** (-np.arange(counts[0]) / counts[0]), np.zeros(counts[1] + counts[2])])
 
 
 def fraction_rope_table(

@@ -54,7 +54,7 @@ class SearchSpace:
     def smallest(self) -> list[tuple[BlockShape, ...]]:
         """The smallest models: each block alone at its narrowest, or all of them if blocks are not removed."""
         narrow = tuple(
-            BlockShape(*(self.counts(i, kind)[0] * self.units.step(kind) for kind in WIDTHS))
+            BlockShape(**{kind: self.counts(i, kind)[0] * self.units.step(kind) for kind in WIDTHS})
             for i in range(len(self.units.shapes))
         )
         return [(shape,) for shape in narrow] if "block" in self.levels else [narrow]

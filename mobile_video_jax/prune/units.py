@@ -36,6 +36,8 @@ class Units:
     group: int
 
     def __post_init__(self) -> None:
+        if self.config.layout:
+            raise UserError("a model with a layout of attention kinds cannot be pruned: prune it before the conversion")
         for ffn in {shape.ffn for shape in self.shapes}:
             if self.group < 1 or ffn % self.group:
                 raise UserError(f"groups of {self.group} channels do not divide an FFN of {ffn}: use a divisor of it")

@@ -7,6 +7,7 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
+from mobile_video_jax.dit.stacking import is_group
 from mobile_video_jax.train.config import OptimizerConfig, PlayersOptimizerConfig
 from mobile_video_jax.train.spikes import NormHistory, remember_norms
 
@@ -101,5 +102,5 @@ def _dimension_numbers(names: list[str], leaf: Any) -> MuonDimensionNumbers | No
     """Dimension numbers of a kernel as Muon's matrix: all axes but the last are inputs; scanned layers are a batch."""
     if names[-1] != "kernel":
         return None
-    first = 1 if "blocks" in names else 0
+    first = 1 if any(map(is_group, names)) else 0
     return MuonDimensionNumbers(tuple(range(first, leaf.ndim - 1)), (leaf.ndim - 1,))

@@ -49,20 +49,27 @@ class Attention(nn.Module):
         mask: Bool[Array, "#b #n m"] | None = None,
         head_mask: Float[Array, "*b h"] | None = None,
     ) -> Float[Array, "b n d"]:
-        context = x if context is None else context
-        q = self._heads(x, "q")
-        k = self._heads(context, "k")
-        v = self._heads(context, "v")
-        q, k = self._normalized(q, "q_norm", head_mask), self._normalized(k, "k_norm", head_mask)
+        q, k, v = self._projected(x, x if context is None else context, head_mask)
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope if context_rope is None else context_rope)
-        if context is not x and self.is_mutable_collection(CROSS_LOGITS):
+        if context is not None and self.is_mutable_collection(CROSS_LOGITS):
             self.sow(CROSS_LOGITS, "logits", mean_logits(q, k))
-        out = attend(q, k, v, mask)
+        return self._output(attend(q, k, v, mask), head_mask, x.shape[-1])
+
+    def _projected(
+        self, x: Float[Array, "b n d"], context: Float[Array, "b m e"], head_mask: Float[Array, "*b h"] | None
+    ) -> tuple[Float[Array, "b n h k"], Float[Array, "b m h k"], Float[Array, "b m h k"]]:
+        """Normalised queries and keys, and values."""
+        q, k, v = self._heads(x, "q"), self._heads(context, "k"), self._heads(context, "v")
+        return self._normalized(q, "q_norm", head_mask), self._normalized(k, "k_norm", head_mask), v
+
+    def _output(
+        self, heads: Float[Array, "b n h k"], head_mask: Float[Array, "*b h"] | None, width: int
+    ) -> Float[Array, "b n {width}"]:
         if head_mask is not None:
-            out = out * head_mask[..., None, :, None].astype(out.dtype)
-        out = out.reshape(*x.shape[:-1], -1)
-        return Dense(x.shape[-1], ("heads", "embed"), self.out_init, dtype=self.dtype, name="out")(out)
+            heads = heads * head_mask[..., None, :, None].astype(heads.dtype)
+        out = heads.reshape(*heads.shape[:2], -1)
+        return Dense(width, ("heads", "embed"), self.out_init, dtype=self.dtype, name="out")(out)
 
     def _heads(self, x: Float[Array, "b n d"], name: str) -> Float[Array, "b n h k"]:
         projected = Dense(self.heads * self.head_dim, ("embed", "heads"), dtype=self.dtype, name=name)(x)
