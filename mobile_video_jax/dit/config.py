@@ -30,6 +30,11 @@ class BlockShape:
     resolution: int = 1  # divisor of the token grid's height and width
     stage: int = 0
 
+    @property
+    def widths(self) -> tuple[int, int, int]:
+        """Heads, heads of cross-attention, FFN channels: an item of DitConfig.blocks."""
+        return self.heads, self.cross_heads, self.ffn
+
 
 @dataclasses.dataclass(frozen=True)
 class Norms:

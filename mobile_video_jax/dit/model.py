@@ -115,9 +115,9 @@ class Dit(nn.Module):
 
     def _stage(self, groups: Sequence[Group], x: Tokens, conditions: Conditions, masks: Masks, grid: Grid) -> Tokens:
         """Blocks of one resolution, scanned in groups of equal ones if the config says so."""
-        cfg, dtype = self.config, jnp.dtype(self.config.dtype)
+        cfg = self.config
         for group in groups:
-            sizes = (group.shape, cfg.head_dim, dtype, cfg.norms, group.rope_heads, grid, cfg.chunks)
+            sizes = self._block_sizes(group, grid)
             if cfg.scan:
                 scanned = nn.scan(
                     checkpointed(_ScanBlock, cfg.remat, scanned=True),
@@ -127,14 +127,26 @@ class Dit(nn.Module):
                     length=group.length,
                     metadata_params={nn.PARTITION_NAME: "layers"},
                 )
-                x, _ = scanned(*sizes, name=group.name)(
-                    x, conditions, masks.of_group(group.first, group.stop, group.shape)
-                )
+                group_masks = masks.of_group(group.first, group.stop, group.shape)
+                x, _ = scanned(**sizes, name=group.name)(x, conditions, group_masks)
                 continue
             block = checkpointed(DitBlock, cfg.remat)
             for i in range(group.first, group.stop):
-                x = block(*sizes, name=f"block_{i}")(x, conditions, masks.of_block(i, group.shape))
+                x = block(**sizes, name=f"block_{i}")(x, conditions, masks.of_block(i, group.shape))
         return x
+
+    def _block_sizes(self, group: Group, grid: Grid) -> dict[str, Any]:
+        """The fields of a block of a group."""
+        cfg = self.config
+        return {
+            "shape": group.shape,
+            "head_dim": cfg.head_dim,
+            "dtype": jnp.dtype(cfg.dtype),
+            "norms": cfg.norms,
+            "rope_heads": group.rope_heads,
+            "grid": grid,
+            "chunks": cfg.chunks,
+        }
 
 
 def grid_rope(config: DitConfig, grid: Grid, first: Int[Array, ""] | int = 0) -> RopeTable:
@@ -163,8 +175,17 @@ class _ScanBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Tokens, conditions: Conditions, masks: Masks) -> tuple[Tokens, None]:
-        sizes = (self.shape, self.head_dim, self.dtype, self.norms, self.rope_heads, self.grid, self.chunks)
-        return DitBlock(*sizes, name="block")(x, conditions, masks), None
+        block = DitBlock(
+            shape=self.shape,
+            head_dim=self.head_dim,
+            dtype=self.dtype,
+            norms=self.norms,
+            rope_heads=self.rope_heads,
+            grid=self.grid,
+            chunks=self.chunks,
+            name="block",
+        )
+        return block(x, conditions, masks), None
 
 
 class _TextProjection(nn.Module):

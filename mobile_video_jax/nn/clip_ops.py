@@ -59,7 +59,7 @@ def _sum_of_products(x: Clip, kernel: Float[Array, "kt kh kw c"]) -> Resized:
     return total
 
 
-def _native(x: Clip, kernel: Float[Array, "kt kh kw c o"], groups: int = 1) -> Resized:
+def _native(x: Clip, kernel: Float[Array, "kt kh kw i o"], groups: int = 1) -> Resized:
     height, width = kernel.shape[1:3]
     padding = ((0, 0), ((height - 1) // 2, height // 2), ((width - 1) // 2, width // 2))
     return lax.conv_general_dilated(

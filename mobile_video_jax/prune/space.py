@@ -7,7 +7,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import BlockShape
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.prune.costs import Costs, Number
-from mobile_video_jax.prune.units import LEVELS, WIDTHS, Unit, Units, kept_blocks, kept_shapes
+from mobile_video_jax.prune.units import LEVELS, WIDTHS, Unit, Units, block_shape, kept_blocks, kept_shapes
 
 # Name of a cost -> its largest allowed value.
 Limits = Mapping[str, Number]
@@ -54,7 +54,7 @@ class SearchSpace:
     def smallest(self) -> list[tuple[BlockShape, ...]]:
         """The smallest models: each block alone at its narrowest, or all of them if blocks are not removed."""
         narrow = tuple(
-            BlockShape(**{kind: self.counts(i, kind)[0] * self.units.step(kind) for kind in WIDTHS})
+            block_shape({kind: self.counts(i, kind)[0] * self.units.step(kind) for kind in WIDTHS})
             for i in range(len(self.units.shapes))
         )
         return [(shape,) for shape in narrow] if "block" in self.levels else [narrow]

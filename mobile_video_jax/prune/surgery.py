@@ -36,7 +36,7 @@ def pruned_config(config: DitConfig, keep: Masks) -> DitConfig:
     )
     if alike and first.heads == first.cross_heads:
         return dataclasses.replace(config, depth=len(shapes), heads=first.heads, ffn=first.ffn, blocks=())
-    return dataclasses.replace(config, blocks=tuple(dataclasses.astuple(shape) for shape in shapes))
+    return dataclasses.replace(config, blocks=tuple(shape.widths for shape in shapes))
 
 
 def _rope_heads(config: DitConfig, keep: Masks) -> tuple[tuple[int, ...], ...]:

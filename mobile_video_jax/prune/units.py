@@ -1,7 +1,7 @@
 """The units that pruning removes: blocks, attention heads and groups of FFN channels."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +75,11 @@ class Units:
 
 def _positions(unit: Unit, step: int) -> tuple[slice, ...]:
     return () if unit.kind == "block" else (slice(unit.number * step, (unit.number + 1) * step),)
+
+
+def block_shape(widths: Mapping[str, int]) -> BlockShape:
+    """The shape of a block by its sizes of WIDTHS."""
+    return BlockShape(heads=widths["heads"], cross_heads=widths["cross_heads"], ffn=widths["ffn"])
 
 
 def kept_blocks(keep: Masks) -> dict[int, BlockShape]:

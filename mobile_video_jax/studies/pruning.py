@@ -116,7 +116,7 @@ def plan_pruning(study: PruningStudy) -> list[dict[str, Any]]:
 def _planned(study: PruningStudy, cell: Cell, teacher: Denoiser) -> dict[str, float]:
     config = cell_config(study, cell, teacher)
     plan = make_plan(config, teacher)
-    sizes = tuple(dataclasses.astuple(shape) for shape in planned_shapes(plan))
+    sizes = tuple(shape.widths for shape in planned_shapes(plan))
     student = dataclasses.replace(study.dit.transformer, blocks=sizes, scan=False)
     recover = dataclasses.replace(study.recover, model=student, teacher_model=study.dit.model, block_map=())
     phases = [RecoverStage(dataclasses.replace(recover, **changes)).cost().flops for changes in ARMS[cell.arm].phases]

@@ -50,7 +50,7 @@ class Call:
     size: int
     lead: int
 
-    def padded(self, x: Frames) -> Frames:
+    def padded(self, x: Frames) -> Shaped[Array, "b whole *rest"]:
         """The call's frames as whole chunks, behind zeros."""
         return jnp.pad(x, [(0, 0), (self.lead, 0)] + [(0, 0)] * (x.ndim - 2)) if self.lead else x
 

@@ -8,6 +8,7 @@ from mobile_video_jax.nn.embeddings import RopeTable
 
 Tokens = Float[Array, "b n d"]
 Mask = Bool[Array, "b n"]
+LowRope = tuple[Float[Array, "low *heads half"], Float[Array, "low *heads half"]]
 
 
 def squares(x: Shaped[Array, "b n *rest"], grid: Grid, size: int) -> Shaped[Array, "b low square *rest"]:
@@ -48,7 +49,7 @@ def upsampled(x: Float[Array, "b low d"], grid: Grid, size: int) -> Tokens:
     return jnp.broadcast_to(x, shape).reshape(len(x), -1, x.shape[-1])
 
 
-def strided_rope(rope: RopeTable, grid: Grid, size: int) -> RopeTable:
+def strided_rope(rope: RopeTable, grid: Grid, size: int) -> LowRope:
     """The table of the first position of each square: squares are `size` positions apart."""
     cos, sin = (part.reshape(*grid, *part.shape[1:])[:, ::size, ::size] for part in rope)
     return cos.reshape(-1, *cos.shape[3:]), sin.reshape(-1, *sin.shape[3:])
