@@ -51,6 +51,15 @@ class UnetConfig(Config):
         """True where the transformer blocks of a level have self-attention."""
         return level >= len(self.widths) - self.self_attention_levels
 
+    def check_grid(self, grid: tuple[int, int, int]) -> None:
+        """Raises UserError for latents (frames, rows, columns) that cannot be halved from level to level."""
+        factor, (_, height, width) = 2 ** (len(self.widths) - 1), grid
+        if height % factor or width % factor:
+            raise UserError(
+                f"latents of {height} x {width} positions do not divide by {factor}, as a U-Net of "
+                f"{len(self.widths)} levels needs: use another clip or fewer levels"
+            )
+
     def with_latent_seconds(self, seconds: float) -> "UnetConfig":
         """The same sizes: frames have no positions."""
         return self

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, TextMask, TextStates
-from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.nn.clip_ops import Clip, Resized
 from mobile_video_jax.nn.dense import Dense, zeros
 from mobile_video_jax.nn.embeddings import time_features
@@ -35,7 +34,8 @@ class Unet(nn.Module):
         latent_mask: LatentMask | None = None,
     ) -> Latents:
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
-        self._check_grid(x_t.shape[2:4])
+        _, frames, height, width, _ = x_t.shape
+        cfg.check_grid((frames, height, width))
         embedding = self._embedding(t.reshape(x_t.shape[0], -1), text, text_mask)
         conditions = Conditions(embedding, text.astype(dtype), text_mask)
         x = FrameConv(cfg.widths[0], False, dtype=dtype, name="conv_in")(x_t)
@@ -45,14 +45,6 @@ class Unet(nn.Module):
         x = nn.silu(RMSNorm(axis=None, name="norm_out")(x.astype(jnp.float32)))
         velocity: Latents = FrameConv(x_t.shape[-1], False, zeros, name="conv_out")(x)
         return velocity
-
-    def _check_grid(self, grid: tuple[int, ...]) -> None:
-        factor = 2 ** (len(self.config.widths) - 1)
-        if any(size % factor for size in grid):
-            raise UserError(
-                f"latents of {grid[0]} x {grid[1]} positions do not divide by {factor}, as a U-Net of "
-                f"{len(self.config.widths)} levels needs: use another clip or fewer levels"
-            )
 
     def _embedding(self, t: Float[Array, "b f"], text: TextStates, mask: TextMask) -> Float[Array, "b f d"]:
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
