@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "core", "weights", "cost", "parallel", "cli", "nn", "text",
     "dit", "unet", "vae", "diffusion", "distill", "data", "report",
-    "metrics", "train", "models", "latents", "generate", "rewards", "stages", "prune", "search", "interop",
+    "metrics", "train", "models", "latents", "generate", "rewards", "stages", "prune", "search", "lazy", "interop",
     "evaluate", "bench",
     "pods", "studies", "demo", "export", "configs", "launch",
 )  # fmt: skip

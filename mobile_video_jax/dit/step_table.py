@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Int
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.dit.config import BlockShape
+from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.dit.replaced import MODULES
 
 COMPUTED, CAPTION, NULL, BOTH, OUT = LETTERS = ".cub-"
@@ -51,3 +53,15 @@ def computed_shares(table: Sequence[str], *, guided: bool) -> np.ndarray:
     shares = {COMPUTED: 1.0, CAPTION: 0.5, NULL: 0.5, BOTH: 0.0, OUT: 0.0}
     of_letter = np.array([shares[letter] for letter in LETTERS])
     return np.asarray(of_letter[letters(table, guided=guided)])
+
+
+def step_masks(table: Sequence[str], shapes: Sequence[BlockShape]) -> Masks:
+    """The masks of each step [s l ...] for what it leaves out of blocks of these shapes."""
+    computed = letters(table, guided=False) != LETTERS.index(OUT)
+
+    def mask(kind: str, module: str) -> np.ndarray:
+        counts = np.array([getattr(shape, kind) for shape in shapes])
+        units = np.arange(counts.max()) < counts[:, None]
+        return np.asarray(units & computed[:, :, MODULES.index(module), None], np.float32)
+
+    return Masks(heads=mask("heads", "self_attention"), ffn=mask("ffn", "ffn"))

@@ -23,6 +23,7 @@ from mobile_video_jax.rewards.config import RewardConfig, TuningConfig
 from mobile_video_jax.train.config import PlayersOptimizerConfig, TrainConfig
 from mobile_video_jax.vae.config import Sizes, VaeConfig, VaeLossConfig
 
+SolverStepsOrOwn = Annotated[int, Range(0, 1000)]
 ShareOrAny = Annotated[float, Range(0, 1, also=-1)]
 
 
@@ -106,6 +107,7 @@ class DistillTraining(DitTraining, DiscriminatorConfig):
     )  # the teacher's sizes, without init_from
     sampling_steps: SolverSteps = 4  # steps that the student is trained to sample in
     solver: Literal["euler", "renoise"] = "euler"  # those steps: Euler's, or a prediction of x0 that is noised afresh
+    reuse: tuple[str, ...] = ()  # modules that each step leaves out (dit/step_table.py); init_from's table if empty
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)  # what the student is trained for
     watch: CollapseConfig = dataclasses.field(default_factory=CollapseConfig)  # limits at which a run stops
     optimizer: PlayersOptimizerConfig = dataclasses.field(default_factory=PlayersOptimizerConfig)  # of both players
@@ -130,6 +132,18 @@ class RewardTuning(DitTraining):
     reward: TuningConfig = dataclasses.field(default_factory=TuningConfig)  # what is rewarded, and where
 
 
+@dataclasses.dataclass(frozen=True)
+class LazyTraining(DitTraining):
+    """Config of gates that let a sampling step reuse outputs of the one before, for the frozen run in `init_from`."""
+
+    stage: str = "lazy"  # the training stage
+    sampling_steps: SolverStepsOrOwn = 0  # steps of the sampler that is made faster; 0: the run's own
+    penalty: Weight = 1e-3  # weight rho of the sum over modules of 1 - score
+    method: Literal["own", "gates", "sensitivity"] = "own"  # how modules are chosen; own: gates for a guided run
+    cost: Literal["flops", "latency"] = "flops"  # what the target is a share of: FLOPs, or estimated phone time
+    score_clips: Count = 32  # held-out clips that scores are means over
+
+
 TRAININGS: dict[str, type[TrainConfig]] = {
     "vae": VaeTraining,
     "dit": DitTraining,
@@ -137,6 +151,7 @@ TRAININGS: dict[str, type[TrainConfig]] = {
     "distill": DistillTraining,
     "reward": RewardTraining,
     "reward_tuning": RewardTuning,
+    "lazy": LazyTraining,
 }
 
 

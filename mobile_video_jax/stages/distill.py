@@ -29,6 +29,7 @@ from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.stages.config import DistillTraining
 from mobile_video_jax.stages.noisy_batch import has_later_frames
+from mobile_video_jax.stages.step_student import StepStudent, is_trainable
 from mobile_video_jax.stages.student import TIMES, StudentStage, check_shared
 from mobile_video_jax.train.stage import Batch, Cost, Loss, Metrics, Params
 
@@ -42,12 +43,16 @@ class DistillStage(StudentStage):
     def __init__(self, config: DistillTraining):
         if config.objective.method == "consistency" and config.solver != "renoise":
             raise UserError("a consistent x0 is sampled by noising it afresh: set --config.solver=renoise")
-        super().__init__(config, Sampling(config.sampling_steps, guidance=1.0, solver=config.solver))
+        super().__init__(
+            config, Sampling(config.sampling_steps, guidance=1.0, solver=config.solver, reuse=config.reuse)
+        )
         # The kernels of bfloat16 have no forward-mode derivative, which needs the precision anyway.
         dtype = "float32" if config.objective.method == "consistency" else config.model.dtype
         student = dataclasses.replace(self.config, model=dataclasses.replace(self.config.model, dtype=dtype))
         self.objective = Objective(
-            student=Denoiser(student).velocity,
+            student=StepStudent(Denoiser(student, self.denoiser.sampling), config.reuse)
+            if config.reuse
+            else Denoiser(student).velocity,
             teacher=self.teacher.velocity,
             discriminator=make_discriminator(as_transformer(self.config.teacher_model), config),
             config=config.objective,
@@ -62,6 +67,9 @@ class DistillStage(StudentStage):
         student, standard = source.denoiser.config, DenoiserConfig()
         names = (*TIMES, "image_probability")
         inherited = {key: getattr(student, key) for key in names if getattr(config, key) == getattr(standard, key)}
+        table = source.denoiser.sampling.reuse
+        if not config.reuse and is_trainable(table):
+            inherited["reuse"] = table
         return super().completions(config, source, teacher, pruned) | inherited
 
     def init(self, rng: Rng) -> Params:
@@ -147,12 +155,13 @@ class DistillStage(StudentStage):
     def sampling(self) -> dict[str, Any]:
         """The steps that the student is trained for, without guidance."""
         own = self.denoiser.sampling
-        return super().sampling | {"steps": own.steps, "guidance": own.guidance, "solver": own.solver, "times": ()}
+        return super().sampling | {"steps": own.steps, "guidance": own.guidance, "solver": own.solver, "times": (), "reuse": own.reuse}
 
     def sample_config(self) -> SampleConfig:
         """The steps that the student is trained for, without guidance."""
         sampling, times = self.denoiser.sampling, self.denoiser.sampled_times(self.denoiser.tokens)
-        return SampleConfig(sampling.steps, sampling.guidance, solver=sampling.solver).with_times(**times)
+        own = SampleConfig(sampling.steps, sampling.guidance, solver=sampling.solver, reuse=sampling.reuse)
+        return own.with_times(**times)
 
     def evaluate_batch(self, params: Params, batch: Batch, rng: Rng) -> Metrics:
         """Samples for held-out captions, from the same noise every time, beside the guided teacher's.

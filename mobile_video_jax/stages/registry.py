@@ -7,6 +7,7 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.stages.config import (
     DistillTraining,
     DitTraining,
+    LazyTraining,
     RecoverTraining,
     RewardTraining,
     RewardTuning,
@@ -15,6 +16,7 @@ from mobile_video_jax.stages.config import (
 )
 from mobile_video_jax.stages.distill import DistillStage
 from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.stages.lazy import LazyStage
 from mobile_video_jax.stages.recover import RecoverStage
 from mobile_video_jax.stages.reward import RewardStage
 from mobile_video_jax.stages.reward_tuning import RewardTuningStage
@@ -29,6 +31,7 @@ STAGES: dict[type[TrainConfig], type[Stage]] = {
     DistillTraining: DistillStage,
     RewardTraining: RewardStage,
     RewardTuning: RewardTuningStage,
+    LazyTraining: LazyStage,
 }
 
 

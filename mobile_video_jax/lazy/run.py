@@ -1,0 +1,142 @@
+"""A run whose sampling steps do without some modules, which trained gates or the sensitivity choose."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from mobile_video_jax.core.claim import check_claim, claim
+from mobile_video_jax.core.config import plain
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import write_json
+from mobile_video_jax.core.progress import phase
+from mobile_video_jax.core.revision import digest
+from mobile_video_jax.generate.config import SampleConfig
+from mobile_video_jax.lazy.choose import Chosen, check_target, leave_out_by_rise, reuse_by_score
+from mobile_video_jax.lazy.costs import module_costs
+from mobile_video_jax.lazy.sensitivity import loss_rises, losses_file
+from mobile_video_jax.lazy.trajectories import gate_scores, step_states
+from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.models.run import Run
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh
+from mobile_video_jax.stages.config import LazyTraining
+from mobile_video_jax.stages.lazy import LazyStage
+from mobile_video_jax.train.checkpoint import newest_step, restore_model, save_model
+from mobile_video_jax.train.loop import train
+from mobile_video_jax.train.run import NAME, write_run
+
+MARKER = "lazy.json"  # what the folder was made with
+GATES, SCORES = "gates", "scores.json"
+RUNS = ("init_from", "teacher")  # keys of a config that name runs
+
+
+def make_lazy(config: LazyTraining, run: Run, target: float, out: Path) -> dict[str, Any]:
+    """Writes the run with a table that saves `target` of the cost of sampling; returns what is to be printed.
+
+    Called again, it resumes the training of its gates or the scoring. Raises UserError, before anything is compiled,
+    for a target out of reach, a sampler of another kind, and a folder of other inputs.
+    """
+    config = dataclasses.replace(config, init_from=run.name, data=config.data or run.config["data"])
+    stage = LazyStage.build(config)
+    method, sampler = _method(config, stage.sampler), stage.sampler
+    costs = module_costs(stage.denoiser, config.cost)
+    check_target(target, costs, sampler.steps, first=method == "sensitivity")
+    inputs = {"run": run.name, "step": run.step, "target": target, "config": plain(config)}
+    check_claim(out, MARKER, inputs, "lazy run")
+    folders = stage.data_folders  # raises for data that do not fit, before the folder is made
+    claim(out, MARKER, inputs, "lazy run")
+    if (out / NAME).exists():
+        return _summary(out)
+    if method == "gates":
+        train(stage, out / GATES)
+    mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
+    params = run.sharded_params(mesh)
+    with phase("lazy: scoring on held-out captions"):
+        scores = SCORINGS[method](stage, params, out, mesh)
+    chosen = _choose(method, scores, costs, target)
+    write_json(out / SCORES, {"method": method, "scores": scores.tolist(), "threshold": chosen.threshold})
+    facts = _facts(stage, chosen, method, target) | {
+        "source": run.name,
+        "source_step": run.step,
+        "data": str(folders[0]),
+    }
+    _write_run(run, dataclasses.replace(sampler, reuse=chosen.table), facts, params, out)
+    return _summary(out)
+
+
+def _summary(out: Path) -> dict[str, Any]:
+    """What a finished folder holds."""
+    record = Run.open(out).record
+    return {"out": str(out), "table": record["sampling"]["reuse"], **record["description"]["lazy"]}
+
+
+def _method(config: LazyTraining, sampler: SampleConfig) -> str:
+    """The way of choosing: as configured, else gates for a guided run and sensitivity for a student."""
+    method = config.method if config.method != "own" else "gates" if sampler.guidance != 1 else "sensitivity"
+    if method == "sensitivity" and sampler.guidance != 1:
+        raise UserError("modules are left out by sensitivity of unguided students: use --config.method=gates")
+    return method
+
+
+def _by_gates(stage: LazyStage, params: Any, out: Path, mesh: Mesh) -> np.ndarray:
+    target = {"gates": stage.ema_params(stage.shapes)["gates"]}
+    gates = restore_model(out / GATES, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), target))["gates"]
+    batch = _captions(stage, mesh)
+    network, seed = stage.denoiser.network, stage.config.seed
+    return gate_scores(network, stage.sampler, params, gates["vectors"], batch, seed, stage.empty_caption)
+
+
+def _by_sensitivity(stage: LazyStage, params: Any, out: Path, mesh: Mesh) -> np.ndarray:
+    batch, network, seed = _captions(stage, mesh), stage.denoiser.network, stage.config.seed
+    states = step_states(network, stage.sampler, params, batch, seed, stage.empty_caption)
+    times = np.asarray(stage.time_grid(stage.denoiser.tokens))[:-1]
+    memo = losses_file(out, digest([plain(stage.config), plain(stage.sampler)]))
+    return loss_rises(network, params, states, times, batch, memo)
+
+
+SCORINGS = {"gates": _by_gates, "sensitivity": _by_sensitivity}
+
+
+def _captions(stage: LazyStage, mesh: Mesh) -> dict[str, jax.Array]:
+    """Latents and captions of the first held-out clips. Raises UserError where the data hold none out."""
+    config = dataclasses.replace(stage.config, batch_size=stage.config.score_clips, token_budget=0)
+    for batch in LazyStage(config, stage.denoiser.sampling).eval_batches(mesh):
+        return {key: jnp.asarray(batch[key]) for key in ("latents", "text", "text_mask")}
+    raise UserError(f"{stage.config.data} holds no validation split to score on: name other data with --data")
+
+
+def _choose(method: str, scores: np.ndarray, costs: Any, target: float) -> Chosen:
+    return (reuse_by_score if method == "gates" else leave_out_by_rise)(scores, costs, target)
+
+
+def _facts(stage: LazyStage, chosen: Chosen, method: str, target: float) -> dict[str, Any]:
+    """What the table saves, by counting."""
+    guided = stage.sampler.guidance != 1
+    shares = {
+        kind: module_costs(stage.denoiser, kind).share(chosen.table, guided=guided) for kind in ("flops", "latency")
+    }
+    return {
+        "method": method,
+        "target": target,
+        "threshold": chosen.threshold,
+        "flops_share": shares["flops"],
+        "phone_time_share": shares["latency"],
+    }
+
+
+def _write_run(run: Run, sampler: SampleConfig, facts: dict[str, Any], params: Any, out: Path) -> None:
+    """Writes the files of a run, run.json last."""
+    run.vae_run().copy(out / "vae")
+    if newest_step(out) is None:
+        save_model(out, run.step or 0, params)
+    config = run.config | {key: run.find(run.config[key]) for key in RUNS if run.config.get(key)}
+    if "lora" in config:
+        config["lora"] = config["lora"] | {"rank": 0}  # the adapter is merged
+    changes = {"steps": sampler.steps, "times": sampler.times, "reuse": sampler.reuse}
+    sampling = dataclasses.asdict(run.denoiser.sampling) | changes
+    write_run(out, run.stage, config, Denoiser(run.denoiser.config).describe() | {"lazy": facts}, sampling)
