@@ -155,7 +155,13 @@ class DistillStage(StudentStage):
     def sampling(self) -> dict[str, Any]:
         """The steps that the student is trained for, without guidance."""
         own = self.denoiser.sampling
-        return super().sampling | {"steps": own.steps, "guidance": own.guidance, "solver": own.solver, "times": (), "reuse": own.reuse}
+        return super().sampling | {
+            "steps": own.steps,
+            "guidance": own.guidance,
+            "solver": own.solver,
+            "times": (),
+            "reuse": own.reuse,
+        }
 
     def sample_config(self) -> SampleConfig:
         """The steps that the student is trained for, without guidance."""
@@ -172,7 +178,7 @@ class DistillStage(StudentStage):
         clips = self._clips(batch, named_key(rng, "images"))
         grid = time_grid(self.config.sampling_steps, **self._times(clips.latents))
         noise = jax.random.normal(named_key(rng, "noise"), clips.latents.shape)
-        samples = SOLVERS[self.config.solver](clips.velocity(self.denoiser.velocity, params), noise, grid)
+        samples = SOLVERS[self.config.solver](clips.velocity(self.objective.student, params), noise, grid)
         reference = self.objective.teacher_samples(params["teacher"], clips, noise, grid)
         metrics = collapse_metrics(samples, reference, clips.mask)
         log_ratios = jnp.abs(jnp.log(metrics["motion"])) + jnp.abs(jnp.log(metrics["spread"]))

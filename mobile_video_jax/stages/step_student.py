@@ -39,7 +39,9 @@ class StepStudent:
                 f"set --config.sampling_steps={len(self.table)}"
             )
         if not is_trainable(self.table):
-            raise UserError("a table that reuses outputs is not trained with: set --config.reuse='' or leave modules out")
+            raise UserError(
+                "a student is trained with a table that leaves modules out, not with one that reuses outputs"
+            )
 
     def __call__(
         self,

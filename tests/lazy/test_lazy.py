@@ -5,18 +5,22 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import lazy
+from configs import distill, lazy
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.stepwise import StepState, Stepwise
 from mobile_video_jax.lazy.choose import leave_out_by_rise, reuse_by_score
 from mobile_video_jax.lazy.costs import ModuleCosts, module_costs
 from mobile_video_jax.lazy.run import make_lazy
 from mobile_video_jax.models.run import Run
-from mobile_video_jax.stages.config import LazyTraining
+from mobile_video_jax.stages.config import DistillTraining, LazyTraining
+from mobile_video_jax.stages.distill import DistillStage
 from mobile_video_jax.train.checkpoint import steps
 from tests import tiny
 
@@ -63,7 +67,7 @@ def test_gates_become_a_table_that_saves_the_target(by_gates, teacher):
     assert by_gates.record["description"]["lazy"]["flops_share"] == share
 
 
-def test_the_new_run_has_the_same_weights_and_is_sampled_by_its_table(by_gates, teacher):
+def test_the_new_run_has_the_same_weights(by_gates, teacher):
     cpu = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), ("data", "fsdp", "sequence"))
     params, others = by_gates.sharded_params(cpu), teacher.sharded_params(cpu)
     assert jax.tree.all(jax.tree.map(np.array_equal, params, others))
@@ -78,12 +82,33 @@ def test_a_stopped_command_resumes_and_a_finished_one_changes_nothing(by_gates, 
         make_lazy(config(data), teacher, 0.2, by_gates.path)
 
 
-def test_a_student_leaves_modules_out_and_every_step_may(student, data):
-    summary = make_lazy(config(data, sampling_steps=0), student, 0.25, data.parent / "left_out")
-    assert set("".join(summary["table"])) == {".", "-"} and 0.5 < summary["flops_share"] <= 0.75
+@pytest.fixture(scope="module")
+def left_out(student, data) -> dict:
+    return make_lazy(config(data, sampling_steps=0), student, 0.25, data.parent / "left_out")
+
+
+def test_a_student_leaves_modules_out_and_every_step_may(left_out, data):
+    assert set("".join(left_out["table"])) == {".", "-"} and 0.5 < left_out["flops_share"] <= 0.75
     assert sorted(path.name for path in (data.parent / "left_out").glob("losses_*")) == [
         f"losses_{i}.jsonl" for i in range(3)
     ]
+
+
+def test_a_student_is_trained_with_the_table_of_its_run(left_out, data, teacher):
+    named = {"init_from": left_out["out"], "teacher": str(teacher.path), "data": str(data), "clip": tiny.CLIP}
+    config = dataclasses.replace(from_mapping(DistillTraining, distill.get_config("tiny").to_dict()), **named)
+    with pytest.raises(UserError, match="set --config.sampling_steps=3"):
+        DistillStage.build(config)
+    stage = DistillStage.build(dataclasses.replace(config, sampling_steps=3))
+    table = tuple(left_out["table"])
+    assert stage.sampling["reuse"] == stage.sample_config().reuse == table
+    params, grid = randomly(stage.denoiser.parameter_shapes), time_grid(3, shift=1.0)
+    inputs = normal(0, 3, *stage.denoiser.latent_shape), grid[:-1], normal(1, 3, 12, 384), jnp.ones((3, 12), bool)
+    together = jax.jit(stage.objective.student)(params, *inputs)
+    stepwise = jax.jit(Stepwise.of_table(stage.denoiser.network, table, guided=False))
+    for i in range(3):
+        alone, _ = stepwise(params, StepState(jnp.int32(i), {}), *(x[i : i + 1] for x in inputs))
+        np.testing.assert_allclose(together[i : i + 1], alone, atol=1e-5)
 
 
 @pytest.mark.parametrize(
