@@ -23,6 +23,7 @@ from mobile_video_jax.stages.config import DistillTraining, LazyTraining
 from mobile_video_jax.stages.distill import DistillStage
 from mobile_video_jax.train.checkpoint import steps
 from tests import tiny
+from tests.nets import normal, randomly
 
 MODEL = DitConfig(width=16, depth=2, heads=2, head_dim=8, ffn=32, time_features=8)
 COSTS = ModuleCosts(10.0, np.array([[1.0, 2.0], [1.0, 2.0]]))
