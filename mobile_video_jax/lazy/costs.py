@@ -17,6 +17,7 @@ from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.replaced import MODULES
 from mobile_video_jax.dit.step_table import computed_shares
 from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.models.networks import as_transformer
 from mobile_video_jax.nn.module import apply, init
 
 REST = (-1, "")
@@ -38,7 +39,7 @@ class ModuleCosts:
 @functools.lru_cache(32)
 def module_costs(denoiser: Denoiser, kind: str) -> ModuleCosts:
     """The costs of a denoiser's network: `flops`, or `latency` in seconds (cost/phone)."""
-    model = denoiser.config.model
+    model = as_transformer(denoiser.config.model)
     dit = Dit(dataclasses.replace(model, scan=False, remat="none", dtype="bfloat16"))
     inputs = jax.eval_shape(denoiser.zero_inputs)
     whole, by_module = KINDS[kind](dit, inputs)

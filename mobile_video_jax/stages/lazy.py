@@ -20,6 +20,7 @@ from mobile_video_jax.dit.replaced import MODULES
 from mobile_video_jax.dit.step_table import COMPUTED, SOLVERS
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.models.config import DenoiserConfig
+from mobile_video_jax.models.networks import as_transformer
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import STANDARD, Sampling
 from mobile_video_jax.nn.dense import zeros
@@ -58,7 +59,7 @@ class LazyStage(DitStage):
         self.sampler = lazy_sampler(self.denoiser, config.sampling_steps)
 
     def init(self, rng: Rng) -> Params:
-        model = self.config.model
+        model = as_transformer(self.config.model)
         shape = (self.sampler.steps, len(model.block_shapes), len(MODULES), model.width)
         vectors = partitioned(zeros, (None, None, None, None))(rng, shape)
         return {"gates": {"vectors": vectors}, "network": self.denoiser.init(rng)}
@@ -149,7 +150,7 @@ def lazy_sampler(denoiser: Any, steps: int = 0) -> SampleConfig:
         raise UserError(f"solver '{own.solver}' evaluates the network twice a step: use a run of {', '.join(SOLVERS)}")
     if steps < 2:
         raise UserError("a single step has none before it: use 2 steps or more")
-    nothing = (COMPUTED * len(MODULES) * len(denoiser.config.model.block_shapes),) * steps
+    nothing = (COMPUTED * len(MODULES) * len(as_transformer(denoiser.config.model).block_shapes),) * steps
     times = own.times if steps == len(own.times) else ()
     config = SampleConfig(steps, own.guidance, solver=own.solver, times=times, reuse=nothing)
     sampled = denoiser.sampled_times(denoiser.tokens)
