@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "launch.train",
     "encode": "launch.encode",
     "prune": "launch.prune",
+    "lazy": "launch.lazy",
     "sample": "launch.sample",
     "label": "launch.label",
     "evaluate": "launch.evaluate",
