@@ -61,12 +61,14 @@ def encoded(
     last_duration: int | None = None,
     rate: int = RATE,
     change: Callable[[av.VideoStream], object] = lambda stream: None,
+    live: bool = False,
 ) -> bytes:
     """Frames as a file of the kind that `name` ends in, at times `milliseconds` where they are not even.
 
     `change` is called with the stream before it is encoded; the last frame is on view for `last_duration` milliseconds.
+    A `live` file is written by a program that cannot go back to fill in sizes.
     """
-    file, suffix = io.BytesIO(), name.rpartition(".")[2]
+    file, suffix = _Pipe() if live else io.BytesIO(), name.rpartition(".")[2]
     pictures = list(map(_picture, frames))
     with av.open(file, "w", format=FORMATS.get(suffix, suffix), options=muxing or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
@@ -82,6 +84,23 @@ def encoded(
         for packet in packets:
             container.mux(packet)
     return file.getvalue()
+
+
+class _Pipe(io.RawIOBase):
+    """Takes bytes and cannot go back."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:
+        self._bytes += data
+        return len(data)
+
+    def getvalue(self) -> bytes:
+        return bytes(self._bytes)
 
 
 def _picture(frame: np.ndarray | av.VideoFrame) -> av.VideoFrame:
@@ -240,9 +259,65 @@ def woven() -> bytes:
 
 
 def with_rotten_bits(data: bytes, seed: int) -> bytes:
-    """An mp4 with three bits flipped in its pictures."""
+    """A video with three bits flipped in the packets of its pictures."""
+    with av.open(io.BytesIO(data)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     rng, damaged = np.random.default_rng(seed), bytearray(data)
-    pictures = data.index(b"mdat") + 4
-    for place in rng.integers(pictures + 2000, pictures + (len(data) - pictures) * 3 // 4, 3):
-        damaged[place] ^= 1 << rng.integers(8)
+    for number in rng.integers(len(packets) // 4, len(packets), 3):
+        start, size = packets[number]
+        damaged[start + rng.integers(min(8, size - 1), size)] ^= 1 << rng.integers(8)
     return bytes(damaged)
+
+
+def textured(count: int) -> np.ndarray:
+    """uint8 [count 96 128 3] that take many bytes to encode."""
+    grain = np.random.default_rng(0).integers(-20, 21, (count, HEIGHT, WIDTH, 3))
+    return (moving(count) + grain).clip(0, 255).astype(np.uint8)
+
+
+def files_to_cut() -> dict[str, bytes]:
+    """Sound files, each of another way to tell where it ends."""
+    frames = textured(24)
+    h264 = {"options": {"x264-params": "keyint=12:bframes=2", "preset": "veryfast"}}
+    plain, small = {"options": {"qscale": "4", "g": "12"}}, {"options": {"b": "1M", "g": "12", "cpu-used": "8"}}
+    fragments = {"muxing": {"movflags": "frag_keyframe+empty_moov"}}
+    return {
+        "fragmented.mp4": encoded("a.mp4", "libx264", frames, **h264, **fragments),
+        "fragmented vp9.mp4": encoded("a.mp4", "libvpx-vp9", frames, **small, **fragments),
+        "h264.ts": encoded("a.ts", "libx264", frames, **h264),
+        "hevc.ts": encoded(
+            "a.ts", "libx265", frames, options={"x265-params": "log-level=none:keyint=12", "preset": "ultrafast"}
+        ),
+        "blu-ray.ts": encoded("a.ts", "mpeg2video", frames, **plain, muxing={"mpegts_m2ts_mode": "1"}),
+        "mpeg2.mpg": encoded("a.mpg", "mpeg2video", frames, **plain),
+        "mpeg1.mpg": encoded("a.mpg", "mpeg1video", frames, **plain),
+        "h264.mkv": encoded("a.mkv", "libx264", frames, **h264),
+        "vp8.webm": encoded("a.webm", "libvpx", frames, **small),
+        "live vp8.webm": encoded("a.webm", "libvpx", frames, **small, muxing={"live": "1"}, live=True),
+        "live.mkv": encoded("a.mkv", "libx264", frames, **h264, live=True),
+        "mpeg4.avi": encoded("a.avi", "mpeg4", frames, **plain),
+        "live.avi": encoded("a.avi", "mjpeg", frames, pixels="yuvj420p", options={"qscale": "4"}, live=True),
+        "vp8.ogv": encoded("a.ogv", "libvpx", frames, **small),
+        "h264.flv": encoded("a.flv", "libx264", frames, **h264),
+        "live.flv": encoded("a.flv", "flv", frames, **plain, live=True),
+        "wmv2.wmv": encoded("a.wmv", "wmv2", frames, **plain),
+        "live.wmv": encoded("a.wmv", "wmv2", frames, **plain, live=True),
+        "grey.gif": encoded("a.gif", "gif", frames[:8], pixels="gray"),
+        "palettes.gif": pillow(frames[:8], "GIF", duration=40),
+        "animated.png": pillow(frames[:6], "PNG", duration=40),
+        "photograph.jpg": pillow(frames[:1], "JPEG", quality=95),
+        "progressive.jpg": pillow(frames[:1], "JPEG", progressive=True),
+    }
+
+
+def files_to_rot() -> dict[str, bytes]:
+    """Sound files in which any flipped bit is found, by the decoder or by checksums of the container."""
+    frames = textured(12)
+    return {
+        "ffv1.avi": encoded("a.avi", "ffv1", frames, options={"level": "3"}),
+        "vp9.webm": encoded("a.webm", "libvpx-vp9", frames, options={"b": "2M", "cpu-used": "8"}),
+        "vp8.ogv": encoded("a.ogv", "libvpx", frames, options={"b": "2M"}),
+        "hashes.mp4": encoded("a.mp4", "libx265", frames, options={"x265-params": "log-level=none:hash=1"}),
+        "vp8.mkv": encoded("a.mkv", "libvpx", frames, options={"b": "2M"}),
+        "animated.png": pillow(frames[:6], "PNG", duration=40),
+    }

@@ -56,6 +56,13 @@ def test_a_long_file_is_not_decoded_from_its_start(decoded_frames):
     assert len(decoded_frames) < 16
 
 
+def test_vp9_is_sought(decoded_frames):
+    index = FrameIndex.unpack(probe(FILES["vp9.webm"]).index)
+    del decoded_frames[:]
+    clip(FILES["vp9.webm"], 40, 3, index)
+    assert index.entry == 24 and len(decoded_frames) < 12
+
+
 def test_frames_that_are_not_those_of_the_index_are_not_taken(decoded_frames):
     data = FILES["vp9.webm"]
     index = FrameIndex.unpack(probe(data).index)

@@ -96,7 +96,7 @@ def test_unreadable_content_is_named(tmp_path):
 def test_truncated_without_a_frame_count(tmp_path):
     # Matroska does not say how many frames there are, only how long they last.
     data = write_video(tmp_path / "a.mkv", noise(30)).read_bytes()
-    with pytest.raises(UnreadableVideo, match=r"truncated: .* of 3.0 seconds"):
+    with pytest.raises(UnreadableVideo, match="truncated: its last element ends"):
         probe(data[: len(data) * 2 // 3])
 
 
@@ -116,7 +116,7 @@ def test_a_still_image_is_a_clip_of_one_frame(suffix):
 def test_an_image_that_stops_early_is_refused(suffix):
     data = image_bytes(noise(1, 96, 128)[0], suffix)
     for share in (0.3, 0.9):
-        with pytest.raises(UnreadableVideo, match="damaged or truncated"):
+        with pytest.raises(UnreadableVideo, match="damaged or truncated|truncated: it has no end"):
             probe(data[: int(share * len(data))])
 
 

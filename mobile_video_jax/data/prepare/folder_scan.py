@@ -21,6 +21,7 @@ from mobile_video_jax.data.prepare.layouts import holds_data, is_video, read_cap
 from mobile_video_jax.data.prepare.members import Member, locate
 from mobile_video_jax.data.video.container import EXTENSIONS, UnreadableVideo
 from mobile_video_jax.data.video.probe import VideoInfo, probe
+from mobile_video_jax.data.video.structure.buffer import small_as_bytes
 
 MAX_BYTES = 2**31 - 2**24  # of a file: a record is a protocol buffer, and those end at 2 GiB
 MISSING = "there is no such file"
@@ -96,7 +97,7 @@ class Check:
 
     def _checked(self, name: str, stored: bool) -> Checked | str:
         file = locate(self.folder, name)
-        source = file if isinstance(file, Path) and not stored else file.read_bytes()
+        source = small_as_bytes(file) if isinstance(file, Path) and not stored else file.read_bytes()
         info = probe(source, self.fps, scenes=self.scenes)
         if info.longest < self.min_frames:
             part = "" if info.longest == info.frames else " in its longest scene"

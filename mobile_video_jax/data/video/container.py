@@ -31,7 +31,8 @@ DEMUXERS = (
 TILED = ("heic", "heix", "hevc", "mif1", "msf1", "avif", "avis")  # brands of pictures in tiles and with separate alpha
 NOT_SHOWN = Disposition.attached_pic | Disposition.timed_thumbnails
 EXIF_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
-ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders drop the alpha of WebM
+# FFmpeg's own decoders drop the alpha of WebM and take damaged VP9 for sound; libvpx is built for 8 bits.
+ALPHA_DECODERS, EIGHT_BIT_DECODERS = {"vp8": "libvpx"}, {"vp9": "libvpx-vp9"}
 
 
 class UnreadableVideo(ValueError):
@@ -58,10 +59,20 @@ class OpenVideo:
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """Decoded frames in the order they are shown, from the beginning or from where `seek` led."""
+        for _, frames in self.packets():
+            yield from frames
+
+    def packets(self) -> Iterator[tuple["av.Packet[VideoStream] | None", list[av.VideoFrame]]]:
+        """Packets in the order they are stored, None after the last, each with the frames that it completes.
+
+        A picture is its first packet: others may follow, such as previews, and so may what is none.
+        """
         for packet in self.container.demux(self.stream):
             if packet.size:
-                yield from self.decoder.decode(packet)
-        yield from self.decoder.decode(None)
+                yield packet, self.decoder.decode(packet)
+                if self.exif:
+                    break
+        yield None, self.decoder.decode(None)
 
     def seek(self, time: int) -> None:
         """Moves to a key frame near `time`, in the stream's unit; not always at or before it."""
@@ -72,13 +83,12 @@ class OpenVideo:
 @contextlib.contextmanager
 def opened(source: bytes | Path) -> Iterator[OpenVideo]:
     """Opens a video or picture. Whatever FFmpeg dislikes until the end of the block becomes UnreadableVideo."""
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(_unnamed(source))
+    with _unnamed(source) as file:
         try:
-            container = stack.enter_context(_opened(file))
-            stream = _shown(container)
-            exif = _exif_orientation(source) if container.format.name.endswith("_pipe") else None
-            yield OpenVideo(container, stream, _decoder(stream, strict=exif is not None), exif)
+            with _opened(file) as container:
+                stream = _shown(container)
+                exif = _exif_orientation(source) if container.format.name.endswith("_pipe") else None
+                yield OpenVideo(container, stream, _decoder(stream, strict=exif is not None), exif)
         except av.FFmpegError as error:
             raise UnreadableVideo(f"it does not decode: {error.strerror}") from error
 
@@ -112,16 +122,23 @@ def _shown(container: InputContainer) -> VideoStream:
 
 
 def _decoder(stream: VideoStream, *, strict: bool) -> VideoCodecContext:
-    """The stream's decoder, or one that decodes its alpha. A strict one refuses what is cut short or damaged."""
+    """The stream's decoder, or another that decodes its alpha or finds damage. A strict one refuses what is damaged."""
     decoder = stream.codec_context
-    if stream.metadata.get("alpha_mode") == "1" and decoder.name in ALPHA_DECODERS:
-        decoder = cast(VideoCodecContext, av.CodecContext.create(ALPHA_DECODERS[decoder.name], "r"))
+    if name := _better_decoder(stream):
+        decoder = cast(VideoCodecContext, av.CodecContext.create(name, "r"))
         decoder.extradata = stream.codec_context.extradata
     decoder.thread_count = 1  # callers decode many files at once
     decoder.flags |= Flags.bitexact  # the same pixels on every machine
-    if strict:
-        decoder.options = {"err_detect": "explode"}  # a JPEG that stops early would come with grey for the rest
+    # A JPEG that stops early would come with grey for the rest; others look at checksums that a stream may hold.
+    decoder.options = {"err_detect": "explode" if strict else "crccheck"}
     return decoder
+
+
+def _better_decoder(stream: VideoStream) -> str | None:
+    name, pixels = stream.codec_context.name, stream.codec_context.format
+    if name in EIGHT_BIT_DECODERS and pixels is not None and pixels.components[0].bits == 8:
+        return EIGHT_BIT_DECODERS[name]
+    return ALPHA_DECODERS.get(name) if stream.metadata.get("alpha_mode") == "1" else None
 
 
 def _exif_orientation(source: bytes | Path) -> int:

@@ -9,15 +9,21 @@ import av
 import numpy as np
 
 from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.data.video.complaints import complaints_heard
 from mobile_video_jax.data.video.container import OpenVideo, UnreadableVideo, opened
 from mobile_video_jax.data.video.index import FrameIndex, fingerprint
 from mobile_video_jax.data.video.render import Renderer
 from mobile_video_jax.data.video.scenes import CutDetector, compared_size, scene_starts
+from mobile_video_jax.data.video.structure.buffer import small_as_bytes
+from mobile_video_jax.data.video.structure.check import check_structure
 from mobile_video_jax.data.video.timing import resampled
 
 COMPLETE = 0.9  # share of the frames and of the seconds a container claims that must decode
 THUMBNAIL = ClipShape(1, 8, 8)
-SHOWN_ALWAYS = ("yuv420p", "yuvj420p")  # pixel formats that are rendered whatever the file says of their colours
+SOON = 24  # frames that are decoded from the start sooner than sought
+# Pixel formats that are rendered whatever the file says of their colours.
+SHOWN_ALWAYS = ("yuv420p", "yuvj420p", "gray", "pal8", "rgb24", "bgr24", "rgba", "bgra", "argb", "gbrp")
+UNSTATED = 1 << 30  # counts of frames from here on are left by writers of AVI that did not know them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +71,7 @@ class _Decoded:
     width: int = 0
     times: list[int | None] = dataclasses.field(default_factory=list)
     prints: list[int] = dataclasses.field(default_factory=list)
-    key_frames: int = 0
+    key_times: list[int] = dataclasses.field(default_factory=list)
     interlaced: bool = False
     last_duration: int = 0
 
@@ -76,9 +82,12 @@ def probe(source: bytes | Path, fps: float = 0.0, *, scenes: bool = False) -> Vi
     With `scenes` cuts between scenes are found; without, all of it is one. Raises UnreadableVideo for anything that is
     no video, is damaged, stops before its end or cannot be shown, OSError when the file does not open.
     """
+    source = small_as_bytes(source)
     with opened(source) as video:
+        check_structure(source, video.container.format.name, video.stream.id)
         detector = CutDetector() if scenes else None
-        decoded = _decode_all(video, detector)
+        with complaints_heard():
+            decoded = _decode_all(video, detector)
         count, times = len(decoded.times), _rising(decoded.times)
         rate = float(video.stream.average_rate or video.stream.guessed_rate or 1)
         unit = float(video.stream.time_base or 0)
@@ -101,21 +110,11 @@ def probe(source: bytes | Path, fps: float = 0.0, *, scenes: bool = False) -> Vi
 def _decode_all(video: OpenVideo, detector: CutDetector | None) -> _Decoded:
     decoded, renderer = _Decoded(), Renderer(video)
     try:
-        for frame in video.frames():
-            if frame.is_corrupt:
-                raise UnreadableVideo(f"damaged: frame {len(decoded.times)} is corrupt")
-            if not decoded.times:
-                decoded.height, decoded.width = renderer.size(frame)
-                if frame.format.name not in SHOWN_ALWAYS:
-                    renderer.render(frame, THUMBNAIL)  # what cannot be shown is refused now
-            if detector:
-                detector.add(renderer.render(frame, compared_size(decoded.height, decoded.width)))
-            decoded.times.append(frame.pts)
-            decoded.key_frames += frame.key_frame
-            if decoded.key_frames > 1:
-                decoded.prints.append(fingerprint(frame))
-            decoded.interlaced |= frame.interlaced_frame
-            decoded.last_duration = frame.duration
+        for packet, frames in video.packets():
+            if packet and packet.is_keyframe and packet.pts is not None:
+                decoded.key_times.append(packet.pts)
+            for frame in frames:
+                _note(decoded, frame, renderer, detector)
     except av.FFmpegError as error:
         raise UnreadableVideo(f"damaged or truncated after {len(decoded.times)} frames: {error.strerror}") from error
     if not decoded.times:
@@ -123,10 +122,33 @@ def _decode_all(video: OpenVideo, detector: CutDetector | None) -> _Decoded:
     return decoded
 
 
+def _note(decoded: _Decoded, frame: av.VideoFrame, renderer: Renderer, detector: CutDetector | None) -> None:
+    if frame.is_corrupt:
+        raise UnreadableVideo(f"damaged: frame {len(decoded.times)} is corrupt")
+    if not decoded.times:
+        decoded.height, decoded.width = renderer.size(frame)
+        if frame.format.name not in SHOWN_ALWAYS:
+            renderer.render(frame, THUMBNAIL)  # what cannot be shown is refused now
+    if detector:
+        detector.add(renderer.render(frame, compared_size(decoded.height, decoded.width)))
+    time = frame.pts
+    decoded.times.append(time)
+    if decoded.prints or (len(decoded.times) > SOON and _after_second_key_frame(decoded, time)):
+        decoded.prints.append(fingerprint(frame))
+    decoded.interlaced |= frame.interlaced_frame
+    decoded.last_duration = frame.duration
+
+
+def _after_second_key_frame(decoded: _Decoded, time: int | None) -> bool:
+    return time is not None and len(decoded.key_times) > 1 and time >= decoded.key_times[1]
+
+
 def _rising(times: list[int | None]) -> np.ndarray:
     """The times, int64 [n], or none where one is missing or does not rise: those tell nothing about order."""
-    known = np.array([time for time in times if time is not None], np.int64)
-    return known if len(known) == len(times) and (np.diff(known) > 0).all() else known[:0]
+    if None in times:
+        return np.zeros(0, np.int64)
+    known = np.array(times, np.int64)
+    return known if (known[1:] > known[:-1]).all() else known[:0]
 
 
 def _check_complete(video: OpenVideo, frames: int, start: float, end: float, frame_seconds: float) -> None:
@@ -147,9 +169,10 @@ def _check_complete(video: OpenVideo, frames: int, start: float, end: float, fra
 def _claimed_seconds(video: OpenVideo) -> float:
     stream, container = video.stream, video.container
     if container.format.name == "avi" and stream.frames and stream.time_base is not None:
-        return float(stream.frames * stream.time_base)  # FFmpeg brings the duration down to the bytes that are there
+        # FFmpeg brings the duration down to the bytes that are there.
+        return stream.frames * float(stream.time_base) if stream.frames < UNSTATED else 0.0
     if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
+        return stream.duration * float(stream.time_base)
     # Another stream, such as sound, may run longer than the pictures.
     alone = len(container.streams) == 1
     return (container.duration or 0) / av.time_base if alone else 0.0
