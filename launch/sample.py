@@ -3,6 +3,7 @@
 Writes one mp4 and one gif a prompt; --prompt may be given several times. --prompts=FILE names a list instead: a .txt
 with a prompt a line, or a .jsonl of lines {"prompt": "...", "seed": 3, "image": "a.png"}, the last two as wanted. Clip
 number i has seed + i where the list names none. Local devices share every batch; a stopped job resumes where it was.
+--stream --seconds=20 generates clips of any length chunk by chunk, as an mp4 that grows, with a run that is causal.
 """
 
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ from absl import flags
 from launch import sampling_flags
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.ranges import PlaybackRate, Range, Seed
+from mobile_video_jax.core.ranges import PlaybackRate, Range, Seconds, Seed
 
 if TYPE_CHECKING:
     from mobile_video_jax.generate.prompts import Request
@@ -28,14 +29,22 @@ FPS: flags.FlagHolder[float | None] = cli.define_number(
     "fps", None, PlaybackRate, "Frames a second of the clips; the run's own if not given, or 8."
 )
 SCALE = cli.define_number("scale", 1, Annotated[int, Range(1, 32)], "Enlarges each pixel to SCALE x SCALE.")
+STREAM = flags.DEFINE_bool("stream", False, "Generate chunk by chunk and write frames while later ones are made.")
+SECONDS: flags.FlagHolder[float | None] = cli.define_number(
+    "seconds", None, Seconds, "With --stream: how long the clips are; as long as the run's own if not given."
+)
 
 flags.adopt_module_key_flags(sampling_flags)
 
 
 def main() -> None:
     requests = _requests()
+    if SECONDS.value and not STREAM.value:
+        raise UserError("--seconds is the length of a stream: add --stream, or choose a length with --clip")
     from mobile_video_jax.generate.folder import GenerationJob, generate_folder
     from mobile_video_jax.generate.generator import Generator
+    from mobile_video_jax.generate.stream import ClipStream
+    from mobile_video_jax.generate.stream_folder import stream_folder
     from mobile_video_jax.parallel.distributed import one_writer
 
     out = OUT.value
@@ -51,7 +60,12 @@ def main() -> None:
     config = generator.sample_config(**sampling_flags.sampling())
     job = GenerationJob(requests, config, out, generator.frame_rate, SCALE.value)
     with one_writer(out):
-        clips = generate_folder(generator, job, sampling_flags.BATCH_SIZE.value)
+        if STREAM.value:
+            stream = ClipStream(generator, config)
+            seconds = SECONDS.value or generator.clip.frames / generator.frame_rate
+            clips = stream_folder(stream, job, seconds, sampling_flags.BATCH_SIZE.value)
+        else:
+            clips = generate_folder(generator, job, sampling_flags.BATCH_SIZE.value)
     cli.finish(out, {"out": str(out), "clips": clips})
 
 

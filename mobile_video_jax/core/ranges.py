@@ -45,5 +45,6 @@ Rate = Annotated[float, Range(0, 10, open="low")]
 Shift = Annotated[float, Range(0, 1000, open="low")]
 GuidanceScale = Annotated[float, Range(0, 100)]
 SolverSteps = Annotated[int, Range(1, 1000)]
+Seconds = Annotated[float, Range(0, 86_400, open="low")]  # length of a clip
 FrameRate = Annotated[int, Range(1, 240)]  # frames a second
 PlaybackRate = Annotated[float, Range(1, 240)]  # frames a second of a file, which need not be whole

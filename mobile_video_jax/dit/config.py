@@ -15,6 +15,17 @@ TARGETS = tuple(
     f"{attention}/{name}" for attention in ("self_attention", "cross_attention") for name in ("q", "k", "v", "out")
 )
 
+# Fields of DitConfig that say what a block attends to, and at what resolution.
+LAYOUT_KEYS = (
+    "layout",
+    "new_stages",
+    "causal",
+    "chunk_frames",
+    "chunk_overlap",
+    "attention_window",
+    "attention_stride",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class BlockShape:
@@ -124,6 +135,11 @@ class DitConfig(Config):
             stride=self.attention_stride,
             causal=self.causal,
         )
+
+    @property
+    def stream_chunk(self) -> int:
+        """Latent frames of a chunk of a stream; 0 where blocks see whole clips."""
+        return self.chunk_frames if self.causal else 0
 
     def check_grid(self, grid: Grid) -> None:
         """Raises UserError where the layout does not fit clips of a grid of tokens (frames, rows, columns)."""

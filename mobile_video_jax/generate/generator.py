@@ -183,11 +183,19 @@ class Generator:
         keys = jnp.stack([jax.random.key(request.seed) for request in requests])
         shape = self.denoiser.latent_shape_of(self.clip)
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        return noise, *self.conditions(requests, config)
+
+    def conditions(self, requests: Sequence[Request], config: SampleConfig) -> tuple[Any, ...]:
+        """Text states, their mask, those of the negative prompt if there is one, and images: see sample_latents."""
         text = self._text([request.prompt for request in requests])
         negative = None
         if config.negative_prompt or self.text_encoder.keeps_empty:
             negative = tuple(np.repeat(x, len(requests), axis=0) for x in self._negative(config.negative_prompt))
-        return noise, *text, negative, self._images(requests)
+        return *text, negative, self._images(requests)
+
+    def filled(self, requests: Sequence[Request]) -> list[Request]:
+        """The requests and copies of the last, as many as the devices share evenly."""
+        return _filled(requests, self._whole(len(requests)))
 
     def _negative(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
         states = self.text_encoder.encode([prompt]) if prompt else [self.text_encoder.empty()]

@@ -93,6 +93,17 @@ class RecoverTraining(DitTraining):
 
 
 @dataclasses.dataclass(frozen=True)
+class ConvertTraining(DitTraining):
+    """Config of a conversion run: sizes, latents and captions come from `init_from`, the layout from `model`."""
+
+    stage: str = "convert"  # the training stage
+    teacher: str = ""  # run directory of the teacher; init_from if empty
+    teacher_model: NetworkConfig = dataclasses.field(
+        default_factory=DitConfig
+    )  # the teacher's sizes, without init_from
+
+
+@dataclasses.dataclass(frozen=True)
 class DistillTraining(DitTraining, DiscriminatorConfig):
     """Config of a step distillation run.
 
@@ -148,6 +159,7 @@ TRAININGS: dict[str, type[TrainConfig]] = {
     "vae": VaeTraining,
     "dit": DitTraining,
     "recover": RecoverTraining,
+    "convert": ConvertTraining,
     "distill": DistillTraining,
     "reward": RewardTraining,
     "reward_tuning": RewardTuning,

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from mobile_video_jax.core.arrays import FrameTimes, Rng, Scalar
+from mobile_video_jax.core.arrays import FrameTimes, Latents, Rng, Scalar
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.core.storage import local_path
 from mobile_video_jax.cost.flops import count_flops, count_parameters
+from mobile_video_jax.diffusion.chunk_times import chunk_times
 from mobile_video_jax.diffusion.conditioning import frame_times
 from mobile_video_jax.diffusion.guidance import drop_captions
 from mobile_video_jax.diffusion.timesteps import sample_times, stratified_times
@@ -81,13 +82,18 @@ class DitStage(LatentStage):
     def training_batch(self, batch: Batch, rng: Rng) -> NoisyBatch:
         """A batch at random times, some clips with a conditioning frame and some without a caption."""
         x0, cfg = batch["latents"], self.config
-        t = sample_times(named_key(rng, "times"), x0.shape[0], shift=self.time_shift(x0))
-        if cfg.image_probability:
+        t = self.training_times(x0, named_key(rng, "times"))
+        if cfg.image_probability and t.ndim == 1:
             is_conditioned = jax.random.bernoulli(named_key(rng, "images"), cfg.image_probability, t.shape)
             t = frame_times(t, x0.shape[1], is_conditioned & has_later_frames(batch))
         rate, empty = cfg.caption_dropout, self.empty_caption
         text = drop_captions(named_key(rng, "captions"), batch["text"], batch["text_mask"], rate, empty)
         return noisy_batch(batch, t, *text, named_key(rng, "noise"))
+
+    def training_times(self, x0: Latents, rng: Rng) -> FrameTimes:
+        """A time for each clip, or where the network is causal one for each chunk."""
+        (clips, frames), shift, size = x0.shape[:2], self.time_shift(x0), self.config.model.stream_chunk
+        return chunk_times(rng, clips, frames, size, shift=shift) if size else sample_times(rng, clips, shift=shift)
 
     def evaluate_batch(self, params: Params, batch: Batch, rng: Rng) -> Metrics:
         """Held-out velocity error at the quantiles of the training times, with captions, and with images as well."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.stages.config import (
+    ConvertTraining,
     DistillTraining,
     DitTraining,
     LazyTraining,
@@ -14,6 +15,7 @@ from mobile_video_jax.stages.config import (
     VaeTraining,
     training_class,
 )
+from mobile_video_jax.stages.convert import ConvertStage
 from mobile_video_jax.stages.distill import DistillStage
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.lazy import LazyStage
@@ -28,6 +30,7 @@ STAGES: dict[type[TrainConfig], type[Stage]] = {
     VaeTraining: VaeStage,
     DitTraining: DitStage,
     RecoverTraining: RecoverStage,
+    ConvertTraining: ConvertStage,
     DistillTraining: DistillStage,
     RewardTraining: RewardStage,
     RewardTuning: RewardTuningStage,

@@ -15,7 +15,7 @@ from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import STANDARD, Sampling
-from mobile_video_jax.stages.config import DistillTraining, RecoverTraining
+from mobile_video_jax.stages.config import ConvertTraining, DistillTraining, RecoverTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.latent_stage import at_data_rate
 from mobile_video_jax.stages.lineage import read_pruned
@@ -25,7 +25,7 @@ from mobile_video_jax.train.stage import Params
 SHARED = ("compression", "text_encoder", "text_width", "text_tokens")
 TIMES = ("time_shift", "shift_follows_tokens", "time_terminal")
 
-StudentTraining = RecoverTraining | DistillTraining
+StudentTraining = RecoverTraining | ConvertTraining | DistillTraining
 
 
 class StudentStage(DitStage):

@@ -51,6 +51,11 @@ class UnetConfig(Config):
         """True where the transformer blocks of a level have self-attention."""
         return level >= len(self.widths) - self.self_attention_levels
 
+    @property
+    def stream_chunk(self) -> int:
+        """Latent frames of a chunk of a stream: 0, it sees whole clips."""
+        return 0
+
     def check_grid(self, grid: tuple[int, int, int]) -> None:
         """Raises UserError for latents (frames, rows, columns) that cannot be halved from level to level."""
         factor, (_, height, width) = 2 ** (len(self.widths) - 1), grid

@@ -9,11 +9,15 @@ from typing import cast
 
 import av
 import numpy as np
+from av.container import OutputContainer
 from av.filter import Graph
 from av.video.stream import VideoStream
 
 from mobile_video_jax.core.arrays import Frames
 from mobile_video_jax.core.files import replacing
+
+# In narrow frames mbtree reads memory that nothing has written: the same frames would give other files each time.
+X264 = {"crf": "18", "preset": "veryfast", "mbtree": "0"}
 
 
 def mp4_bytes(frames: Frames, fps: float | int, scale: int = 1, crf: int = 18) -> bytes:
@@ -23,12 +27,8 @@ def mp4_bytes(frames: Frames, fps: float | int, scale: int = 1, crf: int = 18) -
     some players refuse: give an even `scale` for those.
     """
     frames = _enlarged(frames, scale)
-    even = frames.shape[1] % 2 == 0 and frames.shape[2] % 2 == 0
     pictures = (av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames)
-    pixels = "yuv420p" if even else "yuv444p"
-    # In narrow frames mbtree reads memory that nothing has written: the same frames would give other files each time.
-    options = {"crf": str(crf), "preset": "veryfast", "mbtree": "0"}
-    return _encoded(pictures, frames, "mp4", "libx264", pixels, fps, options)
+    return _encoded(pictures, frames, "mp4", "libx264", _pixels(frames), fps, X264 | {"crf": str(crf)})
 
 
 def gif_bytes(frames: Frames, fps: float | int, scale: int = 1) -> bytes:
@@ -52,6 +52,50 @@ def write_gif(path: Path, frames: Frames, fps: float | int, scale: int = 1) -> N
         temporary.write_bytes(gif_bytes(frames, fps, scale))
 
 
+class Mp4Writer:
+    """Writes an mp4 file as its frames come, each pixel repeated as `scale` x `scale`.
+
+    The file is fragmented: a player shows what is there while later frames are still to come.
+    """
+
+    def __init__(self, path: Path, fps: float | int, scale: int = 1):
+        self._scale, self._fps = scale, fps
+        options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+        self._container = av.open(str(path), "w", format="mp4", options=options)
+        self._stream: VideoStream | None = None
+
+    def add(self, frames: Frames) -> None:
+        """Encodes the next frames."""
+        frames = _enlarged(frames, self._scale)
+        self._stream = self._stream or _video_stream(
+            self._container, frames, "libx264", _pixels(frames), self._fps, X264
+        )
+        for frame in frames:
+            self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+
+    def __enter__(self) -> "Mp4Writer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._stream:
+            self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+
+def _video_stream(
+    container: OutputContainer, frames: Frames, codec: str, pixels: str, fps: float | int, options: dict[str, str]
+) -> VideoStream:
+    stream = cast(VideoStream, container.add_stream(codec, rate=_rate(fps), options=options))
+    stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pixels
+    return stream
+
+
+def _pixels(frames: Frames) -> str:
+    """The pixel format of an mp4: every player shows yuv420p, which takes even sizes."""
+    even = frames.shape[1] % 2 == 0 and frames.shape[2] % 2 == 0
+    return "yuv420p" if even else "yuv444p"
+
+
 def _enlarged(frames: Frames, scale: int) -> np.ndarray:
     return frames.repeat(scale, axis=1).repeat(scale, axis=2)
 
@@ -67,8 +111,7 @@ def _encoded(
 ) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format=container_format) as container:
-        stream = cast(VideoStream, container.add_stream(codec, rate=_rate(fps), options=options))
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pixels
+        stream = _video_stream(container, frames, codec, pixels, fps, options)
         for picture in pictures:
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))

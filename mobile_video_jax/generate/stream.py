@@ -1,0 +1,151 @@
+"""Long clips, chunk by chunk: frames are there while later ones are generated, in memory that length does not change.
+
+Each chunk is sampled from noise behind the finished ones, of which the network carries a state of constant size
+(nn/stream.py). Then the network sees the finished chunk at time 0, which renews the state.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from mobile_video_jax.core.arrays import Clips, Latents, TextMask, TextStates
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.diffusion.guidance import Guidance, guided
+from mobile_video_jax.diffusion.samplers import sample
+from mobile_video_jax.generate.config import SampleConfig
+from mobile_video_jax.generate.generator import Generator
+from mobile_video_jax.generate.prompts import Request
+from mobile_video_jax.nn.stream import STREAM
+from mobile_video_jax.parallel.mesh import batch_sharding
+from mobile_video_jax.vae.pixels import to_bytes
+
+State = Any  # variables of the network, {} before the first chunk
+Conditions = tuple[TextStates, TextMask, tuple[TextStates, TextMask] | None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClipStream:
+    """Generates clips of any length with a generator whose network is causal.
+
+    Raises UserError for a network or a VAE that sees whole clips, and for settings that a stream does not know.
+    """
+
+    generator: Generator
+    config: SampleConfig
+
+    def __post_init__(self) -> None:
+        if not self.chunk_frames:
+            raise UserError(
+                f"{self.generator.run} sees whole clips and cannot stream: train a run with --config.model.causal=True"
+            )
+        if not self.generator.vae.decodes_in_chunks:
+            raise UserError("this decoder looks ahead and cannot stream: name another one with --vae")
+        if (self.config.guidance_low, self.config.guidance_high) != (0.0, 1.0) or self.config.reuse:
+            raise UserError("a stream needs guidance at all times and no reuse table: leave them out")
+
+    @property
+    def chunk_frames(self) -> int:
+        """Latent frames of every chunk but the first."""
+        return self.generator.denoiser.config.model.stream_chunk
+
+    def chunks(self, seconds: float) -> int:
+        """Chunks behind the first frame of the shortest clip of whole chunks that lasts so many seconds."""
+        frames = round(seconds * self.generator.frame_rate)
+        chunk = self.chunk_frames * self.generator.denoiser.strides.time
+        return -(-max(frames - 1, 0) // chunk)
+
+    def frames(self, requests: Sequence[Request], chunks: int) -> Iterator[Clips]:
+        """uint8 frames [b t h w 3] of the requests' clips: the first frame, then those of each chunk."""
+        generator = self.generator
+        coder = generator.vae.coder(self.config.tile, self.config.overlap)
+        latents = (np.asarray(generator.vae.stats.denormalize(x)) for x in self.latents(requests, chunks))
+        for decoded in coder.decode(latents):
+            yield np.asarray(to_bytes(jnp.asarray(decoded)))[: len(requests)]
+
+    def latents(self, requests: Sequence[Request], chunks: int) -> Iterator[Latents]:
+        """Normalised latents [b f lh lw c] of the first frame, then of each chunk."""
+        generator, network = self.generator, self.generator.denoiser.network
+        group = generator.filled(requests)
+        config = self.config.with_times(**generator.times)
+        text, mask, negative, image = jax.device_put(
+            generator.conditions(group, config), batch_sharding(generator.mesh)
+        )
+        conditions: Conditions = (text, mask, negative)
+        state: State = {}
+        for i, noise in enumerate(itertools.islice(self._noise(group), 1 + chunks)):
+            latents = sample_chunk(network, config, generator.params, state, noise, conditions)
+            if i == 0 and image is not None:
+                first, starts_from_image = image
+                latents = jnp.where(starts_from_image[:, None, None, None, None], first, latents)
+            state = next_state(network, config, generator.params, state, latents, conditions)
+            yield latents
+
+    def state_bytes(self, chunks: int) -> int:
+        """Bytes of the state of one clip after so many chunks behind the first frame, from shapes alone."""
+        denoiser = self.generator.denoiser
+        latents, *_, text, mask = denoiser.zero_inputs()
+        state: State = {}
+        advance = functools.partial(next_state, denoiser.network, self.config)
+        for frames in [1, *[self.chunk_frames] * chunks]:
+            chunk = jax.ShapeDtypeStruct((1, frames, *latents.shape[2:]), latents.dtype)
+            state = jax.eval_shape(advance, self.generator.params, state, chunk, (text, mask, None))
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+
+    def _noise(self, requests: Sequence[Request]) -> Iterator[Latents]:
+        """Noise of the first frame, then of each chunk, of each request's seed."""
+        denoiser = self.generator.denoiser
+        _, *shape = denoiser.latent_shape_of(self.generator.clip)
+        keys = jnp.stack([jax.random.key(request.seed) for request in requests])
+        for i in itertools.count():
+            frames = self.chunk_frames if i else 1
+            noise = _chunk_noise(keys, i, (frames, *shape))
+            yield jax.device_put(noise, batch_sharding(self.generator.mesh))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _chunk_noise(keys: jax.Array, chunk: Int[Array, ""] | int, shape: tuple[int, ...]) -> Latents:
+    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, chunk), shape))(keys)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def sample_chunk(
+    network: Any, config: SampleConfig, params: Any, state: State, noise: Latents, conditions: Conditions
+) -> Latents:
+    """Normalised latents of the next chunk, from noise of their shape; the state stays that of the chunks before."""
+
+    def velocity(*inputs: Any) -> Latents:
+        predicted: Latents = network.apply({"params": params, **state}, *inputs)
+        return predicted
+
+    text, mask, negative = conditions
+    grid = {name: getattr(config, name) for name in ("steps", "shift", "terminal", "schedule", "times")}
+    return sample(guided(velocity, text, mask, _guidance(config), negative), noise, solver=config.solver, **grid)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def next_state(
+    network: Any, config: SampleConfig, params: Any, state: State, latents: Latents, conditions: Conditions
+) -> State:
+    """The state behind a finished chunk: what the network carries on from it at time 0, with and without caption."""
+    renewed: State = {}
+
+    def velocity(*inputs: Any) -> Latents:
+        predicted: Latents
+        predicted, variables = network.apply({"params": params, **state}, *inputs, mutable=STREAM)
+        renewed.update(variables)
+        return predicted
+
+    text, mask, negative = conditions
+    guided(velocity, text, mask, _guidance(config), negative)(latents, jnp.zeros(len(latents)))
+    return renewed
+
+
+def _guidance(config: SampleConfig) -> Guidance:
+    return Guidance(config.guidance, rescale=config.guidance_rescale)
