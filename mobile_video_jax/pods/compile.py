@@ -1,6 +1,7 @@
 """Compilation of the train step of any stage ahead of time, for TPUs that are not there."""
 
 import dataclasses
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -43,7 +44,8 @@ def compile_step(values: Mapping[str, Any], topology: Topology) -> CompiledStep:
     """Compiles the train step that launch.train runs for a config, and reports what it takes (see step_report).
 
     Phases and their times go to stderr. Of a step that does not fit `peak_bytes` is what XLA says it would take,
-    to 1 %, and what is read from the compiled program is None. Raises UserError for a mesh that does not divide the
+    to 1 %, or what its state takes if that is too much already, which is found without compiling; what is read from the
+    compiled program is None. Raises UserError for a mesh that does not divide the
     topology's devices, a batch that does not divide the mesh and a compiler's flag that there is not.
     """
     devices = topology.devices()
@@ -52,7 +54,7 @@ def compile_step(values: Mapping[str, Any], topology: Topology) -> CompiledStep:
     check_batch(stage.config.batch_size, mesh)
     started = time.monotonic()
     with phase("tracing the train step"):
-        lowered, shapes = lower_step(stage, mesh)
+        lowered, state = lower_step(stage, mesh)
         flops = stage.cost(len(devices)).flops
     report: dict[str, Any] = {
         "topology": topology.name,
@@ -61,11 +63,15 @@ def compile_step(values: Mapping[str, Any], topology: Topology) -> CompiledStep:
         "mesh": dict(mesh.shape),
         "batch_size": stage.config.batch_size,
         "limit_bytes": topology.chip.hbm_bytes,
-        "parameters": count_parameters(shapes.params),
+        "parameters": count_parameters(state.params),
         "flops_per_step": flops,
         "xla_flags": as_arguments(compiler_options(stage.config.xla_flags, topology.generation)),
     }
-    executable, compiled = compile_for(topology, lowered, flops)
+    needed = bytes_on_a_chip(state)
+    if needed > topology.chip.hbm_bytes:
+        executable, compiled = None, refusal(needed, f"the state of training alone takes {needed:,} bytes a chip")
+    else:
+        executable, compiled = compile_for(topology, lowered, flops)
     return CompiledStep(stage, mesh, report | compiled | {"compile_seconds": time.monotonic() - started}, executable)
 
 
@@ -83,14 +89,24 @@ def compile_for(
         return executable, step_report(executable, topology, flops, topology.chips * topology.slices)
 
 
+def bytes_on_a_chip(state: Any) -> int:
+    """Bytes of each chip's share of a training's state, of shapes with their shardings."""
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(state))
+
+
 def does_not_fit(error: jax.errors.JaxRuntimeError) -> dict[str, Any]:
     """The report of a step that XLA refuses to compile for want of memory; raises any other error again."""
     sizes = OUT_OF_MEMORY.search(str(error))
     if not sizes:
         raise error
     peak = int(float(sizes[1]) * UNITS[sizes[2]])
+    return refusal(peak, str(error).splitlines()[0])
+
+
+def refusal(peak: int, message: str) -> dict[str, Any]:
+    """The report of a step that would take `peak` bytes a chip."""
     missing = dict.fromkeys(("collectives", "step_seconds", "mfu"))
-    return {"fits": False, "peak_bytes": peak, "message": str(error).splitlines()[0], **missing}
+    return {"fits": False, "peak_bytes": peak, "message": message, **missing}
 
 
 def step_report(executable: Any, topology: Topology, flops: int, devices: int) -> dict[str, Any]:

@@ -66,13 +66,13 @@ class _Names(RestrictedUnpickler):
 
 
 def lower_step(stage: Stage, mesh: Mesh) -> tuple[jax.stages.Lowered, TrainState]:
-    """The step that launch.train runs, ready to compile for the mesh's devices, and the shapes of its state."""
+    """The step that launch.train runs, ready to compile for the mesh's devices, and its state: shapes and shardings."""
     optimizer = make_optimizer(stage.config.optimizer, stage.config.steps)
     shapes, shardings = state_shardings(stage, optimizer, mesh)
     step: Any = make_step(stage, optimizer, mesh, shardings)
     state = jax.tree.map(abstract, shapes, shardings)
     batch = jax.tree.map(lambda x: abstract(x, batch_sharding(mesh)), stage.abstract_batch(mesh.size))
-    return step.lower(state, batch), shapes
+    return step.lower(state, batch), state
 
 
 def store_step(executable: jax.stages.Compiled, stage: Stage, mesh: Mesh, path: Path) -> None:

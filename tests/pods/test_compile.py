@@ -16,6 +16,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.tpu.collectives import collectives
 from mobile_video_jax.cost.tpu.hlo import Program
 from mobile_video_jax.cost.tpu.topology import GIB, Topology
+from mobile_video_jax.distill.config import ObjectiveConfig
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.parallel.config import MeshConfig
@@ -27,10 +28,12 @@ from mobile_video_jax.pods.run_cost import run_cost
 from mobile_video_jax.pods.scoring import compile_scoring
 from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.prune.plan import make_plan, scoring_flops
-from mobile_video_jax.stages.config import DitTraining
+from mobile_video_jax.stages.config import DistillTraining, DitTraining
+from mobile_video_jax.stages.distill_recipes import dmd2
 from mobile_video_jax.stages.registry import build_stage
 from mobile_video_jax.train.checkpoint import save_model
 from mobile_video_jax.train.compiled_step import StoredStep, store_step
+from mobile_video_jax.train.config import PlayersOptimizerConfig
 from mobile_video_jax.train.run import write_run
 
 pytestmark = pytest.mark.first
@@ -151,6 +154,21 @@ def test_a_step_that_does_not_fit_is_reported_with_what_xla_says():
     assert report["collectives"] is report["step_seconds"] is report["mfu"] is None
     assert "v5e:2x2, 4 chips" in compile.report_table(report) and json.dumps(report)
     with pytest.raises(UserError, match=f"{report['peak_bytes'] - report['limit_bytes']:,} more than its"):
+        check_fits(report)
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_a_critic_larger_than_the_device_is_refused_without_compiling(monkeypatch):
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda lowered: pytest.fail("compiled"))
+    teacher = dataclasses.replace(MODEL, width=4096, depth=64, ffn=16384)
+    shared = {field.name: getattr(CONFIG, field.name) for field in dataclasses.fields(DitTraining)}
+    changes = {"stage": "distill", "teacher_model": teacher, "optimizer": PlayersOptimizerConfig()}
+    config = dmd2(DistillTraining(**shared | changes, objective=ObjectiveConfig()))
+    report = compile_step(to_config_dict(config).to_dict(), TOPOLOGY).report
+    assert not report["fits"] and report["peak_bytes"] > report["limit_bytes"]
+    assert "of a chip" in compile.report_table(report)
+    with pytest.raises(UserError, match="more than its"):
         check_fits(report)
 
 
