@@ -32,9 +32,19 @@ class Samples:
 
 def generate_samples(run: Path, world: World, count: int, config: SampleConfig, text_encoder: str = "") -> Samples:
     """Generates `count` clips for prompts of held-out combinations, with the seeds 0 to count - 1."""
-    texts, attributes = zip(*prompts(world, seed=1, n=count, split="test"), strict=True)
+    texts = [text for text, _ in _prompts(world, count)]
     generator, progress = Generator.load(run, text_encoder=text_encoder), Progress("sample:", count)
     started = time.monotonic()
     clips = generator.generate(texts, config=config, progress=progress.report).frames
     seconds = (time.monotonic() - started) / count
-    return Samples(clips, list(texts), list(attributes), [detect(frames, world) for frames in clips], seconds)
+    return read_back(clips, world, seconds)
+
+
+def read_back(clips: Clips, world: World, seconds_per_clip: float) -> Samples:
+    """The samples that `generate_samples` returned, of their clips."""
+    texts, attributes = zip(*_prompts(world, len(clips)), strict=True)
+    return Samples(clips, list(texts), list(attributes), [detect(frames, world) for frames in clips], seconds_per_clip)
+
+
+def _prompts(world: World, count: int) -> list[tuple[str, Attributes]]:
+    return list(prompts(world, seed=1, n=count, split="test"))

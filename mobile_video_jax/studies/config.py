@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.ranges import Count, CountOrZero, PositiveShare, Range, Seed, Share
+from mobile_video_jax.core.ranges import Count, CountOrZero, PositiveShare, Range, Seed, Share, SolverSteps
 from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.prune.config import PruneConfig
@@ -103,8 +103,9 @@ class PruningStudy(ChainStudy):
 class DistillationStudy(ChainStudy):
     """Ways of step distillation, of a student that is pruned from its seed's teacher and recovered.
 
-    A cell of ARMS distils the student and evaluates it at 1, 2, 4 and 8 unguided steps. Arms take as many steps as cost
-    what the `dit` arm's do. Cells of one seed and repeat have the same batches and noise: they are compared in pairs.
+    A cell of ARMS distils the student and evaluates it at several numbers of unguided steps. Arms take as many steps
+    as cost what the `dit` arm's do. Cells of one seed and repeat have the same batches and noise: they are compared in
+    pairs.
     """
 
     prune: PruneConfig  # pruning of the student
@@ -112,6 +113,13 @@ class DistillationStudy(ChainStudy):
     distill: DistillTraining  # step distillation, which an arm changes; its steps are those of the dit arm
     repeats: Count = 1  # cells of an arm for each seed
     warm_steps: CountOrZero = 0  # first steps, of distillation alone, that all arms of a seed share
+    points: Count = 1  # evaluations of a distillation on its way, at equal distances, the last at its end
+    evaluated_steps: Annotated[tuple[SolverSteps, ...], Range(1, 10)] = (
+        1,
+        2,
+        4,
+        8,
+    )  # sampling steps of distilled models
     head_steps: CountOrZero = 0  # steps of an arm's discriminator against the frozen student, to measure it; 0: none
     kind: Literal["distillation"] = "distillation"  # tells this study from the others
     arms: tuple[DistillationArm, ...] = ("kd", "conv", "dit", "dmd")  # ways of step distillation

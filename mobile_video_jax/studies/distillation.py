@@ -5,23 +5,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-
-from mobile_video_jax.core.arrays import Clips
-from mobile_video_jax.core.clip import ClipShape
-from mobile_video_jax.data.dataset import ClipSource
-from mobile_video_jax.data.pipeline import captioned_clips
 from mobile_video_jax.distill.objective import CRITICS
-from mobile_video_jax.evaluate.alignment import generate_samples
-from mobile_video_jax.evaluate.backbone_features import backbone_features
-from mobile_video_jax.generate.config import SampleConfig
-from mobile_video_jax.generate.generator import Generator
-from mobile_video_jax.metrics.accuracy import accuracies
-from mobile_video_jax.metrics.diversity import pixel_diversity
-from mobile_video_jax.metrics.kernel_distance import kernel_distance
-from mobile_video_jax.metrics.motion import motion_energy
-from mobile_video_jax.models.config import SolverName
 from mobile_video_jax.models.networks import as_transformer
 from mobile_video_jax.prune.run import prune
 from mobile_video_jax.stages.config import DistillTraining
@@ -31,6 +15,7 @@ from mobile_video_jax.stages.recover import RecoverStage
 from mobile_video_jax.studies.chain import TEACHER, Cells, run_chain_study, teacher_run
 from mobile_video_jax.studies.config import DistillationStudy
 from mobile_video_jax.studies.head_quality import head_alone, measure_head
+from mobile_video_jax.studies.sample_quality import SampleQuality, teacher_samples
 from mobile_video_jax.train.loop import train
 
 # What an arm changes of the distillation's config: keys of DistillTraining, and of its objective. Taps are thirds.
@@ -46,7 +31,6 @@ ARMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "dmd2": ({}, {}),
     "scm": ({}, {}),
 }
-HALVES = 20  # random halves of the real clips, whose distances are the floor of all others
 # Models that are not distilled: the run, the steps (0: the study's), and whether sampling is guided.
 STUDENT = "student"
 BASELINES = {
@@ -55,8 +39,6 @@ BASELINES = {
     "student": (STUDENT, 0, True),
     "student-4": (STUDENT, 4, False),
 }
-FEW_STEPS = (1, 2, 4, 8)
-PROMPTS, SAMPLES = 4, 4  # of diversity: prompts, and samples of each
 
 
 def cells(study: DistillationStudy) -> Cells:
@@ -88,7 +70,7 @@ def plan_distillation(study: DistillationStudy) -> list[dict[str, Any]]:
 
 
 def _make_student(study: DistillationStudy, seed: int, out: Path) -> None:
-    """The seed's teacher, pruned and recovered."""
+    """The seed's teacher, pruned and recovered, and the teacher's samples."""
     data, pruned = str(out / "latents"), out / "students" / f"pruned{seed}"
     prune(dataclasses.replace(study.prune, seed=seed), teacher_run(out, seed), data, pruned)
     config = dataclasses.replace(study.recover, init_from=str(pruned), data=data, seed=seed)
@@ -97,6 +79,7 @@ def _make_student(study: DistillationStudy, seed: int, out: Path) -> None:
         warm = changed(study.distill, "kd", init_from=str(_student_run(out, seed)), data=data, seed=seed)
         warm = dataclasses.replace(warm, steps=study.warm_steps, checkpoint_every=study.warm_steps)
         train(DistillStage.build(warm), _start_run(study, out, seed))
+    teacher_samples(study, out, seed)
 
 
 def _student_run(out: Path, seed: int) -> Path:
@@ -126,67 +109,31 @@ def arm_config(study: DistillationStudy, arm: str, **changes: Any) -> DistillTra
 
 
 def _run_cell(study: DistillationStudy, arm: str, seed: int, repeat: int, out: Path, folder: Path) -> dict[str, Any]:
-    evaluate = _Evaluator(study, out, seed)
+    quality = SampleQuality(study, out, seed)
+    if arm == TEACHER:
+        return {"steps": {str(study.sampling.steps): quality.of_teacher(teacher_run(out, seed))}}
     if arm in BASELINES:
         model, steps, is_guided = BASELINES[arm]
         run = teacher_run(out, seed) if model == TEACHER else _student_run(out, seed)
         scale = study.sampling.guidance if is_guided else 1.0
-        return {"steps": {str(steps or study.sampling.steps): evaluate(run, steps or study.sampling.steps, scale)}}
+        return {"steps": {str(steps or study.sampling.steps): quality(run, steps or study.sampling.steps, scale)}}
     names = {"init_from": str(_start_run(study, out, seed)), "data": str(out / "latents")}
     config = arm_config(study, arm, **names, seed=1000 * repeat + seed)
-    train(DistillStage.build(config), folder / "distilled")
     result: dict[str, Any] = {"repeat": repeat, "trained": config.steps}
     if study.head_steps and "discriminator" in CRITICS[config.objective.method]:
         result["head"] = measure_head(head_alone(config, study.head_steps), folder / "head")
-    result["steps"] = {str(n): evaluate(folder / "distilled", n, 1.0, config.solver) for n in FEW_STEPS}
+    run, few = folder / "distilled", study.distill.sampling_steps
+    result["curve"] = []
+    for part in parts(config, study.points):
+        train(DistillStage.build(part), run)
+        result["curve"].append({"step": part.steps, **quality(run, few, 1.0, config.solver)})
+    at = {few: result["curve"][-1]}
+    result["steps"] = {str(n): at.get(n) or quality(run, n, 1.0, config.solver) for n in study.evaluated_steps}
     return result
 
 
-class _Evaluator:
-    """Measures the samples of a model beside held-out real clips.
-
-    Distances are on features of the next seed's teacher, which no discriminator of this seed looked through; a study of
-    one seed has its own alone.
-    """
-
-    def __init__(self, study: DistillationStudy, out: Path, seed: int):
-        other = study.seeds[(study.seeds.index(seed) + 1) % len(study.seeds)]
-        self._study, self._features = study, backbone_features(teacher_run(out, other))
-        clip = ClipShape.parse(study.vae.clip)
-        source = ClipSource.open(out / "data")
-        self._real: Clips = np.stack([item["video"] for item in captioned_clips(source, "test", clip)])
-
-    def __call__(self, run: Path, steps: int, guidance: float, solver: SolverName | None = None) -> dict[str, Any]:
-        study = self._study
-        config = dataclasses.replace(
-            study.sampling, steps=steps, guidance=guidance, solver=solver or study.sampling.solver
-        )
-        samples = generate_samples(run, study.world, study.samples, config)
-        scores = accuracies(study.world, samples.pairs)
-        real, made = self._features(self._real), self._features(samples.clips)
-        return {
-            "evaluations": steps * (2 if guidance != 1 else 1),
-            "accuracy": {name: score.value for name, score in scores.items()},
-            "distance": kernel_distance(real, made),
-            "floor": real_distances(real),
-            "motion": float(np.mean(motion_energy(samples.clips)) / np.mean(motion_energy(self._real))),
-            "diversity": _diversity(run, samples.prompts[:PROMPTS], config),
-            "seconds_per_clip": samples.seconds_per_clip,
-        }
-
-
-def real_distances(features: Float[np.ndarray, "n d"]) -> dict[str, float]:
-    """Mean and deviation of the distances between random halves of real clips: smaller differences say nothing."""
-    rng, distances = np.random.default_rng(0), []
-    for _ in range(HALVES):
-        order = rng.permutation(len(features))
-        half = len(features) // 2
-        distances.append(kernel_distance(features[order[:half]], features[order[half:]]))
-    return {"mean": float(np.mean(distances)), "std": float(np.std(distances))}
-
-
-def _diversity(run: Path, prompts: list[str], config: SampleConfig) -> float:
-    """The mean over prompts of how different their samples are, in grey levels."""
-    repeated = [prompt for prompt in prompts for _ in range(SAMPLES)]
-    clips = Generator.load(run).generate(repeated, seed=1000, config=config).frames
-    return float(np.mean([pixel_diversity(clips[i : i + SAMPLES]) for i in range(0, len(clips), SAMPLES)]))
+def parts(config: DistillTraining, points: int) -> list[DistillTraining]:
+    """The config up to each of `points` equal shares of its steps, on the schedule of all of them."""
+    optimizer = dataclasses.replace(config.optimizer, schedule_steps=config.steps)
+    ends = sorted({max(round(config.steps * i / points), 1) for i in range(1, points + 1)})
+    return [dataclasses.replace(config, steps=end, optimizer=optimizer) for end in ends]

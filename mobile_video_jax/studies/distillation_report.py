@@ -1,19 +1,18 @@
 """Report of the study of step distillation: tables for programs, a plot and a page for people."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mobile_video_jax.core.revision import git_revision, hardware
-from mobile_video_jax.metrics.interval import mean_score
 from mobile_video_jax.report.blocks import Picture, Report, Section, Table
 from mobile_video_jax.report.figures import panels, save_figure
 from mobile_video_jax.report.page import write_report
 from mobile_video_jax.studies.chain import TEACHER
 from mobile_video_jax.studies.config import DistillationStudy
 from mobile_video_jax.studies.distillation import ARMS, cells
+from mobile_video_jax.studies.distillation_claims import DISTANCE, KEEP, RIGHT, differences, retention
 from mobile_video_jax.studies.table import Column, Row, grouped, spread, write_tables
 
 NAMES = {
@@ -32,23 +31,18 @@ NAMES = {
     "student": "student before, guided",
     "student-4": "student before, unguided",
 }
-RIGHT, DISTANCE = Column("all", "samples right in all"), Column("distance", "kernel distance", "{:.3f}")
 MEASURED = (
     Column("colour", "colour"),
     Column("shape", "shape"),
     Column("motion", "motion"),
     RIGHT,
     DISTANCE,
+    Column("teacher_distance", "from the teacher's samples", "{:.3f}"),
     Column("motion_energy", "motion energy", "{:.2f}"),
     Column("diversity", "diversity", "{:.1f}"),
 )
 SHARE = Column("share", "of the teacher's")  # of the samples that its seed's teacher has right in all
 PLOT = "quality.png"
-# Arms that are compared in pairs: the first, less the second.
-PAIRS = (
-    *(("dit", "conv"), ("mismatched", "dit"), ("taps", "dit")),
-    *((arm, "kd") for arm in ("dit", "conv", "renoise", "renoise-dit", "dmd", "dmd2", "scm")),
-)
 
 
 def write_distillation_study(name: str, study: DistillationStudy, results: Sequence[Row], out: Path) -> Row:
@@ -69,7 +63,10 @@ def table_rows(result: Row) -> list[Row]:
     """A row for each number of steps of a cell. `motion` is the attribute, `motion_energy` that over real clips'."""
     return [
         {"arm": result["arm"], "seed": result["seed"], "repeat": result.get("repeat", 0), "steps": int(steps)}
-        | {key: evaluated[key] for key in ("evaluations", "distance", "diversity", "seconds_per_clip")}
+        | {
+            key: evaluated[key]
+            for key in ("evaluations", "distance", "teacher_distance", "diversity", "seconds_per_clip")
+        }
         | {"motion_energy": evaluated["motion"], **evaluated["accuracy"]}
         for steps, evaluated in result["steps"].items()
     ]
@@ -90,19 +87,31 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     return merged
 
 
-def differences(rows: Sequence[Row], steps: int) -> list[Row]:
-    """PAIRS in samples right and in distance at `steps` steps: mean over seeds and repeats, with its 95 % interval."""
-    compared = []
-    at = {(row["arm"], row["seed"], row["repeat"]): row for row in rows if row["steps"] == steps}
-    for first, second in PAIRS:
-        pairs = [(at[key], at[second, *key[1:]]) for key in at if key[0] == first and (second, *key[1:]) in at]
-        if pairs:
-            scores = {
-                column.key: mean_score(np.array([one[column.key] - other[column.key] for one, other in pairs]))
-                for column in (RIGHT, DISTANCE)
-            }
-            compared.append({"first": first, "second": second, **{k: dataclasses.asdict(v) for k, v in scores.items()}})
-    return compared
+def _retention(results: Sequence[Row], steps: int) -> Table:
+    lines: list[list[str | int | float]] = [
+        [NAMES[x.arm], x.cells, f"{x.right:.1%}", f"{x.ratio:.1%}", f"{x.low:.1%} to {x.high:.1%}", x.verdict]
+        for x in retention(results, steps)
+    ]
+    columns = ["model", "cells", "samples right", "of the teacher's", "95 % interval", f"keeps {KEEP:.0%}"]
+    caption = (
+        f"At {steps} steps beside the guided teacher in all its steps, prompt by prompt. Intervals are over prompts: "
+        "other trainings may be outside of them."
+    )
+    return Table(columns, lines, caption)
+
+
+def _curves(results: Sequence[Row]) -> list[Table]:
+    """Samples right and their distance from the teacher's on the way; none where cells are evaluated at the end."""
+    on_the_way = [result for result in results if len(result.get("curve", ())) > 1]
+    lines: list[list[str | int | float]] = []
+    for members in grouped(on_the_way, lambda result: result["arm"]):
+        for points in zip(*(result["curve"] for result in members), strict=True):
+            right = spread([point["accuracy"]["all"] for point in points])
+            distance = spread([point["teacher_distance"] for point in points])
+            texts = (f"{right['mean']:.1%} ± {right['std']:.1%}", f"{distance['mean']:.3f} ± {distance['std']:.3f}")
+            lines.append([NAMES[members[0]["arm"]], points[0]["step"], *texts])
+    columns = ["model", "steps of distillation", "samples right", "from the teacher's samples"]
+    return [Table(columns, lines, "On the way, at the steps that the student is trained for.")] if lines else []
 
 
 def _differences(rows: Sequence[Row], steps: int) -> Table:
@@ -150,8 +159,8 @@ def _page(name: str, study: DistillationStudy, results: Sequence[Row], groups: S
     features = "another seed's teacher" if len(study.seeds) > 1 else "the teacher, through which discriminators look"
     text = (
         "Mean, and deviation over seeds. Samples are read back by a rule-based detector; the kernel distance is to "
-        f"held-out real clips, on features of {features}; motion energy is relative to theirs; diversity is in "
-        "grey levels."
+        f"held-out real clips, and to the guided teacher's samples, on features of {features}; motion energy is "
+        "relative to the real clips'; diversity is in grey levels."
     )
     measured = (*MEASURED[:4], SHARE, *MEASURED[4:])
     columns = ["model", "steps", "evaluations", *(column.heading for column in measured)]
@@ -167,7 +176,9 @@ def _page(name: str, study: DistillationStudy, results: Sequence[Row], groups: S
     rows = [row for result in results for row in table_rows(result)]
     blocks: list[Table | Picture] = [
         Table(columns, lines),
+        _retention(results, study.distill.sampling_steps),
         _differences(rows, study.distill.sampling_steps),
+        *_curves(results),
         *_heads(results),
         plot,
     ]

@@ -13,8 +13,10 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.evaluate.backbone_features import backbone_features
 from mobile_video_jax.metrics.kernel_distance import kernel_distance
 from mobile_video_jax.studies.config import DistillationStudy
-from mobile_video_jax.studies.distillation import arm_config, cells, real_distances
-from mobile_video_jax.studies.distillation_report import differences, table_rows, write_distillation_study
+from mobile_video_jax.studies.distillation import arm_config, cells, parts
+from mobile_video_jax.studies.distillation_claims import differences, retention
+from mobile_video_jax.studies.distillation_report import table_rows, write_distillation_study
+from mobile_video_jax.studies.sample_quality import real_distances
 from tests import tiny
 
 
@@ -26,6 +28,7 @@ def study() -> DistillationStudy:
 def judged(right: float, steps: int, *, guided: bool = False) -> dict:
     accuracy = {"colour": 1.0, "shape": right, "motion": 1.0, "all": right}
     measures = {"distance": 1 - right, "motion": 0.9, "diversity": 20.0, "seconds_per_clip": 0.1 * steps}
+    measures |= {"hits": f"{'1' * round(100 * right):0<100}", "teacher_distance": None if guided else 0.1}
     return {"evaluations": steps * (1 + guided), "accuracy": accuracy, **measures}
 
 
@@ -42,7 +45,8 @@ def test_the_table_has_a_row_for_each_number_of_steps_and_shares_of_the_seeds_te
         results.append({"arm": "teacher", "seed": seed, "steps": {"20": judged(right, 20, guided=True)}})
         for arm, loss in (("dit", 0.0), ("conv", 0.1)):
             steps = {str(n): judged(right - loss - (n < 4) * 0.2, n) for n in (1, 4)}
-            results.append({"arm": arm, "seed": seed, "steps": steps, "head": {"auc@0.1": 0.8 - loss}})
+            curve = [{"step": int(n), **steps[n]} for n in steps]
+            results.append({"arm": arm, "seed": seed, "steps": steps, "curve": curve, "head": {"auc@0.1": 0.8 - loss}})
     assert len(table_rows(results[1])) == 2
     assert write_distillation_study("distillation", study, results, tmp_path)["best"] == "dit"
     groups = json.loads((tmp_path / "table.json").read_text())["summary"]
@@ -55,6 +59,21 @@ def test_the_table_has_a_row_for_each_number_of_steps_and_shares_of_the_seeds_te
     assert (pair["first"], pair["second"]) == ("dit", "conv") and pair["all"]["n"] == 2
     assert [pair["all"][key] for key in ("value", "low", "high")] == pytest.approx([0.1] * 3)
     assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_student_keeps_95_percent_of_its_teacher_where_the_interval_over_prompts_says_so():
+    teacher = {"arm": "teacher", "seed": 0, "steps": {"40": judged(1.0, 40, guided=True)}}
+    students = [("dit", 1.0), ("conv", 0.7), ("kd", 0.95)]
+    rows = [{"arm": arm, "seed": 0, "steps": {"4": judged(right, 4)}} for arm, right in students]
+    verdicts = {x.arm: (x.ratio, x.verdict) for x in retention([teacher, *rows], steps=4)}
+    assert verdicts == {"dit": (1.0, "yes"), "conv": (0.7, "no"), "kd": (0.95, "not decided")}
+    assert retention(rows, steps=4) == []
+
+
+def test_a_distillation_stops_for_each_point_of_its_curve_on_one_schedule(study):
+    ends = parts(dataclasses.replace(study.distill, steps=10), 3)
+    assert [part.steps for part in ends] == [3, 7, 10]
+    assert {part.optimizer.schedule_steps for part in ends} == {10}
 
 
 def test_repeats_are_paired_and_arms_cost_the_same(study):
