@@ -4,7 +4,7 @@ A study is a grid of ways to do one thing, with seeds; its cells are folders OUT
 result.json. Started again it resumes where it stopped, and cells may be added. A cell that fails is recorded in
 failure.json and the others go on; the status is 1 then. Several processes or hosts share a study
 with --workers=N --worker=0 ... N-1 on one file system, where worker 0 makes what all cells share. Writes table.csv,
-table.json, report.html and PNG plots of the finished cells.
+table.json, report.html and PNG plots of the finished cells; --table writes them alone, also while a study runs.
 
 NAME is a variant of configs/ablate.py, which says what each takes; --config=configs/ablate.py:NAME is the same.
 compression and objectives train a VAE a cell, its latents and a small transformer on them; pruning prunes one
@@ -30,6 +30,7 @@ CONFIG = cli.define_config(
 OUT = cli.define_path("out", "The study's folder, new or to resume.", local=True)
 WORKER = cli.define_number("worker", 0, CountOrZero, "The share of the cells that this process runs.")
 WORKERS = cli.define_number("workers", 1, Size, "Processes that share the study.")
+TABLE = flags.DEFINE_bool("table", False, "Only write the tables of the cells that are finished.")
 PLAN = flags.DEFINE_bool("plan", False, "Only print what the cells will cost.")
 PEAK = cli.define_number("peak_tflops", 989.0, Positive, "With --plan: the machine's peak; an H100's in bf16 is 989.")
 UTILIZATION = cli.define_number(
@@ -40,7 +41,7 @@ UTILIZATION = cli.define_number(
 def main() -> None:
     from mobile_video_jax.core.claim import check_holds_some
     from mobile_video_jax.core.lock import only_writer
-    from mobile_video_jax.studies.cells import FAILURE, failures
+    from mobile_video_jax.studies.cells import FAILURE, failures, finished
     from mobile_video_jax.studies.kinds import KINDS
 
     study, out = CONFIG.value, OUT.value
@@ -51,8 +52,11 @@ def main() -> None:
         raise UserError("name the study's folder with --out=DIR; --plan needs none")
     check_holds_some(out, ("data", "shared.json", "cells", "table.json"), "study")
     # Workers write cells of their own, and each run in them has its lock.
-    with only_writer(out) if WORKERS.value == 1 else contextlib.nullcontext():
-        results = kind.run(study, out, worker=WORKER.value, workers=WORKERS.value)
+    with contextlib.nullcontext() if TABLE.value or WORKERS.value > 1 else only_writer(out):
+        if TABLE.value:
+            results = finished(list(kind.cells(study)), out)
+        else:
+            results = kind.run(study, out, worker=WORKER.value, workers=WORKERS.value)
         summary = kind.write(CONFIG.variant or STUDY.value, study, results, out)
     cli.finish(out / "table.csv", summary)
     if failed := failures(out):

@@ -17,7 +17,7 @@ from mobile_video_jax.train.divergence import TrainingDiverged
 
 SETTINGS, RESULT, FAILURE = "study.json", "result.json", "failure.json"
 # Fields of a study that say which cells it has, and may change between two starts.
-GRID = ("compressions", "objectives", "arms", "seeds")
+GRID = ("compressions", "objectives", "arms", "seeds", "blocks_kept", "repeats", "draws")
 
 
 def open_study(study: Config, out: Path, *, worker: int, workers: int) -> None:

@@ -52,8 +52,8 @@ class Cell:
         return f"{self.compression}-{self.objective}-seed{self.seed}"
 
 
-def cells(study: StudyConfig) -> list[Cell]:
-    """The grid's cells. Raises UserError for an unknown objective or a compression that does not fit the clip."""
+def cells(study: StudyConfig) -> dict[str, Cell]:
+    """The grid's cells by name. Raises UserError for an unknown objective and a compression that does not fit."""
     if study.finetune_steps >= study.vae.steps:
         raise UserError(
             f"finetune_steps {study.finetune_steps} leave none of {study.vae.steps} steps before: lower them"
@@ -61,7 +61,8 @@ def cells(study: StudyConfig) -> list[Cell]:
     for compression in study.compressions:
         network(study, compression)
         ClipShape.parse(study.vae.clip).check(Compression.parse(compression))
-    return [Cell(*point) for point in itertools.product(study.compressions, study.objectives, study.seeds)]
+    grid = [Cell(*point) for point in itertools.product(study.compressions, study.objectives, study.seeds)]
+    return {cell.name: cell for cell in grid}
 
 
 def run_study(study: StudyConfig, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:
@@ -69,7 +70,7 @@ def run_study(study: StudyConfig, out: Path, *, worker: int = 0, workers: int = 
 
     Worker 0 also renders the clips. A cell is a folder of `out`/cells, and every stage in it resumes.
     """
-    grid = {cell.name: cell for cell in cells(study)}
+    grid = cells(study)
     data = Path(study.data) if study.data else out / "data"
     open_study(study, out, worker=worker, workers=workers)
     share(lambda: _render_clips(study, data), data.exists, worker=worker)
@@ -115,7 +116,7 @@ def plan(study: StudyConfig) -> list[dict[str, Any]]:
             "name": cell.name,
             **training_flops(study, cell.compression),
         }
-        for cell in cells(study)
+        for cell in cells(study).values()
     ]
 
 

@@ -12,13 +12,14 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.config import from_mapping, plain
 from mobile_video_jax.core.errors import Stopped, UserError
 from mobile_video_jax.data.shapes.world import World
-from mobile_video_jax.studies import budget, cells, distillation, pruning
+from mobile_video_jax.studies import budget, cells
 from mobile_video_jax.studies import compression as ablate
 from mobile_video_jax.studies.cells import RESULT
 from mobile_video_jax.studies.compression import Cell
 from mobile_video_jax.studies.compression_report import write_study
 from mobile_video_jax.studies.compression_table import COSTS, summary
-from mobile_video_jax.studies.config import DistillationStudy, PruningStudy, StudyConfig
+from mobile_video_jax.studies.config import StudyConfig, study_class
+from mobile_video_jax.studies.kinds import KINDS
 from mobile_video_jax.studies.learning import Learning, psnr_curve
 from mobile_video_jax.train.divergence import TrainingDiverged
 from mobile_video_jax.vae.decoder_flops import decoder_flops_per_frame
@@ -50,8 +51,7 @@ def study(**changes) -> StudyConfig:
 
 def test_a_grid_is_every_combination_and_refuses_what_cannot_be():
     grid = ablate.cells(study(seeds=(0, 1), objectives=("plain", "both")))
-    assert len(grid) == len({cell.name for cell in grid}) == 8
-    assert Cell("t8_s16_c4", "both", 1) in grid
+    assert len(grid) == 8 and Cell("t8_s16_c4", "both", 1) in grid.values()
     with pytest.raises(UserError, match=r"objectives\[0\]=best: use plain or consistency or equivariance or both"):
         from_mapping(StudyConfig, plain(study()) | {"objectives": ["best"]})
     with pytest.raises(UserError, match="beyond this family"):
@@ -64,18 +64,10 @@ def test_a_grid_is_every_combination_and_refuses_what_cannot_be():
         ablate.run_study(study(), Path("nowhere"), worker=2, workers=2)
 
 
-CELLS = {
-    "vae": (StudyConfig, ablate.cells),
-    "pruning": (PruningStudy, pruning.cells),
-    "distillation": (DistillationStudy, distillation.cells),
-}
-
-
 def test_every_study_of_the_config_file_is_legal_and_can_be_planned():
     for name in studies.STUDIES:
         values = studies.get_config(name).to_dict()
-        config, cells = CELLS[values["kind"]]
-        assert cells(from_mapping(config, values))
+        assert KINDS[values["kind"]].cells(from_mapping(study_class(values), values))
     rows = ablate.plan(study())
     assert len(rows) == 2 and all(row["vae_flops"] > 0 and row["dit_flops"] > 0 for row in rows)
     with pytest.raises(UserError, match="study 'everything' is unknown"):

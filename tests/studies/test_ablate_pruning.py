@@ -8,12 +8,14 @@ import pytest
 from configs import ablate as studies
 from mobile_video_jax.core.config import from_mapping, plain
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import write_json
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.prune.plan import make_plan, planned_shapes, sizes_of
 from mobile_video_jax.studies.config import PruningStudy
 from mobile_video_jax.studies.pruning import ARMS, Cell, cell_config, cells, plan_pruning, recovery_steps
 from mobile_video_jax.studies.pruning_claims import against_draws, differences
 from mobile_video_jax.studies.pruning_report import table_rows, write_pruning_study
+from tests.commands import run
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +92,15 @@ def test_the_table_has_a_row_a_point_and_the_page_the_claims(study, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "2 of 3" in page and "tri-level − block" in page and "92.5%" in page
     assert (tmp_path / "recovery.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_table_of_what_is_finished_is_written_on_its_own(tmp_path):
+    for result, name in zip(RESULTS[:2], ("teacher-seed0", "random-keep50-0-seed0"), strict=True):
+        write_json(tmp_path / "cells" / name / "result.json", result)
+    done = run("launch.ablate", "--study=pruning", "--table", f"--out={tmp_path}")
+    assert done.status == 0, done.err
+    assert json.loads(done.out.splitlines()[-1]) | {"out": ""} == {
+        **{"out": "", "cells": 57, "finished": 2, "best": "random at 50%"}
+    }
+    assert len(list(tmp_path.glob("cells/*"))) == 2 and (tmp_path / "report.html").exists()

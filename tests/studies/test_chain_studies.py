@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -12,7 +12,7 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.lineage import read_pruned
 from mobile_video_jax.studies.cells import RESULT
-from mobile_video_jax.studies.config import DistillationStudy, PruningStudy
+from mobile_video_jax.studies.config import DistillationArm, DistillationStudy, PruningStudy
 from mobile_video_jax.studies.distillation import run_distillation_study
 from mobile_video_jax.studies.distillation_report import write_distillation_study
 from mobile_video_jax.studies.pruning import run_pruning_study
@@ -34,21 +34,26 @@ def shortened(config: Any, *parts: str) -> Any:
 def test_distillation_judges_baselines_and_arms_at_each_number_of_steps(tmp_path):
     study = from_mapping(DistillationStudy, studies.get_config("distillation").to_dict())
     study = shortened(study, "vae", "dit", "recover", "distill")
-    study = dataclasses.replace(study, arms=("dit",), warm_steps=2, head_steps=2)
+    arms = get_args(DistillationArm)
+    study = dataclasses.replace(study, arms=arms, warm_steps=2, head_steps=2, points=2, evaluated_steps=(1, 4))
     results = run_distillation_study(study, tmp_path)
-    assert len(results) == 4 + 1
+    assert len(results) == 4 + len(arms)
     by_arm = {result["arm"]: result["steps"] for result in results}
-    [head] = [result["head"] for result in results if "head" in result]
-    assert head.keys() >= {"auc@0.1", "caption@0.7"} and all(0 <= value <= 1 for value in head.values())
-    assert set(by_arm["dit"]) == {"1", "2", "4", "8"} and set(by_arm["teacher"]) == {"2"}
+    heads = {result["arm"]: result["head"] for result in results if "head" in result}
+    assert set(heads) == {"conv", "dit", "mismatched", "taps", "renoise-dit", "dmd2"}
+    for head in heads.values():
+        assert head.keys() >= {"auc@0.1", "caption@0.7"} and all(0 <= value <= 1 for value in head.values())
+    assert all(set(by_arm[arm]) == {"1", "4"} for arm in arms) and set(by_arm["teacher"]) == {"2"}
+    [curve] = [result["curve"] for result in results if result["arm"] == "dit"]
+    assert [point["step"] for point in curve] == [1, 2] and len(curve[0]["hits"]) == study.samples
     assert by_arm["teacher"]["2"]["evaluations"] == 4 and by_arm["student-4"]["4"]["evaluations"] == 4
     judged = [values for steps in by_arm.values() for values in steps.values()]
     assert all(math.isfinite(values[key]) for values in judged for key in ("distance", "motion", "diversity"))
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob(f"cells/*/{RESULT}")}
     assert run_distillation_study(study, tmp_path) == results
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-    assert write_distillation_study("distillation", study, results, tmp_path)["finished"] == 5
-    assert len(json.loads((tmp_path / "table.json").read_text())["summary"]) == 4 + 4
+    assert write_distillation_study("distillation", study, results, tmp_path)["finished"] == 4 + len(arms)
+    assert len(json.loads((tmp_path / "table.json").read_text())["summary"]) == 4 + 2 * len(arms)
 
 
 @pytest.mark.slow
