@@ -1,6 +1,6 @@
 """The kinds of studies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mobile_video_jax.studies import compression, distillation, pruning
@@ -12,7 +12,7 @@ from mobile_video_jax.studies.pruning_report import write_pruning_study
 class Kind(NamedTuple):
     """The functions of a study: its cells by name, what they will cost, how they are run, what is written of them."""
 
-    cells: Callable[..., dict[str, Any]]
+    cells: Callable[..., Mapping[str, Any]]
     plan: Callable[..., list[dict[str, Any]]]
     run: Callable[..., list[dict[str, Any]]]
     write: Callable[..., dict[str, Any]]
