@@ -24,6 +24,7 @@ from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.progress import phase, say
 from mobile_video_jax.core.ranges import Count
+from mobile_video_jax.cost.phone.table import PHONE
 from mobile_video_jax.stages.config import training_class
 
 CONFIG = cli.define_config(training_class, "The stage's config.", required=False)
@@ -60,6 +61,8 @@ def cost_table(costs: dict[str, Any]) -> str:
         lines.append(f"{trained:,} of them trained: the factors of an adapter, beside the parameters above")
     if "activation_bytes" in costs:
         lines.append("largest activation: bytes of the largest matrix product of one block, in its compute dtype")
+    if "phone_seconds" in costs:
+        lines.append(f"{1e3 * costs['phone_seconds']:.1f} ms on an {PHONE}, estimated: nothing was measured on a phone")
     if per_frame := costs.get("decoder_flops_per_512_frame"):
         lines.append(f"decoding a 512x512 frame of a 49-frame clip: {per_frame / 1e9:.1f} GFLOP")
     return "\n".join(lines)

@@ -9,8 +9,9 @@ from typing import Any
 
 from export.agreement import LEAST_PSNR
 from export.app import manifest as manifests
+from export.app.denoisers import EXPORTERS, Exporter
 from export.app.ffn_memory import ffn_memory
-from export.app.parts import dit_parts, text_part, vae_parts
+from export.app.parts import text_part, vae_parts
 from export.app.report import write_export_report
 from export.app.settings import Settings, distillation_warnings, own_steps
 from export.app.tokenizer import write_tokenizer
@@ -20,6 +21,7 @@ from export.app.write import write_parts
 from export.coreml.package import UNCOMPRESSED
 from export.metadata import Metadata
 from export.part import Part
+from export.phone.denoisers import FORMS
 from mobile_video_jax.core.claim import check_free
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
@@ -57,7 +59,7 @@ def export_run(run: Run | Path, out: Path, settings: Settings, progress: Progres
             settings = dataclasses.replace(
                 settings,
                 steps=settings.steps or own_steps(opened.denoiser.sampling),
-                tiles=settings.tiles_of(opened.denoiser.config.transformer, _most_tokens(generators)),
+                tiles=_exporter(opened).tiles(settings, opened.denoiser.config.model, _most_tokens(generators)),
             )
             groups = _groups(generators, settings, folder, progress)
             described = manifests.of_transformer(generators, settings.steps)
@@ -118,10 +120,15 @@ def _ffn_memory(generators: Sequence[Generator], settings: Settings) -> list[dic
     """Memory of the largest FFN at the largest clip."""
     if not generators:
         return []
-    denoiser = generators[0].denoiser
-    hidden = max(block.ffn for block in denoiser.config.transformer.block_shapes)
-    width, tokens = denoiser.config.transformer.width, _most_tokens(generators)
-    return ffn_memory(width, hidden, tokens, settings.layout, settings.cut_inputs)
+    model = generators[0].denoiser.config.model
+    if not (sizes := FORMS[type(model)].largest_ffn(model)):
+        return []
+    width, hidden = sizes
+    return ffn_memory(width, hidden, _most_tokens(generators), settings.layout, settings.cut_inputs)
+
+
+def _exporter(run: Run) -> Exporter:
+    return EXPORTERS[type(run.denoiser.config.model)]
 
 
 def _most_tokens(generators: Sequence[Generator]) -> int:
@@ -131,6 +138,8 @@ def _most_tokens(generators: Sequence[Generator]) -> int:
 
 def _check_blocks(run: Run) -> None:
     """Raises UserError for a block whose sizes this version does not know."""
+    if "family" in run.config["model"]:  # of another network, whose sizes its own config checks
+        return
     known = [field.name for field in dataclasses.fields(BlockShape)]
     for i, block in enumerate(run.config["model"]["blocks"]):
         if len(block) != len(known):
@@ -162,7 +171,8 @@ def _groups(
     source = EncoderName.parse(settings.text_encoder or config.text_encoder)
     yield [text_part(first.text_encoder, source, prompt, config.text_tokens, folder)]
     clips = [generator.clip for generator in generators]
-    yield from _grouped([dit_parts(generator, settings, folder) for generator in generators], clips)
+    parts = EXPORTERS[type(config.model)].parts
+    yield from _grouped([parts(generator, settings, folder) for generator in generators], clips)
     yield from _grouped([vae_parts(first.vae, clip, folder) for clip in clips], clips)
 
 

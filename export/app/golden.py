@@ -23,8 +23,11 @@ from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.sampling import sample_latents
 from mobile_video_jax.models.networks import build_network
 from mobile_video_jax.nn.embeddings import time_features
+from mobile_video_jax.nn.module import apply
 from mobile_video_jax.nn.stream import STREAM
 from mobile_video_jax.text.encoder import pad
+from mobile_video_jax.unet.config import UnetConfig
+from mobile_video_jax.unet.model import Unet
 from mobile_video_jax.vae.coder import Network
 from mobile_video_jax.vae.ltx.model import LtxVae
 from mobile_video_jax.vae.pixels import to_bytes
@@ -58,6 +61,20 @@ def dit_tensors(config: DitConfig, params: Any, *inputs: Any) -> Tensors:
         "modulation": _column(passed["modulation"]),
         "embedding": _column(embedding),
         **{f"hidden_{i + 1}": _row(x) for i, x in enumerate(_residuals(outputs, model))},
+        "velocity": _row(_tokens(velocity)),
+    }
+
+
+def unet_tensors(config: UnetConfig, params: Any, *inputs: Any) -> Tensors:
+    """Every input and output of the U-Net, for one clip; `inputs` are the arguments of Unet."""
+    latents, t, text, mask = inputs
+    model = Unet(dataclasses.replace(config, dtype="float32", remat="none"))
+    velocity = _precisely(jax.jit(functools.partial(apply, model)), params, *inputs)
+    return {
+        "latents": _row(_tokens(latents)),
+        "time_features": _column(time_features(t, config.time_features)),
+        "text": _row(text),
+        "text_mask": np.asarray(mask, np.float32)[:, None, None],
         "velocity": _row(_tokens(velocity)),
     }
 

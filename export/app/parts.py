@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors.torch import save_file
@@ -19,6 +20,7 @@ from export.part import Part, Tensors
 from export.phone import ltx_vae as phone_ltx_vae
 from export.phone.dit import PhoneDit
 from export.phone.text import PhoneText
+from export.phone.unet import PhoneUnet
 from export.phone.vae import PhoneDecoder
 from export.pytorch import dit as torch_dit
 from export.pytorch import ltx_vae as torch_ltx_vae
@@ -31,6 +33,7 @@ from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.vae import VaeBundle
 from mobile_video_jax.text.encoder import TextEncoder, pad
 from mobile_video_jax.text.encoder_name import EncoderName
+from mobile_video_jax.unet.config import UnetConfig
 from mobile_video_jax.vae.ltx.model import LtxVae
 from mobile_video_jax.vae.wan.model import WanVae
 
@@ -54,18 +57,38 @@ def dit_parts(generator: Generator, settings: Settings, out: Path) -> Iterator[P
     mirror = torch_dit.Dit(config.transformer, shape, config.text_width)
     load_params(mirror, generator.params)
     write_weights(mirror, config.transformer, out / "dit.safetensors")
-    text, mask = pad(generator.text_encoder.encode([settings.prompt]), config.text_tokens)
-    noise = golden.noise(shape)
-    t = generator.time_grid(generator.sample_config(steps=settings.steps))[:1]
-    tensors = golden.dit_tensors(
-        config.transformer, generator.params, jnp.asarray(noise), t, jnp.asarray(text), jnp.asarray(mask)
-    )
+    tensors = golden.dit_tensors(config.transformer, generator.params, *_first_step(generator, settings))
     ends = chunk_ends(mirror, int(1e6 * settings.chunk_megabytes))
     tiles = settings.tiles_of(config.transformer, generator.clip.tokens(denoiser.strides))
     for i, (first, last) in enumerate(zip([0, *ends], ends, strict=False)):
         module = PhoneDit(mirror, tiles, first, last, settings.layout, cut_inputs=settings.cut_inputs)
         name = "dit" if len(ends) == 1 else f"dit_{i}"
         yield Part(name, module, _select(tensors, module.inputs), _select(tensors, module.outputs))
+
+
+def unet_parts(generator: Generator, settings: Settings, out: Path) -> Iterator[Part]:
+    """The U-Net at a clip's first step, under the name of every denoiser's package.
+
+    Raises UserError where it takes more than a chunk, as it has no blocks in a row.
+    """
+    config, shape = generator.denoiser.config, generator.denoiser.latent_shape_of(generator.clip)
+    assert isinstance(config.model, UnetConfig)
+    module = PhoneUnet(config.model, shape, config.text_width)
+    load_params(module, generator.params)
+    if _bytes(module) > 1e6 * settings.chunk_megabytes:
+        raise UserError(f"the U-Net takes {_bytes(module) / 1e6:.1f} MB in fp16: set --chunk_megabytes to that or more")
+    write_weights(module, config.model, out / "dit.safetensors")
+    tensors = golden.unet_tensors(config.model, generator.params, *_first_step(generator, settings))
+    yield Part("dit", module, _select(tensors, module.inputs), _select(tensors, module.outputs))
+
+
+def _first_step(generator: Generator, settings: Settings) -> tuple[jax.Array, ...]:
+    """Noise, the time of the first step, text states and their mask."""
+    denoiser = generator.denoiser
+    text, mask = pad(generator.text_encoder.encode([settings.prompt]), denoiser.config.text_tokens)
+    t = generator.time_grid(generator.sample_config(steps=settings.steps))[:1]
+    noise = jnp.asarray(golden.noise(denoiser.latent_shape_of(generator.clip)))
+    return noise, t, jnp.asarray(text), jnp.asarray(mask)
 
 
 def chunk_ends(dit: torch_dit.Dit, limit: int) -> list[int]:

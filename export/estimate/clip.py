@@ -13,10 +13,9 @@ from export.estimate.networks import empty
 from export.estimate.ops import ops_and_peak
 from export.estimate.tiles import TILES, fastest_tiles
 from export.mil import axes
-from export.phone.dit import PhoneDit
+from export.phone.denoisers import FORMS, PhoneForm
 from export.phone.vae import PhoneDecoder
 from export.pytorch import vae as torch_vae
-from export.pytorch.dit import Dit
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.phone.ops import Op
@@ -41,6 +40,9 @@ PARTS = {
     "self_attention": "self-attention",
     "cross_attention": "cross-attention",
     "blocks": "norms, modulation, residuals",
+    "residual": "residual blocks",
+    "block_": "norms, modulation, residuals",
+    "sample_": "resampling",
     "PhoneDecoder": "decoder",
     "": "before and after the blocks",
 }
@@ -77,23 +79,31 @@ class Plan:
 
     @property
     def chosen_tiles(self) -> int:
-        """Tiles of every FFN: the largest decides."""
-        model = self.config.transformer
-        hidden = max(block.ffn for block in model.block_shapes)
-        return self.tiles or fastest_tiles(model.width, hidden, math.prod(self.grid))
+        """Tiles of every FFN, 1 where they are not cut: the largest decides."""
+        sizes = self._form.largest_ffn(self.config.model)
+        return self.tiles or (fastest_tiles(*sizes, math.prod(self.grid)) if sizes else 1)
+
+    @property
+    def possible_tiles(self) -> tuple[int, ...]:
+        """The numbers of tiles that FFNs may be cut into; none where the network's are not cut."""
+        return TILES if self._form.largest_ffn(self.config.model) else ()
+
+    @property
+    def _form(self) -> PhoneForm:
+        return FORMS[type(self.config.model)]
 
     def calls(self) -> dict[str, Calls]:
         """The packages by name."""
-        return {"dit": self.transformer(), **self.decoders()}
+        return {"dit": self.denoiser(), **self.decoders()}
 
-    def transformer(self) -> Calls:
-        """The transformer as one package: several chunks take no more work."""
+    def denoiser(self) -> Calls:
+        """The transformer or U-Net as one package: several chunks take no more work."""
         config, tokens = self.config, math.prod(self.grid)
         channels = Compression.parse(config.compression).channels
         with torch.device("meta"):
-            mirror = Dit(config.transformer, (*self.grid, channels), config.text_width)
-            module = PhoneDit(mirror, [self.chosen_tiles] * len(mirror.blocks)).to("meta")
-        latents, features = empty(1, channels, 1, tokens), empty(1, config.transformer.time_features, 1, 1)
+            shape = (*self.grid, channels)
+            module = self._form.module(config.model, shape, config.text_width, self.chosen_tiles).to("meta")
+        latents, features = empty(1, channels, 1, tokens), empty(1, config.model.time_features, 1, 1)
         text, mask = empty(1, config.text_width, 1, config.text_tokens), empty(1, 1, 1, config.text_tokens)
         return self._calls(self.steps, module, latents, features, text, mask)
 
@@ -129,7 +139,7 @@ def clip_estimate(plan: Plan) -> dict[str, Any]:
         "clip": plan.clip,
         "steps": plan.steps,
         "tiles": plan.chosen_tiles,
-        "by_tiles": [_by_tiles(dataclasses.replace(plan, tiles=tiles)) for tiles in TILES],
+        "by_tiles": [_by_tiles(dataclasses.replace(plan, tiles=tiles)) for tiles in plan.possible_tiles],
         "by_chip": {chip: frames / clip_seconds(calls, device=device) for chip, device in CHIPS.items()},
         "weights": plan.weights,
         "decoder": plan.decoder,
@@ -153,7 +163,7 @@ def clip_seconds(calls: Mapping[str, Calls], assumptions: Assumptions = ASSUMED,
 
 def _by_tiles(plan: Plan) -> dict[str, Any]:
     """Seconds and peak memory of a step; more tiles pay where both fall."""
-    calls = plan.transformer()
+    calls = plan.denoiser()
     seconds = call_seconds(calls.ops)
     return {"tiles": plan.tiles, "seconds_a_step": seconds, "peak_activation_bytes": calls.peak_activation_bytes}
 

@@ -13,6 +13,8 @@ from mobile_video_jax.core.arrays import Latents, Rng
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.flops import count_parameters, flops_by_part, largest_products, parameters_by_part
+from mobile_video_jax.cost.phone.roofline import call_seconds
+from mobile_video_jax.cost.phone.trace import ops_of_network
 from mobile_video_jax.diffusion.timesteps import token_shift
 from mobile_video_jax.dit.features import CrossLogits, Features
 from mobile_video_jax.models.config import DenoiserConfig
@@ -99,7 +101,10 @@ class Denoiser:
         }
 
     def inspect(self) -> dict[str, Any]:
-        """The costs of one forward pass of one clip, by part, from shapes alone: FLOPs, bytes, largest activations."""
+        """The costs of one forward pass of one clip, by part, from shapes alone: FLOPs, bytes, largest activations.
+
+        `phone_seconds` estimates the pass on a phone, by cost/phone.
+        """
         params, part_of = self.parameter_shapes, self.family.cost_group
         inputs = jax.eval_shape(self.zero_inputs)
         counts = parameters_by_part(params, part_of)
@@ -111,6 +116,7 @@ class Denoiser:
             "bytes": 4 * counts["total"],
             "bytes_by_part": {part: 4 * count for part, count in counts.items()},
             "activation_bytes": largest_products(self.velocity, params, *inputs, part_of=part_of),
+            "phone_seconds": call_seconds(ops_of_network(self.network, *inputs)),
         }
 
     def velocity(self, params: Any, *inputs: Any) -> Any:

@@ -78,7 +78,7 @@ def test_the_jax_network_has_the_ops_of_the_exported_one():
     denoiser = Denoiser(config)
     inputs = denoiser.input_shapes(1)
     for tiles in (1, 3):
-        exported = Plan(config, clip=config.clip, tiles=tiles).transformer().ops
+        exported = Plan(config, clip=config.clip, tiles=tiles).denoiser().ops
         traced = ops_of_network(
             denoiser.network,
             inputs["latents"],
@@ -103,7 +103,7 @@ def test_a_block_of_the_mobile_transformer_takes_the_same_time_from_both():
     config = dataclasses.replace(training, model=model)
     denoiser = Denoiser(config)
     inputs = denoiser.input_shapes(1)
-    exported = Plan(config, clip=config.clip, tiles=1).transformer()
+    exported = Plan(config, clip=config.clip, tiles=1).denoiser()
     t = jax.ShapeDtypeStruct((1,), jnp.float32)
     traced = ops_of_network(denoiser.network, inputs["latents"], t, inputs["text"], inputs["text_mask"], ffn_tiles=1)
     assert call_seconds(traced) == pytest.approx(call_seconds(exported.ops), rel=0.01)
