@@ -5,8 +5,8 @@ python -m launch.train --config=configs/unet.py:tiny --workdir=runs/unet --confi
 Variants: tiny (two CPU cores), phone (the paper's shape of 379 M parameters, at 512 px), snapgen (phone at 1024 px,
 continued with --config.init_from=runs/phone), and ladder_0 to ladder_7: the reductions that lead from SDXL's U-Net
 (2.6 B parameters) to it, each added to those before. `python -m launch.inspect --config=configs/unet.py:ladder_3`
-counts one and estimates its milliseconds on a phone, `python -m export.phone_estimate
---config=configs/unet.py:snapgen --clip=1x1024x1024` those of a whole image. An image is a clip of one frame; the frames of longer clips are independent.
+counts one and estimates its milliseconds on a phone; `python -m export.phone_estimate --config=configs/unet.py:snapgen
+--clip=1x1024x1024` estimates a whole image. An image is a clip of one frame; a longer clip is independent frames.
 """
 
 import dataclasses
