@@ -63,6 +63,12 @@ def kd_residual(
     )
 
 
+def relative_errors(student: Latents, teacher: Latents, mask: LatentMask | None = None) -> Float[Array, "b"]:
+    """|v_S - v_T|^2 / |v_T|^2 of each clip, over values where `mask` is True."""
+    mask = jnp.ones(student.shape[:4], bool) if mask is None else mask
+    return jnp.sum(_relative(student, teacher, mask[..., None], jnp.ones(student.shape[0])) ** 2, axis=(1, 2, 3, 4))
+
+
 def _relative(
     student: Float[Array, "*b"], teacher: Float[Array, "*b"], mask: Bool[Array, "..."], weights: Float[Array, "..."]
 ) -> Array:

@@ -34,6 +34,12 @@ def velocity_and_features(dit: Dit, params: Any, *inputs: Any) -> tuple[Latents,
     return velocity, _residuals(dit, state["intermediates"])
 
 
+def velocity_and_maps(dit: Dit, params: Any, *inputs: Any) -> tuple[Latents, tuple[Float[Array, "b t h w d"], ...]]:
+    """Velocity, and the residual stream after each block as a map on the latent grid."""
+    velocity, residuals = velocity_and_features(dit, params, *inputs)
+    return velocity, tuple(residuals.reshape(*residuals.shape[:2], *velocity.shape[1:4], -1))
+
+
 def _residuals(dit: Dit, intermediates: Any) -> Float[Array, "l b *rest"]:
     """What each block recorded as its residual, in order."""
     if dit.config.scan:

@@ -18,7 +18,7 @@ from mobile_video_jax.cost.phone.trace import ops_of_network
 from mobile_video_jax.diffusion.timesteps import token_shift
 from mobile_video_jax.dit.features import CrossLogits, Features
 from mobile_video_jax.models.config import DenoiserConfig
-from mobile_video_jax.models.networks import family_of
+from mobile_video_jax.models.networks import Maps, family_of
 from mobile_video_jax.models.sampling import STANDARD, Sampling
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.parallel.abstract import abstract
@@ -124,8 +124,22 @@ class Denoiser:
         return apply(self.network, params, *inputs)
 
     def velocity_and_features(self, params: Any, *inputs: Any) -> tuple[Latents, Features]:
-        """The velocity, and the features [l b n d] that distillation compares."""
+        """The velocity, and the features [l b n d] of equal blocks. Raises UserError for a network without such."""
+        if self.family.features is None:
+            raise UserError("this network has no features of equal blocks: compare its maps")
         return self.family.features(self.network, params, *inputs)
+
+    def velocity_and_maps(self, params: Any, *inputs: Any) -> tuple[Latents, Maps]:
+        """The velocity, and feature maps [b t h w d] that networks of two kinds are compared by."""
+        return self.family.maps(self.network, params, *inputs)
+
+    @property
+    def map_shapes(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """The shapes of the feature maps of one clip."""
+        inputs = jax.eval_shape(self.zero_inputs)
+        maps: tuple[jax.ShapeDtypeStruct, ...]
+        _, maps = jax.eval_shape(self.velocity_and_maps, self.parameter_shapes, *inputs)
+        return maps
 
     def velocity_and_cross_logits(self, params: Any, *inputs: Any) -> tuple[Latents, CrossLogits]:
         """The velocity, and the mean logits of cross-attention. Raises UserError for a network without any."""

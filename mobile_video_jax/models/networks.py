@@ -9,39 +9,49 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import Latents
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.cost_groups import cost_group
-from mobile_video_jax.dit.features import CrossLogits, velocity_and_cross_logits, velocity_and_features
+from mobile_video_jax.dit.features import (
+    CrossLogits,
+    Features,
+    velocity_and_cross_logits,
+    velocity_and_features,
+    velocity_and_maps,
+)
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.unet import cost_groups as unet_cost_groups
 from mobile_video_jax.unet.config import UnetConfig
-from mobile_video_jax.unet.features import velocity_and_level_features
+from mobile_video_jax.unet.features import velocity_and_maps as unet_velocity_and_maps
 from mobile_video_jax.unet.model import Unet
 
 NetworkConfig = DitConfig | UnetConfig
+Maps = tuple[Float[Array, "b t h w d"], ...]  # each with sizes of its own
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
     """One kind of network.
 
-    `features(network, params, *inputs)` are its velocity and the features that a student is compared by; `cost_group`
+    `maps(network, params, *inputs)` are its velocity and feature maps [b t h w d], those of later layers last, and
+    `features(…)`, if it has any, its velocity and the features [l b n d] of equal blocks; `cost_group`
     names the part of the network that costs of a parameter's path or a module's scope are counted under;
     `cross_logits(network, params, *inputs)` are its velocity and its mean logits of cross-attention, if it has any.
     """
 
     module: Callable[[Any], nn.Module]
-    features: Callable[..., tuple[Latents, Any]]
+    maps: Callable[..., tuple[Latents, Maps]]
     cost_group: Callable[[str], str]
+    features: Callable[..., tuple[Latents, Features]] | None = None
     cross_logits: Callable[..., tuple[Latents, CrossLogits]] | None = None
 
 
 FAMILIES: dict[type, Family] = {
-    DitConfig: Family(Dit, velocity_and_features, cost_group, velocity_and_cross_logits),
-    UnetConfig: Family(Unet, velocity_and_level_features, unet_cost_groups.cost_group),
+    DitConfig: Family(Dit, velocity_and_maps, cost_group, velocity_and_features, velocity_and_cross_logits),
+    UnetConfig: Family(Unet, unet_velocity_and_maps, unet_cost_groups.cost_group),
 }
 
 

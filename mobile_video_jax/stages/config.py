@@ -89,6 +89,7 @@ class RecoverTraining(DitTraining):
     block_map: tuple[SizeOrZero, ...] = ()  # the teacher's block that each block learns from; init_from's if empty
     flow_weight: Weight = 1.0  # weight of the flow-matching loss beside those of `kd`
     kd: KdWeights = dataclasses.field(default_factory=KdWeights)  # weights of the distillation loss
+    balance: Literal["sum", "timestep", "constant"] = "sum"  # of data and teacher: weighted, SnapGen's by time, or half
     timestep_aware: bool = False  # scale a clip's velocity distillation to the size of its flow-matching loss
 
 

@@ -43,11 +43,12 @@ class StudentStage(DitStage):
     def build(cls, config: Any) -> "StudentStage":
         """The stage of a config, with the sizes, latents and captions of the runs in `init_from` and `teacher`.
 
+        Without `init_from` a fresh student of the config's sizes learns from `teacher`, on its latents.
         Without a teacher it is the one that the student was pruned from or learnt from. Raises UserError where there is
         none, and where it has other latents or captions.
         """
         if not config.init_from:
-            return cls(config)
+            return cls(taught_by(config)) if config.teacher else cls(config)
         source = Run.open(config.init_from)
         pruned = read_pruned(source)
         named = source.config.get("teacher") or pruned.get("teacher")
@@ -102,6 +103,13 @@ class StudentStage(DitStage):
         others = [part for part in self.shapes if part != self.student]
         counts = {f"{part}_parameters": count_parameters(self.shapes[part]) for part in others}
         return {**super().description(), **counts}
+
+
+def taught_by(config: Any) -> Any:
+    """The config of a fresh student on the latents, captions and times of the run `teacher`."""
+    teacher = Run.open(config.teacher).denoiser.config
+    shared = {key: getattr(teacher, key) for key in ("time_schedule", *SHARED, *TIMES)}
+    return dataclasses.replace(config, teacher_model=teacher.model, **shared)
 
 
 def in_its_dtype(params: Params, dtype: str) -> Params:

@@ -16,7 +16,7 @@ from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.unet.attention import SharedAttention
 from mobile_video_jax.unet.config import UnetConfig
 from mobile_video_jax.unet.cost_groups import cost_group
-from mobile_video_jax.unet.features import velocity_and_level_features
+from mobile_video_jax.unet.features import velocity_and_maps
 from mobile_video_jax.unet.model import Unet
 from tests.nets import normal, params_like, run
 
@@ -61,7 +61,7 @@ def test_padding_of_a_caption_changes_nothing_and_its_words_do(params):
 
 def test_a_level_sees_all_positions_of_the_lowest_resolution_and_passes_features_on(params):
     latents, *rest = INPUTS
-    whole, features = velocity_and_level_features(Unet(SMALL), params, *INPUTS)
+    whole, features = velocity_and_maps(Unet(SMALL), params, *INPUTS)
     assert [x.shape for x in features] == [(2, 3, 2, 2, 32), (2, 3, 4, 4, 16)]
     other = run(Unet(SMALL), params, latents.at[:, :, 0, 0].add(1.0), *rest)
     assert np.abs(other - whole)[:, :, 3, 3].max() > 1e-5
