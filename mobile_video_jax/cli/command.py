@@ -48,7 +48,7 @@ def run(
     exceptions are bugs and keep their traceback. A `distributed` command has a flag that joins the processes of a job;
     `main` of a `positional` one takes the arguments that belong to no flag.
     """
-    sys.unraisablehook = _interrupt_again
+    sys.unraisablehook = _heed_unraisable
     logging.use_absl_handler()  # to stderr, and without the INFO lines of absl and Orbax
     logging.set_verbosity(logging.WARNING)
     # Orbax logs the tracebacks of a failed save and does not read its futures; our one line reports the failure.
@@ -136,12 +136,15 @@ def _is_no_error_of_orbax(record: python_logging.LogRecord) -> bool:
     return record.levelno < python_logging.ERROR or "/orbax/checkpoint/" not in record.pathname
 
 
-def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
-    """Repeats a Ctrl-C that came within a callback of the garbage collector or of JAX, where its exception is lost."""
+def _heed_unraisable(lost: "sys.UnraisableHookArgs") -> None:
+    """Repeats a Ctrl-C that came within a callback of the garbage collector or of JAX, where its exception is lost.
+
+    Exceptions of TensorStore's threads after a failed save, which has been reported, are dropped; others are printed.
+    """
     if lost.exc_type is KeyboardInterrupt:
         # A signal to the main thread, unlike _thread.interrupt_main, also ends a wait there.
         threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
-    else:
+    elif str(lost.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(lost)
 
 
@@ -155,12 +158,17 @@ def _refused(error: Exception) -> str | None:
         return f"{error.filename} is a file or lies in one: name a folder"
     if isinstance(error, IsADirectoryError):
         return f"{error.filename2 or error.filename} is a folder: name a file"
-    if isinstance(error, OSError) and error.errno in REFUSED:
-        return str(error)
     if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
-        return str(error.args[0][0][-1])  # of (source, target, reason) for each file that was not copied
-    lines = [line for line in str(error).splitlines() if any(reason in line for reason in FULL)]
-    return f"{lines[0][:500]}: free some space and start the same command again" if lines else None
+        text = str(error.args[0][0][-1])  # of (source, target, reason) for each file that was not copied
+    elif isinstance(error, OSError) and error.errno in REFUSED:
+        text = str(error)
+    else:
+        text = next((line[:500] for line in str(error).splitlines() if _is_full(line)), None)
+    return f"{text}: free some space and start the same command again" if text and _is_full(text) else text
+
+
+def _is_full(message: str) -> bool:
+    return any(reason in message for reason in FULL)
 
 
 def _jax() -> Any:
@@ -182,6 +190,9 @@ def _leave_the_job() -> None:
 
 def _fail(message: str) -> NoReturn:
     print("error:", " ".join(message.split()), file=sys.stderr, flush=True)
+    if _is_full(message):
+        sys.stdout.flush()
+        os._exit(BAD_INPUT)  # threads of TensorStore would print tracebacks of their failed writes while Python ends
     if _in_a_job():
         if _jax().process_index() == 0:
             time.sleep(SECONDS_FOR_OTHERS)

@@ -26,6 +26,7 @@ from mobile_video_jax.train.stage import Stage
 # How XLA says that a program does not fit: "Ran out of memory on HBM, the total memory required for HLO temporaries
 # (482.49G) exceeds available HBM (15.75G)", or "Used 482.49G of 15.75G hbm". Arguments are counted as well.
 OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED.*(?:HLO temporaries \(|Used )([\d.]+)([KMGT])", re.DOTALL)
+MOST_FLOPS = 2**63  # of a step; of sizes far beyond XLA's 64-bit products fail, which ends the process
 ADVICE = "use more fsdp, a smaller batch_size or model.remat=full, or --search"
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -56,6 +57,8 @@ def compile_step(values: Mapping[str, Any], topology: Topology) -> CompiledStep:
     with phase("tracing the train step"):
         lowered, state = lower_step(stage, mesh)
         flops = stage.cost(len(devices)).flops
+    if flops > MOST_FLOPS:
+        raise UserError(f"a step of {flops:.0e} FLOPs is more than any pod computes: use a smaller batch_size or clip")
     report: dict[str, Any] = {
         "topology": topology.name,
         "slices": topology.slices,

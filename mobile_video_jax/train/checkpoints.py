@@ -1,7 +1,9 @@
 """The checkpoints of a training: model (EMA parameters), the rest of the state, and the data position."""
 
 import contextlib
+import errno
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,7 @@ def _full_disk_reported(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # TensorStore, Orbax and Python each have a type of their own for it
-        if "No space left" not in str(error):
+        full = os.strerror(errno.ENOSPC)
+        if full not in str(error):
             raise
-        raise UserError(f"no space left for a checkpoint in {folder}: free some and start again") from error
+        raise UserError(f"{full} for a checkpoint in {folder}: free some and start again") from error

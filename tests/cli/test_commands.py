@@ -24,6 +24,10 @@ class Lost:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(60)
 
+class Late:
+    def __del__(self):
+        raise RuntimeError("Event loop is closed")
+
 @dataclasses.dataclass(frozen=True)
 class Nest(Config):
     width: Count = 8  # channels
@@ -55,6 +59,9 @@ def main():
         time.sleep(60)
     if FAIL.value == "full":
         raise RuntimeError("No space left on device (os error 28)")
+    if FAIL.value == "a save":
+        Late()
+        raise OSError(errno.ENOSPC, "No space left on device", "/the/file")
     if FAIL.value == "copy":
         raise shutil.Error([("/a", "/b", "[Errno 28] No space left on device: '/b'")])
     if FAIL.value == "stopped":
@@ -184,10 +191,17 @@ COUNT = "a whole number from 1 to 2,147,483,647"
         ((*GOOD, "--values=none.yaml"), "--values=none.yaml: there is no such file"),
         ((*GOOD, "--fail=user"), "first line second line"),
         ((*GOOD, "--fail=ENOSPC"), "[Errno 28] refused: '/the/file'"),
-        ((*GOOD, "--fail=copy"), "[Errno 28] No space left on device: '/b'"),
+        (
+            (*GOOD, "--fail=copy"),
+            "[Errno 28] No space left on device: '/b': free some space and start the same command again",
+        ),
         (
             (*GOOD, "--fail=full"),
             "No space left on device (os error 28): free some space and start the same command again",
+        ),
+        (
+            (*GOOD, "--fail=a save"),
+            "[Errno 28] No space left on device: '/the/file': free some space and start the same command again",
         ),
         ((*GOOD, "--fail=EROFS"), "[Errno 30] refused: '/the/file'"),
         ((*GOOD, "--fail=EACCES"), "[Errno 13] refused: '/the/file'"),

@@ -67,6 +67,12 @@ def test_the_report_has_what_a_plan_needs(compiled):
 
 
 @needs_libtpu
+def test_a_step_beyond_any_pod_is_refused_before_it_ends_the_compiler():
+    with pytest.raises(UserError, match="FLOPs is more than any pod computes"):
+        compile_step(values(batch_size=10**8, clip="97x512x512"), TOPOLOGY)
+
+
+@needs_libtpu
 def test_the_generations_flags_hide_gathers_and_a_flag_that_there_is_not_is_told(compiled):
     assert "async_collective_fusion" in compiled.executable.as_text()
     assert "--xla_tpu_enable_async_collective_fusion=true" in compiled.report["xla_flags"]

@@ -105,13 +105,16 @@ def generation_of(kind: str) -> str | None:
     return next((name for name, chip in CHIPS.items() if kind in (chip.kind, f"{chip.kind}p")), None)
 
 
-# What libtpu would otherwise look for on a TPU host, at length; its lock is for processes that compute.
+# What libtpu would otherwise look for on a TPU host, at length; its lock is for processes that compute. Of its log only
+# what ends the process is printed: errors come as exceptions.
 _OFFLINE = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
 }
 
 
