@@ -21,6 +21,10 @@ three seeds: 43 minutes on two cores with --workers=2 once teachers and students
 with them (the sum of its parts). `distillation_quick`, one seed without distribution matching, has not been timed:
 about 25 minutes by its parts. `distillation_gpu` on an accelerator.
 
+`snapgen` teaches a fresh tiny U-Net by a transformer on the same latents of still images: by data alone, + the
+teacher's velocity, + SnapGen's balance by time (and a constant one), + features; 18 cells, three seeds.
+`snapgen_quick` is one seed and a quarter of the steps. Neither has been timed.
+
 Two studies of one strong teacher, in pairs of one seed, at equal counted FLOPs: `distillation_heads` compares
 discriminators, by their held-out AUC against the frozen student and by the students that they teach;
 `distillation_steps` compares Euler steps and x0 noised afresh, with and without a discriminator, DMD2 and sCM. Each has
@@ -41,7 +45,7 @@ from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.stages.config import DistillTraining, DitTraining, RecoverTraining, VaeTraining
-from mobile_video_jax.studies.config import ChainStudy, DistillationStudy, PruningStudy, StudyConfig
+from mobile_video_jax.studies.config import ArchitectureStudy, ChainStudy, DistillationStudy, PruningStudy, StudyConfig
 
 
 def _vae(variant: str, **changes: Any) -> VaeTraining:
@@ -199,7 +203,21 @@ def _distillation_of(arms: dict[str, Any], *, steps: int, **changes: Any) -> Dis
     )
 
 
-STUDIES: dict[str, Callable[[], StudyConfig | PruningStudy | DistillationStudy]] = {
+def _snapgen(*, teacher_steps: int, steps: int, **changes: Any) -> ArchitectureStudy:
+    """A tiny U-Net taught by the tiny transformer, on still images of one object."""
+    pruning = _pruning()
+    shared: dict[str, Any] = {field.name: getattr(pruning, field.name) for field in dataclasses.fields(ChainStudy)}
+    periods = {"eval_every": steps // 4, "eval_batches": 8, "checkpoint_every": steps}
+    shared |= {
+        "world": dataclasses.replace(demo.WORLD, motions=("still",)),
+        "dit": _dit("tiny", clip="1x32x32", steps=teacher_steps, eval_every=teacher_steps, eval_batches=8),
+        "teacher_right": 0.0,
+        "seeds": (0, 1, 2),
+    }
+    return ArchitectureStudy(**shared | changes, student=_recover("unet", steps=steps, **periods))
+
+
+STUDIES: dict[str, Callable[[], StudyConfig | PruningStudy | DistillationStudy | ArchitectureStudy]] = {
     "compression": _tiny,
     "compression_quick": lambda: _quick(
         compressions=("t4_s8_c16", "t4_s16_c32", "t8_s16_c64", "t8_s32_c128"),
@@ -226,6 +244,8 @@ STUDIES: dict[str, Callable[[], StudyConfig | PruningStudy | DistillationStudy]]
     "distillation_steps": lambda: _distillation_of(FEW, steps=400),
     "distillation_steps_quick": lambda: _distillation_of(FEW, steps=150, repeats=1),
     "distillation_steps_gpu": lambda: dataclasses.replace(_distillation_gpu(), **FEW | {"repeats": 3}),
+    "snapgen": lambda: _snapgen(teacher_steps=800, steps=400),
+    "snapgen_quick": lambda: _snapgen(teacher_steps=300, steps=100, seeds=(0,), samples=60),
     "compression_gpu": _accelerator,
     "compression_pod": lambda: _accelerator(
         objectives=("plain", "consistency", "equivariance", "both"), seeds=(0, 1, 2)

@@ -77,7 +77,7 @@ def make_chain(study: ChainStudy, out: Path) -> None:
         out / "vae",
         out / "data",
         out / "latents",
-        EncodeOptions(study.dit.text_encoder, (study.vae.clip,), shard_records=4096),
+        EncodeOptions(study.dit.text_encoder, (study.dit.clip,), shard_records=4096),
     )
     for seed in study.seeds:
         make_teacher(study, out, seed)

@@ -28,6 +28,7 @@ PruningArm = Literal[
     "data-only",
 ]
 DistillationArm = Literal["kd", "conv", "dit", "mismatched", "taps", "renoise", "renoise-dit", "dmd", "dmd2", "scm"]
+ArchitectureArm = Literal["task", "output", "constant", "scaling", "features"]
 Seeds = Annotated[tuple[Seed, ...], Range(1, 1000)]
 
 
@@ -125,7 +126,24 @@ class DistillationStudy(ChainStudy):
     arms: tuple[DistillationArm, ...] = ("kd", "conv", "dit", "dmd")  # ways of step distillation
 
 
-STUDIES: dict[str, type[Config]] = {"vae": StudyConfig, "pruning": PruningStudy, "distillation": DistillationStudy}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArchitectureStudy(ChainStudy):
+    """A fresh student of another architecture than its seed's teacher, the transformer `dit`, on latents of images.
+
+    A cell of ARMS trains it with some of the terms of its loss. Cells of one seed are compared in pairs.
+    """
+
+    student: RecoverTraining  # training of the student, which an arm changes
+    kind: Literal["architectures"] = "architectures"  # tells this study from the others
+    arms: tuple[ArchitectureArm, ...] = get_args(ArchitectureArm)  # the terms of the student's loss
+
+
+STUDIES: dict[str, type[Config]] = {
+    "vae": StudyConfig,
+    "pruning": PruningStudy,
+    "distillation": DistillationStudy,
+    "architectures": ArchitectureStudy,
+}
 
 
 def study_class(values: Mapping[str, Any]) -> type[Config]:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from mobile_video_jax.studies import compression, distillation, pruning
+from mobile_video_jax.studies import architectures, compression, distillation, pruning
+from mobile_video_jax.studies.architectures_report import write_architecture_study
 from mobile_video_jax.studies.compression_report import write_study
 from mobile_video_jax.studies.distillation_report import write_distillation_study
 from mobile_video_jax.studies.pruning_report import write_pruning_study
@@ -27,5 +28,11 @@ KINDS = {
         distillation.plan_distillation,
         distillation.run_distillation_study,
         write_distillation_study,
+    ),
+    "architectures": Kind(
+        architectures.cells,
+        architectures.plan_architectures,
+        architectures.run_architecture_study,
+        write_architecture_study,
     ),
 }

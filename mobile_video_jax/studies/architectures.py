@@ -1,0 +1,74 @@
+"""The study of SnapGen's distillation: what a U-Net gains from a transformer, term by term."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from mobile_video_jax.distill.config import KdWeights
+from mobile_video_jax.evaluate.alignment import generate_samples
+from mobile_video_jax.metrics.accuracy import ALL, accuracies
+from mobile_video_jax.models.run import Run
+from mobile_video_jax.stages.config import RecoverTraining
+from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.stages.recover import RecoverStage
+from mobile_video_jax.studies.chain import TEACHER, Cells, cells_of, run_chain_study, teacher_run
+from mobile_video_jax.studies.config import ArchitectureStudy
+from mobile_video_jax.train.loop import train
+from mobile_video_jax.train.metrics import read_metrics
+
+OUTPUT_ALONE = KdWeights(features=0.0)
+# What an arm changes of the student's training. Each but `constant`, a control, adds one thing to the arm before.
+ARMS: dict[str, dict[str, Any]] = {
+    "task": {"balance": "sum", "kd": KdWeights(0.0, 0.0)},
+    "output": {"balance": "sum", "kd": OUTPUT_ALONE},
+    "constant": {"balance": "constant", "kd": OUTPUT_ALONE},
+    "scaling": {"balance": "timestep", "kd": OUTPUT_ALONE},
+    "features": {"balance": "timestep"},
+}
+
+
+def cells(study: ArchitectureStudy) -> Cells:
+    """The cells by name: of each seed the teacher, and a student of each arm."""
+    return cells_of(study, (TEACHER,), study.arms)
+
+
+def plan_architectures(study: ArchitectureStudy) -> list[dict[str, Any]]:
+    """Cost of every cell in FLOPs of training, counted without running anything."""
+    teacher = {"train_flops": DitStage(study.dit).cost().flops * study.dit.steps}
+    costs = {TEACHER: teacher}
+    for arm in study.arms:
+        config = dataclasses.replace(study.student, teacher_model=study.dit.model, **ARMS[arm])
+        costs[arm] = {"train_flops": RecoverStage(config).cost().flops * config.steps}
+    return [{"name": name, **costs[arm]} for name, (arm, _) in cells(study).items()]
+
+
+def run_architecture_study(
+    study: ArchitectureStudy, out: Path, *, worker: int = 0, workers: int = 1
+) -> list[dict[str, Any]]:
+    """Runs this worker's share of the cells that are not finished; returns the results of all that are."""
+
+    def run(arm: str, seed: int, folder: Path) -> dict[str, Any]:
+        trained = teacher_run(out, seed)
+        if arm != TEACHER:
+            config = student_config(study, arm, seed, out)
+            trained = folder / "student"
+            train(RecoverStage.build(config), trained)
+        return _measured(study, trained)
+
+    return run_chain_study(study, cells(study), out, run, worker=worker, workers=workers)
+
+
+def student_config(study: ArchitectureStudy, arm: str, seed: int, out: Path) -> RecoverTraining:
+    """The training of an arm's student. Students of one seed have the same batches, noise and teacher."""
+    shared: dict[str, Any] = {"data": str(out / "latents"), "teacher": str(teacher_run(out, seed)), "seed": seed}
+    return dataclasses.replace(study.student, **shared, **ARMS[arm])
+
+
+def _measured(study: ArchitectureStudy, run: Path) -> dict[str, Any]:
+    losses = [line["eval_loss"] for line in read_metrics(run) if "eval_loss" in line]
+    samples = generate_samples(run, study.world, study.samples, study.sampling)
+    return {
+        "parameters": Run.open(run).denoiser.describe()["parameters"],
+        "loss": losses[-1],
+        "right": accuracies(study.world, samples.pairs)[ALL].value,
+    }
