@@ -57,7 +57,12 @@ def _step(batch_size: int) -> tuple[float, int, int]:
         return STEP_SECONDS.value, batch_size, HOSTS.value
     from mobile_video_jax.cost.tpu.topology import Topology
 
-    report = read_json(COMPILED.value)
+    advice = "name the report that launch.compile --out wrote"
+    keys, missing = (
+        ("step_seconds", "batch_size", "topology", "slices"),
+        f"--compiled={COMPILED.value} does not exist: {advice}",
+    )
+    report = read_json(COMPILED.value, *keys, missing=missing, advice=advice)
     if report["step_seconds"] is None:
         raise UserError(f"the step of {COMPILED.value} does not fit its chips: compile one that does")
     topology = Topology(report["topology"], report["slices"])

@@ -121,8 +121,8 @@ def _hours() -> dict[str, Any]:
 
 def _shapes_alone() -> None:
     """Keeps JAX from looking for accelerators. Raises UserError for the flags of a trained model."""
-    if MODEL.value or DATA.value or BATCHES.value:
-        raise UserError("--model, --data and --batches are for measuring a trained model: add --activations")
+    if MODEL.value or CHECKPOINT.step.present or CHECKPOINT.best.present or DATA.value or BATCHES.value:
+        raise UserError("--model, --step, --best, --data and --batches are for a trained model: add --activations")
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # else JAX looks for accelerators, and libtpu says what it misses

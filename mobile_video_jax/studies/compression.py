@@ -9,6 +9,7 @@ from typing import Any
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.revision import git_revision, hardware
+from mobile_video_jax.data.dataset import open_split
 from mobile_video_jax.data.prepare.prepare import prepare
 from mobile_video_jax.evaluate.alignment import generate_samples
 from mobile_video_jax.evaluate.evaluation import plain_scores
@@ -72,6 +73,8 @@ def run_study(study: StudyConfig, out: Path, *, worker: int = 0, workers: int = 
     """
     grid = cells(study)
     data = Path(study.data) if study.data else out / "data"
+    if study.data:
+        open_split(data, "train")  # told now, not by every cell
     open_study(study, out, worker=worker, workers=workers)
     share(lambda: _render_clips(study, data), data.exists, worker=worker)
     run = lambda name, folder: run_cell(study, grid[name], data, folder)

@@ -203,6 +203,7 @@ COUNT = "a whole number from 1 to 2,147,483,647"
             (*GOOD, "--fail=a save"),
             "[Errno 28] No space left on device: '/the/file': free some space and start the same command again",
         ),
+        ((*GOOD, "--fail=ENOENT"), "[Errno 2] refused: '/the/file'"),
         ((*GOOD, "--fail=EROFS"), "[Errno 30] refused: '/the/file'"),
         ((*GOOD, "--fail=EACCES"), "[Errno 13] refused: '/the/file'"),
     ],

@@ -13,6 +13,12 @@ from tests.evaluate.test_activations import overflowing, write
 inspect = partial(run, "launch.inspect")
 
 
+@pytest.mark.parametrize("flag", ["--step=3", "--best"])
+def test_a_checkpoint_of_no_run_is_refused(flag):
+    done = inspect("--config=dit:tiny", flag)
+    assert done.status == 2 and "are for a trained model: add --activations" in done.err
+
+
 def test_activations_of_a_run_are_a_table_and_json(tmp_path):
     tiny.latents(tmp_path / "latents")
     write(tmp_path / "dit", tmp_path / "elsewhere", overflowing())

@@ -55,3 +55,12 @@ def test_the_command_takes_step_and_hosts_from_a_report(data, tmp_path):
     assert report["hosts"] == 4 and report["batch_size"] == 32 and not report["enough"]
     assert report["loader_processes"] > 1 and f"loader_processes={report['loader_processes']}" in sentence
     assert "loading batches of 8 clips" in done.err
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", None])
+def test_a_file_that_is_no_report_is_told_in_one_line(tmp_path, content):
+    if content is not None:
+        (tmp_path / "report.json").write_text(content)
+    done = run("launch.input", "--config=configs/dit.py:tiny", f"--compiled={tmp_path / 'report.json'}")
+    assert done.status == 2 and done.err.count("\n") == 1
+    assert "report.json" in done.err and "name the report that launch.compile --out wrote" in done.err

@@ -211,3 +211,9 @@ def test_a_study_on_own_videos_claims_no_more_than_it_measured(tmp_path):
     # Objectives of one compression have losses on one scale.
     results = [result("t4_s16_c4", "plain", 25.0, 0.4), result("t4_s16_c4", "equivariance", 24.0, 0.3)]
     assert write_study("own", config, results, tmp_path)["best"] == "t4_s16_c4-equivariance"
+
+
+def test_a_data_set_that_is_not_there_is_told_before_the_first_cell(tmp_path):
+    with pytest.raises(UserError, match="is no data set: make one"):
+        ablate.run_study(study(data=str(tmp_path / "none")), tmp_path / "study")
+    assert not (tmp_path / "study").exists()
