@@ -171,6 +171,7 @@ def _refused(error: Exception) -> str | None:
         return f"{error.filename} is a file or lies in one: name a folder"
     if isinstance(error, IsADirectoryError):
         return f"{error.filename2 or error.filename} is a folder: name a file"
+    text: str | None
     if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
         text = str(error.args[0][0][-1])  # of (source, target, reason) for each file that was not copied
     elif isinstance(error, OSError) and error.errno in REFUSED:
