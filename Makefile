@@ -36,7 +36,7 @@ test: setup $(VENV)/tpu
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
+	$(BIN)/python -m pytest -n 3 --dist loadfile --durations 10
 
 # About an hour on two cores by the sum of its files' times; the whole demo and two whole studies are half of it.
 test-slow: setup

@@ -1,5 +1,7 @@
 """What all tests share: programs are compiled once a test run, and quickly; no process outlives its test."""
 
+import gc
+import importlib
 import multiprocessing
 import os
 import tempfile
@@ -15,8 +17,27 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # fusions half of that. Releases from 0.11 have no other fusions, and refuse flags that they do not know.
 FLAGS = ["--xla_backend_optimization_level=0"]
 if version("jaxlib").startswith("0.10."):
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+    FLAGS += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores, and torch's threads would wait for them busily
+
+# What most of the package imports. While jaxtyping imports a module that it checks, it names compiled files otherwise
+# than pip did: what is first imported from within one is compiled from its source.
+IMPORTS = ("tensorboardX", "optax", "orbax.checkpoint", "flax.linen", "grain", "tensorflow_datasets", "scipy.stats")
+IMPORTS += ("matplotlib.pyplot", "jinja2")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A worker of many files imports first what they need."""
+    for name in IMPORTS if hasattr(config, "workerinput") else ():
+        importlib.import_module(name)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is never garbage: collecting looks at the rest alone, and seldom, as tracing makes much of it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
