@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was imported is never garbage: collecting looks at the rest alone, and seldom, as tracing makes much of it."""
+    """Garbage is collected seldom, as tracing makes much of it, and never looked for in what was imported."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)

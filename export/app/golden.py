@@ -18,7 +18,6 @@ from mobile_video_jax.core.arrays import Latents
 from mobile_video_jax.diffusion.samplers import fresh_noise
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.groups import groups
-from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.sampling import sample_latents
 from mobile_video_jax.models.networks import build_network
@@ -39,9 +38,9 @@ PASSED = ("text_projection", "time_out", "pooled_text", "modulation")
 
 
 def dit_tensors(config: DitConfig, params: Any, *inputs: Any) -> Tensors:
-    """Every input and output of a chunk of the transformer, for one clip; `inputs` are the arguments of Dit."""
+    """Every input and output of a chunk of the transformer, for one clip; `inputs` are its arguments."""
     latents, t, text, mask = inputs
-    model = Dit(dataclasses.replace(config, dtype="float32", remat="none"))
+    model = build_network(dataclasses.replace(config, dtype="float32", remat="none"))
 
     @jax.jit
     def run(params: Any, *inputs: Any) -> Any:
@@ -60,7 +59,7 @@ def dit_tensors(config: DitConfig, params: Any, *inputs: Any) -> Tensors:
         "projected_text": _row(passed["text_projection"]),
         "modulation": _column(passed["modulation"]),
         "embedding": _column(embedding),
-        **{f"hidden_{i + 1}": _row(x) for i, x in enumerate(_residuals(outputs, model))},
+        **{f"hidden_{i + 1}": _row(x) for i, x in enumerate(_residuals(outputs, model.config))},
         "velocity": _row(_tokens(velocity)),
     }
 
@@ -108,10 +107,10 @@ def clip_tensors(generator: Generator, prompt: str, steps: int) -> Tensors:
     }
 
 
-def _residuals(outputs: Any, model: Dit) -> Any:
-    if model.config.scan:
-        return [x for group in groups(model.config) for x in outputs[group.name]["block"]["residual"][0]]
-    return [outputs[f"block_{i}"]["residual"][0] for i in range(len(model.config.block_shapes))]
+def _residuals(outputs: Any, config: DitConfig) -> Any:
+    if config.scan:
+        return [x for group in groups(config) for x in outputs[group.name]["block"]["residual"][0]]
+    return [outputs[f"block_{i}"]["residual"][0] for i in range(len(config.block_shapes))]
 
 
 def decoder_tensors(vae: Network, params: Any, latents: Latents) -> Iterator[Tensors]:

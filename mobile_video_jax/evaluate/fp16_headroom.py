@@ -17,8 +17,8 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.diffusion.path import interpolate
 from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.dit.block import DitBlock
-from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import unstack_blocks
+from mobile_video_jax.models.networks import build_network
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.nn.attention.layer import Attention
 from mobile_video_jax.nn.dense import Dense, FeedForward
@@ -66,8 +66,10 @@ def largest_activations(
     return {"data": config.data, "clips": clips, "fp16_max": FP16_MAX, "activations": _by_kind(maxima)}
 
 
-def peaks(dit: Dit, params: Any, x_t: Latents, t: Times, text: TextStates, text_mask: TextMask) -> dict[str, Scalar]:
-    """Largest absolute values of one forward pass, by path, of a model that is neither scanned nor rematerialised.
+def peaks(
+    network: nn.Module, params: Any, x_t: Latents, t: Times, text: TextStates, text_mask: TextMask
+) -> dict[str, Scalar]:
+    """Largest absolute values of one forward pass, by path, of a transformer neither scanned nor rematerialised.
 
     Layers give their outputs (`ffn/up` is the FFN's hidden values before GELU). Beside them stand each block's
     `residual` stream, the modulated `input` of self-attention and FFN, and the attentions' `logits`, q k^T before they
@@ -82,7 +84,7 @@ def peaks(dit: Dit, params: Any, x_t: Latents, t: Times, text: TextStates, text_
         return out
 
     with nn.intercept_methods(observe):
-        apply(dit, params, x_t, t, text, text_mask)
+        apply(network, params, x_t, t, text, text_mask)
     return {path: jnp.stack([jnp.max(jnp.abs(x)) for x in values]).max() for path, values in recorded.items()}
 
 
@@ -106,10 +108,10 @@ def _record(recorded: dict[str, list[jax.Array]], module: nn.Module, args: Any, 
 
 
 def _over_clips(
-    dit: Dit, params: Any, stage: DitStage, progress: Callable[[str], object]
+    network: nn.Module, params: Any, stage: DitStage, progress: Callable[[str], object]
 ) -> tuple[int, dict[str, float]]:
     """The count of held-out clips, and their largest peaks."""
-    measure = jax.jit(functools.partial(peaks, dit))
+    measure = jax.jit(functools.partial(peaks, network))
     maxima: dict[str, float] = collections.defaultdict(float)
     rng, clips = np.random.default_rng(stage.config.seed), 0
     for done, batch in enumerate(stage.eval_batches(make_mesh(stage.config.mesh)), 1):
@@ -121,12 +123,12 @@ def _over_clips(
     return clips, maxima
 
 
-def _unrolled(run: Run, stage: DitStage) -> tuple[Dit, Any]:
+def _unrolled(run: Run, stage: DitStage) -> tuple[nn.Module, Any]:
     """The run's network in float32 with a module a block, and its weights."""
     config = stage.config
     params = run.sharded_params(make_mesh(config.mesh, jax.local_devices()[:1]))
-    dit = Dit(dataclasses.replace(config.transformer, scan=False, remat="none", dtype="float32"))
-    return dit, unstack_blocks(params) if config.transformer.scan else params
+    network = build_network(dataclasses.replace(config.transformer, scan=False, remat="none", dtype="float32"))
+    return network, unstack_blocks(params) if config.transformer.scan else params
 
 
 def _noisy_clips(stage: DitStage, batch: Mapping[str, Any], rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
