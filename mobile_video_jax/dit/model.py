@@ -126,6 +126,7 @@ class Dit(nn.Module):
                     in_axes=(nn.broadcast, 0),
                     length=group.length,
                     metadata_params={nn.PARTITION_NAME: "layers"},
+                    check_constancy_invariants=False,  # would trace the block twice
                 )
                 group_masks = masks.of_group(group.first, group.stop, group.shape)
                 x, _ = scanned(**sizes, name=group.name)(x, conditions, group_masks)
