@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.data.dataset import MANIFEST, ClipSource, read_manifest
 from mobile_video_jax.data.location import data_folder
@@ -19,10 +20,18 @@ from mobile_video_jax.train.synthetic import SYNTHETIC
 
 
 def train_batches(config: VaeTraining, mesh: Mesh) -> grain.IterDataset:
-    """Batches of `data` without end; by `mix_share` a part of each is from `mix_data`."""
+    """Batches of `data` without end; by `mix_share` a part of each is from `mix_data`.
+
+    Raises UserError where that part is no clip, or all of them.
+    """
     if not config.mix_data:
         return data_batches(config, mesh)
     mixed = round(config.batch_size * config.mix_share)
+    if not 0 < mixed < config.batch_size:
+        raise UserError(
+            f"mix_share={config.mix_share:g} of a batch of {config.batch_size} clips is {mixed} of them: "
+            "use a larger batch_size or another mix_share"
+        )
     first = _batches(config, config.data, "train", config.batch_size - mixed, mesh, train=True)
     second = _batches(config, config.mix_data, "train", mixed, mesh, train=True)
     return grain.experimental.ZipIterDataset([first, second]).map(_joined)

@@ -1,6 +1,5 @@
 """Conditioning frames: they stay, the others are generated, and the network sees their time 0."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,10 +12,11 @@ from mobile_video_jax.diffusion.conditioning import (
 )
 from mobile_video_jax.diffusion.guidance import Guidance, guided
 from mobile_video_jax.diffusion.samplers import SOLVERS, sample
+from tests.nets import normal
 
 SHAPE = (2, 3, 2, 2, 4)
-NOISE, FIRST = jax.random.normal(jax.random.key(0), SHAPE), jax.random.normal(jax.random.key(1), (2, 1, *SHAPE[2:]))
-TEXT, MASK = jax.random.normal(jax.random.key(2), (2, 3, 4)), jnp.array([[True, True, False]] * 2)
+NOISE, FIRST = normal(0, *SHAPE), normal(1, 2, 1, *SHAPE[2:])
+TEXT, MASK = normal(2, 2, 3, 4), jnp.array([[True, True, False]] * 2)
 IMAGE = jnp.array([True, False])
 GUIDANCES = [Guidance(1.0), Guidance(4.0), Guidance(4.0, rescale=0.7), Guidance(4.0, 0.2, 0.6, 0.7)]
 

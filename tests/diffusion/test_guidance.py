@@ -9,9 +9,10 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.diffusion.guidance import Guidance, drop_captions, guided, null_text
 from mobile_video_jax.diffusion.samplers import sample
 from tests.diffusion.toy import clips
+from tests.nets import normal
 
-TEXT, MASK = jax.random.normal(jax.random.key(4), (2, 3, 4)), jnp.array([[True, True, False]] * 2)
-NEGATIVE = jax.random.normal(jax.random.key(5), (2, 3, 4)), jnp.array([[True, False, False]] * 2)
+TEXT, MASK = normal(4, 2, 3, 4), jnp.array([[True, True, False]] * 2)
+NEGATIVE = normal(5, 2, 3, 4), jnp.array([[True, False, False]] * 2)
 X = clips(6)
 
 

@@ -2,11 +2,13 @@
 
 import jax
 
+from tests.nets import normal
+
 SHAPE = (2, 2, 2, 2, 3)
 
 
 def clips(seed: int) -> jax.Array:
-    return jax.random.normal(jax.random.key(seed), SHAPE)
+    return normal(seed, *SHAPE)
 
 
 def exact_velocity(mean: float, std: float):

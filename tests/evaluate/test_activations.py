@@ -20,6 +20,7 @@ from mobile_video_jax.dit.stacking import stack_blocks
 from mobile_video_jax.evaluate import fp16_headroom as activations
 from mobile_video_jax.evaluate.fp16_headroom import largest_activations, peaks
 from mobile_video_jax.latents.store import records
+from mobile_video_jax.nn.attention import full as self_attention_file
 from mobile_video_jax.nn.attention import layer as attention_file
 from mobile_video_jax.nn.attention.layer import xla_attend
 from mobile_video_jax.nn.norm import rms_normalize
@@ -128,7 +129,8 @@ def test_peaks_are_of_what_layers_give_and_functions_take(monkeypatch):
         _, captured = Dit(MODEL).apply({"params": params}, *inputs(), capture_intermediates=True)
         return maxima, queries, normed, modulated, flatten_dict(captured["intermediates"], sep="/")
 
-    monkeypatch.setattr(attention_file, "attend", attend)
+    for file in (self_attention_file, attention_file):
+        monkeypatch.setattr(file, "attend", attend)
     monkeypatch.setattr(block_file, "rms_normalize", normalize)
     monkeypatch.setattr(block_file, "modulate", scale_and_shift)
     maxima, queries, normed, modulated, captured = observe(weights())
