@@ -13,9 +13,10 @@ from absl import flags
 from launch import sampling_flags
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.ranges import PlaybackRate, Range, Seconds, Seed
+from mobile_video_jax.core.ranges import PlaybackRate, Range, Seconds, Seed, Weight
 
 if TYPE_CHECKING:
+    from mobile_video_jax.generate.generator import Generator
     from mobile_video_jax.generate.prompts import Request
 
 MODEL = cli.require_path("model", "The transformer's run directory.", exists=True)
@@ -27,6 +28,17 @@ OUT = cli.require_path("out", "The folder for the clips.")
 SEED = cli.define_number("seed", 0, Seed, "Seed of the first clip's noise.")
 FPS: flags.FlagHolder[float | None] = cli.define_number(
     "fps", None, PlaybackRate, "Frames a second of the clips; the run's own if not given, or 8."
+)
+GUIDE = flags.DEFINE_enum(
+    "guide",
+    None,
+    ("count", "count_attention", "count_best"),
+    "Guides to the number of objects that a prompt names: by the critic's gradient, by cross-attention "
+    "(CountDiffusion), or by the best of two clips.",
+)
+CRITIC = cli.define_path("critic", "With --guide: the run of a critic (configs/critic.py), which counts.", exists=True)
+GUIDE_STRENGTH: flags.FlagHolder[float | None] = cli.define_number(
+    "guide_strength", None, Weight, "Strength of count and count_attention; the guide's own if not given."
 )
 SCALE = cli.define_number("scale", 1, Annotated[int, Range(1, 32)], "Enlarges each pixel to SCALE x SCALE.")
 STREAM = flags.DEFINE_bool("stream", False, "Generate chunk by chunk and write frames while later ones are made.")
@@ -57,6 +69,8 @@ def main() -> None:
         fps=FPS.value,
         **sampling_flags.CHECKPOINT.value,
     )
+    if GUIDE.value:
+        generator = _guided(generator, GUIDE.value)
     config = generator.sample_config(**sampling_flags.sampling())
     job = GenerationJob(requests, config, out, generator.frame_rate, SCALE.value)
     with one_writer(out):
@@ -67,6 +81,14 @@ def main() -> None:
         else:
             clips = generate_folder(generator, job, sampling_flags.BATCH_SIZE.value)
     cli.finish(out, {"out": str(out), "clips": clips})
+
+
+def _guided(generator: "Generator", guide: str) -> "Generator":
+    from mobile_video_jax.rewards.guided_generator import GuidedGenerator, make_guide
+
+    if CRITIC.value is None:
+        raise UserError("a guide counts by a critic: name its run with --critic=RUN, trained by configs/critic.py")
+    return GuidedGenerator.of(generator, make_guide(guide, GUIDE_STRENGTH.value), str(CRITIC.value))
 
 
 def _requests() -> "list[Request]":

@@ -15,7 +15,7 @@ from mobile_video_jax.latents.store import shard_path, write_manifest, write_sha
 from mobile_video_jax.stages.config import DitTraining, VaeTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.train.checkpoint import save_model
-from mobile_video_jax.train.config import OptimizerConfig
+from mobile_video_jax.train.config import OptimizerConfig, TrainConfig
 from mobile_video_jax.train.run import write_run
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.latent_stats import LatentStats
@@ -71,16 +71,16 @@ def vae_run(run: Path) -> Path:
     """A finished VAE run with random weights."""
     LatentStats((0.1,) * 6, (0.5,) * 6).save(run)
     params = params_like(Vae(VAE), jnp.zeros((1, 9, 32, 32, 3)))
-    return _run(run, "vae", VaeTraining(clip=CLIP, model=VAE), params, compression=COMPRESSION, clip=CLIP)
+    return run_of(run, "vae", VaeTraining(clip=CLIP, model=VAE), params, compression=COMPRESSION, clip=CLIP)
 
 
 def dit_run(run: Path, config: DitTraining) -> Path:
     """A finished transformer run with random weights, and its VAE's."""
     vae_run(run / "vae")
-    return _run(run, "dit", config, randomly(jax.eval_shape(DitStage(config).init, jax.random.key(0)), 0.05))
+    return run_of(run, "dit", config, randomly(jax.eval_shape(DitStage(config).init, jax.random.key(0)), 0.05))
 
 
-def _run(run: Path, stage: str, config: DitTraining | VaeTraining, params: dict, **description: str) -> Path:
+def run_of(run: Path, stage: str, config: TrainConfig, params: dict, **description: str) -> Path:
     save_model(run, 1, params)
     write_run(run, stage, json.loads(json.dumps(dataclasses.asdict(config))), description)
     return run

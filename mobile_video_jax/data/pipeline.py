@@ -1,6 +1,6 @@
 """From a prepared data set to batches of clips: shuffling, decoding in threads, exact resumption."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
@@ -11,6 +11,11 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.clip_loader import ClipLoader, Record, Window
 from mobile_video_jax.data.dataset import ClipSource
 from mobile_video_jax.data.share import Share
+
+
+def no_more(record: Record) -> Record:
+    """Nothing beside the video."""
+    return {}
 
 
 def clip_batches(
@@ -24,13 +29,15 @@ def clip_batches(
     threads: int = 4,
     process_index: int = 0,
     process_count: int = 1,
+    also: Callable[[Record], Record] = no_more,
 ) -> grain.IterDataset:
     """Batches {video: uint8 [b t h w 3], record: int64 [b]} of this process's share of the global batch.
 
     Training takes an order that depends on `seed` and the step alone, without end; each clip is a random window and
     crop, and a record that is unusable is skipped for the next. Evaluation goes once through the split in order, with
     centre crops; its last batch is filled up with records from the beginning, and `weight` [b] is 0 for these, 1 for
-    the others. `record` is the number in the split. Iterators resume exactly from `get_state`.
+    the others. `record` is the number in the split; `also` makes further arrays of a record, whose texts are bytes.
+    Iterators resume exactly from `get_state`.
 
     Raises UserError when a training split has fewer clips than a batch, or cannot give such clips.
     """
@@ -46,10 +53,10 @@ def clip_batches(
     if train:
         # Cropping before the share is taken ties a clip's crop to its position in the global order.
         order = grain.MapDataset.range(size).seed(seed).shuffle().repeat()
-        clips = order.random_map(lambda number, rng: _for_training(loader.random(number, rng)))
+        clips = order.random_map(lambda number, rng: _for_training(loader.random(number, rng), also))
     else:
         order = grain.MapDataset.source(filled(size, batch_size))
-        clips = order.map(lambda entry: _for_training(loader.window(Window(entry[0]))) | {"weight": entry[1]})
+        clips = order.map(lambda entry: _for_training(loader.window(Window(entry[0])), also) | {"weight": entry[1]})
     share = batch_size // process_count
     mine = Share(clips, batch_size, process_index, process_count).batch(share, drop_remainder=True)
     return mine.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
@@ -74,8 +81,8 @@ def captioned_clips(
     return order.map(lambda window: _captioned(loader.window(window))).to_iter_dataset(reading)
 
 
-def _for_training(record: Record) -> dict[str, np.ndarray]:
-    return {key: record[key] for key in ("video", "record")}
+def _for_training(record: Record, also: Callable[[Record], Record]) -> dict[str, np.ndarray]:
+    return {key: record[key] for key in ("video", "record")} | also(record)
 
 
 def _captioned(record: Record) -> dict[str, Any]:

@@ -30,7 +30,9 @@ class Samples:
         return list(zip(self.attributes, self.detected, strict=True))
 
 
-def generate_samples(run: Path, world: World, count: int, config: SampleConfig, text_encoder: str = "") -> Samples:
+def generate_samples(
+    run: Path | str, world: World, count: int, config: SampleConfig, text_encoder: str = ""
+) -> Samples:
     """Generates `count` clips for prompts of held-out combinations, with the seeds 0 to count - 1."""
     texts = [text for text, _ in _prompts(world, count)]
     generator, progress = Generator.load(run, text_encoder=text_encoder), Progress("sample:", count)

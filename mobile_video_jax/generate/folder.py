@@ -78,6 +78,7 @@ def inputs_of(generator: Generator, job: GenerationJob) -> dict[str, Any]:
         **dataclasses.asdict(job.config),
         "fps": job.fps,
         "scale": job.scale,
+        **generator.settings(job.config),
         "list of prompts": _digest(job.requests, generator.clip),
     }
 
@@ -101,5 +102,6 @@ def summary_of(generator: Generator, job: GenerationJob, names: Sequence[str]) -
         "step": generator.run.step,
         "frame_rate": job.fps,
         "sampling": dataclasses.asdict(job.config),
+        **generator.settings(job.config),
         "clips": clips,
     }

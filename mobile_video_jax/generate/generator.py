@@ -158,7 +158,7 @@ class Generator:
     def latents(self, requests: Sequence[Request], config: SampleConfig) -> jax.Array:
         """Normalised latents [b lt lh lw c] of one batch, which the devices share evenly."""
         config = config.with_times(**self.times)
-        inputs = jax.device_put(self._inputs(requests, config), batch_sharding(self.mesh))
+        inputs = jax.device_put(self.inputs(requests, config), batch_sharding(self.mesh))
         return self._compiled(config, self.params, *inputs)
 
     def check(self, requests: Sequence[Request], config: SampleConfig) -> None:
@@ -171,14 +171,18 @@ class Generator:
         # The prompts of the most and of the fewest tokens show whatever may be wrong with one.
         lengths = list(map(len, self.text_encoder.tokenizer.encode_batch([request.prompt for request in requests])))
         extremes = [requests[int(np.argmax(lengths))], requests[int(np.argmin(lengths))]]
-        inputs = self._inputs(_filled(extremes, self._whole(2)), config)
+        inputs = self.inputs(_filled(extremes, self._whole(2)), config)
         jax.eval_shape(functools.partial(sample_latents, self.denoiser.network, config), self.params, *inputs)
+
+    def settings(self, config: SampleConfig) -> dict[str, Any]:
+        """What decides the clips beside the run and the sampler's settings, for samples.json."""
+        return {}
 
     def _whole(self, count: int) -> int:
         """The size of the smallest batch of `count` clips or more that the devices share evenly."""
         return -(-count // self.mesh.size) * self.mesh.size
 
-    def _inputs(self, requests: Sequence[Request], config: SampleConfig) -> tuple[Any, ...]:
+    def inputs(self, requests: Sequence[Request], config: SampleConfig) -> tuple[Any, ...]:
         """The arguments of sample_latents after the parameters."""
         keys = jnp.stack([jax.random.key(request.seed) for request in requests])
         shape = self.denoiser.latent_shape_of(self.clip)

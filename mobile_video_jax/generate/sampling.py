@@ -12,7 +12,7 @@ from mobile_video_jax.core.arrays import Latents, TextMask, TextStates
 from mobile_video_jax.diffusion.carry import Carry
 from mobile_video_jax.diffusion.conditioning import condition_on_first_frame, hold_first_frame, insert_first_frame
 from mobile_video_jax.diffusion.guidance import ConditionalVelocity, Guidance, guided
-from mobile_video_jax.diffusion.hook import Scan
+from mobile_video_jax.diffusion.hook import Hook, Scan, unchanged
 from mobile_video_jax.diffusion.samplers import sample
 from mobile_video_jax.dit.step_table import check_step_table
 from mobile_video_jax.dit.stepwise import Stepwise
@@ -29,12 +29,13 @@ def sample_latents(
     mask: TextMask,
     negative: tuple[TextStates, TextMask] | None = None,
     image: tuple[Float[Array, "b 1 lh lw c"], Bool[Array, "b"]] | None = None,
+    hook: Hook = unchanged,
 ) -> Latents:
     """Normalised latents [b lt lh lw c] for text states, from noise of that shape.
 
     `negative` holds a negative prompt's states and mask; `image` first latent frames, and which clips start from
-    theirs. Raises UserError for settings that do not work, such as a table of another depth,
-    ValueError for a config without times.
+    theirs; `hook` may change x_t at every step. Raises UserError for settings that do not work, such as a table of
+    another depth, ValueError for a config without times.
     """
     if not config.shift or config.terminal < 0 or not config.schedule:
         raise ValueError("these settings name no times: complete them with SampleConfig.with_times")
@@ -47,14 +48,14 @@ def sample_latents(
     grid = {name: getattr(config, name) for name in ("steps", "shift", "terminal", "schedule", "times")}
     if image is None:
         velocity = guided(denoiser, text, mask, guidance, negative)
-        return sample(velocity, noise, solver=config.solver, scan=scan, **grid)
+        return sample(velocity, noise, solver=config.solver, hook=hook, scan=scan, **grid)
     first, starts_from_image = image
     noise = insert_first_frame(noise, first, starts_from_image)
     conditioned = condition_on_first_frame(denoiser, starts_from_image)
     velocity = hold_first_frame(guided(conditioned, text, mask, guidance, negative), first, starts_from_image)
     # Not even rounding moves the conditioning frame.
     return insert_first_frame(
-        sample(velocity, noise, solver=config.solver, scan=scan, **grid), first, starts_from_image
+        sample(velocity, noise, solver=config.solver, hook=hook, scan=scan, **grid), first, starts_from_image
     )
 
 

@@ -1,12 +1,13 @@
 """Settings of rewards: the latent reward's network, and fine-tuning by a reward."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.ranges import GuidanceScale, PositiveShare, Range, Share, Size, Weight
+from mobile_video_jax.core.ranges import GuidanceScale, PositiveShare, Range, Share, Size, SizeOrZero, Weight
 
+Aspect = Literal["alignment", "physics", "quality"]
 StepsOrOwn = Annotated[int, Range(0, 1000)]
 
 
@@ -16,6 +17,16 @@ class RewardConfig(Config):
 
     reward_blocks: Size = 2  # the transformer's first blocks, which the reward reads
     tune_blocks: bool = True  # train these blocks as well, not the query and the layers behind it alone
+
+
+@dataclasses.dataclass(frozen=True)
+class CriticConfig(Config):
+    """The small critic's network (rewards/vqa.py)."""
+
+    width: Size = 64  # channels of frames' features and words
+    heads: Size = 4  # attention heads
+    blocks: Size = 2  # times that the words look at the clip
+    chunk: SizeOrZero = 4  # frames whose features are computed at once; 0: all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +41,7 @@ class TuningConfig(Config):
     high: Share = 1.0  # greatest time at which a latent reward ends a rollout
     weight: Weight = 0.1  # weight of the reward's loss beside that of flow matching
     enough: PositiveShare = 1.0  # probability of a right clip from which on the loss is 0; 1: never
+    aspects: Annotated[tuple[Aspect, ...], Range(1, 3)] = get_args(Aspect)  # aspects that a critic is asked about
     alternate: bool = True  # every second step is flow matching on real clips
 
     def __post_init__(self) -> None:

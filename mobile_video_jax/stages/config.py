@@ -19,7 +19,7 @@ from mobile_video_jax.distill.config import CollapseConfig, DiscriminatorConfig,
 from mobile_video_jax.dit.config import DitConfig, LoraConfig
 from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.networks import NetworkConfig
-from mobile_video_jax.rewards.config import RewardConfig, TuningConfig
+from mobile_video_jax.rewards.config import CriticConfig, RewardConfig, TuningConfig
 from mobile_video_jax.train.config import PlayersOptimizerConfig, TrainConfig
 from mobile_video_jax.vae.config import Sizes, VaeConfig, VaeLossConfig
 
@@ -137,6 +137,16 @@ class RewardTraining(LatentTraining, RewardConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class CriticTraining(TrainConfig):
+    """Config of the small critic's run, on a prepared data set of moving shapes."""
+
+    stage: str = "critic"  # the training stage
+    clip: str = "9x32x32"  # frames x height x width of training clips, in pixels
+    images: CountOrZero = 0  # easy-vqa's images in each batch, beside the clips
+    critic: CriticConfig = dataclasses.field(default_factory=CriticConfig)  # the network's sizes
+
+
+@dataclasses.dataclass(frozen=True)
 class RewardTuning(DitTraining):
     """Config of fine-tuning by a reward. Network, latents, captions and times are those of `init_from`."""
 
@@ -163,6 +173,7 @@ TRAININGS: dict[str, type[TrainConfig]] = {
     "convert": ConvertTraining,
     "distill": DistillTraining,
     "reward": RewardTraining,
+    "critic": CriticTraining,
     "reward_tuning": RewardTuning,
     "lazy": LazyTraining,
 }

@@ -6,6 +6,7 @@ from typing import Any
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.stages.config import (
     ConvertTraining,
+    CriticTraining,
     DistillTraining,
     DitTraining,
     LazyTraining,
@@ -16,6 +17,7 @@ from mobile_video_jax.stages.config import (
     training_class,
 )
 from mobile_video_jax.stages.convert import ConvertStage
+from mobile_video_jax.stages.critic import CriticStage
 from mobile_video_jax.stages.distill import DistillStage
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.lazy import LazyStage
@@ -33,6 +35,7 @@ STAGES: dict[type[TrainConfig], type[Stage]] = {
     ConvertTraining: ConvertStage,
     DistillTraining: DistillStage,
     RewardTraining: RewardStage,
+    CriticTraining: CriticStage,
     RewardTuning: RewardTuningStage,
     LazyTraining: LazyStage,
 }

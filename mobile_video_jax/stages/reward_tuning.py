@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,12 +16,13 @@ from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.cost.flops import count_flops, count_parameters
 from mobile_video_jax.diffusion.timesteps import listed_times, time_grid
 from mobile_video_jax.distill.captioned import CaptionedLatents
-from mobile_video_jax.models.run import Run
+from mobile_video_jax.latents.store import Record
 from mobile_video_jax.models.sampling import STANDARD, Sampling
 from mobile_video_jax.rewards.rollout import rollout
 from mobile_video_jax.stages.config import RewardTuning
 from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.stages.reward import RewardStage, like_source
+from mobile_video_jax.stages.reward import like_source
+from mobile_video_jax.stages.tuning_rewards import TuningReward, open_reward
 from mobile_video_jax.train.stage import Batch, Cost, Loss, Metrics, Params
 
 REWARD, NETWORK = "reward", "generator"  # the parts of the parameters
@@ -53,21 +55,9 @@ class RewardTuningStage(DitStage):
         return cls(like_source(config))
 
     @functools.cached_property
-    def reward_run(self) -> Run:
-        """The run of the reward. Raises UserError where the config names none."""
-        if not self.config.reward.run:
-            raise UserError("name the run of a reward with --config.reward.run=RUN: train one with configs/reward.py")
-        return Run.open(self.config.reward.run, "reward")
-
-    @functools.cached_property
-    def reward(self) -> RewardStage:
-        """The stage that trained the reward. Raises UserError for one of other latents or captions."""
-        stage = RewardStage.of_run(self.reward_run)
-        for key in ("compression", "text_encoder", "text_width", "text_tokens"):
-            ours, theirs = getattr(self.config, key), getattr(stage.config, key)
-            if ours != theirs:
-                raise UserError(f"the reward {self.reward_run} has {key}={theirs}, the model {ours}: train one for it")
-        return stage
+    def reward(self) -> TuningReward:
+        """The reward. Raises UserError where the config names none, or one of other latents or captions."""
+        return open_reward(self.config.reward, self.source, self.denoiser)
 
     @functools.cached_property
     def grid(self) -> Float[np.ndarray, "points"]:
@@ -78,10 +68,22 @@ class RewardTuningStage(DitStage):
 
     @functools.cached_property
     def stops(self) -> np.ndarray:
-        """The numbers of steps after which a rollout may end."""
+        """The numbers of steps after which a rollout may end; a critic sees finished clips alone."""
         grid, reward = self.grid, self.config.reward
+        if not self.reward.reads_noisy:
+            return np.array([self.steps])
         count = np.flatnonzero((grid >= reward.low) & (grid <= reward.high))
         return count[count >= max(reward.grad_steps, 1)]
+
+    # Batches.
+
+    @property
+    def arrays_of(self) -> Callable[[Record], Record]:
+        return self.reward.arrays_of
+
+    def abstract_batch(self, devices: int | None = None) -> Batch:
+        batch = super().abstract_batch(devices)
+        return batch | self.reward.array_shapes(batch["latents"].shape[0])
 
     # Parameters.
 
@@ -110,7 +112,7 @@ class RewardTuningStage(DitStage):
         if "base" in target:
             params |= super().pretrained(target)
         if REWARD in target:
-            params[REWARD] = self.reward_run.params(target[REWARD])
+            params[REWARD] = self.reward.params(target[REWARD])
         return params
 
     # Steps.
@@ -143,7 +145,7 @@ class RewardTuningStage(DitStage):
         network, clips = self.network_params(params), self._clips(batch)
         noise = jax.random.normal(rng, clips.latents.shape)
         velocity, frozen = (
-            clips.velocity(self.denoiser.network, weights, self.guidance)
+            clips.velocity(self.denoiser.velocity, weights, self.guidance)
             for weights in (network, jax.lax.stop_gradient(network))
         )
         return rollout(velocity, frozen, noise, jnp.asarray(self.grid), stop=stop, grad_steps=grad_steps)
@@ -153,9 +155,9 @@ class RewardTuningStage(DitStage):
         return CaptionedLatents(batch["latents"], batch["text"], batch["text_mask"], mask, empty)
 
     def _log_probability(self, reward: Params, batch: Batch, x: Latents, t: Scalar) -> Float[Array, "b"]:
-        """Log probability that a clip at time t becomes right."""
+        """Log probability that a clip at time t is or becomes right."""
         inputs = self._clips(batch).inputs(x, jnp.full(x.shape[:1], t))
-        return jax.nn.log_sigmoid(self.reward.reward.logits(reward, *inputs))
+        return self.reward.log_probability(reward, inputs, batch)
 
     def cost(self, devices: int | None = None) -> Cost:
         """A mean over the steps of a rollout of mean length, and of flow matching in turn."""

@@ -90,7 +90,8 @@ def test_labels_of_other_clips_and_damaged_ones_are_refused_in_a_line(data, base
             Labels.read(path)
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 2])
 def test_tuning_moves_the_generator_alone_and_leaves_a_run_that_samples(tuning, base, rank, tmp_path):
     stage = RewardTuningStage.build(dataclasses.replace(tuning, lora=LoraConfig(rank=rank)))
     train(stage, tmp_path / "tuned")
