@@ -69,6 +69,8 @@ def main() -> None:
         fps=FPS.value,
         **sampling_flags.CHECKPOINT.value,
     )
+    if GUIDE.value and STREAM.value:
+        raise UserError("a guide sees a whole clip, which --stream has none of: leave one of the two out")
     if GUIDE.value:
         generator = _guided(generator, GUIDE.value)
     config = generator.sample_config(**sampling_flags.sampling())

@@ -79,8 +79,8 @@ class CountGuide(abc.ABC):
     def evaluations(self, config: SampleConfig) -> float:
         """Forward passes of the network a clip; a gradient counts as three."""
 
-    def check(self, generator: Generator, requests: Sequence[Request]) -> None:
-        """Raises UserError for a model or prompts that the guide does not work with."""
+    def check(self, generator: Generator, requests: Sequence[Request], config: SampleConfig) -> None:
+        """Raises UserError for a model, prompts or settings that the guide does not work with."""
         for request in requests:
             wanted_count(request.prompt)
 
@@ -206,10 +206,14 @@ class AttentionGuide(CountGuide):
     high: float = 0.95
     name: ClassVar[str] = "count_attention"
 
-    def check(self, generator: Generator, requests: Sequence[Request]) -> None:
-        super().check(generator, requests)
+    def check(self, generator: Generator, requests: Sequence[Request], config: SampleConfig) -> None:
+        super().check(generator, requests, config)
         if generator.denoiser.family.cross_logits is None:
             raise UserError("this model has no cross-attention to guide by: use --guide=count or --guide=count_best")
+        if config.solver != "euler" or config.reuse or any(request.image for request in requests):
+            raise UserError(
+                "count_attention takes plain Euler steps from text: leave out --solver, --reuse and --image"
+            )
         for request in requests:
             word_position(generator, request.prompt)
 

@@ -44,7 +44,7 @@ class GuidedGenerator(Generator):
 
     def check(self, requests: Sequence[Request], config: SampleConfig) -> None:
         super().check(requests, config)
-        self.guide.check(self, requests)
+        self.guide.check(self, requests, config)
 
     def settings(self, config: SampleConfig) -> dict[str, Any]:
         guide = {"name": self.guide.name, **dataclasses.asdict(self.guide)}  # type: ignore[call-overload]
