@@ -33,7 +33,7 @@ class CriticConfig(Config):
 class TuningConfig(Config):
     """Fine-tuning by a reward (stages/reward_tuning.py): the log probability of a right clip."""
 
-    run: str = ""  # run directory of the reward
+    run: str = ""  # run of configs/reward.py or critic.py, or the folder of a VLM as qwen2_5_vl:FOLDER
     steps: StepsOrOwn = 0  # Euler steps of a whole rollout; 0: those that the model is sampled in
     guidance: GuidanceScale = 0.0  # guidance scale of the rollout; 0: that of the model
     grad_steps: Annotated[int, Range(0, 1000)] = 1  # last steps of the rollout that have a gradient
