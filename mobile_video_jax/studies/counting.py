@@ -15,8 +15,8 @@ from mobile_video_jax.rewards.count_guides import passes
 from mobile_video_jax.rewards.guided_generator import GuidedGenerator, make_guide
 from mobile_video_jax.stages.critic import CriticStage
 from mobile_video_jax.studies.chain import Cells, cells_of, run_chain_study, teacher_run
-from mobile_video_jax.studies.config import CountingStudy
 from mobile_video_jax.studies.clip_quality import ClipQuality
+from mobile_video_jax.studies.config import CountingStudy
 from mobile_video_jax.train.loop import train
 
 PLAIN = "plain"
