@@ -95,7 +95,7 @@ def _square(tracks: list[np.ndarray], taken: np.ndarray) -> np.ndarray:
     """A square that moves as the objects do, where it overlaps least with what is taken and with the outside."""
     smallest = min(tracks, key=np.sum)
     areas = smallest.sum(axis=(1, 2))
-    side = max(round(WIDE * float(np.sqrt(areas[areas > 0].min()))), 1)
+    side = max(min(round(WIDE * float(np.sqrt(areas[areas > 0].min()))), min(taken.shape[1:]) // 2), 1)
     shifts = _shifts(tracks, len(taken))
     frames = [
         ndimage.shift(taken[t].astype(float), (-down, -right), order=0, cval=1)

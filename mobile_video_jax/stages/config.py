@@ -130,9 +130,7 @@ class RewardTraining(LatentTraining, RewardConfig):
     """Config of a latent reward's run. Network, latents, captions and times are those of `init_from`."""
 
     stage: str = "reward"  # the training stage
-    labels: str = (
-        ""  # file of labels, a line {"id": …, "label": 1} for each clip; labels.jsonl beside the data if empty
-    )
+    labels: str = ""  # file of labels, as launch.label writes it; labels.jsonl beside the data if empty
     mismatched: Share = 0.25  # probability that a training clip is shown with another's caption, labelled 0
 
 

@@ -109,7 +109,7 @@ def _run_cell(study: RewardStudy, arm: str, seed: int, out: Path, folder: Path) 
     return {"curve": curve, **ClipQuality(study, out, seed)(samples.clips, samples.pairs)}
 
 
-def _curve(study: RewardStudy, run: Path) -> list[dict[str, float]]:
+def _curve(study: RewardStudy, run: Path) -> list[dict[str, Any]]:
     """The reward on held-out captions and the hidden accuracy at each kept checkpoint."""
     points = []
     for line in read_metrics(run):
