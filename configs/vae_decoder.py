@@ -4,7 +4,9 @@ python -m launch.train --config=configs/vae_decoder.py:full_t8_s32_c128 --workdi
     --config.init_from=runs/vae --config.data=data/clips
 
 The variant is that of the VAE in configs/vae.py. A full VAE gets mobile's decoder, a mobile one phone's, a tiny one
-micro's. Sample with it by python -m launch.sample --vae=runs/vae_phone.
+micro's; SIZE_tT_sS_cC_compact4 (compact16, compact36) gets one of separable convolutions with about that part of the
+parameters of the size's own decoder, mobile_t4_s8_c16_compact one of SnapGen's 1.38 M. Sample with it by
+python -m launch.sample --vae=runs/vae_phone.
 """
 
 import dataclasses
@@ -15,15 +17,19 @@ from configs import vae
 from mobile_video_jax.core.config import from_mapping, to_config_dict
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.stages.config import VaeTraining
-from mobile_video_jax.vae.family import with_smaller_decoder
+from mobile_video_jax.vae.family import with_compact_decoder, with_smaller_decoder
 
 SMALLER = {"full": "mobile", "mobile": "phone", "tiny": "micro"}
 
 
 def get_config(variant: str = "tiny_t4_s8_c16") -> ml_collections.ConfigDict:
-    """The config of SIZE_tT_sS_cC. Raises UserError for a size that has no smaller decoder."""
+    """The config of SIZE_tT_sS_cC[_compactN]. Raises UserError for a size that has no smaller decoder."""
+    variant, is_compact, divisor = variant.partition("_compact")
     base = from_mapping(VaeTraining, vae.get_config(variant).to_dict())
     size = variant.partition("_")[0]
+    if is_compact:
+        model = with_compact_decoder(base.model, size, f"compact{divisor}")
+        return to_config_dict(dataclasses.replace(base, model=model, freeze_encoder=True))
     if size not in SMALLER:
         raise UserError(f"there is no decoder below size '{size}': use one of {', '.join(SMALLER)}")
     model = with_smaller_decoder(base.model, SMALLER[size])

@@ -35,6 +35,7 @@ from mobile_video_jax.text.encoder import TextEncoder, pad
 from mobile_video_jax.text.encoder_name import EncoderName
 from mobile_video_jax.unet.config import UnetConfig
 from mobile_video_jax.vae.ltx.model import LtxVae
+from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.wan.model import WanVae
 
 
@@ -129,6 +130,8 @@ def vae_parts(bundle: VaeBundle, clip: ClipShape, out: Path) -> Iterator[Part]:
     vae, shape = bundle.vae, clip.latent(bundle.vae.config.strides)
     if isinstance(vae, WanVae):
         raise UserError("Wan's decoder has no phone form yet: train a smaller one for its latents, or export another")
+    if isinstance(vae, Vae) and vae.config.compact_decoder:
+        raise UserError("a compact decoder has no phone form yet: export the VAE's own, or a smaller one")
     mirror = torch_ltx_vae.Decoder(vae.config) if isinstance(vae, LtxVae) else torch_vae.Decoder(vae.config)
     # One level down, so that a parameter of the decoder itself has a name.
     load_params(nn.ModuleDict({"decoder": mirror}), {"decoder": bundle.params["decoder"]})

@@ -42,6 +42,7 @@ class VaeConfig(Config):
     attention_window: Size = 3  # latent frames that a frame attends to, itself included
     head_dim: Size = 32  # channels of an attention head
     rope_theta: Positive = 100.0  # base of RoPE's wavelengths, in latent positions
+    compact_decoder: bool = False  # a decoder of separable convolutions without attention (vae/compact.py)
     omni: bool = False  # the decoder may be given the features of the first frame
     remat: Remat = "none"  # kept for the backward pass: none (all), dots (products), full (each block's input)
     dtype: Dtype = "float32"  # of convolutions and activations

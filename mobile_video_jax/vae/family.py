@@ -61,6 +61,31 @@ def family_member(size: str, compression: str) -> VaeConfig:
     )
 
 
+# Widths of compact decoders (vae/compact.py): compactN has about 1/N of the parameters of the size's own decoder, and
+# `compact` at t4_s8_c16 those of SnapGen's decoder (arXiv 2412.09619), 1.38 M.
+COMPACT: dict[str, dict[str, tuple[int, ...]]] = {
+    "tiny": {"compact4": (44, 88, 136, 180), "compact16": (20, 44, 64, 88), "compact36": (12, 28, 40, 52)},
+    "mobile": {
+        "compact": (76, 160, 312, 400),
+        "compact4": (116, 232, 460, 576),
+        "compact16": (56, 112, 224, 280),
+        "compact36": (36, 72, 144, 180),
+    },
+}
+
+
+def with_compact_decoder(config: VaeConfig, size: str, name: str) -> VaeConfig:
+    """The config with a compact decoder of COMPACT; encoder and latents are unchanged.
+
+    Raises UserError for a size that has none of that name.
+    """
+    if name not in COMPACT.get(size, {}):
+        known = ", ".join(f"{size}'s {name}" for size, names in COMPACT.items() for name in names)
+        raise UserError(f"size '{size}' has no decoder '{name}': use one of {known}")
+    widths = COMPACT[size][name][: len(config.encoder_widths)]
+    return dataclasses.replace(config, decoder_widths=widths, compact_decoder=True, omni=False)
+
+
 def scaled(config: VaeConfig, scale: float) -> VaeConfig:
     """The config with all widths multiplied, to multiples of 4 and at the lowest resolution of the heads' channels."""
 

@@ -12,6 +12,7 @@ from mobile_video_jax.nn.norm import RMSNorm
 from mobile_video_jax.nn.stream import continues
 from mobile_video_jax.parallel.remat import checkpointed
 from mobile_video_jax.vae.blocks import AttentionBlock, ConvBlock
+from mobile_video_jax.vae.compact import CompactDecoder
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.posterior import Posterior
 
@@ -88,7 +89,7 @@ class Vae(nn.Module):
 
     def setup(self) -> None:
         self.encoder = Encoder(self.config)
-        self.decoder = Decoder(self.config)
+        self.decoder = (CompactDecoder if self.config.compact_decoder else Decoder)(self.config)
 
     def encode(self, video: Video) -> Posterior:
         """Posterior of clips [b t h w 3] in [-1, 1]; latent frame j depends on frames up to time_stride * j only."""
