@@ -32,6 +32,7 @@ $(VENV)/tpu: $(VENV)/ready
 demo: setup
 	$(BIN)/python -m launch.demo --out=$(DEMO)
 
+# Three workers for two cores: one often waits for a process that its test started, or for the disk.
 test: setup $(VENV)/tpu
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -13,6 +13,8 @@ pytestmark = pytest.mark.first
 SHORT = {
     **{"vae.steps": 6, "vae.eval_batches": 2, "vae.stats_batches": 2, "dit.steps": 4, "dit.eval_batches": 1},
     **{"dit.model.depth": 1, "vae.optimizer.name": "adamw", "dit.optimizer.name": "adamw"},  # compile sooner
+    **{"vae.model.encoder_widths": (8, 16, 32), "vae.model.decoder_widths": (8, 16, 32)},
+    **{f"{stage}.batch_size": 8 for stage in ("dit", "recover", "distill")},
     **{"prune.clips": 4, "prune.times": 1, "prune.batch_clips": 4, "prune.levels": ("head", "channel")},
     **{"recover.steps": 2, "recover.eval_batches": 1, "recover.optimizer.name": "adamw"},
     **{"distill.steps": 2, "distill.eval_batches": 1, "distill.optimizer.name": "adamw", "distill.eval_every": 2},
