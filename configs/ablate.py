@@ -25,6 +25,10 @@ about 25 minutes by its parts. `distillation_gpu` on an accelerator.
 teacher's velocity, + SnapGen's balance by time (and a constant one), + features; 18 cells, three seeds.
 `snapgen_quick` is one seed and a quarter of the steps. Neither has been timed.
 
+`lazy` samples one transformer in fewer steps, or with outputs reused from the step before by trained gates, at equal
+FLOPs, and its 4-step student with modules left out, by sensitivity or chance, or pruned to the same phone time.
+`lazy_quick` is two numbers of steps and one target; `lazy_gpu`, the small transformer. None has been timed.
+
 Two studies of one strong teacher, in pairs of one seed, at equal counted FLOPs: `distillation_heads` compares
 discriminators, by their held-out AUC against the frozen student and by the students that they teach;
 `distillation_steps` compares Euler steps and x0 noised afresh, with and without a discriminator, DMD2 and sCM. Each has
@@ -42,7 +46,7 @@ from typing import Any
 
 import ml_collections
 
-from configs import critic, demo, distill, dit, prune, recover, reward, reward_tuning, vae
+from configs import critic, demo, distill, dit, lazy, prune, recover, reward, reward_tuning, vae
 from mobile_video_jax.core.config import Config, from_mapping, to_config_dict
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.shapes.world import KNOWN, World
@@ -53,6 +57,7 @@ from mobile_video_jax.stages.config import (
     CriticTraining,
     DistillTraining,
     DitTraining,
+    LazyTraining,
     RecoverTraining,
     RewardTraining,
     RewardTuning,
@@ -63,6 +68,7 @@ from mobile_video_jax.studies.config import (
     ChainStudy,
     CountingStudy,
     DistillationStudy,
+    LazyStudy,
     PruningStudy,
     RewardStudy,
     StudyConfig,
@@ -205,6 +211,34 @@ def _distillation_gpu() -> DistillationStudy:
     return DistillationStudy(**shared, prune=pruning.prune, recover=recover, distill=distill)
 
 
+def _lazy() -> LazyStudy:
+    """The demo's transformer in the demo's world, and its student of 4 steps by distillation alone."""
+    pruning, distill = _pruning(), _distill("tiny")
+    shared: dict[str, Any] = {f.name: getattr(pruning, f.name) for f in dataclasses.fields(ChainStudy)}
+    shared |= {"dit": _dit("tiny", steps=1200, checkpoint_every=200), "seeds": (0, 1, 2), "samples": 120}
+    objective = dataclasses.replace(distill.objective, method="kd")
+    return LazyStudy(
+        **shared,
+        lazy=from_mapping(LazyTraining, lazy.get_config("tiny").to_dict()),
+        distill=dataclasses.replace(distill, objective=objective, steps=200),
+        prune=from_mapping(PruneConfig, prune.get_config("tiny").to_dict()),
+    )
+
+
+def _lazy_gpu() -> LazyStudy:
+    """The small transformer on rendered clips of 17x128x128, with the published training of gates."""
+    pruning, distill = _pruning_gpu(), _distillation_gpu().distill
+    shared: dict[str, Any] = {f.name: getattr(pruning, f.name) for f in dataclasses.fields(ChainStudy)}
+    objective = dataclasses.replace(distill.objective, method="kd")
+    return LazyStudy(
+        **shared | {"seeds": (0, 1, 2)},
+        lazy=from_mapping(LazyTraining, lazy.get_config("paper").to_dict()),
+        distill=dataclasses.replace(distill, objective=objective),
+        prune=pruning.prune,
+        phase_steps=1_000,
+    )
+
+
 HEADS: dict[str, Any] = {"arms": ("kd", "conv", "dit", "mismatched", "taps"), "seeds": (0,), "repeats": 8}
 FEW: dict[str, Any] = {"arms": ("kd", "dit", "renoise", "renoise-dit", "dmd2", "scm"), "seeds": (0,), "repeats": 4}
 
@@ -320,6 +354,9 @@ STUDIES: dict[str, Callable[[], Config]] = {
         _counting(**{f.name: getattr(_distillation_gpu(), f.name) for f in dataclasses.fields(ChainStudy)}),
         critic=dataclasses.replace(_critic(), clip="17x128x128", steps=20_000),
     ),
+    "lazy": _lazy,
+    "lazy_quick": lambda: dataclasses.replace(_lazy(), steps=(20, 10), targets=(0.3,), samples=60),
+    "lazy_gpu": _lazy_gpu,
     "compression_gpu": _accelerator,
     "compression_pod": lambda: _accelerator(
         objectives=("plain", "consistency", "equivariance", "both"), seeds=(0, 1, 2)

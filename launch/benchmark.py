@@ -22,7 +22,7 @@ from mobile_video_jax.core.ranges import Count, Size
 if TYPE_CHECKING:
     from mobile_video_jax.bench.timing import Row
 
-NAMES = ("vae_decode", "vae_memory", "vae_tiles", "vae_losses", "dit_train", "dit_sample")
+NAMES = ("vae_decode", "vae_memory", "vae_tiles", "vae_losses", "dit_train", "dit_sample", "lazy_sample")
 SHOWN_ABOVE = ("name", "ours_seconds", "peer_seconds", "ratio", "peer", "hardware", "commit")
 
 SUITE = flags.DEFINE_enum(
@@ -31,7 +31,7 @@ SUITE = flags.DEFINE_enum(
 ONLY = flags.DEFINE_multi_enum("only", None, NAMES, "A benchmark to run; may be repeated. All without it.")
 CLIP = cli.define_clip("clip", "17x256x256", "The clip that vae_decode decodes.")
 BATCH: flags.FlagHolder[int | None] = cli.define_number(
-    "batch", None, Size, "Clips in a batch of dit_train and dit_sample."
+    "batch", None, Size, "Clips in a batch of dit_train, dit_sample and lazy_sample."
 )
 REPEATS = cli.define_number("repeats", 5, Count, "Timed runs of each side.")
 JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")

@@ -9,6 +9,7 @@ from configs import dit, vae
 from export.peer.ltx_decoder import LtxDecoder, dit_peer
 from mobile_video_jax.bench import dit as benchmark_dit
 from mobile_video_jax.bench import vae as benchmark_vae
+from mobile_video_jax.bench.lazy import lazy_sample
 from mobile_video_jax.bench.timing import Row
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.config import from_mapping
@@ -49,6 +50,7 @@ def benchmarks(suite: str, clip: ClipShape, batch: int | None, repeats: int) -> 
         "vae_losses": lambda: benchmark_vae.vae_losses(training, benchmark_vae.LOSS_TERMS, repeats),
         "dit_train": lambda: [benchmark_dit.dit_train(steps, torch_dit(steps.config, device))],
         "dit_sample": lambda: [benchmark_dit.dit_sample(steps, torch_dit(steps.config, device))],
+        "lazy_sample": lambda: [lazy_sample(steps)],
     }
 
 

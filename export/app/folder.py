@@ -55,6 +55,7 @@ def export_run(run: Run | Path, out: Path, settings: Settings, progress: Progres
             described = manifests.of_vae(bundle, clips) | ({"frame_rate": rate} if rate else {})
         else:
             _check_blocks(opened)
+            _check_steps(opened)
             generators = _generators(opened, settings)
             settings = dataclasses.replace(
                 settings,
@@ -146,6 +147,13 @@ def _check_blocks(run: Run) -> None:
             raise UserError(
                 f"{run}: block {i}, {block}, is of an unknown kind: name a run whose have {', '.join(known)}"
             )
+
+
+def _check_steps(run: Run) -> None:
+    """Raises UserError for a run whose steps do without modules: a package computes all."""
+    if run.denoiser.sampling.reuse:
+        source = run.record["description"].get("lazy", {}).get("source") or "the run it was made from"
+        raise UserError(f"{run} has a reuse table, and packages compute every module at every step: export {source}")
 
 
 def _generators(run: Run, settings: Settings) -> list[Generator]:

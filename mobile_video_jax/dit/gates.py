@@ -8,8 +8,8 @@ from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import Latents, Tokens
 from mobile_video_jax.dit.model import Dit
-from mobile_video_jax.dit.replaced import MODULES, Key, Module, velocity_with
-from mobile_video_jax.dit.step_table import BOTH, CAPTION, COMPUTED, LETTERS, NULL
+from mobile_video_jax.dit.replaced import Key, Module, velocity_with
+from mobile_video_jax.dit.step_table import BOTH, CAPTION, COMPUTED, LETTERS, MODULES, NULL
 from mobile_video_jax.dit.stepwise import Index, Stepwise
 
 Gates = Float[Array, "s l 2 d"]  # one vector for each step, block and module of MODULES

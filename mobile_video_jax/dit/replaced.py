@@ -12,11 +12,10 @@ from mobile_video_jax.core.arrays import Tokens
 from mobile_video_jax.dit.block import DitBlock
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import unstack_blocks
+from mobile_video_jax.dit.step_table import MODULES
 from mobile_video_jax.nn.module import apply
 
-# The modules of a block that may be replaced, in their order, and the layer whose bias is all that an empty one adds.
-OUTPUTS = {"self_attention": "out", "ffn": "down"}
-MODULES = tuple(OUTPUTS)
+OUTPUTS = {"self_attention": "out", "ffn": "down"}  # the layer whose bias is all that an empty module adds
 Key = tuple[int, str]  # block and name
 
 

@@ -18,8 +18,8 @@ from jaxtyping import Int
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import BlockShape
 from mobile_video_jax.dit.masks import Masks
-from mobile_video_jax.dit.replaced import MODULES
 
+MODULES = ("self_attention", "ffn")  # of a block, in the order of the letters
 COMPUTED, CAPTION, NULL, BOTH, OUT = LETTERS = ".cub-"
 # The letter without guidance, where every row has a caption.
 UNGUIDED = {COMPUTED: COMPUTED, CAPTION: BOTH, NULL: COMPUTED, BOTH: BOTH, OUT: OUT}

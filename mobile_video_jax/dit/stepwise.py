@@ -11,8 +11,8 @@ from jaxtyping import Array, Int
 
 from mobile_video_jax.core.arrays import Latents, Tokens
 from mobile_video_jax.dit.model import Dit
-from mobile_video_jax.dit.replaced import MODULES, Key, Module, velocity_with
-from mobile_video_jax.dit.step_table import COMPUTED, LETTERS, OUT, letters
+from mobile_video_jax.dit.replaced import Key, Module, velocity_with
+from mobile_video_jax.dit.step_table import COMPUTED, LETTERS, MODULES, OUT, letters
 
 Index = Int[Array, ""]  # of a letter in LETTERS
 # What is decided of a module at a sampling step: the index of its letter.

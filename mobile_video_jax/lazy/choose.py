@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.dit.replaced import MODULES
-from mobile_video_jax.dit.step_table import BOTH, CAPTION, COMPUTED, NULL, OUT, StepTable
+from mobile_video_jax.dit.step_table import BOTH, CAPTION, COMPUTED, MODULES, NULL, OUT, StepTable
 from mobile_video_jax.lazy.costs import ModuleCosts
 
 # By whether the half with captions and the one without are reused.

@@ -14,8 +14,7 @@ from mobile_video_jax.cost.flops import count_flops
 from mobile_video_jax.cost.phone.roofline import call_seconds, seconds_by
 from mobile_video_jax.cost.phone.trace import ops_of_network
 from mobile_video_jax.dit.model import Dit
-from mobile_video_jax.dit.replaced import MODULES
-from mobile_video_jax.dit.step_table import computed_shares
+from mobile_video_jax.dit.step_table import MODULES, computed_shares
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.networks import as_transformer
 from mobile_video_jax.nn.module import apply, init

@@ -15,12 +15,14 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.progress import phase
 from mobile_video_jax.core.revision import digest
+from mobile_video_jax.dit.step_table import MODULES
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.lazy.choose import Chosen, check_target, leave_out_by_rise, reuse_by_score
 from mobile_video_jax.lazy.costs import module_costs
 from mobile_video_jax.lazy.sensitivity import loss_rises, losses_file
-from mobile_video_jax.lazy.trajectories import gate_scores, step_states
+from mobile_video_jax.lazy.trajectories import Captions, gate_scores, step_states
 from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.models.networks import as_transformer
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
@@ -35,36 +37,37 @@ GATES, SCORES = "gates", "scores.json"
 RUNS = ("init_from", "teacher")  # keys of a config that name runs
 
 
-def make_lazy(config: LazyTraining, run: Run, target: float, out: Path) -> dict[str, Any]:
+def make_lazy(config: LazyTraining, run: Run, target: float, out: Path, gates: Path | None = None) -> dict[str, Any]:
     """Writes the run with a table that saves `target` of the cost of sampling; returns what is to be printed.
 
-    Called again, it resumes the training of its gates or the scoring. Raises UserError, before anything is compiled,
-    for a target out of reach, a sampler of another kind, and a folder of other inputs.
+    Gates are trained in the folder `gates`, which several targets may share, or in one inside `out`. Called again, it
+    resumes the training or the scoring. Raises UserError, before anything is compiled, for a target out of reach, a
+    sampler of another kind, and a folder of other inputs.
     """
     config = dataclasses.replace(config, init_from=run.name, data=config.data or run.config["data"])
     stage = LazyStage.build(config)
     method, sampler = _method(config, stage.sampler), stage.sampler
     costs = module_costs(stage.denoiser, config.cost)
-    check_target(target, costs, sampler.steps, first=method == "sensitivity")
+    check_target(target, costs, sampler.steps, first=method != "gates")
     inputs = {"run": run.name, "step": run.step, "target": target, "config": plain(config)}
     check_claim(out, MARKER, inputs, "lazy run")
-    folders = stage.data_folders  # raises for data that do not fit, before the folder is made
+    mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
+    captions = _captions(stage, mesh)  # raises for data that do not fit, before the folder is made
     claim(out, MARKER, inputs, "lazy run")
     if (out / NAME).exists():
         return _summary(out)
+    folder = out
     if method == "gates":
-        train(stage, out / GATES)
-    mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
+        folder = gates or out / GATES
+        train(stage, folder)
     params = run.sharded_params(mesh)
     with phase("lazy: scoring on held-out captions"):
-        scores = SCORINGS[method](stage, params, out, mesh)
-    chosen = _choose(method, scores, costs, target)
+        scores = SCORINGS[method](stage, params, captions, folder)
+    choose = reuse_by_score if method == "gates" else leave_out_by_rise
+    chosen = choose(scores, costs, target)
     write_json(out / SCORES, {"method": method, "scores": scores.tolist(), "threshold": chosen.threshold})
-    facts = _facts(stage, chosen, method, target) | {
-        "source": run.name,
-        "source_step": run.step,
-        "data": str(folders[0]),
-    }
+    facts = {"method": method, "source": run.name, "source_step": run.step, "data": config.data, "target": target}
+    facts |= {"threshold": chosen.threshold, **_shares(stage, chosen)}
     _write_run(run, dataclasses.replace(sampler, reuse=chosen.table), facts, params, out)
     return _summary(out)
 
@@ -78,31 +81,35 @@ def _summary(out: Path) -> dict[str, Any]:
 def _method(config: LazyTraining, sampler: SampleConfig) -> str:
     """The way of choosing: as configured, else gates for a guided run and sensitivity for a student."""
     method = config.method if config.method != "own" else "gates" if sampler.guidance != 1 else "sensitivity"
-    if method == "sensitivity" and sampler.guidance != 1:
-        raise UserError("modules are left out by sensitivity of unguided students: use --config.method=gates")
+    if method != "gates" and sampler.guidance != 1:
+        raise UserError("modules are left out of unguided students: use --config.method=gates")
     return method
 
 
-def _by_gates(stage: LazyStage, params: Any, out: Path, mesh: Mesh) -> np.ndarray:
+def _by_gates(stage: LazyStage, params: Any, captions: Captions, folder: Path) -> np.ndarray:
     target = {"gates": stage.ema_params(stage.shapes)["gates"]}
-    gates = restore_model(out / GATES, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), target))["gates"]
-    batch = _captions(stage, mesh)
+    gates = restore_model(folder, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), target))["gates"]
     network, seed = stage.denoiser.network, stage.config.seed
-    return gate_scores(network, stage.sampler, params, gates["vectors"], batch, seed, stage.empty_caption)
+    return gate_scores(network, stage.sampler, params, gates["vectors"], captions, seed, stage.empty_caption)
 
 
-def _by_sensitivity(stage: LazyStage, params: Any, out: Path, mesh: Mesh) -> np.ndarray:
-    batch, network, seed = _captions(stage, mesh), stage.denoiser.network, stage.config.seed
-    states = step_states(network, stage.sampler, params, batch, seed, stage.empty_caption)
+def _by_sensitivity(stage: LazyStage, params: Any, captions: Captions, folder: Path) -> np.ndarray:
+    network, seed = stage.denoiser.network, stage.config.seed
+    states = step_states(network, stage.sampler, params, captions, seed, stage.empty_caption)
     times = np.asarray(stage.time_grid(stage.denoiser.tokens))[:-1]
-    memo = losses_file(out, digest([plain(stage.config), plain(stage.sampler)]))
-    return loss_rises(network, params, states, times, batch, memo)
+    memo = losses_file(folder, digest([plain(stage.config), plain(stage.sampler)]))
+    return loss_rises(network, params, states, times, captions, memo)
 
 
-SCORINGS = {"gates": _by_gates, "sensitivity": _by_sensitivity}
+def _by_chance(stage: LazyStage, params: Any, captions: Captions, folder: Path) -> np.ndarray:
+    depth = len(as_transformer(stage.config.model).block_shapes)
+    return np.random.default_rng(stage.config.seed).random((stage.sampler.steps, depth, len(MODULES)))
 
 
-def _captions(stage: LazyStage, mesh: Mesh) -> dict[str, jax.Array]:
+SCORINGS = {"gates": _by_gates, "sensitivity": _by_sensitivity, "random": _by_chance}
+
+
+def _captions(stage: LazyStage, mesh: Mesh) -> Captions:
     """Latents and captions of the first held-out clips. Raises UserError where the data hold none out."""
     config = dataclasses.replace(stage.config, batch_size=stage.config.score_clips, token_budget=0)
     for batch in LazyStage(config, stage.denoiser.sampling).eval_batches(mesh):
@@ -110,23 +117,10 @@ def _captions(stage: LazyStage, mesh: Mesh) -> dict[str, jax.Array]:
     raise UserError(f"{stage.config.data} holds no validation split to score on: name other data with --data")
 
 
-def _choose(method: str, scores: np.ndarray, costs: Any, target: float) -> Chosen:
-    return (reuse_by_score if method == "gates" else leave_out_by_rise)(scores, costs, target)
-
-
-def _facts(stage: LazyStage, chosen: Chosen, method: str, target: float) -> dict[str, Any]:
-    """What the table saves, by counting."""
-    guided = stage.sampler.guidance != 1
-    shares = {
-        kind: module_costs(stage.denoiser, kind).share(chosen.table, guided=guided) for kind in ("flops", "latency")
-    }
-    return {
-        "method": method,
-        "target": target,
-        "threshold": chosen.threshold,
-        "flops_share": shares["flops"],
-        "phone_time_share": shares["latency"],
-    }
+def _shares(stage: LazyStage, chosen: Chosen) -> dict[str, float]:
+    """The shares of FLOPs and of the phone's estimated time that the table leaves."""
+    guided, names = stage.sampler.guidance != 1, {"flops": "flops_share", "latency": "phone_time_share"}
+    return {name: module_costs(stage.denoiser, kind).share(chosen.table, guided=guided) for kind, name in names.items()}
 
 
 def _write_run(run: Run, sampler: SampleConfig, facts: dict[str, Any], params: Any, out: Path) -> None:

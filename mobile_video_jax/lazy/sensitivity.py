@@ -12,7 +12,7 @@ from jaxtyping import Float
 from mobile_video_jax.core.progress import Progress
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.dit.model import Dit
-from mobile_video_jax.dit.replaced import MODULES
+from mobile_video_jax.dit.step_table import MODULES
 from mobile_video_jax.prune.calibration import Calibration
 from mobile_video_jax.prune.memo import LossFile
 from mobile_video_jax.prune.sensitivity import Scorer

@@ -159,7 +159,7 @@ class LazyTraining(DitTraining):
     stage: str = "lazy"  # the training stage
     sampling_steps: SolverStepsOrOwn = 0  # steps of the sampler that is made faster; 0: the run's own
     penalty: Weight = 1e-3  # weight rho of the sum over modules of 1 - score
-    method: Literal["own", "gates", "sensitivity"] = "own"  # how modules are chosen; own: gates for a guided run
+    method: Literal["own", "gates", "sensitivity", "random"] = "own"  # choice of modules; own: gates if guided
     cost: Literal["flops", "latency"] = "flops"  # what the target is a share of: FLOPs, or estimated phone time
     score_clips: Count = 32  # held-out clips that scores are means over
 

@@ -16,8 +16,7 @@ from mobile_video_jax.diffusion.guidance import drop_captions
 from mobile_video_jax.diffusion.path import interpolate
 from mobile_video_jax.diffusion.timesteps import listed_times, time_grid
 from mobile_video_jax.dit.gates import THRESHOLD, mixed_velocity, plain_outputs
-from mobile_video_jax.dit.replaced import MODULES
-from mobile_video_jax.dit.step_table import COMPUTED, SOLVERS
+from mobile_video_jax.dit.step_table import COMPUTED, MODULES, SOLVERS
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.networks import as_transformer

@@ -14,6 +14,7 @@ from mobile_video_jax.stages.config import (
     CriticTraining,
     DistillTraining,
     DitTraining,
+    LazyTraining,
     RecoverTraining,
     RewardTraining,
     RewardTuning,
@@ -50,6 +51,7 @@ RewardArm = Literal[
     "critic-alone",
 ]
 CountingArm = Literal["count", "count_attention", "count_best"]
+LazyArm = Literal["fewer", "lazy", "none", "sensitivity", "random", "smaller"]
 Seeds = Annotated[tuple[Seed, ...], Range(1, 1000)]
 
 
@@ -193,6 +195,25 @@ class CountingStudy(ChainStudy):
         return {"count": self.count_strength, "count_attention": self.attention_strength}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LazyStudy(ChainStudy):
+    """Sampling steps that do without modules: of the guided teacher by gates, of its few-step student by sensitivity.
+
+    The teacher in each of `steps` saves each of `targets` and is compared with fewer steps at equal counted FLOPs. The
+    students save `student_target` of the phone's time and are trained for one more phase.
+    """
+
+    lazy: LazyTraining  # training of gates, and scoring
+    distill: DistillTraining  # step distillation of the student from its seed's teacher
+    prune: PruneConfig  # pruning of the student, to the phone time of one without modules
+    steps: Annotated[tuple[SolverSteps, ...], Range(1, 10)] = (50, 40, 20, 10)  # of the teacher's sampler
+    targets: Annotated[tuple[PositiveShare, ...], Range(1, 10)] = (0.2, 0.3, 0.5)  # shares of FLOPs that are saved
+    student_target: PositiveShare = 0.2  # share of the phone's time that a student saves
+    phase_steps: Count = 100  # steps of training with the modules left out
+    kind: Literal["lazy"] = "lazy"  # tells this study from the others
+    arms: tuple[LazyArm, ...] = get_args(LazyArm)  # samplers of the teacher, and students
+
+
 STUDIES: dict[str, type[Config]] = {
     "vae": StudyConfig,
     "pruning": PruningStudy,
@@ -200,6 +221,7 @@ STUDIES: dict[str, type[Config]] = {
     "architectures": ArchitectureStudy,
     "reward": RewardStudy,
     "counting": CountingStudy,
+    "lazy": LazyStudy,
 }
 
 

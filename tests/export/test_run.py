@@ -55,6 +55,16 @@ def runs(tmp_path_factory) -> Path:
     return root
 
 
+def test_a_run_with_a_reuse_table_is_not_exported_as_if_it_had_none(runs: Path, tmp_path: Path):
+    shutil.copytree(runs / "dit", tmp_path / "lazy")
+    record = json.loads((tmp_path / "lazy" / "run.json").read_text())
+    record["sampling"] = {"steps": 2, "guidance": 1.0, "reuse": ["....", "..--"]}
+    (tmp_path / "lazy" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="has a reuse table"):
+        export_run(tmp_path / "lazy", tmp_path / "out", Settings(), silent)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture(scope="module")
 def exported(runs: Path) -> tuple[Path, dict]:
     """The VAE's run, exported."""

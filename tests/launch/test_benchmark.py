@@ -15,6 +15,7 @@ from export.peer.ltx_decoder import LtxDecoder
 from mobile_video_jax.bench import dit as benchmark_dit
 from mobile_video_jax.bench import timing
 from mobile_video_jax.bench import vae as benchmark_vae
+from mobile_video_jax.bench.lazy import lazy_sample
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
@@ -50,6 +51,7 @@ RUNS = {
     "vae_losses": lambda: benchmark_vae.vae_losses(TRAINING, {"perceptual": benchmark_vae.LOSS_TERMS["perceptual"]}, 1),
     "dit_train": lambda: [benchmark_dit.dit_train(STEPS, FakeDit())],
     "dit_sample": lambda: [benchmark_dit.dit_sample(STEPS, FakeDit())],
+    "lazy_sample": lambda: [lazy_sample(STEPS)],
 }
 CONTRACT = {"name", "ours_seconds", "peer_seconds", "ratio", "peer", "dtype", "shape", "hardware", "commit"}
 
@@ -107,6 +109,11 @@ def test_a_transformer_is_measured_beside_the_fastest_way_and_a_matrix_product(r
     for row in (train, sample):
         rate = row["flops"] / row["ours_seconds"]
         assert row["mfu"] == pytest.approx(rate / row["ceiling_flops_per_second"])
+
+
+def test_a_sampler_that_reuses_outputs_is_measured_beside_the_plain_one(rows):
+    [row] = rows["lazy_sample"]
+    assert row["peer"] == "all modules computed" and 1 < row["flops_ratio"] < 2
 
 
 def test_both_sides_take_turns_and_the_first_turn_is_not_timed(monkeypatch):
@@ -204,7 +211,7 @@ def test_rows_are_printed_as_json_alone_or_below_a_table(results):
         (
             "name",
             "flag --only=vae_speed: value should be one of "
-            "<vae_decode|vae_memory|vae_tiles|vae_losses|dit_train|dit_sample>",
+            "<vae_decode|vae_memory|vae_tiles|vae_losses|dit_train|dit_sample|lazy_sample>",
         ),
         ("no gpu", "JAX finds no GPU here: use --suite=cpu, or pip install -e '.[gpu]'"),
     ],

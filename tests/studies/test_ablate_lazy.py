@@ -1,0 +1,56 @@
+"""The study of lazy sampling steps: its cells, its costs, its table."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs import ablate as studies
+from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.studies.config import LazyStudy
+from mobile_video_jax.studies.lazy import cells, fewer_steps, root_mean_squares
+from mobile_video_jax.studies.lazy_report import differences, write_lazy_study
+
+
+@pytest.fixture(scope="module")
+def study() -> LazyStudy:
+    return from_mapping(LazyStudy, studies.get_config("lazy_quick").to_dict())
+
+
+def test_every_lazy_cell_has_one_of_fewer_steps_and_at_least_its_flops(study):
+    grid = cells(study)
+    assert len(grid) == 3 * (4 + 2 + 4)
+    for arm, seed, steps, target in grid.values():
+        if arm == "lazy":
+            fewer = fewer_steps(steps, target)
+            assert fewer >= steps * (1 - target) - 1e-9 and f"fewer-{fewer}-seed{seed}" in grid
+
+
+def test_the_report_compares_the_same_prompts_at_equal_flops(study, tmp_path):
+    def result(arm: str, seed: int, steps: int, target: float, right: float, distance: float) -> dict:
+        measured = {"right": [right] * 40, "distance": [distance] * 40, "passes": 28.0, "phone_seconds": 0.01}
+        return {"arm": arm, "seed": seed, "steps": steps, "target": target, **measured}
+
+    results = [
+        result(arm, seed, steps, target, right, distance)
+        for seed in (0, 1)
+        for arm, steps, target, right, distance in (
+            ("fewer", 14, 0.0, 0.5, 4.0),
+            ("lazy", 20, 0.3, 1.0, 3.0),
+            ("none", 4, 0.0, 1.0, 9.0),
+            ("random", 4, 0.2, 0.0, 9.5),
+        )
+    ]
+    lazy, random = differences(results)
+    assert (lazy.right.value, lazy.distance.value, lazy.right.n) == (0.5, -1.0, 80)
+    assert (random.right.value, random.distance.value) == (-1.0, 0.5)
+    assert write_lazy_study("lazy", study, results, tmp_path)["finished"] == 8
+    assert json.loads((tmp_path / "table.json").read_text())["summary"][1]["right"]["mean"] == 1.0
+    assert "20 steps, 30% saved, less 14 steps" in (tmp_path / "report.html").read_text()
+
+
+def test_the_distance_is_in_grey_levels():
+    clips = np.full((2, 3, 4, 4, 3), 250, np.uint8)
+    np.testing.assert_allclose(
+        root_mean_squares(clips, clips - np.array([0, 6], np.uint8)[:, None, None, None, None]), [0, 6]
+    )
