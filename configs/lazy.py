@@ -15,9 +15,8 @@ from mobile_video_jax.train.config import OptimizerConfig
 PAPER = OptimizerConfig(learning_rate=1e-4, schedule="constant", warmup=0.0, weight_decay=0.0, ema_decay=0.0)
 VARIANTS = {
     "paper": LazyTraining(optimizer=PAPER, steps=500, batch_size=256, eval_every=100, checkpoint_every=100),
-    # The vectors start at 0 and the scores at 1/2: a larger step size makes up for fewer steps.
     "tiny": LazyTraining(
-        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="constant", warmup=0.0, weight_decay=0.0, ema_decay=0.9),
+        optimizer=OptimizerConfig(learning_rate=1e-4, schedule="constant", warmup=0.0, weight_decay=0.0, ema_decay=0.9),
         steps=150,
         batch_size=32,
         eval_every=50,
