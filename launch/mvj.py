@@ -9,6 +9,7 @@ import importlib.util
 import runpy
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from launch.completion import SCRIPTS, completions
 
@@ -45,20 +46,26 @@ def main() -> None:
             print(overview())
         case ["completion", shell] if shell in SCRIPTS:
             print(SCRIPTS[shell])
+        case ["completion", *_]:
+            _fail(f"name a shell: mvj completion {'|'.join(SCRIPTS)}")
         case ["complete", *words]:
             print("\n".join(completions(words, COMMANDS)))
         case [name, *arguments] if name in COMMANDS:
             sys.argv[1:] = arguments
             runpy.run_module(COMMANDS[name], run_name="__main__", alter_sys=True)
         case [name, *_]:
-            print(f"error: '{name}' is no command: use one of {', '.join(COMMANDS)}", file=sys.stderr)
-            sys.exit(BAD_INPUT)
+            _fail(f"'{name}' is no command: use one of {', '.join(COMMANDS)}")
 
 
 def overview() -> str:
     """The commands, each with the first line of its docstring."""
     lines = [f"  {name:16}{_summary(module)}" for name, module in COMMANDS.items()]
     return f"{__doc__.strip()}\n\nCommands:\n" + "\n".join(lines)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
 
 
 def _summary(module: str) -> str:

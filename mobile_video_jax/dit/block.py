@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from mobile_video_jax.core.arrays import TextMask, TextStates, Tokens
 from mobile_video_jax.dit.config import BlockShape, Norms
 from mobile_video_jax.dit.masks import ALL, Masks
-from mobile_video_jax.nn.attention.chunks import Chunks, Grid
+from mobile_video_jax.nn.attention.config import Chunks, Grid
 from mobile_video_jax.nn.attention.kinds import KINDS
 from mobile_video_jax.nn.attention.layer import Attention
 from mobile_video_jax.nn.attention.pooling import upsampled

@@ -6,8 +6,7 @@ import itertools
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import Decay, Positive, PositiveShare, Size, SizeOrZero, Weight
-from mobile_video_jax.nn.attention.chunks import Chunks, Grid
-from mobile_video_jax.nn.attention.kinds import FULL, check_kind
+from mobile_video_jax.nn.attention.config import FULL, Chunks, Grid, check_kind
 from mobile_video_jax.nn.config import EPS, Dtype
 from mobile_video_jax.parallel.config import Remat
 

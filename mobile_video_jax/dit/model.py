@@ -13,7 +13,7 @@ from mobile_video_jax.dit.config import BlockShape, DitConfig, Norms
 from mobile_video_jax.dit.groups import Group, stages
 from mobile_video_jax.dit.masks import ALL, Masks
 from mobile_video_jax.dit.resolution import Downsampling, Upsampling
-from mobile_video_jax.nn.attention.chunks import Chunks, Grid
+from mobile_video_jax.nn.attention.config import Chunks, Grid
 from mobile_video_jax.nn.attention.layer import CROSS_LOGITS
 from mobile_video_jax.nn.dense import Dense, zeros
 from mobile_video_jax.nn.embeddings import RopeTable, fraction_rope_table, rope_table, time_features

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import Tokens
 from mobile_video_jax.dit.block import Conditions
-from mobile_video_jax.nn.attention.chunks import Grid
+from mobile_video_jax.nn.attention.config import Grid
 from mobile_video_jax.nn.attention.pooling import from_squares, pooled, pooled_mask, squares, strided_rope, upsampled
 from mobile_video_jax.nn.dense import Dense, zeros
 

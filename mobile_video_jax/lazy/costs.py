@@ -16,7 +16,7 @@ from mobile_video_jax.cost.phone.trace import ops_of_network
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.step_table import MODULES, computed_shares
 from mobile_video_jax.models.denoiser import Denoiser
-from mobile_video_jax.models.networks import as_transformer
+from mobile_video_jax.models.network_config import as_transformer
 from mobile_video_jax.nn.module import apply, init
 
 REST = (-1, "")

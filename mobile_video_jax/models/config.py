@@ -7,7 +7,7 @@ from mobile_video_jax.core.clip import Compression
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.ranges import Decay, Share, Shift, Size
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.models.networks import NetworkConfig, as_transformer
+from mobile_video_jax.models.network_config import NetworkConfig, as_transformer
 
 T = TypeVar("T", bound="DenoiserConfig")
 ScheduleName = Literal["uniform", "linear_quadratic", "thousandth"]  # keys of diffusion.timesteps.SCHEDULES

@@ -12,7 +12,6 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import Latents
-from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.cost_groups import cost_group
 from mobile_video_jax.dit.features import (
@@ -23,12 +22,12 @@ from mobile_video_jax.dit.features import (
     velocity_and_maps,
 )
 from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.models.network_config import NetworkConfig
 from mobile_video_jax.unet import cost_groups as unet_cost_groups
 from mobile_video_jax.unet.config import UnetConfig
 from mobile_video_jax.unet.features import velocity_and_maps as unet_velocity_and_maps
 from mobile_video_jax.unet.model import Unet
 
-NetworkConfig = DitConfig | UnetConfig
 Maps = tuple[Float[Array, "b t h w d"], ...]  # each with sizes of its own
 
 
@@ -63,10 +62,3 @@ def family_of(config: NetworkConfig) -> Family:
 def build_network(config: NetworkConfig) -> Any:
     """The module of a network's config, without parameters."""
     return family_of(config).module(config)
-
-
-def as_transformer(config: NetworkConfig) -> DitConfig:
-    """The config, for what can be done with a transformer alone. Raises UserError for that of another network."""
-    if not isinstance(config, DitConfig):
-        raise UserError(f"this takes a transformer, not a network of family '{config.family}': name another run")
-    return config

@@ -18,7 +18,7 @@ from mobile_video_jax.core.ranges import (
 from mobile_video_jax.distill.config import CollapseConfig, DiscriminatorConfig, KdWeights, ObjectiveConfig
 from mobile_video_jax.dit.config import DitConfig, LoraConfig
 from mobile_video_jax.models.config import DenoiserConfig
-from mobile_video_jax.models.networks import NetworkConfig
+from mobile_video_jax.models.network_config import NetworkConfig
 from mobile_video_jax.rewards.config import CriticConfig, RewardConfig, TuningConfig
 from mobile_video_jax.train.config import PlayersOptimizerConfig, TrainConfig
 from mobile_video_jax.vae.config import Sizes, VaeConfig, VaeLossConfig

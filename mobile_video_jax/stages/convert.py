@@ -20,7 +20,7 @@ from mobile_video_jax.diffusion.timesteps import sample_times
 from mobile_video_jax.dit.config import LAYOUT_KEYS
 from mobile_video_jax.dit.stacking import unstack_blocks
 from mobile_video_jax.dit.teacher_forcing import block_distances
-from mobile_video_jax.models.networks import as_transformer
+from mobile_video_jax.models.network_config import as_transformer
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.config import ConvertTraining
 from mobile_video_jax.stages.dit import DitStage

@@ -19,7 +19,7 @@ from mobile_video_jax.dit.gates import THRESHOLD, mixed_velocity, plain_outputs
 from mobile_video_jax.dit.step_table import COMPUTED, MODULES, SOLVERS
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.models.config import DenoiserConfig
-from mobile_video_jax.models.networks import as_transformer
+from mobile_video_jax.models.network_config import as_transformer
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import STANDARD, Sampling
 from mobile_video_jax.nn.dense import zeros

@@ -13,7 +13,7 @@ from mobile_video_jax.distill.block_map import matched_blocks
 from mobile_video_jax.distill.kd import kd_terms, relative_errors
 from mobile_video_jax.distill.projectors import Projectors, matched_maps, projected_errors
 from mobile_video_jax.distill.timestep_scaling import Losses, balanced, task_share
-from mobile_video_jax.models.networks import as_transformer
+from mobile_video_jax.models.network_config import as_transformer
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.stages.config import RecoverTraining

@@ -13,7 +13,7 @@ from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.dit.config import BlockShape
 from mobile_video_jax.dit.step_table import COMPUTED, OUT, StepTable, check_step_table, step_masks
 from mobile_video_jax.models.denoiser import Denoiser
-from mobile_video_jax.models.networks import as_transformer
+from mobile_video_jax.models.network_config import as_transformer
 
 
 def is_trainable(table: StepTable) -> bool:

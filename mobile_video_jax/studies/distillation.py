@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mobile_video_jax.distill.objective import CRITICS
-from mobile_video_jax.models.networks import as_transformer
+from mobile_video_jax.models.network_config import as_transformer
 from mobile_video_jax.prune.run import prune
 from mobile_video_jax.stages.config import DistillTraining
 from mobile_video_jax.stages.distill import DistillStage

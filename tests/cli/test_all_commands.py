@@ -143,6 +143,8 @@ def test_mvj_runs_a_command_and_refuses_an_unknown_one(tmp_path):
     assert done.status == 0 and done.out.startswith("clip: 9x32x32"), done.err
     done = run("launch.mvj", "trian", folder=tmp_path)
     assert (done.status, done.out) == (2, "") and done.err.startswith("error: 'trian' is no command: use one of demo,")
+    done = run("launch.mvj", "completion", "fish")
+    assert (done.status, done.err) == (2, "error: name a shell: mvj completion bash|zsh\n")
 
 
 def test_completion_knows_commands_flags_and_keys():

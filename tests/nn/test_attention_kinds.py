@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.nn.attention.chunks import Chunks
-from mobile_video_jax.nn.attention.kinds import KINDS, check_kind
+from mobile_video_jax.nn.attention.config import KIND_NAMES, Chunks, check_kind
+from mobile_video_jax.nn.attention.kinds import KINDS
 from mobile_video_jax.nn.attention.layer import Attention
 from mobile_video_jax.nn.embeddings import rope_table
 from tests.nets import normal, randomly
@@ -91,6 +91,10 @@ def test_padding_has_no_influence(kind, causal):
     garbage = jnp.where(valid[:, None], x, 1e3)
     out = whole(layer(kind, chunks), params, garbage, jnp.stack([valid[None]] * 2))[:, : 3 * SIDE**2]
     np.testing.assert_allclose(out, whole(layer(kind, chunks, 3), params, x[:, : 3 * SIDE**2]), atol=1e-5)
+
+
+def test_every_kind_that_a_config_may_name_has_a_module():
+    assert tuple(KINDS) == KIND_NAMES
 
 
 def test_full_equals_plain_attention_to_the_bit():

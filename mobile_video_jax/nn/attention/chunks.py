@@ -10,37 +10,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
-from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.nn.attention.config import Chunks, Grid
 from mobile_video_jax.nn.stream import continues, with_past
 
-Grid = tuple[int, int, int]  # frames, rows and columns of tokens
 Frames = Shaped[Array, "b t *rest"]
 ChunkFrames = Shaped[Array, "b c f *rest"]  # f frames of each of c chunks
-
-
-@dataclasses.dataclass(frozen=True)
-class Chunks:
-    """Settings of attention over chunks, in latent frames."""
-
-    frames: int = 2  # of every chunk but the first
-    overlap: int = 1  # frames before a chunk that `chunked` attends to by softmax
-    window: int = 6  # frames before a chunk that causal `full` and `ssa` attend to
-    stride: int = 2  # rows and columns of tokens that `ssa` averages
-    causal: bool = False
-
-    def check(self, kind: str, grid: Grid) -> None:
-        """Raises UserError where a kind of attention does not fit a grid of tokens."""
-        frames, height, width = grid
-        if kind == "ssa" and (height % self.stride or width % self.stride):
-            raise UserError(
-                f"a stride of {self.stride} does not divide the {height}x{width} tokens of an ssa block: "
-                "change model.attention_stride or the clip"
-            )
-        if (self.causal or kind == "chunked") and (frames - 1) % self.frames:
-            raise UserError(
-                f"chunks of {self.frames} latent frames do not divide the {frames - 1} after the first: "
-                "change model.chunk_frames or the clip"
-            )
 
 
 @dataclasses.dataclass(frozen=True)

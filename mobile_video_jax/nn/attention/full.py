@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jaxtyping import Array, Bool, Float
 
-from mobile_video_jax.nn.attention.chunks import Chunks, Grid
+from mobile_video_jax.nn.attention.config import Chunks, Grid
 from mobile_video_jax.nn.attention.layer import Attention, attend
 from mobile_video_jax.nn.attention.window import window_attend
 from mobile_video_jax.nn.embeddings import RopeTable, apply_rope

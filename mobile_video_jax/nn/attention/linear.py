@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mobile_video_jax.nn.attention.chunks import ChunkFrames, Grid, by_frame
+from mobile_video_jax.nn.attention.chunks import ChunkFrames, by_frame
+from mobile_video_jax.nn.attention.config import Grid
 from mobile_video_jax.nn.embeddings import RopeTable, apply_rope
 from mobile_video_jax.nn.module import partitioned
 

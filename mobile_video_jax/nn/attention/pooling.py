@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
-from mobile_video_jax.nn.attention.chunks import Grid
+from mobile_video_jax.nn.attention.config import Grid
 from mobile_video_jax.nn.embeddings import RopeTable
 
 Tokens = Float[Array, "b n d"]

@@ -3,7 +3,8 @@
 import flax.linen as nn
 from jaxtyping import Array, Bool, Float
 
-from mobile_video_jax.nn.attention.chunks import Chunks, Grid, by_frame, chunks_of_call, key_windows, windows
+from mobile_video_jax.nn.attention.chunks import by_frame, chunks_of_call, key_windows, windows
+from mobile_video_jax.nn.attention.config import Chunks, Grid
 from mobile_video_jax.nn.attention.layer import attend
 
 Heads = Float[Array, "b n h d"]
