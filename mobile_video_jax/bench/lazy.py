@@ -14,7 +14,7 @@ from mobile_video_jax.dit.step_table import BOTH, COMPUTED, MODULES
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.sampling import sample_latents
 from mobile_video_jax.lazy.costs import module_costs
-from mobile_video_jax.models.networks import as_transformer
+from mobile_video_jax.models.network_config import as_transformer
 from mobile_video_jax.stages.dit import DitStage
 
 SAMPLING_STEPS = 4

@@ -22,7 +22,7 @@ from mobile_video_jax.lazy.costs import module_costs
 from mobile_video_jax.lazy.sensitivity import loss_rises, losses_file
 from mobile_video_jax.lazy.trajectories import Captions, gate_scores, step_states
 from mobile_video_jax.models.denoiser import Denoiser
-from mobile_video_jax.models.networks import as_transformer
+from mobile_video_jax.models.network_config import as_transformer
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
