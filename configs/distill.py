@@ -6,9 +6,10 @@ python -m launch.train --config=configs/distill.py:mobile --workdir=runs/distill
 `init_from` is a recovered or pruned run, which knows its teacher, or any transformer's with --config.teacher=RUN.
 Variants are sizes: tiny (two CPU cores), mobile (the paper's shapes: a student of 0.9 B parameters, a teacher of 2.0
 B), ltx and wan (the transformers of LTX-Video and of Wan 2.1 1.3B, and what the paper's shares leave of them). All have
-the objective that was measured at tiny; --config.objective.method and --config.head=dit|conv choose others, and two
+the objective that was measured at tiny; --config.objective.method and --config.head=dit|conv choose others, and three
 have variants of their own, as mobile_dmd2: SIZE_dmd2 is DMD2 as published, SIZE_scm a continuous-time consistency
-model, both sampled by noising x0 afresh. Without `init_from` all but tiny have these shapes, for `launch.inspect` and
+model, SIZE_self_forcing distribution matching of the clips that a causal student streams, all sampled by noising x0
+afresh. Without `init_from` all but tiny have these shapes, for `launch.inspect` and
 `launch.compile` beforehand.
 """
 

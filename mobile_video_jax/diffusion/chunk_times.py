@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import Rng
@@ -20,8 +21,8 @@ def chunk_times(rng: Rng, clips: int, frames: int, size: int, *, shift: float) -
     The random chunk sees what generation sees: a chunk of noise behind finished ones. Those behind it learn to stand
     noise in the chunks before them.
     """
-    chunks = jnp.array(chunk_of_frame(frames, size))
-    count = int(chunks[-1]) + 1 if frames > 1 else 1
+    chunks = chunk_of_frame(frames, size)
+    count = chunks[-1] + 1
     times = sample_times(named_key(rng, "chunks"), clips * count, shift=shift).reshape(clips, count)
     first_noisy = jax.random.randint(named_key(rng, "first"), (clips, 1), 0, count)
-    return jnp.where(jnp.arange(count) < first_noisy, 0.0, times)[:, chunks]
+    return jnp.where(jnp.arange(count) < first_noisy, 0.0, times)[:, np.array(chunks)]

@@ -67,6 +67,11 @@ class CaptionedLatents(NamedTuple):
         velocity = guided(conditioned, self.text, self.text_mask, Guidance(guidance), negative)
         return hold_first_frame(velocity, self.latents[:, :1], self.conditioned)
 
+    def of_frames(self, frames: slice) -> "CaptionedLatents":
+        """Some of the latent frames, without conditioning."""
+        mask = None if self.mask is None else self.mask[:, frames]
+        return self._replace(latents=self.latents[:, frames], mask=mask, conditioned=None)
+
     def with_other_captions(self) -> "CaptionedLatents":
         """The clips, each with the caption of the clip before it."""
         return self._replace(text=jnp.roll(self.text, 1, axis=0), text_mask=jnp.roll(self.text_mask, 1, axis=0))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from mobile_video_jax.core.arrays import Latents, Rng, Scalar
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.diffusion.path import interpolate, predict_x0
-from mobile_video_jax.diffusion.samplers import euler_step, single_step_solver
+from mobile_video_jax.diffusion.samplers import SOLVERS, euler_step, single_step_solver
 from mobile_video_jax.diffusion.timesteps import sample_times
 from mobile_video_jax.distill.adversarial import AdversarialGame, Metrics
 from mobile_video_jax.distill.captioned import CaptionedLatents, Network
@@ -101,6 +101,10 @@ class Objective:
         share = jnp.arange(parts) / parts
         fine = jnp.append((grid[:-1, None] + jnp.diff(grid)[:, None] * share).reshape(-1), grid[-1])
         return jax.lax.stop_gradient(single_step_solver(euler_step)(velocity, noise, fine))
+
+    def samples(self, generator: Any, clips: CaptionedLatents, noise: Latents, grid: Grid) -> Latents:
+        """The student's clips, in all steps."""
+        return SOLVERS[self.solver](clips.velocity(self.student, generator), noise, grid)
 
     def kd_error(self, generator: Any, teacher: Any, clips: CaptionedLatents, grid: Grid, rng: Rng) -> Scalar:
         """Mean squared error of the velocity against the guided teacher's, at the student's states."""

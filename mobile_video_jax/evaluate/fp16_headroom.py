@@ -20,6 +20,7 @@ from mobile_video_jax.dit.block import DitBlock
 from mobile_video_jax.dit.stacking import unstack_blocks
 from mobile_video_jax.models.networks import build_network
 from mobile_video_jax.models.run import Run
+from mobile_video_jax.nn.attention.full import FullAttention, SelfAttention
 from mobile_video_jax.nn.attention.layer import Attention
 from mobile_video_jax.nn.dense import Dense, FeedForward
 from mobile_video_jax.nn.embeddings import apply_rope
@@ -96,6 +97,8 @@ def _record(recorded: dict[str, list[jax.Array]], module: nn.Module, args: Any, 
         case DitBlock():
             recorded[f"{path}/residual"].append(out)
         case FeedForward():
+            recorded[f"{path}/input"].append(args[0])
+        case SelfAttention() if not isinstance(module, FullAttention):
             recorded[f"{path}/input"].append(args[0])
         case Attention():
             q, k = recorded[f"{path}/q_norm"][0], recorded[f"{path}/k_norm"][0]

@@ -17,12 +17,12 @@ from jaxtyping import Array, Int
 
 from mobile_video_jax.core.arrays import Clips, Latents, TextMask, TextStates
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.diffusion.guidance import Guidance, guided
+from mobile_video_jax.diffusion.guidance import Guidance, guided, null_text
 from mobile_video_jax.diffusion.samplers import sample
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request
-from mobile_video_jax.nn.stream import STREAM
+from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.parallel.mesh import batch_sharding
 from mobile_video_jax.vae.pixels import to_bytes
 
@@ -71,7 +71,7 @@ class ClipStream:
 
     def latents(self, requests: Sequence[Request], chunks: int) -> Iterator[Latents]:
         """Normalised latents [b f lh lw c] of the first frame, then of each chunk."""
-        generator, network = self.generator, self.generator.denoiser.network
+        generator, denoiser = self.generator, self.generator.denoiser
         group = generator.filled(requests)
         config = self.config.with_times(**generator.times)
         text, mask, negative, image = jax.device_put(
@@ -80,11 +80,11 @@ class ClipStream:
         conditions: Conditions = (text, mask, negative)
         state: State = {}
         for i, noise in enumerate(itertools.islice(self._noise(group), 1 + chunks)):
-            latents = sample_chunk(network, config, generator.params, state, noise, conditions)
+            latents = sample_chunk(denoiser, config, generator.params, state, noise, conditions)
             if i == 0 and image is not None:
                 first, starts_from_image = image
                 latents = jnp.where(starts_from_image[:, None, None, None, None], first, latents)
-            state = next_state(network, config, generator.params, state, latents, conditions)
+            state = next_state(denoiser, config, generator.params, state, latents, conditions)
             yield latents
 
     def state_bytes(self, chunks: int) -> int:
@@ -92,7 +92,7 @@ class ClipStream:
         denoiser = self.generator.denoiser
         latents, *_, text, mask = denoiser.zero_inputs()
         state: State = {}
-        advance = functools.partial(next_state, denoiser.network, self.config)
+        advance = functools.partial(next_state, denoiser, self.config)
         for frames in [1, *[self.chunk_frames] * chunks]:
             chunk = jax.ShapeDtypeStruct((1, frames, *latents.shape[2:]), latents.dtype)
             state = jax.eval_shape(advance, self.generator.params, state, chunk, (text, mask, None))
@@ -116,35 +116,26 @@ def _chunk_noise(keys: jax.Array, chunk: Int[Array, ""] | int, shape: tuple[int,
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def sample_chunk(
-    network: Any, config: SampleConfig, params: Any, state: State, noise: Latents, conditions: Conditions
+    denoiser: Denoiser, config: SampleConfig, params: Any, state: State, noise: Latents, conditions: Conditions
 ) -> Latents:
     """Normalised latents of the next chunk, from noise of their shape; the state stays that of the chunks before."""
-
-    def velocity(*inputs: Any) -> Latents:
-        predicted: Latents = network.apply({"params": params, **state}, *inputs)
-        return predicted
-
     text, mask, negative = conditions
+    velocity = functools.partial(denoiser.velocity_behind, (params, state))
     grid = {name: getattr(config, name) for name in ("steps", "shift", "terminal", "schedule", "times")}
     return sample(guided(velocity, text, mask, _guidance(config), negative), noise, solver=config.solver, **grid)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def next_state(
-    network: Any, config: SampleConfig, params: Any, state: State, latents: Latents, conditions: Conditions
+    denoiser: Denoiser, config: SampleConfig, params: Any, state: State, latents: Latents, conditions: Conditions
 ) -> State:
     """The state behind a finished chunk: what the network carries on from it at time 0, with and without caption."""
-    renewed: State = {}
-
-    def velocity(*inputs: Any) -> Latents:
-        predicted: Latents
-        predicted, variables = network.apply({"params": params, **state}, *inputs, mutable=STREAM)
-        renewed.update(variables)
-        return predicted
-
     text, mask, negative = conditions
-    guided(velocity, text, mask, _guidance(config), negative)(latents, jnp.zeros(len(latents)))
-    return renewed
+    if config.guidance != 1.0:
+        null_states, null_mask = negative or null_text(text, mask)
+        latents = jnp.concatenate([latents, latents])
+        text, mask = jnp.concatenate([text, null_states]), jnp.concatenate([mask, null_mask])
+    return denoiser.next_state((params, state), latents, jnp.zeros(len(latents)), text, mask)
 
 
 def _guidance(config: SampleConfig) -> Guidance:

@@ -21,6 +21,7 @@ from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.networks import Maps, family_of
 from mobile_video_jax.models.sampling import STANDARD, Sampling
 from mobile_video_jax.nn.module import apply
+from mobile_video_jax.nn.stream import STREAM
 from mobile_video_jax.parallel.abstract import abstract
 from mobile_video_jax.parallel.rules import parameter_shardings
 
@@ -122,6 +123,16 @@ class Denoiser:
     def velocity(self, params: Any, *inputs: Any) -> Any:
         """The velocity [b lt lh lw c] for x_t, t, text states, text mask and, with padding, a latent mask."""
         return apply(self.network, params, *inputs)
+
+    def velocity_behind(self, begun: tuple[Any, Any], *inputs: Any) -> Any:
+        """The velocity of the next chunk of a clip; `begun` are the parameters and the state behind what is there."""
+        params, state = begun
+        return self.network.apply({"params": params, **state}, *inputs)
+
+    def next_state(self, begun: tuple[Any, Any], *inputs: Any) -> Any:
+        """The state behind the next chunk of a clip, {} at its start: arrays of constant size (nn/stream.py)."""
+        params, state = begun
+        return self.network.apply({"params": params, **state}, *inputs, mutable=STREAM)[1]
 
     def velocity_and_features(self, params: Any, *inputs: Any) -> tuple[Latents, Features]:
         """The velocity, and the features [l b n d] of equal blocks. Raises UserError for a network without such."""

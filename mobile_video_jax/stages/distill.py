@@ -15,12 +15,12 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.cost.flops import count_flops
 from mobile_video_jax.diffusion.guidance import drop_captions
-from mobile_video_jax.diffusion.samplers import SOLVERS
 from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.distill.captioned import CaptionedLatents
 from mobile_video_jax.distill.collapse import collapse_metrics, collapse_reason
 from mobile_video_jax.distill.discriminator import make_discriminator
 from mobile_video_jax.distill.objective import CRITICS, Objective, Trained
+from mobile_video_jax.distill.self_forcing import Stream, StreamObjective
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.denoiser import Denoiser
@@ -49,15 +49,30 @@ class DistillStage(StudentStage):
         # The kernels of bfloat16 have no forward-mode derivative, which needs the precision anyway.
         dtype = "float32" if config.objective.method == "consistency" else config.model.dtype
         student = dataclasses.replace(self.config, model=dataclasses.replace(self.config.model, dtype=dtype))
-        self.objective = Objective(
-            student=StepStudent(Denoiser(student, self.denoiser.sampling), config.reuse)
+        parts: dict[str, Any] = {
+            "student": StepStudent(Denoiser(student, self.denoiser.sampling), config.reuse)
             if config.reuse
             else Denoiser(student).velocity,
-            teacher=self.teacher.velocity,
-            discriminator=make_discriminator(as_transformer(self.config.teacher_model), config),
-            config=config.objective,
-            solver=config.solver,
-        )
+            "teacher": self.teacher.velocity,
+            "discriminator": make_discriminator(as_transformer(self.config.teacher_model), config),
+            "config": config.objective,
+            "solver": config.solver,
+        }
+        chunk = self.config.model.stream_chunk
+        if chunk:
+            self._check_stream()
+            stream = Stream(self.denoiser.velocity_behind, self.denoiser.next_state, chunk)
+            self.objective: Objective = StreamObjective(**parts, stream=stream)
+        else:
+            self.objective = Objective(**parts)
+
+    def _check_stream(self) -> None:
+        """Raises UserError for settings that a causal student is not distilled with."""
+        config = self.config
+        if not config.objective.method.startswith("dmd"):
+            raise UserError("a causal student learns by matching its own clips: use a variant SIZE_self_forcing")
+        if config.reuse or config.optimizer.generator_alone:
+            raise UserError("a causal student is distilled without reuse and optimizer.generator_alone: leave them out")
 
     @classmethod
     def completions(cls, config: DistillTraining, source: Run, teacher: Run, pruned: dict[str, Any]) -> dict[str, Any]:
@@ -113,9 +128,9 @@ class DistillStage(StudentStage):
         return self.objective(params, clips, grid, rng, shift=times["shift"], trained=trained)
 
     def _clips(self, batch: Batch, rng: Rng) -> CaptionedLatents:
-        """The batch, some of its clips with a conditioning frame."""
+        """The batch, some of its clips with a conditioning frame, unless a causal student makes all frames."""
         conditioned, share = None, self.config.image_probability
-        if share:
+        if share and not self.config.model.stream_chunk:
             conditioned = jax.random.bernoulli(rng, share, batch["latents"].shape[:1]) & has_later_frames(batch)
         return CaptionedLatents(
             latents=batch["latents"],
@@ -178,7 +193,7 @@ class DistillStage(StudentStage):
         clips = self._clips(batch, named_key(rng, "images"))
         grid = time_grid(self.config.sampling_steps, **self._times(clips.latents))
         noise = jax.random.normal(named_key(rng, "noise"), clips.latents.shape)
-        samples = SOLVERS[self.config.solver](clips.velocity(self.objective.student, params), noise, grid)
+        samples = self.objective.samples(params, clips, noise, grid)
         reference = self.objective.teacher_samples(params["teacher"], clips, noise, grid)
         metrics = collapse_metrics(samples, reference, clips.mask)
         log_ratios = jnp.abs(jnp.log(metrics["motion"])) + jnp.abs(jnp.log(metrics["spread"]))

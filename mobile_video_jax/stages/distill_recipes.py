@@ -24,4 +24,15 @@ def scm(config: DistillTraining) -> DistillTraining:
     return dataclasses.replace(config, solver="renoise", objective=objective)
 
 
-RECIPES: dict[str, Callable[[DistillTraining], DistillTraining]] = {"dmd2": dmd2, "scm": scm}
+def self_forcing(config: DistillTraining) -> DistillTraining:
+    """Self-forcing (arXiv 2506.08009) with distribution matching, for causal students: five updates of the critic."""
+    objective = dataclasses.replace(config.objective, method="dmd", kd=0.0, distance=0.0)
+    optimizer = dataclasses.replace(config.optimizer, generator_every=5)
+    return dataclasses.replace(config, solver="renoise", objective=objective, optimizer=optimizer)
+
+
+RECIPES: dict[str, Callable[[DistillTraining], DistillTraining]] = {
+    "dmd2": dmd2,
+    "scm": scm,
+    "self_forcing": self_forcing,
+}

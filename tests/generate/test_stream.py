@@ -85,8 +85,8 @@ def test_guided_chunks_carry_a_state_for_both_passes(stream):
     text, mask, *_ = generator.conditions(requests, CONFIG)
     conditions = (text, mask, None)
     noise = _noise(stream)
-    first = sample_chunk(generator.denoiser.network, CONFIG, generator.params, {}, noise[0], conditions)
-    state = next_state(generator.denoiser.network, CONFIG, generator.params, {}, first, conditions)
+    first = sample_chunk(generator.denoiser, CONFIG, generator.params, {}, noise[0], conditions)
+    state = next_state(generator.denoiser, CONFIG, generator.params, {}, first, conditions)
     assert {len(x) for x in jax.tree.leaves(state) if x.ndim > 1} == {2}
 
 
@@ -117,7 +117,7 @@ def test_models_that_see_whole_clips_and_settings_that_do_not_fit_are_refused(st
 
 def test_chunks_have_times_of_their_own_and_clean_ones_come_first():
     assert chunk_of_frame(5, 2) == [0, 1, 1, 2, 2]
-    times = np.asarray(chunk_times(jax.random.key(0), 64, 5, 2, shift=1.0))
+    times = np.asarray(jax.jit(lambda rng: chunk_times(rng, 64, 5, 2, shift=1.0))(jax.random.key(0)))
     assert (times[:, 1] == times[:, 2]).all() and (times[:, 3] == times[:, 4]).all()
     assert (times[:, -1] > 0).all()  # every clip has a noisy chunk
     clean = times[:, [0, 1, 3]] == 0
