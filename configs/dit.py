@@ -4,7 +4,8 @@ python -m launch.train --config=configs/dit.py:small --workdir=runs/dit --config
 
 Variants: tiny (two CPU cores), small (one accelerator), server and mobile (the paper's shapes: 28 blocks, 32 heads,
 FFN 8192 and 20 blocks, 20 heads, FFN 6144, both 2048 wide), ltx (LTX-Video's transformer at 25 frames a second, with
-a T5 encoder's text states), wan (that of Wan 2.1 1.3B, with UMT5's). `python -m launch.inspect
+a T5 encoder's text states), wan (that of Wan 2.1 1.3B, with UMT5's), s2dit (a streaming sandwich of linear and
+low-resolution blocks, about 1 B). `python -m launch.inspect
 --config=configs/dit.py:server` prints what each costs. All but tiny grow in three phases, each from the one before by
 --config.init_from: small_images (one frame, 192x256), small_low (49 frames, 192x256, and images), small (49 frames,
 384x512, and images). Every phase takes the same number of tokens a step.
@@ -45,6 +46,9 @@ WAN: dict[str, Any] = {
     "attend_text_padding": True,
 }
 WAN_1B = dataclasses.replace(LARGE, width=1536, depth=30, heads=12, head_dim=128, ffn=8960, **WAN)
+# A sandwich as S2DiT's (arXiv 2601.12719), for streams: linear attention, and between it blocks of half the resolution,
+# some of them with softmax attention. launch.search finds others.
+SANDWICH = (*(("lcha", 1),) * 2, *((*(("lcha", 2),) * 3, ("full", 2)) * 5), ("lcha", 2), ("lcha", 1))
 MODELS = {
     "tiny": DitConfig(width=128, depth=6, heads=4, head_dim=32, ffn=512),
     "small": dataclasses.replace(LARGE, width=1024, depth=16, heads=16, ffn=4096),
@@ -53,6 +57,7 @@ MODELS = {
     "ltx": dataclasses.replace(LARGE, depth=28, heads=32, ffn=8192, **LTX),
     # ltx pruned by configs/prune.py's shares. A real one has heads of its own in each block, and is not scanned.
     "ltx_mobile": dataclasses.replace(LARGE, depth=20, heads=20, ffn=6144, **LTX),
+    "s2dit": dataclasses.replace(LARGE, width=1536, depth=24, heads=24, ffn=6144, layout=SANDWICH, causal=True),
     "wan": WAN_1B,
     "wan_mobile": dataclasses.replace(WAN_1B, depth=21, heads=8, ffn=6720),
 }
@@ -64,8 +69,9 @@ PHASES: dict[str, dict[str, Any]] = {
     "low": {"clip": "49x192x256", "image_share": 0.2, "image_probability": 0.2},
     "": {"clip": "49x384x512", "image_share": 0.2, "image_probability": 0.2},
 }
-BATCH_SIZES = {"small": 64, "mobile": 256, "server": 256, "ltx": 256, "wan": 64}
-COMPRESSIONS = {"wan": Compression(4, 16, 64)}
+BATCH_SIZES = {"small": 64, "mobile": 256, "server": 256, "ltx": 256, "wan": 64, "s2dit": 128}
+COMPRESSIONS = {"wan": Compression(4, 16, 64), "s2dit": Compression(8, 16, 128)}
+CLIPS = {"s2dit": "49x288x512"}  # of the last phase, where it is not that of PHASES
 TEXTS: dict[str, dict[str, Any]] = {
     "ltx": {"text_encoder": "t5", "text_width": 4096, "text_tokens": 128},
     "wan": {
@@ -87,17 +93,18 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
         known = ["tiny", *(f"{size}_{phase}".strip("_") for size in BATCH_SIZES for phase in PHASES)]
         raise UserError(f"variant '{variant}' is unknown: use one of {', '.join(known)}")
     compression = COMPRESSIONS.get(size, COMPRESSION)
-    full = ClipShape.parse(PHASES[""]["clip"]).tokens(compression)
+    clips = {name: changes["clip"] for name, changes in PHASES.items()} | {"": CLIPS.get(size, PHASES[""]["clip"])}
+    full = ClipShape.parse(clips[""]).tokens(compression)
     return to_config_dict(
         DitTraining(
-            **PHASES[phase],
+            **PHASES[phase] | {"clip": clips[phase]},
             compression=str(compression),
             **TEXTS.get(size, {"text_tokens": 77}),
             model=MODELS[size],
             steps=200_000,
             auto=True,
             loader_threads=16,  # reads of a mounted bucket in flight
-            batch_size=BATCH_SIZES[size] * full // ClipShape.parse(PHASES[phase]["clip"]).tokens(compression),
+            batch_size=BATCH_SIZES[size] * full // ClipShape.parse(clips[phase]).tokens(compression),
             eval_every=2_000,
             checkpoint_every=2_000,
         )

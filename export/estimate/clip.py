@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from export.coreml.compress import DEFAULT_BITS
+from export.estimate.layout import layout_ops, stream_ops
 from export.estimate.networks import empty
 from export.estimate.ops import ops_and_peak
 from export.estimate.tiles import TILES, fastest_tiles
@@ -94,10 +95,23 @@ class Plan:
 
     def calls(self) -> dict[str, Calls]:
         """The packages by name."""
-        return {"dit": self.denoiser(), **self.decoders()}
+        return {**self.denoisers(), **self.decoders()}
+
+    def denoisers(self) -> dict[str, Calls]:
+        """The network, or where it streams its calls for the first chunk and for each later one."""
+        size = self.config.model.stream_chunk
+        if not size:
+            return {"dit": self.denoiser()}
+        chunks, passes = (self.grid[0] - 1) // size, self.steps + 1  # the last pass renews the state
+        first, later = stream_ops(self.config, self.grid, self.chosen_tiles)
+        return {"dit": Calls(passes * chunks, self._weighed(later)), "dit_first": Calls(passes, self._weighed(first))}
 
     def denoiser(self) -> Calls:
         """The transformer or U-Net as one package: several chunks take no more work."""
+        if self.config.model.stream_chunk:
+            return self.denoisers()["dit"]
+        if getattr(self.config.model, "layout", ()):  # no phone form has these kinds yet
+            return Calls(self.steps, self._weighed(layout_ops(self.config, self.grid, self.chosen_tiles)))
         config, tokens = self.config, math.prod(self.grid)
         channels = Compression.parse(config.compression).channels
         with torch.device("meta"):
@@ -117,6 +131,11 @@ class Plan:
             past = [] if module.starts else [empty(*shape) for shape in module.kept.values()]
             calls[name] = self._calls(times, module.to("meta"), empty(1, config.strides.channels, *rows), *past)
         return calls
+
+    def _weighed(self, ops: list[Op]) -> list[Op]:
+        """The ops with weights of the plan's size, in place of 16 bits."""
+        share = WEIGHT_BITS[self.weights] / 16
+        return [dataclasses.replace(op, weight_bytes=int(share * op.weight_bytes)) for op in ops]
 
     def _calls(self, times: int, module: nn.Module, *inputs: Tensor) -> Calls:
         return Calls(times, *ops_and_peak(module, *inputs, weight_bits=WEIGHT_BITS[self.weights]))
@@ -145,7 +164,7 @@ def clip_estimate(plan: Plan) -> dict[str, Any]:
         "decoder": plan.decoder,
         "calls": rows,
         "seconds_a_step": rows["dit"]["seconds"],
-        "decoder_seconds": seconds - plan.steps * rows["dit"]["seconds"],
+        "decoder_seconds": sum(row["times"] * row["seconds"] for name, row in rows.items() if "dit" not in name),
         "seconds": seconds,
         "frames_a_second": rate,
         "frames_a_second_range": [rate * ratio for ratio in HELD_OUT],
@@ -172,6 +191,16 @@ def _axis_warnings(tokens: int) -> list[str]:
     """One line where the axis of tokens is longer than the neural engine takes: another unit would run it."""
     limit = axes.LONGEST
     return [f"{tokens:,} tokens, the neural engine takes {limit:,}: the times are too short"] if tokens > limit else []
+
+
+def _with_steps(steps: int, plan: Plan, calls: Mapping[str, Calls]) -> dict[str, Calls]:
+    """The transformer's calls for another number of steps."""
+    streams = int(plan.config.model.stream_chunk > 0)
+    return {
+        name: dataclasses.replace(call, times=call.times * (steps + streams) // (plan.steps + streams))
+        for name, call in calls.items()
+        if "dit" in name
+    }
 
 
 def _part(op: Op) -> str:
@@ -208,6 +237,6 @@ def _changes(plan: Plan, calls: Mapping[str, Calls]) -> dict[str, float]:
             }
         ),
         "weights of 4 bits": ops(lambda op: dataclasses.replace(op, weight_bytes=int(4 * op.weight_bytes / bits))),
-        "--steps=2": packages({"dit": Calls(2, calls["dit"].ops)}),
+        "--steps=2": packages(_with_steps(2, plan, calls)),
         "--decoder=phone": packages(dataclasses.replace(plan, decoder="phone").decoders()),
     }

@@ -97,6 +97,18 @@ def test_the_jax_network_has_the_ops_of_the_exported_one():
         assert len(traced) == pytest.approx(len(exported), rel=0.03)
 
 
+def test_a_stream_takes_a_pass_more_than_steps_for_every_chunk_whatever_is_before_it():
+    training = config_of("tiny")
+    layout = (("lcha", 1), ("full", 2), ("chunked", 1))
+    model = dataclasses.replace(training.model, depth=3, layout=layout, causal=True)
+    config = dataclasses.replace(training, model=model)
+    short, long = (Plan(config, clip=clip, tiles=1).denoisers() for clip in ("9x32x32", "33x32x32"))
+    assert (short["dit"].times, long["dit"].times) == (5, 20)
+    assert call_seconds(short["dit"].ops) == call_seconds(long["dit"].ops) > call_seconds(long["dit_first"].ops)
+    with pytest.raises(UserError, match="has no phone form yet"):
+        Dit(model, (3, 4, 4, 16), 384)
+
+
 def test_a_block_of_the_mobile_transformer_takes_the_same_time_from_both():
     training = config_of("mobile")
     model = dataclasses.replace(training.model, depth=1, scan=False, remat="none")

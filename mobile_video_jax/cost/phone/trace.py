@@ -12,7 +12,7 @@ The phone's form (export/phone) differs from the jaxpr by these rules:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -50,11 +50,19 @@ def ops_of_network(network: nn.Module, *inputs: jax.ShapeDtypeStruct, ffn_tiles:
 
     `cost/phone/roofline.py` tells how long they take: call_seconds(ops_of_network(network, *inputs)).
     """
-    variables = nn.unbox(jax.eval_shape(lambda *x: network.init(jax.random.key(0), *x), *inputs))
-    jaxpr = jax.make_jaxpr(network.apply)(variables, *inputs).jaxpr
-    weights = len(jax.tree.leaves(variables))
-    trace = _Trace(ffn_tiles)
-    for result in trace.run(jaxpr, [_array(x, is_weight=i < weights) for i, x in enumerate(jaxpr.invars)], ""):
+    return ops_of_call(network.apply, variables_of(network, *inputs), *inputs, ffn_tiles=ffn_tiles)
+
+
+def variables_of(network: nn.Module, *inputs: jax.ShapeDtypeStruct) -> Any:
+    """The shapes of a network's variables."""
+    return nn.unbox(jax.eval_shape(lambda *x: network.init(jax.random.key(0), *x), *inputs))
+
+
+def ops_of_call(function: Callable[..., Any], weights: Any, *inputs: Any, ffn_tiles: int = FFN_TILES) -> list[Op]:
+    """The ops of function(weights, *inputs), trees of shapes."""
+    jaxpr = jax.make_jaxpr(function)(weights, *inputs).jaxpr
+    count, trace = len(jax.tree.leaves(weights)), _Trace(ffn_tiles)
+    for result in trace.run(jaxpr, [_array(x, is_weight=i < count) for i, x in enumerate(jaxpr.invars)], ""):
         trace.whole(result, "")
     return trace.recorder.ops
 
