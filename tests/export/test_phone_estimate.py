@@ -104,7 +104,8 @@ def test_a_stream_takes_a_pass_more_than_steps_for_every_chunk_whatever_is_befor
     config = dataclasses.replace(training, model=model)
     short, long = (Plan(config, clip=clip, tiles=1).denoisers() for clip in ("9x32x32", "33x32x32"))
     assert (short["dit"].times, long["dit"].times) == (5, 20)
-    assert call_seconds(short["dit"].ops) == call_seconds(long["dit"].ops) > call_seconds(long["dit_first"].ops)
+    assert call_seconds(short["dit"].ops) == call_seconds(long["dit"].ops)
+    assert sum(op.flops for op in long["dit"].ops) > 1.5 * sum(op.flops for op in long["dit_first"].ops)
     with pytest.raises(UserError, match="has no phone form yet"):
         Dit(model, (3, 4, 4, 16), 384)
 
