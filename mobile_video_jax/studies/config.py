@@ -35,6 +35,9 @@ PruningArm = Literal[
     "distil-only",
     "repair-first",
     "data-only",
+    "iterative",
+    "half-rate",
+    "double-rate",
 ]
 DistillationArm = Literal["kd", "conv", "dit", "mismatched", "taps", "renoise", "renoise-dit", "dmd", "dmd2", "scm"]
 ArchitectureArm = Literal["task", "output", "constant", "scaling", "features"]

@@ -36,6 +36,8 @@ class Arm:
 
     prune: dict[str, Any] = dataclasses.field(default_factory=dict)
     phases: tuple[dict[str, Any], ...] = ({},)
+    rate: float = 1.0  # factor of the recovery's learning rates
+    shares: tuple[float, ...] = (1.0,)  # of what goes, gone before each phase
 
 
 ARMS = {
@@ -50,6 +52,10 @@ ARMS = {
     "distil-only": Arm(phases=({"flow_weight": 0.0},)),
     "repair-first": Arm(phases=({"kd": NO_KD}, {"flow_weight": 0.0})),
     "data-only": Arm(phases=({"kd": NO_KD},)),
+    # Half of what goes goes first, the rest after half of the recovery.
+    "iterative": Arm(phases=({}, {}), shares=(0.5, 1.0)),
+    "half-rate": Arm(rate=0.5),
+    "double-rate": Arm(rate=2.0),
 }
 
 
@@ -99,6 +105,7 @@ def plan_pruning(study: PruningStudy) -> list[dict[str, Any]]:
     """Cost of every cell in FLOPs of training and of scoring, counted without running anything.
 
     The teacher is counted with all its steps. Arms of one repeat share losses of masked models: each is counted whole.
+    Pruning in rounds is counted as one.
     """
     teacher = Denoiser(study.dit)
     costs: dict[tuple[str, float], dict[str, float]] = {}
@@ -126,11 +133,17 @@ def _planned(study: PruningStudy, cell: Cell, teacher: Denoiser) -> dict[str, fl
     }
 
 
-def cell_config(study: PruningStudy, cell: Cell, teacher: Denoiser) -> PruneConfig:
-    """The arm's way to the parameters of a teacher with a share of its blocks."""
+def cell_config(
+    study: PruningStudy, cell: Cell, teacher: Denoiser, *, gone: float = 1.0, model: Denoiser | None = None
+) -> PruneConfig:
+    """The arm's way to the parameters of a teacher with a share of its blocks, or to `gone` of what goes on that way.
+
+    `model`, in place of the teacher, is what earlier pruning left of it.
+    """
     cost = make_plan(study.prune, teacher).space.costs["parameters"]
     shapes = teacher.config.transformer.block_shapes
-    share = cost.of(shapes[: max(1, round(cell.kept * len(shapes)))]) / cost.of(shapes)
+    whole, least = cost.of(shapes), cost.of(shapes[: max(1, round(cell.kept * len(shapes)))])
+    share = (whole - gone * (whole - least)) / cost.of((model or teacher).config.transformer.block_shapes)
     budget = Budget(parameters=share * (1 + 1e-9))
     return dataclasses.replace(study.prune, seed=cell.repeat, budget=budget, **ARMS[cell.arm].prune)
 
@@ -154,12 +167,16 @@ def _teacher(study: PruningStudy, seed: int, out: Path) -> dict[str, Any]:
 
 def _run_cell(study: PruningStudy, cell: Cell, out: Path, folder: Path) -> dict[str, Any]:
     """Prunes and recovers; `curve` has the held-out loss by steps of recovery."""
-    teacher = Run.open(teacher_run(out, cell.seed))
+    teacher, arm = Run.open(teacher_run(out, cell.seed)), ARMS[cell.arm]
     pruned = _prune(study, cell, teacher, out, folder / "pruned")
     curve = [{"step": 0, "loss": pruned.held_out["after"]}]
     run, steps = folder / "pruned", recovery_steps(study, teacher.step or 0)
-    for i, changes in enumerate(ARMS[cell.arm].phases):
+    for i, changes in enumerate(arm.phases):
         config = _recovery(study, cell, steps, out)
+        if 0 < i < len(arm.shares):
+            gone = cell_config(study, cell, teacher.denoiser, gone=arm.shares[i], model=Run.open(run).denoiser)
+            pruned = prune(gone, run, config.data, folder / f"pruned{i}")
+            run, config = folder / f"pruned{i}", dataclasses.replace(config, teacher=str(teacher.path))
         stage = RecoverStage.build(dataclasses.replace(config, init_from=str(run), **changes))
         run, done = folder / f"recovered{i}", curve[-1]["step"]
         train(stage, run)
@@ -178,7 +195,7 @@ def _run_cell(study: PruningStudy, cell: Cell, out: Path, folder: Path) -> dict[
 
 def _prune(study: PruningStudy, cell: Cell, teacher: Run, out: Path, folder: Path) -> Pruned:
     """Prunes with the losses of masked models that other arms of the same repeat have measured."""
-    config = cell_config(study, cell, teacher.denoiser)
+    config = cell_config(study, cell, teacher.denoiser, gone=ARMS[cell.arm].shares[0])
     if config.score != "kd":
         return prune(config, teacher.path, str(out / "latents"), folder)
     losses = out / "losses" / f"seed{cell.seed}-{cell.repeat}.jsonl"
@@ -193,9 +210,15 @@ def _prune(study: PruningStudy, cell: Cell, teacher: Run, out: Path, folder: Pat
 
 def _recovery(study: PruningStudy, cell: Cell, steps: int, out: Path) -> RecoverTraining:
     """A phase of recovery. All random draws learn from the same batches and noise, those of the first repeat."""
-    length = steps // len(ARMS[cell.arm].phases)
+    arm, optimizer = ARMS[cell.arm], study.recover.optimizer
+    length = steps // len(arm.phases)
     return dataclasses.replace(
         study.recover,
+        optimizer=dataclasses.replace(
+            optimizer,
+            learning_rate=arm.rate * optimizer.learning_rate,
+            adam_learning_rate=arm.rate * optimizer.adam_learning_rate,
+        ),
         data=str(out / "latents"),
         seed=0 if cell.arm == "random" else cell.repeat,
         steps=length,

@@ -25,7 +25,7 @@ def study() -> PruningStudy:
 
 def test_a_repeated_arm_has_a_cell_a_repeat_and_the_random_arm_one_a_draw(study):
     names = list(cells(study))
-    assert len(names) == 1 + 2 * (3 * 4 + 10 + 6) and len(ARMS) == 10
+    assert len(names) == 1 + 2 * (3 * 4 + 10 + 9) and len(ARMS) == 13
     assert names[:3] == ["teacher-seed0", "tri-level-keep33-0-seed0", "block-keep33-0-seed0"]
     with pytest.raises(UserError, match=r"arms\[0\]=best: use tri-level or block"):
         from_mapping(PruningStudy, plain(study) | {"arms": ["best"]})
@@ -42,6 +42,20 @@ def test_all_arms_have_the_parameters_of_whole_blocks(study):
         if arm == "block":
             assert sizes_of(shapes) == {"blocks": 4, "heads": 8, "cross_heads": 8, "ffn": 512}
     assert counts["random"] == counts["tri-level"] and 0.95 < counts["tri-level"] / counts["block"] <= 1
+
+
+def test_pruning_in_rounds_ends_at_the_same_parameters(study):
+    """Half of what goes goes first; the rest is a share of what is there then."""
+    teacher, cell = Denoiser(study.dit), Cell("iterative", 0, 1 / 3)
+    whole = cell_config(study, cell, teacher).budget.parameters
+    first = cell_config(study, cell, teacher, gone=0.5).budget.parameters
+    assert first == pytest.approx((1 + whole) / 2)
+    plan = make_plan(cell_config(study, cell, teacher, gone=0.5), teacher)
+    model = dataclasses.replace(study.dit.transformer, blocks=tuple(s.widths for s in planned_shapes(plan)), scan=False)
+    smaller = Denoiser(dataclasses.replace(study.dit, model=model))
+    then = cell_config(study, cell, teacher, model=smaller).budget.parameters
+    cost = plan.space.costs["parameters"]
+    assert then * cost.of(model.block_shapes) == pytest.approx(whole * cost.of(study.dit.transformer.block_shapes))
 
 
 def test_recovery_takes_its_share_of_the_teachers_steps(study):
@@ -101,6 +115,6 @@ def test_the_table_of_what_is_finished_is_written_on_its_own(tmp_path):
     done = run("launch.ablate", "--study=pruning", "--table", f"--out={tmp_path}")
     assert done.status == 0, done.err
     assert json.loads(done.out.splitlines()[-1]) | {"out": ""} == {
-        **{"out": "", "cells": 57, "finished": 2, "best": "random at 50%"}
+        **{"out": "", "cells": 63, "finished": 2, "best": "random at 50%"}
     }
     assert len(list(tmp_path.glob("cells/*"))) == 2 and (tmp_path / "report.html").exists()

@@ -59,7 +59,7 @@ def test_distillation_judges_baselines_and_arms_at_each_number_of_steps(tmp_path
 @pytest.mark.slow
 def test_pruning_measures_each_way_on_its_way_back_from_one_teacher(tmp_path):
     study = from_mapping(PruningStudy, studies.get_config("pruning").to_dict())
-    arms = ("tri-level", "random", "repair-first")
+    arms = ("tri-level", "random", "repair-first", "iterative")
     study = dataclasses.replace(
         shortened(study, "vae", "dit", "recover"), arms=arms, blocks_kept=(1 / 3,), repeats=1, draws=2, points=2
     )
@@ -72,6 +72,9 @@ def test_pruning_measures_each_way_on_its_way_back_from_one_teacher(tmp_path):
         assert result["parameters"] < 0.5 * teacher["parameters"]
     maps = [read_pruned(Run.open(path))["block_map"] for path in sorted(tmp_path.glob("cells/random*/pruned"))]
     assert maps[0] != maps[1]
+    [again] = [Run.open(path) for path in tmp_path.glob("cells/iterative*/recovered1")]
+    assert again.config["teacher"] == Run.open(next(tmp_path.glob("cells/iterative*/recovered0"))).config["teacher"]
+    assert again.denoiser.describe()["parameters"] < results[0]["parameters"] / 2
     last = Run.open(next(tmp_path.glob("cells/repair-first*/recovered1")))
     assert last.config["block_map"] == read_pruned(Run.open(last.path.parent / "pruned"))["block_map"]
-    assert write_pruning_study("pruning", study, results, tmp_path)["finished"] == 5
+    assert write_pruning_study("pruning", study, results, tmp_path)["finished"] == 6
