@@ -12,8 +12,9 @@ shared by --workers. --plan prints the hours of each, from counted FLOPs.
 
 `pruning` prunes one strong transformer of 12 blocks (trained until 90 % of its samples are right) to a third and half
 of its blocks' parameters by KD sensitivity, over all levels or blocks alone, by chance ten times and in other ways, and
-measures the held-out loss at eight points of a recovery of 12 % of the teacher's steps. `pruning_quick` is one budget
-with what decides; `pruning_gpu`, the small transformer with samples read back, on an accelerator.
+measures the held-out loss at eight points of a recovery of 12 % of the teacher's steps; orders of recovering, pruning
+in two rounds and other rates are arms as well. `pruning_quick` is one budget with what decides, 20 cells, which the
+full study takes over in the same folder. `pruning_gpu`: the small transformer, samples read back, on an accelerator.
 
 `distillation` teaches the pruned and recovered transformer to draw in four unguided steps: by distillation alone,
 against a discriminator with a convolutional head or one of transformer blocks, and by distribution matching. 24 cells,
@@ -31,8 +32,9 @@ FLOPs, and its 4-step student with modules left out, by sensitivity or chance, o
 
 Two studies of one strong teacher, in pairs of one seed, at equal counted FLOPs: `distillation_heads` compares
 discriminators, by their held-out AUC against the frozen student and by the students that they teach;
-`distillation_steps` compares Euler steps and x0 noised afresh, with and without a discriminator, DMD2 and sCM. Each has
-a _quick form, and a _gpu one for an accelerator. None has been timed.
+`distillation_steps` compares Euler steps and x0 noised afresh, with and without a discriminator, DMD2 and sCM, at four
+points of their steps. Each has a _quick form, in the demo's world, whose teacher needs a few hundred steps, and a _gpu
+one for an accelerator. None has been timed.
 
 `reward` fine-tunes a transformer by a latent reward at all, early, middle and late times, with a hinge and without
 flow matching, and by a critic of decoded frames through the last 1, 2 and 4 steps; `counting` guides its samples to the
@@ -314,6 +316,21 @@ def _counting(**changes: Any) -> CountingStudy:
     return CountingStudy(**shared | changes, critic=_critic())
 
 
+def _quickly(arms: dict[str, Any], *, steps: int, **changes: Any) -> DistillationStudy:
+    """The same in the demo's world: its teacher is soon right, so that heads tell more there than students do."""
+    study = _distillation_of(arms, steps=steps)
+    return dataclasses.replace(
+        study,
+        world=demo.WORLD,
+        dit=dataclasses.replace(study.dit, steps=2000, checkpoint_every=250),
+        recover=dataclasses.replace(study.recover, steps=300),
+        samples=480,
+        test_clips=480,
+        evaluated_steps=(4,),
+        **changes,
+    )
+
+
 STUDIES: dict[str, Callable[[], Config]] = {
     "compression": _tiny,
     "compression_quick": lambda: _quick(
@@ -327,19 +344,19 @@ STUDIES: dict[str, Callable[[], Config]] = {
     ),
     "pruning": _pruning,
     "pruning_quick": lambda: dataclasses.replace(
-        _pruning(), arms=("tri-level", "block", "cross-level", "random"), blocks_kept=(1 / 3,), repeats=1, draws=4
+        _pruning(), arms=("tri-level", "block", "cross-level", "random"), blocks_kept=(1 / 3,), repeats=3
     ),
     "pruning_gpu": _pruning_gpu,
     "distillation": _distillation,
     "distillation_quick": lambda: dataclasses.replace(_distillation(), arms=("kd", "conv", "dit"), seeds=(0,)),
     "distillation_gpu": _distillation_gpu,
     "distillation_heads": lambda: _distillation_of(HEADS, steps=300, warm_steps=300, head_steps=200),
-    "distillation_heads_quick": lambda: _distillation_of(HEADS, steps=100, warm_steps=100, head_steps=100, repeats=2),
+    "distillation_heads_quick": lambda: _quickly(HEADS, steps=60, warm_steps=60, head_steps=100, repeats=3),
     "distillation_heads_gpu": lambda: dataclasses.replace(
         _distillation_gpu(), **HEADS | {"repeats": 3}, warm_steps=5_000, head_steps=2_000
     ),
-    "distillation_steps": lambda: _distillation_of(FEW, steps=400),
-    "distillation_steps_quick": lambda: _distillation_of(FEW, steps=150, repeats=1),
+    "distillation_steps": lambda: _distillation_of(FEW, steps=400, points=4),
+    "distillation_steps_quick": lambda: _quickly(FEW, steps=120, points=3, repeats=2),
     "distillation_steps_gpu": lambda: dataclasses.replace(_distillation_gpu(), **FEW | {"repeats": 3}),
     "snapgen": lambda: _snapgen(teacher_steps=800, steps=400),
     "snapgen_quick": lambda: _snapgen(teacher_steps=300, steps=100, seeds=(0,), samples=60),
