@@ -10,7 +10,7 @@ from mobile_video_jax.core.clip import Compression
 from mobile_video_jax.cost.phone.ops import Op
 from mobile_video_jax.cost.phone.trace import ops_of_call, ops_of_network, variables_of
 from mobile_video_jax.dit.model import Dit
-from mobile_video_jax.nn.attention.chunks import Grid
+from mobile_video_jax.nn.attention.config import Grid
 from mobile_video_jax.nn.stream import STREAM
 from mobile_video_jax.stages.config import DitTraining
 
