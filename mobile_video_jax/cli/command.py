@@ -28,20 +28,7 @@ GONE = "cannot go on, as above or because another has gone: start the job again,
 # What the system refuses because of a path or a disk that the user can change.
 REFUSED = tuple(
     getattr(errno, name)
-    for name in (
-        "EACCES",
-        "EPERM",
-        "EROFS",
-        "ENOSPC",
-        "EDQUOT",
-        "EFBIG",
-        "EEXIST",
-        "ENOENT",
-        "ENOTDIR",
-        "EISDIR",
-        "ENAMETOOLONG",
-        "ELOOP",
-    )
+    for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG", "EEXIST", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
 )
 # What libraries with exceptions of their own say of a disk that takes no more.
 FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
