@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "launch.train",
     "encode": "launch.encode",
     "prune": "launch.prune",
+    "search": "launch.search",
     "lazy": "launch.lazy",
     "sample": "launch.sample",
     "label": "launch.label",

@@ -1,17 +1,18 @@
-"""A file of the losses of masked models, so that a stopped pass resumes and no model is scored twice."""
+"""A file of the losses of models, such as masked ones, so that a stopped pass resumes and no model is scored twice."""
 
 import hashlib
 import json
 from collections import UserDict
 from pathlib import Path
+from typing import Any
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
 from mobile_video_jax.dit.masks import Masks
 
 
-class LossFile(UserDict[str, float]):
-    """A mapping from keep_key to loss that appends each new value to a file of JSON lines.
+class LossFile(UserDict[str, Any]):
+    """A mapping from a model's key to its loss, or losses, that appends each new value to a file of JSON lines.
 
     `fingerprint` identifies the model, clips and settings. Of several processes all have the values, and one writes.
     Raises UserError for a file with losses of another fingerprint.
@@ -29,7 +30,7 @@ class LossFile(UserDict[str, float]):
         self.data = dict(json.loads(line) for line in lines[1:])
         self._path, self._write = path, write
 
-    def __setitem__(self, key: str, loss: float) -> None:
+    def __setitem__(self, key: str, loss: float | list[float]) -> None:
         if self._write:
             with self._path.open("a") as file:
                 file.write(json.dumps([key, loss]) + "\n")

@@ -5,7 +5,6 @@ others are bred by tournaments, crossover and mutation. Each generation is halve
 and Talwalkar, arXiv 1502.07943), so that only the better layouts cost much.
 """
 
-import collections
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -70,13 +69,20 @@ def evolve(sampler: Sampler, loss: Loss, config: EvolutionConfig, seed: int = 0)
     return halving.outcome()
 
 
-def random_search(sampler: Sampler, loss: Loss, like: Outcome, config: EvolutionConfig, seed: int = 0) -> Outcome:
-    """Random layouts with as many evaluations at each fidelity as another search had."""
-    counts = collections.Counter(evaluation.fidelity for evaluation in like.evaluations)
-    sizes = [counts[fidelity] for fidelity in config.fidelities]
+def random_search(
+    sampler: Sampler, loss: Loss, sizes: Sequence[int], config: EvolutionConfig, seed: int = 0
+) -> Outcome:
+    """The best of random layouts, of which `sizes` are evaluated at each fidelity: those of another search."""
     halving = _Halving(loss, config.fidelities)
     halving.rank(sampler.distinct(sizes[0], np.random.default_rng(seed)), sizes)
     return halving.outcome()
+
+
+def random_sizes(config: EvolutionConfig) -> list[int]:
+    """The most layouts that evolution evaluates at each fidelity."""
+    children = config.population - math.ceil(config.population / 2)
+    first = config.population + (config.generations - 1) * children
+    return [math.ceil(first / 2**i) for i in range(len(config.fidelities))]
 
 
 def rank_correlation(outcome: Outcome, fidelities: Sequence[int]) -> dict[str, float]:
@@ -104,9 +110,7 @@ def _children(
         child = _parent(ranking, config, rng)
         if rng.random() < config.crossover:
             other = _parent(ranking, config, rng)
-            child = tuple(
-                pair[side] for pair, side in zip(zip(child, other, strict=True), _sides(child, rng), strict=True)
-            )
+            child = tuple(x if rng.random() < 0.5 else y for x, y in zip(child, other, strict=True))
         child = mutated(sampler.space, child, int(rng.integers(1, config.mutations + 1)), rng)
         if len(children) < count and sampler.feasible(child) and not known(child):
             children[child] = None
@@ -117,11 +121,6 @@ def _children(
 def _parent(ranking: Sequence[Layout], config: EvolutionConfig, rng: np.random.Generator) -> Layout:
     """The winner of a tournament: the first in the ranking of some random layouts."""
     return ranking[int(rng.integers(len(ranking), size=config.tournament).min())]
-
-
-def _sides(layout: Layout, rng: np.random.Generator) -> list[int]:
-    sides: list[int] = rng.integers(2, size=len(layout)).tolist()
-    return sides
 
 
 class _Halving:

@@ -6,6 +6,7 @@ add up, and a step with a larger op costs infinity.
 
 import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -14,6 +15,8 @@ from mobile_video_jax.search.costs import ROUNDING, Costs, CostTable, Limits
 from mobile_video_jax.search.space import Choice, Space
 
 Vector = Float64[np.ndarray, "m"]
+# Rise of the loss at each position by the choice that is made there.
+Rises = Sequence[Mapping[Choice, float]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from mobile_video_jax.search.costs import Costs, CostTable, Limits
-from mobile_video_jax.search.dynamic import Rises
+from mobile_video_jax.search.path_costs import Rises
 from mobile_video_jax.search.space import Layout, Space, uniform_space
 
 

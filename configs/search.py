@@ -1,0 +1,39 @@
+"""How the layout of a transformer is searched.
+
+python -m launch.search --run=runs/dit --budget_ms=200 --out=runs/searched --config=configs/search.py:s2dit
+
+Variants: tiny for two CPU cores; s2dit, the kinds of S2DiT (arXiv 2601.12719) for a large transformer, whose variants
+are distilled for longer.
+"""
+
+import ml_collections
+
+from mobile_video_jax.core.config import to_config_dict
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.search.config import SearchConfig
+from mobile_video_jax.search.evolution import EvolutionConfig
+
+VARIANTS = {
+    "tiny": SearchConfig(
+        distill_steps=200,
+        tune_rate=3e-4,
+        clips=64,
+        batch_clips=16,
+        evolution=EvolutionConfig(population=12, generations=4, fidelities=(0, 20, 60)),
+    ),
+    "s2dit": SearchConfig(
+        kinds=("full", "lcha", "ssa", "chunked"),
+        distill_steps=2000,
+        distill_rate=3e-4,
+        tune_rate=2e-5,
+        clips=128,
+        evolution=EvolutionConfig(fidelities=(0, 100, 300, 1000)),
+    ),
+}
+
+
+def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
+    """The config of a variant. Raises UserError for an unknown one."""
+    if variant not in VARIANTS:
+        raise UserError(f"variant '{variant}' is unknown: use one of {', '.join(VARIANTS)}")
+    return to_config_dict(VARIANTS[variant])

@@ -1,0 +1,74 @@
+"""Searches a transformer's layout: python -m launch.search --run=RUN --budget_ms=MS --out=DIR
+
+Each block of a trained transformer of full attention may become another kind of attention at another resolution
+(--config.kinds, --config.resolutions). Variants of all blocks are distilled from the block itself; the search chooses
+one for each block within the budgets of one call: milliseconds on the phone (an estimate, or a measured table,
+--costs), memory, FLOPs. Methods: dynamic (exact, on the rise of the held-out loss of one block at a time), evolution
+(on the loss of whole layouts, with random search beside it), random.
+
+Writes a run of the chosen layout that every command accepts: train it further with
+--config=configs/recover.py:VARIANT --config.init_from=DIR, or a layout of fresh weights with --values=DIR/layout.yaml.
+Writes costs.json, report.html, report.json and front.png beside it. Started again, it resumes.
+"""
+
+import time
+from typing import Annotated
+
+from absl import flags
+
+from mobile_video_jax import cli
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.ranges import Positive, Range
+from mobile_video_jax.core.storage import storage_path
+from mobile_video_jax.search.config import SearchConfig
+
+Flops = Annotated[float, Range(0, 1e18, open="low")]
+
+CONFIG = cli.define_config(lambda values: SearchConfig, "The space and the search.", default=lambda: "search")
+RUN = flags.DEFINE_string("run", None, "A transformer's run directory.", required=True)
+CHECKPOINT = cli.define_checkpoint("run")
+DATA = flags.DEFINE_string("data", "", "Encoded clips; those the model was trained on if empty.")
+OUT = cli.require_path("out", "The folder of the new run.", local=True)
+METHOD = flags.DEFINE_enum("method", "dynamic", ["dynamic", "evolution", "random"], "How layouts are searched.")
+MILLISECONDS = cli.define_number("budget_ms", None, Positive, "Most milliseconds of one call for one clip.")
+MEMORY = cli.define_number("budget_memory", None, Positive, "Most megabytes of weights (16 bits) and the largest op.")
+FLOPS = cli.define_number("budget_flops", None, Flops, "Most FLOPs of one call for one clip; a multiply-add is two.")
+COSTS = cli.define_path("costs", "A cost table that was measured, as a search's costs.json.", local=True, exists=True)
+
+
+def main() -> None:
+    from mobile_video_jax.models.run import Run
+    from mobile_video_jax.parallel.distributed import one_writer
+    from mobile_video_jax.search.candidates import CHOSEN
+    from mobile_video_jax.search.network_costs import network_costs
+    from mobile_video_jax.search.report import PAGE, write_search_report
+    from mobile_video_jax.search.run import search
+    from mobile_video_jax.search.space import as_text
+
+    started, out, run = time.monotonic(), OUT.value, Run.open(storage_path(RUN.value), **CHECKPOINT.value)
+    with one_writer(out):
+        searched, table = search(CONFIG.value, run, DATA.value, out, limits(), METHOD.value, COSTS.value)
+        chosen = searched.candidates[CHOSEN]
+        whole = network_costs(run.denoiser, chosen.layout)
+        seconds = time.monotonic() - started
+        numbers = write_search_report(searched, table, CONFIG.value.evolution, whole, out, seconds)
+    print(as_text(chosen.layout))
+    summary = {"out": str(out), "method": METHOD.value, "chosen": numbers["candidates"][CHOSEN], "seconds": seconds}
+    cli.finish(out / PAGE, summary)
+
+
+def limits() -> dict[str, float]:
+    """The budgets that flags set, by cost. Raises UserError without any."""
+    budgets: dict[str, tuple[float | None, float]] = {
+        "milliseconds": (MILLISECONDS.value, 1.0),
+        "memory": (MEMORY.value, 1e6),
+        "flops": (FLOPS.value, 1.0),
+    }
+    chosen = {name: value * unit for name, (value, unit) in budgets.items() if value is not None}
+    if not chosen:
+        raise UserError("a search needs a budget: set --budget_ms, --budget_memory or --budget_flops")
+    return chosen
+
+
+if __name__ == "__main__":
+    cli.run(main, config=CONFIG)
