@@ -27,7 +27,6 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.lock import new_folder
-from mobile_video_jax.dit.config import BlockShape
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.vae import VaeBundle
@@ -141,7 +140,7 @@ def _check_blocks(run: Run) -> None:
     """Raises UserError for a block whose sizes this version does not know."""
     if "family" in run.config["model"]:  # of another network, whose sizes its own config checks
         return
-    known = [field.name for field in dataclasses.fields(BlockShape)]
+    known = ("heads", "cross_heads", "ffn")  # DitConfig.blocks
     for i, block in enumerate(run.config["model"]["blocks"]):
         if len(block) != len(known):
             raise UserError(

@@ -22,5 +22,7 @@ def fresh_velocity(model: Dit, *x: jax.Array) -> jax.Array:
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("variant", MODELS)
 def test_a_fresh_model_predicts_exactly_zero(variant, scan):
-    model = Dit(dataclasses.replace(MODELS[variant], **SMALL, scan=scan))
+    kinds = tuple(dict.fromkeys(MODELS[variant].layout))  # one block of each kind and resolution
+    sizes = {**SMALL, "layout": kinds, "depth": len(kinds) or 1}
+    model = Dit(dataclasses.replace(MODELS[variant], **sizes, scan=scan))
     np.testing.assert_array_equal(fresh_velocity(model, *inputs()), np.zeros(inputs()[0].shape))

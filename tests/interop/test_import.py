@@ -47,7 +47,7 @@ def test_sampling_equals_the_pipeline(pipeline, imported):
     assert generator.times["terminal"] == 0.1 and generator.times["shift"] != 1
     config = generator.sample_config(steps=STEPS, guidance=SCALE)
     latents = generator.latents([Request(PROMPT, 7)], config)
-    noise = generator._inputs([Request(PROMPT, 7)], config)[0]
+    noise = generator.inputs([Request(PROMPT, 7)], config)[0]
     inputs = {
         **{"prompt": PROMPT, "height": 64, "width": 64, "num_frames": 9, "frame_rate": RATE},
         **{"num_inference_steps": STEPS, "guidance_scale": SCALE},

@@ -62,7 +62,7 @@ def generator(pipeline, imported) -> Generator:
 def test_sampling_equals_the_pipeline(pipeline, generator, settings):
     torch = pytest.importorskip("torch")
     theirs, config = pipeline[0], generator.sample_config(**settings)
-    _, *inputs = generator._inputs([Request(PROMPT, 0)], config)
+    _, *inputs = generator.inputs([Request(PROMPT, 0)], config)
     noise = torch.randn((1, 6, 3, 2, 3), generator=torch.Generator().manual_seed(7))
     latents = generator._compiled(config, generator.params, noise.permute(0, 2, 3, 4, 1).numpy(), *inputs)
     listed = {"timesteps": [1000 * t for t in config.times]} if config.times else {}

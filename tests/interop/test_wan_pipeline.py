@@ -68,7 +68,7 @@ def test_sampling_equals_the_pipeline(pipeline, imported, clip, steps, guidance,
     frames, height, width = map(int, clip.split("x"))
     shape = (1, 3, (frames - 1) // 4 + 1, height // 8, width // 8)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    _, *inputs = generator._inputs([Request(PROMPT, 0)], config)
+    _, *inputs = generator.inputs([Request(PROMPT, 0)], config)
     latents = generator._compiled(config, generator.params, pack(noise.numpy()), *inputs)
     theirs.set_progress_bar_config(disable=True)
     expected = theirs(
