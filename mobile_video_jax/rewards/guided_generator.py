@@ -10,7 +10,9 @@ from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request
 from mobile_video_jax.models.run import Run
-from mobile_video_jax.rewards.count_guides import AttentionGuide, BestOf, Counter, CountGuide, CriticGuide
+from mobile_video_jax.rewards.attention_guide import AttentionGuide
+from mobile_video_jax.rewards.count_guides import BestOf, CriticGuide
+from mobile_video_jax.rewards.counter import Counter, CountGuide
 from mobile_video_jax.rewards.critic import SmallCritic
 
 GUIDES: dict[str, type[CountGuide]] = {guide.name: guide for guide in (CriticGuide, AttentionGuide, BestOf)}

@@ -11,7 +11,7 @@ from mobile_video_jax.core.progress import Progress
 from mobile_video_jax.data.shapes.shape_world import prompts
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.metrics.shape_detector import detect
-from mobile_video_jax.rewards.count_guides import passes
+from mobile_video_jax.rewards.counter import passes
 from mobile_video_jax.rewards.guided_generator import GuidedGenerator, make_guide
 from mobile_video_jax.stages.critic import CriticStage
 from mobile_video_jax.studies.chain import Cells, cells_of, run_chain_study, teacher_run

@@ -16,9 +16,11 @@ from mobile_video_jax.generate.folder import GenerationJob, generate_folder
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import make_requests
 from mobile_video_jax.models.run import Run
+from mobile_video_jax.rewards.attention_guide import AttentionGuide
 from mobile_video_jax.rewards.config import CriticConfig
-from mobile_video_jax.rewards.count_guides import AttentionGuide, BestOf, CriticGuide, wanted_count, word_position
+from mobile_video_jax.rewards.count_guides import BestOf, CriticGuide
 from mobile_video_jax.rewards.count_loss import count_loss, edit_of, object_maps
+from mobile_video_jax.rewards.counter import wanted_count, word_position
 from mobile_video_jax.rewards.guided_generator import GuidedGenerator
 from mobile_video_jax.stages.config import CriticTraining
 from mobile_video_jax.stages.critic import CriticStage
@@ -71,7 +73,7 @@ def test_a_critics_gradient_raises_its_own_belief_in_the_number(generator, criti
 
 def test_attention_guides_edit_wrong_counts_alone_and_inside_their_masks(generator, critic, plain, monkeypatch):
     edits = iter([(np.ones(plain.shape[1:4], bool), -2.0), (np.zeros(plain.shape[1:4], bool), 0.0)])
-    monkeypatch.setattr("mobile_video_jax.rewards.count_guides.edit_of", lambda *_: next(edits))
+    monkeypatch.setattr("mobile_video_jax.rewards.attention_guide.edit_of", lambda *_: next(edits))
     moved = guided(generator, AttentionGuide(strength=0.5, low=0.2), critic)
     assert np.abs(moved[0] - plain[0]).max() > 1e-3
     np.testing.assert_allclose(moved[1], plain[1], atol=1e-5)
