@@ -107,6 +107,16 @@ def test_scan_order_does_not_depend_on_the_file_system(messy):
     assert [r.file for r in rejections] == sorted(r.file for r in rejections)
 
 
+def test_a_file_above_two_gibibytes_is_refused_by_name_and_not_read(tmp_path):
+    (tmp_path / "long.mp4").touch()
+    os.truncate(tmp_path / "long.mp4", 3 * 2**30)  # takes no room: it has no blocks
+    write_video(tmp_path / "short.mp4", greys(3))
+    write_captions(tmp_path, "long.mp4", "short.mp4")
+    clips, rejections = scan(tmp_path, 1)
+    assert [clip.id for clip in clips] == ["short.mp4"]
+    assert [(r.file, "it has 3.0 GiB" in r.reason) for r in rejections] == [("long.mp4", True)]
+
+
 def test_folder_without_captions(tmp_path):
     write_video(tmp_path / "a.mp4", greys(3))
     with pytest.raises(UserError, match=r"captions.jsonl: write a line"):
