@@ -87,6 +87,7 @@ def exported(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
         return root / "out", folder.export_run(root / "run", root / "out", settings, lambda line: None)
 
 
+@pytest.mark.slow
 def test_an_imported_pipelines_packages_and_clip_are_jaxs(exported):
     out, report = exported
     assert report["passed"], report["failures"]
@@ -96,6 +97,7 @@ def test_an_imported_pipelines_packages_and_clip_are_jaxs(exported):
         assert arrays["packages"].shape == (5, 16, 16, 3) and arrays["packages"].std() > 10
 
 
+@pytest.mark.slow
 def test_the_manifest_tells_the_calls(exported):
     manifest = json.loads((exported[0] / "manifest.json").read_text())
     text, _, vae = (package["functions"]["main"] for package in manifest["packages"])
@@ -105,6 +107,7 @@ def test_the_manifest_tells_the_calls(exported):
     assert manifest["verification"]["passed"]
 
 
+@pytest.mark.slow
 def test_the_decoders_package_has_no_convolution_over_time(exported):
     program = load_package(exported[0] / "vae.mlpackage").function()
     kernels = [op.inputs["weight"].shape for op in program.operations if op.op_type == "conv"]

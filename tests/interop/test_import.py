@@ -115,6 +115,7 @@ def test_what_is_wrong_is_named_and_nothing_is_left(pipeline, tmp_path, change, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_command_draws_after_importing(pipeline, imported, tmp_path):
     """The user's way: launch.import_weights, then launch.sample with the text encoder's place."""
     done = run("launch.import_weights", f"--source={pipeline[1]}", f"--out={tmp_path / 'run'}", "--clip=9x32x32")

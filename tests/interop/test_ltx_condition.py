@@ -141,6 +141,7 @@ def test_weights_are_not_trained_with_other_positions_or_times(imported):
             Denoiser(dataclasses.replace(config, **changed)).check_continues(denoiser)
 
 
+@pytest.mark.slow
 def test_the_command_takes_times(pipeline, imported, tmp_path):
     command = ("launch.sample", f"--model={imported}", "--prompt=a red ball", f"--text_encoder=ltx:{pipeline[1]}")
     done = run(*command, "--clip=9x32x32", "--times=1,0.9,0.4,0", f"--out={tmp_path / 'clips'}")

@@ -63,6 +63,7 @@ def test_moments_and_pixels_are_equal(pair, frames):
     assert relative(apply(pair.vae, pair.params, latents, method="decode"), decoded) <= 1e-4
 
 
+@pytest.mark.slow
 def test_chunk_by_chunk_equals_the_whole_clip(pair):
     side, coder = pair.config.strides.space, ClipCoder(pair.vae, pair.params)
     clip = np.random.default_rng(1).integers(0, 256, (1, 13, side, side, 3), np.uint8)

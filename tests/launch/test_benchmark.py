@@ -82,6 +82,7 @@ def rows() -> dict[str, list[timing.Row]]:
     return {name: list(run()) for name, run in RUNS.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_every_row_keeps_the_contract(rows, name):
     for row in json.loads(json.dumps(rows[name])):
@@ -90,6 +91,7 @@ def test_every_row_keeps_the_contract(rows, name):
         assert len(row["shape"]) == 5 and row["dtype"] == "float32"
 
 
+@pytest.mark.slow
 def test_rows_carry_what_explains_them(rows):
     [decode], [memory], [tiles] = (rows[name] for name in ("vae_decode", "vae_memory", "vae_tiles"))
     assert decode["peer_parameters"] == 7 and decode["parameters"] > 1000 and decode["flops_per_512_frame"] > 1e6
@@ -100,6 +102,7 @@ def test_rows_carry_what_explains_them(rows):
     assert all(row["flops"] > row["peer_flops"] for row in rows["vae_losses"])
 
 
+@pytest.mark.slow
 def test_a_transformer_is_measured_beside_the_fastest_way_and_a_matrix_product(rows):
     [train], [sample] = rows["dit_train"], rows["dit_sample"]
     assert train["peer"] == "a framework, fast" and train["peer_seconds_by_way"]["slow"] > 0.2
@@ -111,6 +114,7 @@ def test_a_transformer_is_measured_beside_the_fastest_way_and_a_matrix_product(r
         assert row["mfu"] == pytest.approx(rate / row["ceiling_flops_per_second"])
 
 
+@pytest.mark.slow
 def test_a_sampler_that_reuses_outputs_is_measured_beside_the_plain_one(rows):
     [row] = rows["lazy_sample"]
     assert row["peer"] == "all modules computed" and 1 < row["flops_ratio"] < 2
@@ -132,6 +136,7 @@ def test_both_sides_take_turns_and_the_first_turn_is_not_timed(monkeypatch):
     assert calls == ["ours", "peer"] * 4
 
 
+@pytest.mark.slow
 def test_memory_of_a_child_is_not_its_parents(rows):
     """The system's own record of the peak, ru_maxrss, passes from this process, with its ballast, to the child."""
     assert rows["vae_memory"][0]["baseline_bytes"] < benchmark_vae._peak_bytes() - 2**28

@@ -23,7 +23,7 @@ from mobile_video_jax.prune.units import Unit, Units, channel_group, kept_shapes
 from mobile_video_jax.stages.config import DitTraining
 from tests.prune.tiny import CONFIG, LARGE, UNITS, clips, params
 
-INPUTS = [jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for x in jax.eval_shape(clips)]
+INPUTS = [jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for x in jax.eval_shape(clips.__wrapped__)]
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def test_what_is_left_is_a_run_that_fits_the_budget_and_is_the_masked_model(prun
     result, out = pruned
     before, after = Run.open(teacher).denoiser, Run.open(out).denoiser
     [shape] = set(after.config.model.block_shapes)
-    assert (len(after.config.model.block_shapes), *dataclasses.astuple(shape)) == (2, 1, 1, 32)
+    assert (len(after.config.model.block_shapes), *shape.widths) == (2, 1, 1, 32)
     count = after.describe()["parameters"]
     assert count == result.plan.limits["parameters"] < before.describe()["parameters"]
     whole, small = (restore_model(path, _target(stage)) for path, stage in ((teacher, before), (out, after)))

@@ -76,6 +76,7 @@ def test_a_distillation_stops_for_each_point_of_its_curve_on_one_schedule(study)
     assert {part.optimizer.schedule_steps for part in ends} == {10}
 
 
+@pytest.mark.slow
 def test_repeats_are_paired_and_arms_cost_the_same(study):
     repeated = dataclasses.replace(study, seeds=(0,), repeats=2, arms=("kd", "dit", "dmd2"))
     assert list(cells(repeated))[4:] == [f"{arm}-seed0-{i}" for i in (0, 1) for arm in ("kd", "dit", "dmd2")]
