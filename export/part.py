@@ -30,8 +30,7 @@ class Part:
     @property
     def entry_point(self) -> str:
         """The name of its entry point: vae_first is first of vae, or first_CLIP where clips have several shapes."""
-        names = ENTRY_POINTS.get(self.name, ("", ""))[1], self.function if self.function != FIRST_FUNCTION else ""
-        return "_".join(filter(None, names)) or FIRST_FUNCTION
+        return joined(ENTRY_POINTS.get(self.name, ("", FIRST_FUNCTION))[1], self.function)
 
     @property
     def golden(self) -> str:
@@ -47,6 +46,11 @@ class Part:
             "inputs": {name: _feature(x) for name, x in self.inputs.items()},
             "outputs": {name: _feature(x) for name, x in self.outputs.items()},
         }
+
+
+def joined(*names: str) -> str:
+    """The name of a function that is one of several for more than one reason, such as its clip and its step."""
+    return "_".join(name for name in names if name != FIRST_FUNCTION) or FIRST_FUNCTION
 
 
 def dtype_of(x: np.ndarray) -> type:

@@ -5,6 +5,8 @@ An estimate, no measurement: no phone was used.
 python -m export.phone_estimate --config=configs/dit.py:mobile [--clip=49x384x512] [--steps=4] [--tiles=1]
     [--weights=fp16] [--decoder=mobile] [--json]
   Counts the ops of the phone's form of the transformer and of its VAE's decoder from shapes alone.
+python -m export.phone_estimate --model=RUN [--decoder=mobile] [--json]
+  The same for a run: its clips, in its own steps, each of which computes what the run's table says.
 python -m export.phone_estimate --package=FILE.mlpackage [--function=NAME] [--json]
   Counts the ops of a saved package.
 python -m export.phone_estimate --calibrate [--json]
@@ -26,11 +28,14 @@ from mobile_video_jax.stages.config import training_class
 from mobile_video_jax.vae.family import SIZES
 
 CONFIG = cli.define_config(training_class, "The transformer's config.", required=False)
+MODEL = cli.define_path("model", "A run, in place of a config.", exists=True)
 PACKAGE = cli.define_path("package", "The .mlpackage folder.", local=True)
 FUNCTION = flags.DEFINE_string("function", None, "With --package: the function, of a package with several.")
 CALIBRATE = flags.DEFINE_bool("calibrate", False, "Fit the shares to published times.")
-CLIP = cli.define_clip("clip", "49x384x512", "Frames x height x width.")
-STEPS = cli.define_number("steps", 4, SolverSteps, "Sampling steps.")
+CLIP = cli.define_clip("clip", "", "Frames x height x width; 49x384x512, or a run's own, if not given.")
+STEPS: flags.FlagHolder[int | None] = cli.define_number(
+    "steps", None, SolverSteps, "Sampling steps; 4, or a run's own, if not given."
+)
 TILES: flags.FlagHolder[int | None] = cli.define_number(
     "tiles", None, Size, "Tiles of an FFN's hidden channels; as many as are fastest by estimate, if not given."
 )
@@ -40,8 +45,10 @@ JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
 
 
 def main() -> None:
-    if sum(map(bool, (CONFIG.value, PACKAGE.value, CALIBRATE.value))) != 1:
-        raise UserError("give one of --config=configs/dit.py:mobile, --package=FILE.mlpackage and --calibrate")
+    if sum(map(bool, (CONFIG.value, MODEL.value, PACKAGE.value, CALIBRATE.value))) != 1:
+        raise UserError(
+            "give one of --config=configs/dit.py:mobile, --model=RUN, --package=FILE.mlpackage and --calibrate"
+        )
     try:
         from export.estimate import report
     except ImportError as error:
@@ -51,8 +58,11 @@ def main() -> None:
     elif PACKAGE.value:
         result, text = report.of_package(PACKAGE.value, FUNCTION.value)
     else:
-        options = {"clip": CLIP.value, "steps": STEPS.value, "tiles": TILES.value or 0, "weights": WEIGHTS.value}
-        result, text = report.of_config(CONFIG.values, decoder=DECODER.value, **options)
+        options = {"decoder": DECODER.value, "tiles": TILES.value or 0, "weights": WEIGHTS.value}
+        options |= {"clip": CLIP.value} if CLIP.value else {}
+        options |= {"steps": STEPS.value} if STEPS.value else {}
+        of = report.of_run(MODEL.value, **options) if MODEL.value else report.of_config(CONFIG.values, **options)
+        result, text = of
     print(json.dumps(result) if JSON.value else text + "\n" + json.dumps(result))
 
 

@@ -5,6 +5,9 @@ python -m launch.inspect --config=configs/dit.py:server [--json]
   result of a matrix product in the compute dtype; tokens and latent shape. Works from shapes alone: no memory is
   taken and no accelerator is touched.
 
+python -m launch.inspect --model=RUN [--json]
+  The same for a run, and FLOPs and estimated phone seconds of a clip in its own steps, by its table where it has one.
+
 python -m launch.inspect --hours [--config=configs/dit.py:small] [--json]
   Devices, memory and hours of a whole training on named GPUs and TPUs, estimated, as a Markdown table; without --config
   of the `small` transformer, the `mobile` VAE, recovery and distillation.
@@ -16,6 +19,7 @@ python -m launch.inspect --activations --model=RUN [--data=DIR] [--batches=N] [-
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -30,7 +34,7 @@ from mobile_video_jax.stages.config import training_class
 CONFIG = cli.define_config(training_class, "The stage's config.", required=False)
 ACTIVATIONS = flags.DEFINE_bool("activations", False, "Measure the activations of the trained transformer --model.")
 HOURS = flags.DEFINE_bool("hours", False, "Memory and hours of the whole training on named GPUs and TPUs, estimated.")
-MODEL = cli.define_path("model", "With --activations: the transformer's run directory.", exists=True)
+MODEL = cli.define_path("model", "A denoiser's run directory, in place of a config.", exists=True)
 CHECKPOINT = cli.define_checkpoint("model")
 DATA = flags.DEFINE_string("data", "", "With --activations: an encoded data set; the run's own if empty.")
 BATCHES: flags.FlagHolder[int | None] = cli.define_number(
@@ -63,6 +67,15 @@ def cost_table(costs: dict[str, Any]) -> str:
         lines.append("largest activation: bytes of the largest matrix product of one block, in its compute dtype")
     if "phone_seconds" in costs:
         lines.append(f"{1e3 * costs['phone_seconds']:.1f} ms on an {PHONE}, estimated: nothing was measured on a phone")
+    if sampled := costs.get("sampling"):
+        lines.append(
+            "a clip in {steps} steps, guidance {guidance:g}: {0:,.1f} GFLOP, {1:,.1f} ms on the phone{2}".format(
+                sampled["flops"] / 1e9,
+                1e3 * sampled["phone_seconds"],
+                ", by its reuse table" if sampled["reuse"] else "",
+                **sampled,
+            )
+        )
     if per_frame := costs.get("decoder_flops_per_512_frame"):
         lines.append(f"decoding a 512x512 frame of a 49-frame clip: {per_frame / 1e9:.1f} GFLOP")
     return "\n".join(lines)
@@ -121,8 +134,8 @@ def _hours() -> dict[str, Any]:
 
 def _shapes_alone() -> None:
     """Keeps JAX from looking for accelerators. Raises UserError for the flags of a trained model."""
-    if MODEL.value or CHECKPOINT.step.present or CHECKPOINT.best.present or DATA.value or BATCHES.value:
-        raise UserError("--model, --step, --best, --data and --batches are for a trained model: add --activations")
+    if CHECKPOINT.step.present or CHECKPOINT.best.present or DATA.value or BATCHES.value:
+        raise UserError("--step, --best, --data and --batches are for a trained model: add --activations")
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # else JAX looks for accelerators, and libtpu says what it misses
@@ -130,12 +143,24 @@ def _shapes_alone() -> None:
 
 def _costs() -> dict[str, Any]:
     _shapes_alone()
-    if CONFIG.value is None:
-        raise UserError("--config is missing; for a trained model's activations use --activations --model=RUN")
+    if (CONFIG.value is None) == (MODEL.value is None):
+        raise UserError("give --config or --model=RUN; for a trained model's activations add --activations")
+    if MODEL.value:
+        return _costs_of_run(MODEL.value)
     from mobile_video_jax.stages.registry import stage_of
 
     with phase("inspect: tracing the network"):
         return stage_of(CONFIG.value).inspect()
+
+
+def _costs_of_run(path: Path) -> dict[str, Any]:
+    from mobile_video_jax.lazy.costs import sampling_costs
+    from mobile_video_jax.models.run import Run
+
+    denoiser = Run.open(path).denoiser
+    with phase("inspect: tracing the network"):
+        forward = denoiser.inspect()
+        return {**forward, "sampling": sampling_costs(denoiser, forward)}
 
 
 def _activations() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from export.app.verify import Figures, worst
 from export.coreml.compress import Weights
 from export.estimate.ops import ops_of_module
 from export.metadata import Metadata
-from export.part import Part
+from export.part import FIRST_FUNCTION, Part
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.progress import say
 
@@ -78,25 +78,26 @@ class AssetApp(App):
 
     def __init__(self, folder: Path, function: str):
         super().__init__(folder, function)
-        self.records = {
-            entry["part"]: record | {"entry_point": name}
+        self.entry_points = {
+            (entry["part"], entry["function"]): (record["file"], name)
             for record in self.manifest["assets"]
             for name, entry in record["functions"].items()
-            if entry["function"] in ("main", function)
         }
+        self.records = {part: {} for part, _ in self.entry_points}
 
     def close(self) -> None:
         """Releases the assets."""
         for asset in self.loaded.values():
             asset.__exit__(None, None, None)
 
-    def _call(self, name: str, tensors: Mapping[str, Any]) -> Tensors:
+    def _call(self, name: str, tensors: Mapping[str, Any], function: str = "") -> Tensors:
         from export.coreai.runtime import Asset
 
-        record = self.records[name]
-        if record["file"] not in self.loaded:
-            self.loaded[record["file"]] = Asset(self.folder / record["file"])
-        outputs = self.loaded[record["file"]].function(record["entry_point"])(tensors)
+        key = name, function or self.clip["function"]
+        file, entry_point = self.entry_points[key if key in self.entry_points else (name, FIRST_FUNCTION)]
+        if file not in self.loaded:
+            self.loaded[file] = Asset(self.folder / file)
+        outputs = self.loaded[file].function(entry_point)(tensors)
         return {feature: x.astype("float32") for feature, x in outputs.items()}
 
 

@@ -20,13 +20,15 @@ from export.app.whole_clip import GeneratedClip, generate_clip
 from export.app.write import write_parts
 from export.coreml.package import UNCOMPRESSED
 from export.metadata import Metadata
-from export.part import Part
+from export.part import Part, joined
 from export.phone.denoisers import FORMS
+from export.phone.steps import phone_steps
 from mobile_video_jax.core.claim import check_free
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.lock import new_folder
+from mobile_video_jax.dit.step_table import COMPUTED
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.vae import VaeBundle
@@ -54,11 +56,12 @@ def export_run(run: Run | Path, out: Path, settings: Settings, progress: Progres
             described = manifests.of_vae(bundle, clips) | ({"frame_rate": rate} if rate else {})
         else:
             _check_blocks(opened)
-            _check_steps(opened)
             generators = _generators(opened, settings)
+            steps = settings.steps or own_steps(opened.denoiser.sampling)
+            generators[0].sample_config(steps=steps, guidance=1.0)  # raises for steps that the run cannot be sampled in
             settings = dataclasses.replace(
                 settings,
-                steps=settings.steps or own_steps(opened.denoiser.sampling),
+                steps=steps,
                 tiles=_exporter(opened).tiles(settings, opened.denoiser.config.model, _most_tokens(generators)),
             )
             groups = _groups(generators, settings, folder, progress)
@@ -94,7 +97,7 @@ def _verify(
     least = settings.weights.target_psnr or LEAST_PSNR
     failed = [line for row in rows for line in failures(row, least)]
     failed += [line for row in assets for line in failures({**row, "name": f"{row['name']}.aimodel"}, least)]
-    failed += lost_tiles(rows, manifest.get("tiles", ()), cut_inputs=settings.cut_inputs)
+    failed += lost_tiles(rows, _computed_tiles(manifest.get("tiles", ()), generators), cut_inputs=settings.cut_inputs)
     clips: list[GeneratedClip] = []
     if settings.check == "clip":
         clips = [
@@ -109,6 +112,13 @@ def _verify(
     write_json(folder / manifests.NAME, manifest)
     progress("report")
     return write_export_report(folder, manifest, rows, assets, clips, _ffn_memory(generators, settings))
+
+
+def _computed_tiles(tiles: Sequence[int], generators: Sequence[Generator]) -> list[int]:
+    """The tiles of the blocks whose FFN some step computes."""
+    table = generators[0].denoiser.sampling.reuse if generators else ()
+    computed = [any(step.letter(i, "ffn") == COMPUTED for step in phone_steps(table)) for i in range(len(tiles))]
+    return [k for k, some in zip(tiles, computed, strict=True) if some or not table]
 
 
 def _records(records: list[Any], settings: Settings) -> list[Any]:
@@ -148,13 +158,6 @@ def _check_blocks(run: Run) -> None:
             )
 
 
-def _check_steps(run: Run) -> None:
-    """Raises UserError for a run whose steps do without modules: a package computes all."""
-    if run.denoiser.sampling.reuse:
-        source = run.record["description"].get("lazy", {}).get("source") or "the run it was made from"
-        raise UserError(f"{run} has a reuse table, and packages compute every module at every step: export {source}")
-
-
 def _generators(run: Run, settings: Settings) -> list[Generator]:
     """A generator for each shape of clips, all with the same networks."""
     names = settings.clips or ("",)
@@ -184,7 +187,17 @@ def _groups(
 
 
 def _grouped(parts: Sequence[Iterator[Part]], clips: Sequence[ClipShape]) -> Iterator[list[Part]]:
-    """Groups the parts of the same name, one for each clip, as functions of a package. An image has no vae_next."""
+    """Groups the parts of the same name, of all clips, as functions of a package. An image has no vae_next."""
     names = [manifests.function_name(clip, clips) for clip in clips]
-    for group in itertools.zip_longest(*parts):
-        yield [dataclasses.replace(part, function=name) for part, name in zip(group, names, strict=True) if part]
+    for group in itertools.zip_longest(*map(_packages, parts), fillvalue=[]):
+        yield [
+            dataclasses.replace(part, function=joined(name, part.function))
+            for functions, name in zip(group, names, strict=True)
+            for part in functions
+        ]
+
+
+def _packages(parts: Iterator[Part]) -> Iterator[list[Part]]:
+    """The functions of each package for one clip."""
+    for _, functions in itertools.groupby(parts, key=lambda part: part.name):
+        yield list(functions)

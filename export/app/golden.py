@@ -5,7 +5,7 @@ Tensors have the phone's names and layout, [1, c, 1, s] or [t, c, h, w].
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,10 +14,14 @@ import numpy as np
 from jaxtyping import Float
 
 from export.app.settings import app_solver
+from export.phone.steps import PhoneStep, feature
 from mobile_video_jax.core.arrays import Latents
 from mobile_video_jax.diffusion.samplers import fresh_noise
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.groups import groups
+from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.dit.replaced import Key, Module, block_by_block, replacing
+from mobile_video_jax.dit.step_table import BOTH, COMPUTED
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.sampling import sample_latents
 from mobile_video_jax.models.networks import build_network
@@ -39,27 +43,69 @@ PASSED = ("text_projection", "time_out", "pooled_text", "modulation")
 
 def dit_tensors(config: DitConfig, params: Any, *inputs: Any) -> Tensors:
     """Every input and output of a chunk of the transformer, for one clip; `inputs` are its arguments."""
-    latents, t, text, mask = inputs
     model = build_network(dataclasses.replace(config, dtype="float32", remat="none"))
 
     @jax.jit
     def run(params: Any, *inputs: Any) -> Any:
-        keep = lambda module, _: module.name in PASSED
-        return model.apply({"params": params}, *inputs, mutable=["intermediates"], capture_intermediates=keep)
+        return model.apply({"params": params}, *inputs, mutable=["intermediates"], capture_intermediates=_is_passed)
 
-    velocity, variables = _precisely(run, params, *inputs)
+    return _dit_tensors(model.config, inputs, *_precisely(run, params, *inputs))
+
+
+def step_tensors(
+    config: DitConfig, params: Any, steps: Sequence[PhoneStep], times: Any, *inputs: Any
+) -> Iterator[Tensors]:
+    """Those of each sampling step that does without modules, from noise on; `times` are one more than steps.
+
+    kept_NAME_BLOCK are outputs of modules, past_NAME_BLOCK those of the steps before.
+    """
+    model, params = block_by_block(Dit(dataclasses.replace(config, dtype="float32")), params)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(step: PhoneStep, params: Any, past: Any, *inputs: Any) -> Any:
+        outputs: dict[Key, Any] = {}
+
+        def replace(module: Module) -> Any:
+            letter = step.letter(module.block, module.name)
+            if letter == BOTH:
+                return past[module.key]
+            outputs[module.key] = module.compute(module.z) if letter == COMPUTED else module.empty
+            return outputs[module.key]
+
+        with replacing(replace):
+            results = model.apply(
+                {"params": params}, *inputs, mutable=["intermediates"], capture_intermediates=_is_passed
+            )
+        return results, {key: outputs[key] for key in step.kept}
+
+    (latents, *captions), past = inputs, dict[Key, Any]()
+    for step, t, t_next in zip(steps, times[:-1], times[1:], strict=True):
+        (velocity, variables), kept = _precisely(run, step, params, past, latents, t[None], *captions)
+        tensors = _dit_tensors(model.config, (latents, t[None], *captions), velocity, variables)
+        tensors |= {feature("past", *key): _row(x) for key, x in past.items()}
+        yield tensors | {feature("kept", *key): _row(x) for key, x in kept.items()}
+        latents, past = latents + (t_next - t) * velocity, past | kept
+
+
+def _is_passed(module: Any, _: str) -> bool:
+    return module.name in PASSED
+
+
+def _dit_tensors(config: DitConfig, inputs: Any, velocity: Any, variables: Any) -> Tensors:
+    """The features of one evaluation, of its inputs, result and intermediates."""
+    latents, t, text, mask = inputs
     outputs = variables["intermediates"]
     passed = {name: np.asarray(outputs[name]["__call__"][0]) for name in PASSED if name in outputs}
     embedding = passed["time_out"] + (passed["pooled_text"][:, None] if "pooled_text" in passed else 0)
     return {
         "latents": _row(_tokens(latents)),
-        "time_features": _column(time_features(t, model.config.time_features)),
+        "time_features": _column(time_features(t, config.time_features)),
         "text": _row(text),
         "text_mask": np.asarray(mask, np.float32)[:, None, None],
         "projected_text": _row(passed["text_projection"]),
         "modulation": _column(passed["modulation"]),
         "embedding": _column(embedding),
-        **{f"hidden_{i + 1}": _row(x) for i, x in enumerate(_residuals(outputs, model.config))},
+        **{f"hidden_{i + 1}": _row(x) for i, x in enumerate(_residuals(outputs, config))},
         "velocity": _row(_tokens(velocity)),
     }
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from export.app.settings import app_solver
-from export.part import FIRST_FUNCTION
+from export.part import FIRST_FUNCTION, joined
+from export.phone.steps import step_functions
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.revision import git_revision, versions
 from mobile_video_jax.generate.generator import Generator
@@ -54,15 +55,19 @@ def of_transformer(generators: Sequence[Generator], steps: int) -> Described:
     """Constants of text and sampling.
 
     Step i adds (times[i + 1] - times[i]) * velocity to the latents or, with the solver renoise, replaces them by
-    (1 - times[i + 1]) * (latents - times[i] * velocity) + times[i + 1] * fresh noise.
+    (1 - times[i + 1]) * (latents - times[i] * velocity) + times[i + 1] * fresh noise. It calls step_functions[i] of the
+    transformer's packages, where there are such: then an output kept_NAME is an input past_NAME of later steps.
     """
     first = generators[0]
     config = first.denoiser.config
     described = of_vae(first.vae, [generator.clip for generator in generators])
+    functions = step_functions(first.denoiser.sampling.reuse)
     for clip, generator in zip(described["clips"], generators, strict=True):
-        times = generator.time_grid(generator.sample_config(steps=steps))
+        times = generator.time_grid(generator.sample_config(steps=steps, guidance=1.0))
         features = time_features(times[:-1], config.model.time_features)
         clip |= {"times": np.asarray(times).tolist(), "time_features": np.asarray(features).tolist()}
+        if functions:
+            clip["step_functions"] = [joined(clip["function"], function) for function in functions]
     return {
         **described,
         "frame_rate": first.frame_rate,

@@ -16,9 +16,10 @@ from torch import nn
 
 from export.app import golden
 from export.app.settings import Settings
-from export.part import Part, Tensors
+from export.part import FIRST_FUNCTION, Part, Tensors
 from export.phone import ltx_vae as phone_ltx_vae
 from export.phone.dit import PhoneDit
+from export.phone.steps import WHOLE, PhoneStep, phone_steps, step_functions
 from export.phone.text import PhoneText
 from export.phone.unet import PhoneUnet
 from export.phone.vae import PhoneDecoder
@@ -52,19 +53,37 @@ def text_part(encoder: TextEncoder, source: EncoderName, prompt: str, tokens: in
 
 
 def dit_parts(generator: Generator, settings: Settings, out: Path) -> Iterator[Part]:
-    """The transformer at a clip's first step, in chunks of whole blocks."""
+    """The transformer at a clip's first step, in chunks of whole blocks.
+
+    Where the steps of the run's table do without modules, each chunk is a function for each distinct step.
+    """
     config, denoiser = generator.denoiser.config, generator.denoiser
     shape = denoiser.latent_shape_of(generator.clip)
     mirror = torch_dit.Dit(config.transformer, shape, config.text_width)
     load_params(mirror, generator.params)
     write_weights(mirror, config.transformer, out / "dit.safetensors")
-    tensors = golden.dit_tensors(config.transformer, generator.params, *_first_step(generator, settings))
+    functions = _functions(generator, settings)
     ends = chunk_ends(mirror, int(1e6 * settings.chunk_megabytes))
     tiles = settings.tiles_of(config.transformer, generator.clip.tokens(denoiser.strides))
     for i, (first, last) in enumerate(zip([0, *ends], ends, strict=False)):
-        module = PhoneDit(mirror, tiles, first, last, settings.layout, cut_inputs=settings.cut_inputs)
         name = "dit" if len(ends) == 1 else f"dit_{i}"
-        yield Part(name, module, _select(tensors, module.inputs), _select(tensors, module.outputs))
+        for function, (step, tensors) in functions.items():
+            module = PhoneDit(mirror, tiles, first, last, settings.layout, cut_inputs=settings.cut_inputs, step=step)
+            yield Part(name, module, _select(tensors, module.inputs), _select(tensors, module.outputs), function)
+
+
+def _functions(generator: Generator, settings: Settings) -> dict[str, tuple[PhoneStep, Tensors]]:
+    """What each function of the transformer's packages computes, and JAX's tensors at the first step that calls it."""
+    model, table = generator.denoiser.config.transformer, generator.denoiser.sampling.reuse
+    noise, times, text, mask = _first_step(generator, settings)
+    if not table:
+        return {FIRST_FUNCTION: (WHOLE, golden.dit_tensors(model, generator.params, noise, times[:1], text, mask))}
+    steps = phone_steps(table)
+    tensors = golden.step_tensors(model, generator.params, steps, times, noise, text, mask)
+    functions: dict[str, tuple[PhoneStep, Tensors]] = {}
+    for name, step, each in zip(step_functions(table), steps, tensors, strict=True):
+        functions.setdefault(name, (step, each))
+    return functions
 
 
 def unet_parts(generator: Generator, settings: Settings, out: Path) -> Iterator[Part]:
@@ -79,17 +98,18 @@ def unet_parts(generator: Generator, settings: Settings, out: Path) -> Iterator[
     if _bytes(module) > 1e6 * settings.chunk_megabytes:
         raise UserError(f"the U-Net takes {_bytes(module) / 1e6:.1f} MB in fp16: set --chunk_megabytes to that or more")
     write_weights(module, config.model, out / "dit.safetensors")
-    tensors = golden.unet_tensors(config.model, generator.params, *_first_step(generator, settings))
+    noise, times, *captions = _first_step(generator, settings)
+    tensors = golden.unet_tensors(config.model, generator.params, noise, times[:1], *captions)
     yield Part("dit", module, _select(tensors, module.inputs), _select(tensors, module.outputs))
 
 
 def _first_step(generator: Generator, settings: Settings) -> tuple[jax.Array, ...]:
-    """Noise, the time of the first step, text states and their mask."""
+    """Noise, the times of the steps, text states and their mask."""
     denoiser = generator.denoiser
     text, mask = pad(generator.text_encoder.encode([settings.prompt]), denoiser.config.text_tokens)
-    t = generator.time_grid(generator.sample_config(steps=settings.steps))[:1]
+    times = generator.time_grid(generator.sample_config(steps=settings.steps, guidance=1.0))
     noise = jnp.asarray(golden.noise(denoiser.latent_shape_of(generator.clip)))
-    return noise, t, jnp.asarray(text), jnp.asarray(mask)
+    return noise, times, jnp.asarray(text), jnp.asarray(mask)
 
 
 def chunk_ends(dit: torch_dit.Dit, limit: int) -> list[int]:

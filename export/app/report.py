@@ -87,7 +87,7 @@ def _packages(rows: Sequence[Figures]) -> Table:
             row["fp16_bytes"] / 1e6,
             figures["operations"],
             figures["peak_live_bytes"] / 1e3,
-            sum(figures["ffn_products"]) or "–",
+            sum(figures["ffn_products"].values()) or "–",
         ]
         for name, row, figures in _functions(rows)
     ]

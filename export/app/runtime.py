@@ -75,12 +75,15 @@ class App:
         """Euler's steps from noise to latents, or predictions of x0 that are noised afresh."""
         chunks = [name for name in self.records if name.startswith("dit")]
         times, features = self.clip["times"], np.asarray(self.clip["time_features"], np.float32)
+        functions = self.clip.get("step_functions", [self.clip["function"]] * len(features))
         latents: np.ndarray = self.manifest["sampler"]["noise_scale"] * noise
+        held: Tensors = {}  # outputs of steps before, for steps that do without their modules
         for i, (start, end) in enumerate(itertools.pairwise(times)):
             progress(f"clip: step {i + 1} of {len(times) - 1}")
-            tensors = {**text, "latents": latents, "time_features": features[i][None, :, None, None]}
+            tensors = {**text, **held, "latents": latents, "time_features": features[i][None, :, None, None]}
             for name in chunks:
-                tensors |= self._call(name, tensors)
+                tensors |= self._call(name, tensors, functions[i])
+            held |= _past(tensors)
             if fresh_noise is None:
                 latents = latents + np.float32(end - start) * tensors["velocity"]
             else:
@@ -102,17 +105,24 @@ class App:
         outputs = self._call("vae_first", {"latents": z[:1]})
         video = [outputs["video"]]
         for i in range(1, len(z)):
-            past = {name.replace("kept_", "past_", 1): x for name, x in outputs.items()}
-            outputs = self._call("vae_next", {**past, "latents": z[i : i + 1]})
+            outputs = self._call("vae_next", {**_past(outputs), "latents": z[i : i + 1]})
             video.append(outputs["video"])
         return video
 
-    def _call(self, name: str, tensors: Mapping[str, np.ndarray]) -> Tensors:
-        """A package's outputs in float32; of the tensors it takes the ones that are its inputs."""
-        record = self.records[name]
+    def _call(self, name: str, tensors: Mapping[str, np.ndarray], function: str = "") -> Tensors:
+        """A package's outputs in float32; of the tensors it takes the ones that are its inputs.
+
+        Of several functions it calls the one of that name, or that of the clip.
+        """
+        record, function = self.records[name], function or self.clip["function"]
         if name not in self.loaded:
             self.loaded[name] = load_package(self.packages / record["file"])
-        function = self.clip["function"] if self.clip["function"] in record["functions"] else None
-        program = self.loaded[name].function(function)
+        program = self.loaded[name].function(function if function in record["functions"] else None)
         outputs = evaluate(program, {feature: tensors[feature] for feature in program.inputs}).outputs
         return {feature: x.astype(np.float32) for feature, x in outputs.items()}
+
+
+def _past(outputs: Mapping[str, np.ndarray]) -> Tensors:
+    """The outputs kept_NAME of a call, as inputs past_NAME of a later one."""
+    kept = {name: x for name, x in outputs.items() if name.startswith("kept_")}
+    return {name.replace("kept_", "past_", 1): x for name, x in kept.items()}

@@ -57,8 +57,8 @@ class Settings:
 
 
 def own_steps(sampling: Sampling) -> int:
-    """The steps of a run that is sampled without guidance, as an app does, and UNDISTILLED_STEPS of any other."""
-    return sampling.steps if sampling.guidance == 1 else UNDISTILLED_STEPS
+    """The steps of a run that is sampled without guidance, as an app does, or by a table; else UNDISTILLED_STEPS."""
+    return sampling.steps if sampling.guidance == 1 or sampling.reuse else UNDISTILLED_STEPS
 
 
 def app_solver(sampling: Sampling) -> str:

@@ -56,13 +56,21 @@ def lost_tiles(rows: Iterable[Figures], tiles: Sequence[int], *, cut_inputs: boo
         (row["name"], count)
         for row in rows
         if row["name"].startswith("dit")
-        for count in next(iter(row["functions"].values()))["ffn_products"]
+        for count in _most_products(row["functions"].values())
     ]
     return [
         f"{name}: block {i} has {count} products in its FFN, {k} tiles make {products}"
         for i, ((name, count), k, products) in enumerate(zip(blocks, tiles, expected, strict=False))
         if count != products
     ]
+
+
+def _most_products(functions: Iterable[Figures]) -> list[int]:
+    """The FFN products of each block in the function that has most: a step may do without some."""
+    counts: Counter[int] = Counter()
+    for figures in functions:
+        counts |= Counter(figures["ffn_products"])
+    return [counts[i] for i in sorted(counts)]
 
 
 def worst(choose: Any, figures: Iterable[float | None]) -> float | None:
@@ -86,11 +94,11 @@ def _verify_function(folder: Path, record: Mapping[str, Any], name: str) -> Figu
     }
 
 
-def ffn_products(program: Any) -> list[int]:
-    """The count of products in the FFN of each block in this package."""
+def ffn_products(program: Any) -> dict[int, int]:
+    """The count of products in the FFN of each block of this function, by the block's index in the package."""
     names = [var.name for op in program.operations if op.op_type in PRODUCTS for var in arguments(op)]
     counts = Counter(int(match[1]) for match in map(FFN_WEIGHT.match, names) if match and "_weight" in match.string)
-    return [counts[i] for i in sorted(counts)]
+    return {i: counts[i] for i in sorted(counts)}
 
 
 def _text(value: float | None, form: str) -> str:

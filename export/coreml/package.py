@@ -48,7 +48,7 @@ def write_package(
             models[part.function] = convert(part, before / f"{part.function}.mlpackage")
         if compressed:
             progress(f"{name}: compressing to {weights.kind}")
-            bits = _recipe(parts[0], models[parts[0].function], weights)
+            bits = _recipe(parts, models, weights)
             for function, model in models.items():
                 compress(model, weights.kind, bits).save(str(after / f"{function}.mlpackage"))
             _save_functions(after, list(models), path)
@@ -121,8 +121,18 @@ def _files(package: Path) -> list[Path]:
     return sorted(path for path in package.rglob("*") if path.is_file())
 
 
-def _recipe(part: Part, model: Any, weights: Weights) -> Recipe:
-    return recipe(part.module, list(part.inputs.values()), model, weights) if weights.kind == "mixed" else {}
+def _recipe(parts: Sequence[Part], models: dict[str, Any], weights: Weights) -> Recipe:
+    """The bits of mixed weights: by the first function that has them, as a step may do without some."""
+    bits: Recipe = {}
+    if weights.kind != "mixed":
+        return bits
+    known: set[str] = set()
+    for part in parts:
+        names = {name for name, _ in part.module.named_parameters()}
+        if not names <= known:
+            bits = recipe(part.module, list(part.inputs.values()), models[part.function], weights) | bits
+            known |= names
+    return bits
 
 
 def _save_functions(folder: Path, functions: Sequence[str], path: Path) -> None:
@@ -140,9 +150,10 @@ def _save_functions(folder: Path, functions: Sequence[str], path: Path) -> None:
 
 def _check_size(parts: Sequence[Part], stored: int) -> None:
     """Raises RuntimeError for more than two bytes a number: weights would have been stored twice or widened."""
-    tensors = {x.data_ptr(): x for x in (*parts[0].module.parameters(), *parts[0].module.buffers())}
-    # Other functions add their own tables, such as those of positions.
-    tables = {x.data_ptr(): x for part in parts[1:] for x in part.module.buffers()}
-    expected = 2 * sum(x.numel() for x in (*tensors.values(), *tables.values()))
+    weights = {name: x for part in parts for name, x in part.module.named_parameters()}
+    # Functions have tables of their own, such as those of positions.
+    tables = {x.data_ptr(): x for part in parts for x in part.module.buffers()}
+    shared = {x.data_ptr(): x for x in weights.values()}
+    expected = 2 * sum(x.numel() for x in (*shared.values(), *tables.values()))
     if stored > 1.02 * expected + OVERHEAD * len(parts):
         raise RuntimeError(f"{parts[0].name} takes {stored} bytes, {expected} were expected of its weights in fp16")

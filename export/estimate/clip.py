@@ -1,5 +1,6 @@
 """The time of a clip on the phone: the calls of its packages, counted from a config's shapes alone."""
 
+import collections
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from export.estimate.ops import ops_and_peak
 from export.estimate.tiles import TILES, fastest_tiles
 from export.mil import axes
 from export.phone.denoisers import FORMS, PhoneForm
+from export.phone.steps import WHOLE, PhoneStep, phone_steps, step_functions
 from export.phone.vae import PhoneDecoder
 from export.pytorch import vae as torch_vae
 from mobile_video_jax.core.clip import ClipShape, Compression
@@ -31,7 +33,8 @@ from mobile_video_jax.cost.phone.table import (
     Device,
     stated,
 )
-from mobile_video_jax.stages.config import DitTraining
+from mobile_video_jax.dit.step_table import BOTH, check_step_table
+from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.vae.family import family_member
 
 WEIGHT_BITS = {"fp16": 16.0, "int8": 8.0, "palette8": 8.0, "palette6": 6.0, "palette4": 4.0, "mixed": DEFAULT_BITS}
@@ -62,16 +65,21 @@ class Calls:
 class Plan:
     """A clip whose time is estimated. Raises UserError for an unknown kind of weights."""
 
-    config: DitTraining
+    config: DenoiserConfig
     decoder: str = "mobile"  # size of the VAE's decoder, one of vae.family
     clip: str = "49x384x512"  # frames x rows x columns
     steps: int = 4  # of sampling
     tiles: int = 0  # of an FFN; 0: as many as the estimate is fastest with
     weights: str = "fp16"  # one of WEIGHT_BITS
+    table: tuple[str, ...] = ()  # what each step computes (dit/step_table.py); none: all
 
     def __post_init__(self) -> None:
         if self.weights not in WEIGHT_BITS:
             raise UserError(f"weights '{self.weights}' are unknown: use one of {', '.join(WEIGHT_BITS)}")
+        if self.table and len(self.table) != self.steps:
+            raise UserError(f"this model has a table of {len(self.table)} steps, not {self.steps}: leave the steps out")
+        if self.table:
+            check_step_table(self.table, len(self.config.transformer.block_shapes))
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -98,8 +106,11 @@ class Plan:
         return {**self.denoisers(), **self.decoders()}
 
     def denoisers(self) -> dict[str, Calls]:
-        """The network, or where it streams its calls for the first chunk and for each later one."""
+        """The network; where steps do without modules each distinct step; of a stream the first chunk and the later."""
         size = self.config.model.stream_chunk
+        if self.table and not size:
+            steps = collections.Counter(zip(step_functions(self.table), phone_steps(self.table), strict=True))
+            return {f"dit_{name}": self._denoiser(count, step) for (name, step), count in steps.items()}
         if not size:
             return {"dit": self.denoiser()}
         chunks, passes = (self.grid[0] - 1) // size, self.steps + 1  # the last pass renews the state
@@ -112,14 +123,18 @@ class Plan:
             return self.denoisers()["dit"]
         if getattr(self.config.model, "layout", ()):  # no phone form has these kinds yet
             return Calls(self.steps, self._weighed(layout_ops(self.config, self.grid, self.chosen_tiles)))
+        return self._denoiser(self.steps, WHOLE)
+
+    def _denoiser(self, times: int, step: PhoneStep) -> Calls:
         config, tokens = self.config, math.prod(self.grid)
         channels = Compression.parse(config.compression).channels
         with torch.device("meta"):
             shape = (*self.grid, channels)
-            module = self._form.module(config.model, shape, config.text_width, self.chosen_tiles).to("meta")
+            module = self._form.module(config.model, shape, config.text_width, self.chosen_tiles, step).to("meta")
         latents, features = empty(1, channels, 1, tokens), empty(1, config.model.time_features, 1, 1)
         text, mask = empty(1, config.text_width, 1, config.text_tokens), empty(1, 1, 1, config.text_tokens)
-        return self._calls(self.steps, module, latents, features, text, mask)
+        past = (empty(1, config.transformer.width, 1, tokens) for letter in step.letters if letter == BOTH)
+        return self._calls(times, module, latents, features, text, mask, *past)
 
     def decoders(self) -> dict[str, Calls]:
         """The decoder of the first latent frame, and of each later one."""
@@ -163,7 +178,7 @@ def clip_estimate(plan: Plan) -> dict[str, Any]:
         "weights": plan.weights,
         "decoder": plan.decoder,
         "calls": rows,
-        "seconds_a_step": rows["dit"]["seconds"],
+        "seconds_a_step": rows["dit"]["seconds"] if "dit" in rows else _mean_step(rows, plan.steps),
         "decoder_seconds": sum(row["times"] * row["seconds"] for name, row in rows.items() if "dit" not in name),
         "seconds": seconds,
         "frames_a_second": rate,
@@ -178,6 +193,11 @@ def clip_estimate(plan: Plan) -> dict[str, Any]:
 def clip_seconds(calls: Mapping[str, Calls], assumptions: Assumptions = ASSUMED, device: Device = DEVICE) -> float:
     """Seconds of all calls of a clip, one after the other."""
     return sum(call.times * call_seconds(call.ops, device, assumptions) for call in calls.values())
+
+
+def _mean_step(rows: Mapping[str, Any], steps: int) -> float:
+    """Seconds of a step where steps differ: their mean."""
+    return sum(float(row["times"] * row["seconds"]) for name, row in rows.items() if "dit" in name) / steps
 
 
 def _by_tiles(plan: Plan) -> dict[str, Any]:
@@ -237,6 +257,6 @@ def _changes(plan: Plan, calls: Mapping[str, Calls]) -> dict[str, float]:
             }
         ),
         "weights of 4 bits": ops(lambda op: dataclasses.replace(op, weight_bytes=int(4 * op.weight_bytes / bits))),
-        "--steps=2": packages(_with_steps(2, plan, calls)),
+        **({} if plan.table else {"--steps=2": packages(_with_steps(2, plan, calls))}),
         "--decoder=phone": packages(dataclasses.replace(plan, decoder="phone").decoders()),
     }

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from export.app.settings import own_steps
 from export.estimate.clip import Plan, clip_estimate
 from export.estimate.networks import NETWORKS
 from export.estimate.ops import ops_of_program
@@ -12,6 +13,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.phone.fit import calibrate
 from mobile_video_jax.cost.phone.roofline import seconds_by, totals
 from mobile_video_jax.cost.phone.table import CHIP, PHONE, stated
+from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.registry import build_stage
 
@@ -32,6 +34,21 @@ def of_config(config: Mapping[str, Any], **options: Any) -> Report:
     if not isinstance(training, DitTraining):
         raise UserError("the config is not a transformer's: give one such as configs/dit.py:mobile")
     result = clip_estimate(Plan(training, **options))
+    return result, clip_table(result)
+
+
+def of_run(path: Path, *, clip: str = "", steps: int = 0, **options: Any) -> Report:
+    """The estimate of a run's clip, in its own steps and by its own table. Raises UserError for a run of a VAE."""
+    denoiser = Run.open(path).denoiser
+    sampling = denoiser.sampling
+    plan = Plan(
+        denoiser.config,
+        clip=clip or str(denoiser.clip),
+        steps=steps or own_steps(sampling),
+        table=sampling.reuse,
+        **options,
+    )
+    result = clip_estimate(plan)
     return result, clip_table(result)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from export.phone.dit import PhoneDit
+from export.phone.steps import PhoneStep
 from export.phone.unet import PhoneUnet
 from export.pytorch.dit import Dit
 from mobile_video_jax.dit.config import DitConfig
@@ -19,20 +20,20 @@ LatentShape = tuple[int, int, int, int]
 class PhoneForm:
     """One kind of network.
 
-    `module(config, latent_shape, text_width, tiles)` is the network with random weights, and `largest_ffn(config)` the
-    width and hidden channels of the largest FFN, None where FFNs are not cut into tiles.
+    `module(config, latent_shape, text_width, tiles, step)` is the network with random weights at a sampling step, and
+    `largest_ffn(config)` the width and hidden channels of the largest FFN, None where FFNs are not cut into tiles.
     """
 
-    module: Callable[[Any, LatentShape, int, int], nn.Module]
+    module: Callable[[Any, LatentShape, int, int, PhoneStep], nn.Module]
     largest_ffn: Callable[[Any], tuple[int, int] | None]
 
 
-def _dit(config: DitConfig, shape: LatentShape, text_width: int, tiles: int) -> PhoneDit:
+def _dit(config: DitConfig, shape: LatentShape, text_width: int, tiles: int, step: PhoneStep) -> PhoneDit:
     mirror = Dit(config, shape, text_width)
-    return PhoneDit(mirror, [tiles] * len(mirror.blocks))
+    return PhoneDit(mirror, [tiles] * len(mirror.blocks), step=step)
 
 
-def _unet(config: UnetConfig, shape: LatentShape, text_width: int, tiles: int) -> PhoneUnet:
+def _unet(config: UnetConfig, shape: LatentShape, text_width: int, tiles: int, step: PhoneStep) -> PhoneUnet:
     return PhoneUnet(config, shape, text_width)
 
 

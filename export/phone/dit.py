@@ -3,7 +3,7 @@
 No sine is computed: the time enters as features, computed outside, and positions as constant tables.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.phone.layout import PHONE, LaidOut, Layout
+from export.phone.steps import WHOLE, PhoneStep, feature
 from export.phone.tiled_ffn import TiledFfn
 from export.pytorch import dit as torch_dit
 from export.pytorch.safe_norms import layer_normalize, rms_normalize
 from mobile_video_jax.cost.phone.tiles import query_chunks
+from mobile_video_jax.dit.step_table import BOTH, COMPUTED, MODULES
+
+Features = dict[str, Tensor]
 
 
 class PhoneDit(nn.Module):
@@ -24,7 +28,7 @@ class PhoneDit(nn.Module):
     Maps the tensors of `inputs`, in order, to those of `outputs`. A whole transformer maps noisy latents [1, c, 1, s],
     time features [1, f, 1, 1], text states [1, e, 1, l] and the text's mask [1, 1, 1, l], 1 for a token and 0 for
     padding, to the velocity [1, c, 1, s]. `tiles[i]` is the count of tiles of block i's FFN,
-    whose first product's input is cut too with `cut_inputs`.
+    whose first product's input is cut too with `cut_inputs`. What `step` does without has no weights here.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class PhoneDit(nn.Module):
         layout: Layout = PHONE,
         *,
         cut_inputs: bool = False,
+        step: PhoneStep = WHOLE,
     ):
         super().__init__()
         self.layout = layout
@@ -44,10 +49,12 @@ class PhoneDit(nn.Module):
         self.starts, self.ends = first == 0, last == depth
         self.hidden = (f"hidden_{first}", f"hidden_{last}")
         self.inputs, self.outputs = self._features()
+        self.inputs += step.past(first, last)
+        self.outputs += step.keeps(first, last)
         self.embed = PhoneEmbed(dit, layout) if self.starts else None
         rope = dit.cos, dit.sin
         self.blocks = nn.ModuleList(
-            PhoneBlock(dit.blocks[i], tiles[i], layout, rope, cut_inputs) for i in range(first, last)
+            PhoneBlock(dit.blocks[i], i, tiles[i], layout, rope, cut_inputs, step) for i in range(first, last)
         )
         self.output = PhoneOutput(dit.output, layout) if self.ends else None
 
@@ -56,16 +63,17 @@ class PhoneDit(nn.Module):
         mask = features.pop("text_mask")
         features = {name: self.layout.turn(x) for name, x in features.items()}
         if self.embed is not None:
-            x, passed = self.embed(**features, text_mask=self.layout.turn(mask))
+            inputs = (features[name] for name in ("latents", "time_features", "text"))
+            x, passed = self.embed(*inputs, self.layout.turn(mask))
             features |= passed
         else:
             x = features[self.hidden[0]]
         bias = self.layout.bias(mask)
         for block in self.blocks:
-            x = block(x, features["modulation"], features["projected_text"], bias)
+            x = block(x, features, bias)
         if self.output is not None:
             x = self.output(x, features["embedding"])
-        features[self.outputs[0]] = x
+        features["velocity" if self.ends else self.hidden[1]] = x
         outputs = tuple(self.layout.turn(features[name]) for name in self.outputs)
         return outputs if len(outputs) > 1 else outputs[0]
 
@@ -110,33 +118,74 @@ class PhoneEmbed(nn.Module):
 
 
 class PhoneBlock(nn.Module):
-    """dit.block.DitBlock, with its heads' rows of the RoPE tables as constants."""
+    """dit.block.DitBlock, with its heads' rows of the RoPE tables as constants.
+
+    It takes its inputs from the features by name, and adds to them the module outputs that the step keeps. A module
+    that the step leaves out is the bias of its output layer.
+    """
 
     table: Tensor
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, block: Any, tiles: int, layout: Layout, rope: torch_dit.Rope, cut_inputs: bool):
+    def __init__(
+        self,
+        block: Any,
+        index: int,
+        tiles: int,
+        layout: Layout,
+        rope: torch_dit.Rope,
+        cut_inputs: bool,
+        step: PhoneStep,
+    ):
         super().__init__()
-        self.channels, self.eps = layout.channels, block.eps
+        self.index, self.channels, self.eps = index, layout.channels, block.eps
         self.width = block.modulation.shape[1]
-        for name, table in zip(("cos", "sin"), rope, strict=True):
-            self.register_buffer(name, layout.rope(block.select_heads(table)))
         self.register_buffer("table", layout.turn(_table(block.modulation, scales=(1, 4))))
-        tokens = rope[0].shape[-2]
-        self.self_attention = layout.attention(block.self_attention, query_chunks(tokens, tokens))
+        self.letters = {name: step.letter(index, name) for name in MODULES}
+        self.kept = [name for name in MODULES if (index, name) in step.kept]
+        if self.letters["self_attention"] == COMPUTED:
+            for name, table in zip(("cos", "sin"), rope, strict=True):
+                self.register_buffer(name, layout.rope(block.select_heads(table)))
+            tokens = rope[0].shape[-2]
+            self.self_attention = layout.attention(block.self_attention, query_chunks(tokens, tokens))
         self.cross_attention = layout.attention(block.cross_attention, 1)
-        self.ffn = TiledFfn(block.ffn.up, block.ffn.down, tiles, layout, cut_inputs=cut_inputs)
+        if self.letters["ffn"] == COMPUTED:
+            self.ffn = TiledFfn(block.ffn.up, block.ffn.down, tiles, layout, cut_inputs=cut_inputs)
+        for name, bias in (("self_attention", block.self_attention.out.bias), ("ffn", block.ffn.down.bias)):
+            if self.letters[name] not in (COMPUTED, BOTH):
+                self.register_buffer(f"{name}_bias", layout.turn(bias.detach()[None, :, None, None]))
 
-    def forward(self, x: LaidOut, modulation: LaidOut, text: LaidOut, bias: LaidOut) -> LaidOut:
-        rope = self.cos, self.sin
-        vectors = torch.split(modulation + self.table, self.width, dim=self.channels)
+    def forward(self, x: LaidOut, features: Features, bias: LaidOut) -> LaidOut:
+        vectors = torch.split(features["modulation"] + self.table, self.width, dim=self.channels)
         shift1, scale1, gate1, shift2, scale2, gate2 = vectors
-        y = rms_normalize(x, self.channels, self.eps) * scale1 + shift1
-        x = x + gate1 * self.self_attention(y, y, rope, rope)
-        x = x + self.cross_attention(x, text, None, None, bias)
-        hidden: Tensor = self.ffn(rms_normalize(x, self.channels, self.eps) * scale2 + shift2)
-        return x + gate2 * hidden
+        x = x + gate1 * self._output("self_attention", self._attend, x, (scale1, shift1), features)
+        x = x + self.cross_attention(x, features["projected_text"], None, None, bias)
+        return x + gate2 * self._output("ffn", lambda z: self.ffn(z), x, (scale2, shift2), features)
+
+    def _attend(self, z: LaidOut) -> LaidOut:
+        rope = self.cos, self.sin
+        attended: Tensor = self.self_attention(z, z, rope, rope)
+        return attended
+
+    def _output(
+        self,
+        name: str,
+        compute: Callable[[LaidOut], LaidOut],
+        x: LaidOut,
+        scale_shift: tuple[LaidOut, LaidOut],
+        features: Features,
+    ) -> LaidOut:
+        """A module's output: computed, that of an earlier step, or its bias."""
+        if self.letters[name] == BOTH:
+            return features[feature("past", self.index, name)]
+        if self.letters[name] != COMPUTED:
+            return self.get_buffer(f"{name}_bias")
+        scale, shift = scale_shift
+        y = compute(rms_normalize(x, self.channels, self.eps) * scale + shift)
+        if name in self.kept:
+            features[feature("kept", self.index, name)] = y
+        return y
 
 
 class PhoneOutput(nn.Module):

@@ -1,5 +1,6 @@
 """A transformer whose self-attentions and FFNs are computed by a function that may do without them."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -43,10 +44,20 @@ Replace = Callable[[Module], Tokens]
 
 
 def velocity_with(dit: Dit, params: Any, replace: Replace, *inputs: Any) -> Any:
-    """The velocity [b lt lh lw c] with replace(module) as the output of every module; `inputs` are those of Dit.
+    """The velocity [b lt lh lw c] with replace(module) as the output of every module; `inputs` are those of Dit."""
+    network, params = block_by_block(dit, params)
+    with replacing(replace):
+        return apply(network, params, *inputs)
 
-    Scanned blocks run one by one, so that `replace` may treat each in its own way.
-    """
+
+def block_by_block(dit: Dit, params: Any) -> tuple[Dit, Any]:
+    """The network and its parameters with blocks that run one by one, so that each may be treated in its own way."""
+    network = dit.clone(config=dataclasses.replace(dit.config, scan=False, remat="none"))
+    return network, unstack_blocks(params) if dit.config.scan else params
+
+
+def replacing(replace: Replace) -> contextlib.AbstractContextManager[Any]:
+    """A context in which calls of a network of `block_by_block` have replace(module) as the output of every module."""
 
     def intercept(following: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         module: Any = context.module
@@ -59,8 +70,4 @@ def velocity_with(dit: Dit, params: Any, replace: Replace, *inputs: Any) -> Any:
         bias = nn.unbox(variables["params"])[OUTPUTS[module.name]]["bias"]
         return replace(Module(int(block.removeprefix("block_")), module.name, z, compute, bias))
 
-    if dit.config.scan:
-        params = unstack_blocks(params)
-    network = dit.clone(config=dataclasses.replace(dit.config, scan=False, remat="none"))
-    with nn.intercept_methods(intercept):
-        return apply(network, params, *inputs)
+    return nn.intercept_methods(intercept)

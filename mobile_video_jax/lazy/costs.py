@@ -35,6 +35,26 @@ class ModuleCosts:
         return float(1 - saved / (len(table) * self.whole))
 
 
+def sampling_costs(denoiser: Denoiser, forward: Mapping[str, Any]) -> dict[str, Any]:
+    """FLOPs and estimated phone seconds of sampling a clip as a denoiser is sampled, by its table where it has one.
+
+    `forward` are the costs of one pass without guidance, Denoiser.inspect().
+    """
+    sampling = denoiser.sampling
+    guided = sampling.guidance != 1
+    passes = sampling.steps * (1 + guided)
+    shares = dict.fromkeys(KINDS, 1.0)
+    if sampling.reuse:
+        shares = {kind: module_costs(denoiser, kind).share(sampling.reuse, guided=guided) for kind in KINDS}
+    return {
+        "steps": sampling.steps,
+        "guidance": sampling.guidance,
+        "reuse": sampling.reuse,
+        "flops": passes * shares["flops"] * forward["flops"]["total"],
+        "phone_seconds": passes * shares["latency"] * forward["phone_seconds"],
+    }
+
+
 @functools.lru_cache(32)
 def module_costs(denoiser: Denoiser, kind: str) -> ModuleCosts:
     """The costs of a denoiser's network: `flops`, or `latency` in seconds (cost/phone)."""

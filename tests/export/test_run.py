@@ -55,16 +55,6 @@ def runs(tmp_path_factory) -> Path:
     return root
 
 
-def test_a_run_with_a_reuse_table_is_not_exported_as_if_it_had_none(runs: Path, tmp_path: Path):
-    shutil.copytree(runs / "dit", tmp_path / "lazy")
-    record = json.loads((tmp_path / "lazy" / "run.json").read_text())
-    record["sampling"] = {"steps": 2, "guidance": 1.0, "reuse": ["....", "..--"]}
-    (tmp_path / "lazy" / "run.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match="has a reuse table"):
-        export_run(tmp_path / "lazy", tmp_path / "out", Settings(), silent)
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.fixture(scope="module")
 def exported(runs: Path) -> tuple[Path, dict]:
     """The VAE's run, exported."""
@@ -183,7 +173,7 @@ def test_a_package_that_differs_is_named_with_its_figure(exported, tmp_path):
     blind = {"name": "dit", "weights": "int8", "relative_error": None, "psnr": None, "functions": functions}
     expected = "dit: PSNR not finite dB is below 35 dB, first in add x_1: 3 values overflow fp16, the largest is 70000"
     assert failures(blind) == [expected]
-    rows = [{"name": name, "functions": {"main": {"ffn_products": [8]}}} for name in ("dit_0", "dit_1")]
+    rows = [{"name": name, "functions": {"main": {"ffn_products": {0: 8}}}} for name in ("dit_0", "dit_1")]
     assert lost_tiles(rows, [4, 2]) == ["dit_1: block 1 has 8 products in its FFN, 2 tiles make 4"]
     assert "4 tiles make 20" in lost_tiles(rows, [4, 2], cut_inputs=True)[0]
 
@@ -245,7 +235,7 @@ class TorchApp(App):
 
     modules: dict[str, torch.nn.Module]
 
-    def _call(self, name, features):
+    def _call(self, name, features, function=""):
         module = self.modules[name]
         outputs = module(*(torch.tensor(features[feature]) for feature in module.inputs))
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)

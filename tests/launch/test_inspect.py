@@ -59,7 +59,7 @@ def test_hours_of_a_training_are_a_table_of_named_gpus_and_tpus():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "--config is missing; for a trained model's activations use --activations --model=RUN"),
+        ((), "give --config or --model=RUN; for a trained model's activations add --activations"),
         (("--activations",), "give --model=RUN and no --config"),
         (("--activations", "--model=.", "--config=configs/dit.py"), "give --model=RUN and no --config"),
         (("--config=configs/dit.py", "--batches=2"), "add --activations"),

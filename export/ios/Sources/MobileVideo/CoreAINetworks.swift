@@ -7,28 +7,30 @@ import Foundation
 public actor CoreAINetworks: Networks {
     public nonisolated let parts: [String]
     private let folder: URL
-    private let entries: [String: (asset: Manifest.Package, entryPoint: String)]
+    private let function: String
+    private let entries: [String: [String: (asset: Manifest.Package, entryPoint: String)]]
     private var models: [String: AIModel] = [:]
 
     public init(folder: URL, manifest: Manifest, clip: Manifest.Clip) {
         self.folder = folder
+        function = clip.function
         var names: [String] = []
-        var entries: [String: (asset: Manifest.Package, entryPoint: String)] = [:]
+        var entries: [String: [String: (asset: Manifest.Package, entryPoint: String)]] = [:]
         for asset in manifest.assets {
             for (entryPoint, function) in asset.functions {
-                guard let part = function.part else { continue }
-                if function.function == "main" || function.function == clip.function {
-                    names.append(part)
-                    entries[part] = (asset, entryPoint)
-                }
+                guard let part = function.part, let name = function.function else { continue }
+                if entries[part] == nil { names.append(part) }
+                entries[part, default: [:]][name] = (asset, entryPoint)
             }
         }
         parts = names
         self.entries = entries
     }
 
-    public func call(_ part: String, _ tensors: Tensors) async throws -> Tensors {
-        guard let (asset, entryPoint) = entries[part] else { throw NetworkError.missingFile(part) }
+    public func call(_ part: String, _ tensors: Tensors, function: String?) async throws -> Tensors {
+        guard let (asset, entryPoint) = entries[part]?[function ?? self.function] ?? entries[part]?["main"] else {
+            throw NetworkError.missingFile(part)
+        }
         guard let features = asset.functions[entryPoint] else { throw NetworkError.missingFunction(entryPoint) }
         guard let function = try await load(asset).loadFunction(named: entryPoint) else {
             throw NetworkError.missingFunction(entryPoint)

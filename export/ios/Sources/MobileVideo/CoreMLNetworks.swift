@@ -1,11 +1,11 @@
 import CoreML
 import Foundation
 
-/// Core ML's packages, for iOS 18 to 26.
+/// Core ML's packages, for iOS 18 to 26. Each function of a package is loaded on its own.
 public actor CoreMLNetworks: Networks {
     public nonisolated let parts: [String]
     private let folder: URL
-    private let function: String?
+    private let function: String
     private let packages: [String: Manifest.Package]
     private var models: [String: MLModel] = [:]
 
@@ -13,12 +13,12 @@ public actor CoreMLNetworks: Networks {
         self.folder = folder
         parts = manifest.packages.map(\.name)
         packages = Dictionary(uniqueKeysWithValues: manifest.packages.map { ($0.name, $0) })
-        function = manifest.clips.count > 1 ? clip.function : nil
+        function = clip.function
     }
 
-    public func call(_ part: String, _ tensors: Tensors) async throws -> Tensors {
+    public func call(_ part: String, _ tensors: Tensors, function: String?) async throws -> Tensors {
         guard let package = packages[part] else { throw NetworkError.missingFile(part) }
-        let model = try await load(package)
+        let model = try await load(package, function ?? self.function)
         var inputs: [String: MLFeatureValue] = [:]
         for (name, description) in model.modelDescription.inputDescriptionsByName {
             guard let tensor = tensors[name] else { throw NetworkError.missingFeature(name) }
@@ -40,14 +40,16 @@ public actor CoreMLNetworks: Networks {
         models = models.filter { !$0.key.hasPrefix(prefix) }
     }
 
-    private func load(_ package: Manifest.Package) async throws -> MLModel {
-        if let model = models[package.name] { return model }
+    private func load(_ package: Manifest.Package, _ function: String) async throws -> MLModel {
+        let isOne = package.functions.count == 1
+        let key = isOne ? package.name : package.name + "." + function
+        if let model = models[key] { return model }
         let settings = MLModelConfiguration()
         settings.computeUnits = .cpuAndNeuralEngine
-        if let function, package.functions[function] != nil { settings.functionName = function }
+        if !isOne, package.functions[function] != nil { settings.functionName = function }
         let compiled = try await MLModel.compileModel(at: folder.appending(path: package.file))
         let model = try await MLModel.load(contentsOf: compiled, configuration: settings)
-        models[package.name] = model
+        models[key] = model
         return model
     }
 

@@ -39,19 +39,23 @@ public struct Generator: Sendable {
         ]
     }
 
-    /// Euler's steps from noise to latents [c, s], in float32 between the calls.
+    /// Euler's steps from noise to latents [c, s], in float32 between the calls. A step may call a function of its own,
+    /// which takes outputs of the steps before.
     private func denoise(_ text: Tensors, _ noise: [Float]) async throws -> [Float] {
         let chunks = networks.parts.filter { $0.hasPrefix("dit") }.sorted { ($0.count, $0) < ($1.count, $1) }
         let channels = clip.latentShape[3]
         var latents = noise.map { $0 * manifest.sampler.noiseScale }
+        var held: Tensors = [:]
         for step in 0..<manifest.sampler.steps {
             let features = clip.timeFeatures[step]
-            var tensors = text
+            let function = clip.stepFunctions?[step]
+            var tensors = text.merging(held) { $1 }
             tensors["latents"] = Tensor(shape: [1, channels, 1, latents.count / channels], values: latents)
             tensors["time_features"] = Tensor(shape: [1, features.count, 1, 1], values: features)
             for chunk in chunks {
-                tensors.merge(try await networks.call(chunk, tensors)) { $1 }
+                tensors.merge(try await networks.call(chunk, tensors, function: function)) { $1 }
             }
+            held.merge(past(tensors)) { $1 }
             guard let velocity = tensors["velocity"] else { throw NetworkError.missingFeature("velocity") }
             let length = clip.times[step + 1] - clip.times[step]
             latents = zip(latents, velocity.values).map { $0 + length * $1 }
@@ -65,17 +69,14 @@ public struct Generator: Sendable {
         let count = clip.latentShape[0]
         let length = whole ? count : 1
         let shape = [length, clip.latentShape[3], clip.latentShape[1], clip.latentShape[2]]
-        var past: Tensors = [:]
+        var inputs: Tensors = [:]
         for start in stride(from: 0, to: count, by: length) {
             let values = (start..<start + length).flatMap { frame(latents, $0) }
-            past["latents"] = Tensor(shape: shape, values: values)
-            let outputs = try await networks.call(whole ? "vae" : start == 0 ? "vae_first" : "vae_next", past)
+            inputs["latents"] = Tensor(shape: shape, values: values)
+            let outputs = try await networks.call(whole ? "vae" : start == 0 ? "vae_first" : "vae_next", inputs)
             guard let video = outputs["video"] else { throw NetworkError.missingFeature("video") }
             await show(video)
-            past = [:]
-            for (name, tensor) in outputs where name.hasPrefix("kept_") {
-                past["past_" + name.dropFirst("kept_".count)] = tensor
-            }
+            inputs = past(outputs)
         }
     }
 

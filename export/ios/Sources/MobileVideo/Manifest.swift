@@ -40,13 +40,15 @@ public struct Manifest: Codable, Sendable {
         public let std: [Float]
     }
 
-    /// A shape of clips: its functions' name, and the latents' frames, rows, columns and channels.
+    /// A shape of clips: its functions' name, and the latents' frames, rows, columns and channels. Where steps do without
+    /// some of the network's modules, each names the function of the transformer's packages that it calls.
     public struct Clip: Codable, Sendable {
         public let clip: String
         public let function: String
         public let latentShape: [Int]
         public let times: [Float]
         public let timeFeatures: [[Float]]
+        public let stepFunctions: [String]?
 
         enum CodingKeys: String, CodingKey {
             case clip
@@ -54,6 +56,7 @@ public struct Manifest: Codable, Sendable {
             case latentShape = "latent_shape"
             case times
             case timeFeatures = "time_features"
+            case stepFunctions = "step_functions"
         }
     }
 

@@ -25,11 +25,27 @@ public protocol Networks: Sendable {
     /// The names of all parts, the transformer's chunks in their order.
     var parts: [String] { get }
 
-    /// A part's outputs. Of the tensors it takes those that are its inputs; it is loaded at its first call.
-    func call(_ part: String, _ tensors: Tensors) async throws -> Tensors
+    /// A part's outputs. Of the tensors it takes those that are its inputs; it is loaded at its first call. Of several
+    /// functions the one named is called, or that of the clip.
+    func call(_ part: String, _ tensors: Tensors, function: String?) async throws -> Tensors
 
     /// Frees the memory of all parts whose name begins so.
     func release(_ prefix: String) async
+}
+
+extension Networks {
+    func call(_ part: String, _ tensors: Tensors) async throws -> Tensors {
+        try await call(part, tensors, function: nil)
+    }
+}
+
+/// The outputs kept_NAME of a call, as inputs past_NAME of a later one.
+func past(_ outputs: Tensors) -> Tensors {
+    var result: Tensors = [:]
+    for (name, tensor) in outputs where name.hasPrefix("kept_") {
+        result["past_" + name.dropFirst("kept_".count)] = tensor
+    }
+    return result
 }
 
 /// The offset of each element, in rows, in a buffer with these strides: runtimes may pad rows.
