@@ -18,6 +18,7 @@ range is what the fits were off by for networks that they had not seen. Text enc
 """
 
 import json
+from typing import Any
 
 from absl import flags
 
@@ -58,11 +59,13 @@ def main() -> None:
     elif PACKAGE.value:
         result, text = report.of_package(PACKAGE.value, FUNCTION.value)
     else:
-        options = {"decoder": DECODER.value, "tiles": TILES.value or 0, "weights": WEIGHTS.value}
+        options: dict[str, Any] = {"decoder": DECODER.value, "tiles": TILES.value or 0, "weights": WEIGHTS.value}
         options |= {"clip": CLIP.value} if CLIP.value else {}
         options |= {"steps": STEPS.value} if STEPS.value else {}
-        of = report.of_run(MODEL.value, **options) if MODEL.value else report.of_config(CONFIG.values, **options)
-        result, text = of
+        if MODEL.value:
+            result, text = report.of_run(MODEL.value, **options)
+        else:
+            result, text = report.of_config(CONFIG.values, **options)
     print(json.dumps(result) if JSON.value else text + "\n" + json.dumps(result))
 
 

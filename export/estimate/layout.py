@@ -10,19 +10,19 @@ from mobile_video_jax.core.clip import Compression
 from mobile_video_jax.cost.phone.ops import Op
 from mobile_video_jax.cost.phone.trace import ops_of_call, ops_of_network, variables_of
 from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.nn.attention.config import Grid
 from mobile_video_jax.nn.stream import STREAM
-from mobile_video_jax.stages.config import DitTraining
 
 Inputs = tuple[jax.ShapeDtypeStruct, ...]
 
 
-def layout_ops(config: DitTraining, grid: Grid, tiles: int) -> list[Op]:
+def layout_ops(config: DenoiserConfig, grid: Grid, tiles: int) -> list[Op]:
     """The ops of one step of a clip."""
     return ops_of_network(_network(config), *_inputs(config, grid), ffn_tiles=tiles)
 
 
-def stream_ops(config: DitTraining, grid: Grid, tiles: int) -> tuple[list[Op], list[Op]]:
+def stream_ops(config: DenoiserConfig, grid: Grid, tiles: int) -> tuple[list[Op], list[Op]]:
     """The ops of one step of a stream's first frame, and of each later chunk, whose state is read and renewed."""
     network, (_, *rows) = _network(config), grid
     first = _inputs(config, (1, rows[0], rows[1]))
@@ -42,11 +42,11 @@ def stream_ops(config: DitTraining, grid: Grid, tiles: int) -> tuple[list[Op], l
     )
 
 
-def _network(config: DitTraining) -> Dit:
+def _network(config: DenoiserConfig) -> Dit:
     return Dit(dataclasses.replace(config.transformer, scan=False, remat="none", dtype="bfloat16"))
 
 
-def _inputs(config: DitTraining, grid: Grid) -> Inputs:
+def _inputs(config: DenoiserConfig, grid: Grid) -> Inputs:
     """Latents, times, text states and text mask of one clip."""
     channels = Compression.parse(config.compression).channels
     return (

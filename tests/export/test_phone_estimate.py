@@ -179,8 +179,8 @@ def test_bad_input_is_refused():
         Plan(config_of("mobile"), clip="48x384x512").calls()
     with pytest.raises(UserError, match="weights 'int3' are unknown: use one of fp16, int8, palette8"):
         Plan(config_of("mobile"), weights="int3")
-    expected = "error: give one of --config=configs/dit.py:mobile, --model=RUN, --package=FILE.mlpackage and --calibrate\n"
-    assert command("export.phone_estimate") == (2, "", expected)
+    expected = "give one of --config=configs/dit.py:mobile, --model=RUN, --package=FILE.mlpackage and --calibrate"
+    assert command("export.phone_estimate") == (2, "", f"error: {expected}\n")
 
 
 def test_the_command_estimates_a_package(package):

@@ -40,8 +40,8 @@ public struct Manifest: Codable, Sendable {
         public let std: [Float]
     }
 
-    /// A shape of clips: its functions' name, and the latents' frames, rows, columns and channels. Where steps do without
-    /// some of the network's modules, each names the function of the transformer's packages that it calls.
+    /// A shape of clips: its functions' name, and the latents' frames, rows, columns and channels. Where steps do
+    /// without some of the network's modules, each names the function of the transformer's packages that it calls.
     public struct Clip: Codable, Sendable {
         public let clip: String
         public let function: String
