@@ -4,21 +4,27 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from export.app import parts
+from export.app import golden, parts
+from export.app import manifest as manifests
 from export.app.folder import export_run
+from export.app.runtime import App
 from export.app.settings import Settings, own_steps
 from export.estimate.clip import Plan, clip_seconds
 from export.mil.liveness import arguments
 from export.mil.load import load_package
+from export.part import Part
 from export.phone.steps import PhoneStep, phone_steps, step_functions
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.lazy.costs import sampling_costs
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import Sampling
+from mobile_video_jax.text.encoder import pad
 from tests import tiny
 from tests.export.test_run import MODEL, VAE, close, silent
 
@@ -69,6 +75,34 @@ def test_functions_in_chunks_equal_jax(lazy, tmp_path):
     assert second < 0.5 * whole
 
 
+def test_the_loop_of_functions_equals_jaxs_sampling_by_the_table(lazy, tmp_path):
+    generator = Generator.load(lazy)
+    app = loop(generator, list(parts.dit_parts(generator, Settings(tiles=(1,), steps=4), tmp_path)), tmp_path)
+    expected = golden.clip_tensors(generator, "a red circle", 4)
+    text, mask = pad(generator.text_encoder.encode(["a red circle"]), 12)
+    states = {"text": text.swapaxes(1, 2)[:, :, None], "text_mask": mask.astype(np.float32)[:, None, None]}
+    latents = app._denoise(states, expected["noise"], None, silent)
+    np.testing.assert_allclose(latents, expected["latents"], atol=1e-5 * np.abs(expected["latents"]).max())
+
+
+def loop(generator: Generator, functions: list[Part], folder: Path) -> App:
+    """An app whose transformer is the PyTorch modules of its functions."""
+    (folder / "manifest.json").write_text(json.dumps(manifests.of_transformer([generator], 4) | {"packages": []}))
+
+    class Loop(App):
+        def _call(self, name, features, function=""):
+            module = modules[name, function]
+            with torch.inference_mode():
+                outputs = module(*(torch.tensor(features[feature]) for feature in module.inputs))
+            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+            return {feature: x.numpy() for feature, x in zip(module.outputs, outputs, strict=True)}
+
+    modules = {(part.name, part.function): part.module for part in functions}
+    app = Loop(folder, "main")
+    app.records = {name: {} for name, _ in modules}
+    return app
+
+
 @pytest.fixture(scope="module")
 def exported(lazy) -> tuple[Path, dict]:
     out = lazy.parent / "out"
@@ -76,6 +110,7 @@ def exported(lazy) -> tuple[Path, dict]:
     return out, report
 
 
+@pytest.mark.slow
 def test_packages_and_assets_draw_the_clip_that_jax_samples_by_the_table(exported):
     out, report = exported
     [clip] = report["clips"]
@@ -97,6 +132,7 @@ def test_packages_and_assets_draw_the_clip_that_jax_samples_by_the_table(exporte
     assert (out / "dit.mlpackage/Data/com.apple.CoreML/weights/weight.bin").stat().st_size < 2 * 1.2 * numbers
 
 
+@pytest.mark.slow
 def test_left_out_modules_are_not_in_a_function(exported):
     package = load_package(exported[0] / "dit.mlpackage")
     names = {
