@@ -16,8 +16,10 @@ from mobile_video_jax.cost.flops import count_parameters, flops_by_part, largest
 from mobile_video_jax.cost.phone.roofline import call_seconds
 from mobile_video_jax.cost.phone.trace import ops_of_network
 from mobile_video_jax.diffusion.timesteps import token_shift
+from mobile_video_jax.dit.config import LAYOUT_KEYS
 from mobile_video_jax.dit.features import CrossLogits, Features
 from mobile_video_jax.models.config import DenoiserConfig
+from mobile_video_jax.models.network_config import as_transformer
 from mobile_video_jax.models.networks import Maps, family_of
 from mobile_video_jax.models.sampling import STANDARD, Sampling
 from mobile_video_jax.nn.module import apply
@@ -154,22 +156,34 @@ class Denoiser:
 
     def velocity_and_cross_logits(self, params: Any, *inputs: Any) -> tuple[Latents, CrossLogits]:
         """The velocity, and the mean logits of cross-attention. Raises UserError for a network without any."""
-        if self.family.cross_logits is None:
-            raise UserError("this network has no cross-attention to the text: use a guide that needs none")
+        self.check_cross_logits()
+        assert self.family.cross_logits is not None
         return self.family.cross_logits(self.network, params, *inputs)
 
+    def check_cross_logits(self) -> None:
+        """Raises UserError for a network without cross-attention from every token of a clip to the text."""
+        if self.family.cross_logits is None:
+            raise UserError("this model has no cross-attention to guide by: use --guide=count or --guide=count_best")
+        if all(shape.resolution > 1 for shape in as_transformer(self.config.model).block_shapes):
+            raise UserError(
+                "this model has no block at the whole resolution, whose cross-attention could guide: "
+                "use --guide=count or --guide=count_best"
+            )
+
     def check_continues(self, other: "Denoiser") -> None:
-        """Raises UserError where weights of `other` would mean something else here: other positions or times."""
+        """Raises UserError where weights of `other` would mean something else here.
+
+        That is so for other positions or times, and for another layout, causality or chunks.
+        """
         for key, trained in other._function().items():
             if self._function().get(key) != trained:
-                value = ",".join(map(str, trained)) if isinstance(trained, tuple) else trained
-                raise UserError(f"the run of init_from has {key}={value}: set --config.{key}={value}")
+                raise UserError(f"the run of init_from has {key}={_text(trained)}: set --config.{key}={_text(trained)}")
 
     def _function(self) -> dict[str, Any]:
         """The settings that change what the parameters mean, and no parameter's shape."""
         model = self.config.at_rate(1.0).model  # positions in seconds mean the same at every rate
-        positions = {f"model.{key}": getattr(model, key) for key in POSITIONS if hasattr(model, key)}
-        return {"time_schedule": self.config.time_schedule, **positions}
+        named = {f"model.{key}": getattr(model, key) for key in (*POSITIONS, *LAYOUT_KEYS) if hasattr(model, key)}
+        return {"time_schedule": self.config.time_schedule, **named}
 
     def time_shift(self, tokens: int) -> float:
         """The shift of the times that clips of so many tokens are trained and sampled at."""
@@ -179,3 +193,10 @@ class Denoiser:
         """The arguments `shift`, `terminal` and `schedule` of time_grid for clips of so many tokens."""
         config = self.config
         return {"shift": self.time_shift(tokens), "terminal": config.time_terminal, "schedule": config.time_schedule}
+
+
+def _text(value: Any) -> str:
+    """A setting as a flag takes it."""
+    if isinstance(value, tuple) and all(isinstance(each, tuple) for each in value):
+        return "'" + str(value).replace("'", '"').replace(" ", "") + "'"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

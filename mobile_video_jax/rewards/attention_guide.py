@@ -40,8 +40,7 @@ class AttentionGuide(CountGuide):
 
     def check(self, generator: Generator, requests: Sequence[Request], config: SampleConfig) -> None:
         super().check(generator, requests, config)
-        if generator.denoiser.family.cross_logits is None:
-            raise UserError("this model has no cross-attention to guide by: use --guide=count or --guide=count_best")
+        generator.denoiser.check_cross_logits()
         if config.solver != "euler" or config.reuse or any(request.image for request in requests):
             raise UserError(
                 "count_attention takes plain Euler steps from text: leave out --solver, --reuse and --image"
