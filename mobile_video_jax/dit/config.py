@@ -23,6 +23,8 @@ LAYOUT_KEYS = (
     "chunk_overlap",
     "attention_window",
     "attention_stride",
+    "attention_cell",
+    "attention_radius",
 )
 
 
@@ -72,8 +74,10 @@ class DitConfig(Config):
     causal: bool = False  # attend to a chunk and the frames before it, so that clips can be generated chunk by chunk
     chunk_frames: Size = 2  # latent frames of every chunk but the first, which has one
     chunk_overlap: SizeOrZero = 1  # latent frames before a chunk that kind `chunked` attends to by softmax
-    attention_window: SizeOrZero = 6  # latent frames before a chunk that causal kinds `full` and `ssa` attend to
-    attention_stride: Size = 2  # rows and columns of tokens that kind `ssa` averages
+    attention_window: SizeOrZero = 6  # latent frames before a chunk that causal `full`, `ssa` and `assa` attend to
+    attention_stride: Size = 2  # rows and columns of tokens that kind `ssa` averages and `assa` convolves
+    attention_cell: tuple[Size, Size, Size] = (1, 4, 4)  # latent frames, rows and columns of tokens of a cell of `assa`
+    attention_radius: SizeOrZero = 1  # cells on each side that a cell of kind `assa` attends to
     time_features: Size = 256  # sines and cosines that the time is embedded by
     pooled_text: bool = True  # add the mean text state to the time embedding
     rope_theta: Positive = 100.0  # base of RoPE's wavelengths, in token positions
@@ -132,6 +136,8 @@ class DitConfig(Config):
             overlap=self.chunk_overlap,
             window=self.attention_window,
             stride=self.attention_stride,
+            cell=self.attention_cell,
+            radius=self.attention_radius,
             causal=self.causal,
         )
 

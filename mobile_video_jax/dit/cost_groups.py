@@ -4,7 +4,10 @@ import re
 
 ATTENTIONS = ("self_attention", "cross_attention")
 PROJECTIONS = frozenset(
-    {"q", "k", "v", "q_norm", "k_norm", "q_features", "k_features", "linear_norm", "conv", "gate", "out"}
+    (
+        *("q", "k", "v", "q_norm", "k_norm", "q_features", "k_features", "linear_norm", "conv", "gate", "out"),
+        *("k_squares", "v_squares", "k_squares_norm"),
+    )
 )
 RESAMPLING = re.compile(r"(down|up)_\d+")
 MODULES = {

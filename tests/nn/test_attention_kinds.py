@@ -17,7 +17,7 @@ from mobile_video_jax.nn.embeddings import rope_table
 from tests.nets import normal, randomly
 
 FRAMES, SIDE, WIDTH = 5, 4, 12
-CAUSAL = Chunks(window=2, causal=True)
+CAUSAL = Chunks(window=2, cell=(1, 2, 2), causal=True)
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -116,7 +116,9 @@ def _shared(params: dict) -> dict:
     return {name: value for name, value in params.items() if not name.endswith("features")}
 
 
-@pytest.mark.parametrize("kind", ["chunked", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("lcha", "ssa"))])
+@pytest.mark.parametrize(
+    "kind", ["chunked", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("lcha", "ssa", "assa"))]
+)
 def test_two_hundred_chunks_in_half_precision_stay_finite_with_a_state_of_constant_size(kind):
     params = params_of(kind)
     state, module, sizes = {}, layer(kind, CAUSAL, 2, "bfloat16"), set()
@@ -128,9 +130,11 @@ def test_two_hundred_chunks_in_half_precision_stay_finite_with_a_state_of_consta
 
 
 def test_unknown_kinds_and_grids_that_do_not_fit_are_refused():
-    with pytest.raises(UserError, match="kind 'linear' is unknown: use one of full, lcha, ssa, chunked"):
+    with pytest.raises(UserError, match="kind 'linear' is unknown: use one of full, lcha, ssa, chunked, assa"):
         check_kind("linear")
     with pytest.raises(UserError, match="stride of 2 does not divide the 3x4 tokens"):
         Chunks().check("ssa", (3, 3, 4))
     with pytest.raises(UserError, match="chunks of 2 latent frames do not divide the 3 after the first"):
         Chunks().check("chunked", (4, 4, 4))
+    with pytest.raises(UserError, match="cells of 1x4x4 do not divide the 3x6x4 frames, rows and columns of tokens"):
+        Chunks().check("assa", (3, 6, 4))

@@ -1,7 +1,8 @@
 """The kinds of self-attention that a transformer's blocks may have, by name: the one table of them."""
 
+from mobile_video_jax.nn.attention.assa import AdaptiveSparseAttention
 from mobile_video_jax.nn.attention.chunked import ChunkedAttention
-from mobile_video_jax.nn.attention.config import CHUNKED, FULL, LCHA, SSA
+from mobile_video_jax.nn.attention.config import ASSA, CHUNKED, FULL, LCHA, SSA
 from mobile_video_jax.nn.attention.full import FullAttention, SelfAttention
 from mobile_video_jax.nn.attention.lcha import LinearConvAttention
 from mobile_video_jax.nn.attention.ssa import StridedAttention
@@ -11,4 +12,5 @@ KINDS: dict[str, type[SelfAttention]] = {
     LCHA: LinearConvAttention,
     SSA: StridedAttention,
     CHUNKED: ChunkedAttention,
+    ASSA: AdaptiveSparseAttention,
 }

@@ -7,15 +7,16 @@ from mobile_video_jax.nn.attention.chunks import by_frame, chunks_of_call, key_w
 from mobile_video_jax.nn.attention.config import Chunks, Grid
 from mobile_video_jax.nn.attention.layer import attend
 
-Heads = Float[Array, "b n h d"]
+Queries = Float[Array, "b n h d"]
+Keys = Float[Array, "b m h d"]
 
 
 def window_attend(
-    module: nn.Module, q: Heads, k: Heads, v: Heads, mask: Bool[Array, "b n"] | None, grid: Grid, chunks: Chunks
-) -> Heads:
+    module: nn.Module, q: Queries, k: Keys, v: Keys, mask: Bool[Array, "b m"] | None, grid: Grid, chunks: Chunks
+) -> Queries:
     """Softmax attention over a chunk and the `chunks.window` frames before it, whose keys and values a stream carries.
 
-    Its cost is linear in frames. Keys where `mask` is False are ignored.
+    Its cost is linear in frames. `grid` is that of the keys; those where `mask` is False are ignored.
     """
     call = chunks_of_call(module, chunks, grid[0])
     queries = call.grouped(call.padded(by_frame(q, grid)))
