@@ -121,7 +121,8 @@ class Plan:
         """The transformer or U-Net as one package: several chunks take no more work."""
         if self.config.model.stream_chunk:
             return self.denoisers()["dit"]
-        if getattr(self.config.model, "layout", ()):  # no phone form has these kinds yet
+        model = self.config.model
+        if getattr(model, "layout", ()) or getattr(model, "skips", ()):  # no phone form has these yet
             return Calls(self.steps, self._weighed(layout_ops(self.config, self.grid, self.chosen_tiles)))
         return self._denoiser(self.steps, WHOLE)
 

@@ -16,7 +16,7 @@ from mobile_video_jax.nn.attention.config import Chunks, Grid
 from mobile_video_jax.nn.attention.kinds import KINDS
 from mobile_video_jax.nn.attention.layer import Attention
 from mobile_video_jax.nn.attention.pooling import upsampled
-from mobile_video_jax.nn.dense import FeedForward, xavier, zeros
+from mobile_video_jax.nn.dense import Dense, FeedForward, xavier, zeros
 from mobile_video_jax.nn.embeddings import RopeTable, select_heads
 from mobile_video_jax.nn.module import partitioned
 from mobile_video_jax.nn.norm import LayerNorm, layer_normalize, rms_normalize
@@ -48,7 +48,8 @@ class DitBlock(nn.Module):
 
     The shared modulation, the tables and the cross-attention's output matrix start at zero, so a fresh block is the
     identity. `masks` switches off the block, heads and FFN channels. `rope_heads` selects the heads' columns of a
-    per-head RoPE table (empty: the first ones).
+    per-head RoPE table (empty: the first ones). Where the shape has a skip, x first gains W `skipped`, the output of an
+    earlier block, with a matrix that starts at zero.
     """
 
     shape: BlockShape
@@ -60,12 +61,15 @@ class DitBlock(nn.Module):
     chunks: Chunks = Chunks()
 
     @nn.compact
-    def __call__(self, x: Tokens, conditions: Conditions, masks: Masks = ALL) -> Tokens:
+    def __call__(self, x: Tokens, conditions: Conditions, masks: Masks = ALL, skipped: Tokens | None = None) -> Tokens:
         modulation, text, text_mask, rope, token_mask, detail = conditions
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation_table(self, modulation)
         norms, rope = self.norms, select_heads(rope, self.rope_heads or range(self.shape.heads))
         normalize = layer_normalize if norms.layer else rms_normalize
         key_mask = None if token_mask is None else token_mask[:, None, :]
+        if self.shape.skip:
+            joined = Dense(x.shape[-1], (None, "embed"), zeros, use_bias=False, dtype=self.dtype, name="skip")(skipped)
+            x = x + _masked(joined, masks.block)
 
         kind = functools.partial(KINDS[self.shape.kind], grid=self.grid, chunks=self.chunks)
         attention = self._attention(kind, self.shape.heads, xavier, "self_attention")

@@ -18,6 +18,7 @@ TARGETS = tuple(
 LAYOUT_KEYS = (
     "layout",
     "new_stages",
+    "skips",
     "causal",
     "chunk_frames",
     "chunk_overlap",
@@ -41,6 +42,7 @@ class BlockShape:
     kind: str = FULL  # of self-attention, a key of nn.attention.kinds.KINDS
     resolution: int = 1  # divisor of the token grid's height and width
     stage: int = 0
+    skip: bool = False  # whether an earlier block's output is added to its input
 
     @property
     def widths(self) -> tuple[int, int, int]:
@@ -71,6 +73,7 @@ class DitConfig(Config):
     blocks: tuple[tuple[Size, Size, Size], ...] = ()  # (heads, cross_heads, ffn) of each block of a pruned model
     layout: tuple[tuple[str, Size], ...] = ()  # per block: kind of attention, divisor of rows and columns; (): full, 1
     new_stages: tuple[Size, ...] = ()  # blocks that begin a stage although the block before has their resolution
+    skips: tuple[tuple[SizeOrZero, Size], ...] = ()  # (from, to): blocks whose output joins a later block's input
     causal: bool = False  # attend to a chunk and the frames before it, so that clips can be generated chunk by chunk
     chunk_frames: Size = 2  # latent frames of every chunk but the first, which has one
     chunk_overlap: SizeOrZero = 1  # latent frames before a chunk that kind `chunked` attends to by softmax
@@ -106,7 +109,7 @@ class DitConfig(Config):
             shapes = tuple(BlockShape(*widths) for widths in sizes)
             if self.scan and len(set(shapes)) > 1:
                 raise UserError("blocks of unequal shapes cannot be scanned: set model.scan=False")
-            return shapes
+            return self._with_skips(shapes)
         if len(self.layout) != len(sizes):
             raise UserError(
                 f"model.layout lists {len(self.layout)} blocks and the model has {len(sizes)}: "
@@ -115,9 +118,27 @@ class DitConfig(Config):
         for kind, _ in self.layout:
             check_kind(kind)
         stages = self._stages()
-        return tuple(
-            BlockShape(*widths, *place, stage) for widths, place, stage in zip(sizes, self.layout, stages, strict=True)
+        return self._with_skips(
+            tuple(BlockShape(*widths, *place, i) for widths, place, i in zip(sizes, self.layout, stages, strict=True))
         )
+
+    def _with_skips(self, shapes: tuple[BlockShape, ...]) -> tuple[BlockShape, ...]:
+        """The shapes, with those marked that a skip ends at. Raises UserError for a skip that does not fit."""
+        ends = self.skip_sources
+        for source, target in self.skips:
+            if not source < target < len(shapes) or shapes[source].resolution != shapes[target].resolution:
+                raise UserError(
+                    f"model.skips: ({source},{target}) joins no earlier block to a later one of its resolution, "
+                    f"of {len(shapes)} blocks"
+                )
+        if len({*ends, *ends.values()}) < 2 * len(self.skips):
+            raise UserError("model.skips: name each block once, as the start or as the end of one skip")
+        return tuple(dataclasses.replace(shape, skip=i in ends) for i, shape in enumerate(shapes))
+
+    @property
+    def skip_sources(self) -> dict[int, int]:
+        """The block that each skip starts at, by the block that it ends at."""
+        return {target: source for source, target in self.skips}
 
     def _stages(self) -> list[int]:
         """The number of each block's stage."""

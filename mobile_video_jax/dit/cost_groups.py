@@ -20,9 +20,10 @@ MODULES = {
 def cost_group(path: str) -> str:
     """Maps a parameter path or module scope of Dit to its group.
 
-    Groups: ffn, embeddings, resampling (between resolutions), modulation (the shared matrix, and the tables of blocks
-    and output layer), and for each attention its projections (with the norms of queries and keys) and products (q k^T
-    and weights times v, and what linear attention has in their place). Raises KeyError for an unknown module.
+    Groups: ffn, embeddings, resampling (between resolutions, and skips between blocks), modulation (the shared matrix,
+    and the tables of blocks and output layer), and for each attention its projections (with the norms of queries and
+    keys) and products (q k^T and weights times v, and what other kinds of attention have in their place). Raises
+    KeyError for an unknown module.
     """
     names = path.split("/")
     if "modulation" in names:
@@ -31,7 +32,7 @@ def cost_group(path: str) -> str:
         if attention in names:
             return f"{attention}_projections" if PROJECTIONS & set(names) else f"{attention}_products"
     for name in names:
-        if RESAMPLING.fullmatch(name):
+        if RESAMPLING.fullmatch(name) or name == "skip":
             return "resampling"
         if name in MODULES:
             return MODULES[name]

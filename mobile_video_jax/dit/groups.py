@@ -47,5 +47,6 @@ def first_groups(config: DitConfig, count: int) -> DitConfig:
         blocks=config.blocks[:count],
         layout=config.layout[:count],
         new_stages=tuple(i for i in config.new_stages if i < count),
+        skips=tuple(skip for skip in config.skips if max(skip) < count),
         rope_heads=config.rope_heads[:count],
     )

@@ -99,41 +99,59 @@ class Dit(nn.Module):
         return embedding
 
     def _blocks(self, x: Tokens, conditions: Conditions, masks: Masks, grid: Grid) -> Tokens:
-        x = constrain_to_sequence(x)
+        x, kept = constrain_to_sequence(x), dict[int, Tokens]()
         for stage in stages(self.config):
             size, first = stage[0].shape.resolution, stage[0].first
             if size == 1:
-                x = self._stage(stage, x, conditions, masks, grid)
+                x = self._stage(stage, x, conditions, masks, grid, kept)
                 continue
             width, dtype = self.config.width, jnp.dtype(self.config.dtype)
             low = Downsampling(grid, size, dtype, name=f"down_{first}")(x, conditions)
             inner = (grid[0], grid[1] // size, grid[2] // size)
-            y = self._stage(stage, low.x, low.conditions, masks, inner)
+            y = self._stage(stage, low.x, low.conditions, masks, inner, kept)
             x = at_full_resolution(y, low.conditions.detail, inner)
             x = x + Upsampling(grid, size, width, dtype, name=f"up_{first}")(y - low.x)
         return x
 
-    def _stage(self, groups: Sequence[Group], x: Tokens, conditions: Conditions, masks: Masks, grid: Grid) -> Tokens:
-        """Blocks of one resolution, scanned in groups of equal ones if the config says so."""
-        cfg = self.config
+    def _stage(
+        self,
+        groups: Sequence[Group],
+        x: Tokens,
+        conditions: Conditions,
+        masks: Masks,
+        grid: Grid,
+        kept: dict[int, Tokens],
+    ) -> Tokens:
+        """Blocks of one resolution, scanned in groups of equal ones if the config says so.
+
+        `kept` are outputs of blocks that skips start at, by their numbers; this adds its own.
+        """
+        cfg, sources = self.config, self.config.skip_sources
         for group in groups:
-            sizes = self._block_sizes(group, grid)
+            sizes, numbers = self._block_sizes(group, grid), range(group.first, group.stop)
+            starts = [i for i in numbers if i in sources.values()]
             if cfg.scan:
                 scanned = nn.scan(
                     checkpointed(_ScanBlock, cfg.remat, scanned=True),
                     variable_axes={"params": 0, "intermediates": 0, ERRORS: 0, CROSS_LOGITS: 0, STREAM: 0},
                     split_rngs={"params": True},
-                    in_axes=(nn.broadcast, 0),
+                    in_axes=(nn.broadcast, 0, 0),
                     length=group.length,
                     metadata_params={nn.PARTITION_NAME: "layers"},
                     check_constancy_invariants=False,  # would trace the block twice
                 )
                 group_masks = masks.of_group(group.first, group.stop, group.shape)
-                x, _ = scanned(**sizes, name=group.name)(x, conditions, group_masks)
+                skipped = jnp.stack([kept[sources[i]] for i in numbers]) if group.shape.skip else None
+                blocks = scanned(**sizes, is_kept=bool(starts), name=group.name)
+                x, outputs = blocks(x, conditions, group_masks, skipped)
+                kept |= {i: outputs[i - group.first] for i in starts}
                 continue
             block = checkpointed(DitBlock, cfg.remat)
-            for i in range(group.first, group.stop):
-                x = block(**sizes, name=f"block_{i}")(x, conditions, masks.of_block(i, group.shape))
+            for i in numbers:
+                skipped = kept[sources[i]] if group.shape.skip else None
+                x = block(**sizes, name=f"block_{i}")(x, conditions, masks.of_block(i, group.shape), skipped)
+                if i in starts:
+                    kept[i] = x
         return x
 
     def _block_sizes(self, group: Group, grid: Grid) -> dict[str, Any]:
@@ -164,7 +182,7 @@ def grid_rope(config: DitConfig, grid: Grid, first: Int[Array, ""] | int = 0) ->
 
 
 class _ScanBlock(nn.Module):
-    """A DitBlock in the (carry, output) form that nn.scan requires."""
+    """A DitBlock in the (carry, output) form that nn.scan requires; the output is kept for skips, or empty."""
 
     shape: BlockShape
     head_dim: int
@@ -173,9 +191,12 @@ class _ScanBlock(nn.Module):
     rope_heads: tuple[int, ...]
     grid: Grid
     chunks: Chunks
+    is_kept: bool
 
     @nn.compact
-    def __call__(self, x: Tokens, conditions: Conditions, masks: Masks) -> tuple[Tokens, None]:
+    def __call__(
+        self, x: Tokens, conditions: Conditions, masks: Masks, skipped: Tokens | None
+    ) -> tuple[Tokens, Tokens | None]:
         block = DitBlock(
             shape=self.shape,
             head_dim=self.head_dim,
@@ -186,7 +207,8 @@ class _ScanBlock(nn.Module):
             chunks=self.chunks,
             name="block",
         )
-        return block(x, conditions, masks), None
+        x = block(x, conditions, masks, skipped)
+        return x, x if self.is_kept else None
 
 
 class _TextProjection(nn.Module):

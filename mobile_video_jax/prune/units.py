@@ -36,7 +36,7 @@ class Units:
     group: int
 
     def __post_init__(self) -> None:
-        if self.config.layout:
+        if self.config.layout or self.config.skips:
             raise UserError("a model with a layout of attention kinds cannot be pruned: prune it before the conversion")
         for ffn in {shape.ffn for shape in self.shapes}:
             if self.group < 1 or ffn % self.group:

@@ -86,7 +86,7 @@ def search_space(config: SearchConfig, denoiser: Denoiser) -> Space:
     for kind in config.kinds:
         check_kind(kind)
     model = denoiser.config.transformer
-    if model.layout or model.blocks:
+    if model.layout or model.blocks or model.skips:
         raise UserError("layouts are searched for a transformer of full attention whose blocks are equal: name another")
     return uniform_space(model.depth, config.kinds, config.resolutions)
 

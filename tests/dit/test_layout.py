@@ -103,6 +103,50 @@ def test_a_stream_of_a_causal_network_equals_the_whole_clip(params):
     np.testing.assert_allclose(jnp.concatenate(outputs, axis=1), run(dit, stacked, x, t, text, mask), atol=1e-5)
 
 
+STAGES = DitConfig(
+    width=12,
+    depth=6,
+    heads=2,
+    head_dim=6,
+    ffn=16,
+    time_features=8,
+    layout=(("assa", 1), *(("full", 2),) * 4, ("assa", 1)),
+    skips=((1, 4), (2, 3), (0, 5)),
+    attention_cell=(1, 2, 2),
+)
+
+
+def test_fresh_skips_change_nothing_and_trained_ones_bring_an_earlier_block_back():
+    """Down, Middle and Up with skips inside the middle and across it."""
+    params = params_like(Dit(STAGES), *inputs())
+    before = {name: {key: x for key, x in value.items() if key != "skip"} for name, value in params.items()}
+    plain = run(Dit(dataclasses.replace(STAGES, skips=())), before, *inputs())
+    zero = {i: jax.tree.map(jnp.zeros_like, params[f"block_{i}"]["skip"]) for i in (3, 4, 5)}
+    fresh = params | {f"block_{i}": params[f"block_{i}"] | {"skip": skip} for i, skip in zero.items()}
+    np.testing.assert_array_equal(run(Dit(STAGES), fresh, *inputs()), plain)
+    assert np.abs(run(Dit(STAGES), params, *inputs()) - plain).max() > 1e-3
+    boxed = jax.eval_shape(lambda *x: Dit(STAGES).init(jax.random.key(0), *x)["params"], *inputs())
+    assert {name for name in boxed if "skip" in boxed[name]} == {"block_3", "block_4", "block_5"}
+
+
+def test_scanned_skips_equal_separate_ones_with_gradients():
+    scan = dataclasses.replace(STAGES, scan=True, remat="full")
+    params = params_like(Dit(STAGES), *inputs())
+    stacked = stack_blocks(params, groups(scan))
+    assert [(group.first, group.stop) for group in groups(scan)] == [(0, 1), (1, 3), (3, 5), (5, 6)]
+    value, gradient = value_and_grad(Dit(STAGES), params, inputs())
+    scanned_value, scanned_gradient = value_and_grad(Dit(scan), stacked, inputs())
+    np.testing.assert_allclose(value, scanned_value, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), gradient, unstack_blocks(scanned_gradient))
+    backbone = first_blocks(scan, 4)
+    assert backbone.config.skips == ((2, 3),)
+    kept = backbone_params(backbone, stacked)
+    _, features = jax.jit(partial(velocity_and_features, Dit(STAGES)))(params, *inputs())
+    expected = run(first_blocks(STAGES, 4), params, *inputs()).x
+    np.testing.assert_allclose(run(backbone, kept, *inputs()).x, expected, atol=1e-5)
+    np.testing.assert_allclose(features[3], expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -111,6 +155,10 @@ def test_a_stream_of_a_causal_network_equals_the_whole_clip(params):
         ({"layout": (("lcha", 3),) * 3}, "resolution 3 does not divide the 4x4 tokens"),
         ({"layout": (("ssa", 4),) * 3}, "stride of 2 does not divide the 1x1 tokens"),
         ({"causal": True, "chunk_frames": 3}, "chunks of 3 latent frames do not divide the 2 after the first"),
+        ({"layout": (("assa", 1),) * 3, "attention_cell": (1, 3, 4)}, "cells of 1x3x4 do not divide the 3x4x4 frames"),
+        ({"skips": ((0, 1),)}, r"\(0,1\) joins no earlier block to a later one of its resolution"),
+        ({"skips": ((2, 1),)}, r"\(2,1\) joins no earlier block"),
+        ({"layout": (("lcha", 1),) * 3, "skips": ((0, 1), (1, 2))}, "name each block once"),
         ({"causal": True, "rope_scale": (0.3, 8.0, 8.0)}, "cannot be causal"),
     ],
 )
