@@ -3,6 +3,7 @@
 The phone's form (export/phone) differs from the jaxpr by these rules:
 
 - Numbers are fp16. Conversions, reshapes, transposes and slices move nothing. Constants are folded.
+- Elements of a batch are tensors of their own: putting them side by side along the first axis moves nothing.
 - A product with weights includes its bias. A factor that is a number is folded into weights.
 - A product of two activations runs one batch element at a time (attention head by head), in chunks of queries where
   its logits would not stay on the chip, and so do the ops after it, until the pieces are concatenated for a product
@@ -105,6 +106,9 @@ class _Trace:
         if function := _function(name, operands, size_of(eqn.outvars[0])):
             return [function]
         operands = [self.recorder.computed(x, part) for x in dict.fromkeys(operands)]
+        if name == "concatenate" and eqn.params["dimension"] == 0:
+            whole, pieces = max(x.whole for x in operands), max(x.pieces for x in operands)
+            return [Array(size_of(eqn.outvars[0]), whole, pieces=pieces)]
         if name in SLICES:
             return [Array(size_of(x), operands[0].whole, pieces=operands[0].pieces) for x in eqn.outvars]
         return self._op(eqn, operands, part)
