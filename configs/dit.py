@@ -5,7 +5,8 @@ python -m launch.train --config=configs/dit.py:small --workdir=runs/dit --config
 Variants: tiny (two CPU cores), small (one accelerator), server and mobile (the paper's shapes: 28 blocks, 32 heads,
 FFN 8192 and 20 blocks, 20 heads, FFN 6144, both 2048 wide), ltx (LTX-Video's transformer at 25 frames a second, with
 a T5 encoder's text states), wan (that of Wan 2.1 1.3B, with UMT5's), s2dit (a streaming sandwich of linear and
-low-resolution blocks, about 1 B). `python -m launch.inspect
+low-resolution blocks, about 1 B), snapgenpp (three stages for images of 1024x1024, which configs/elastic.py trains in
+several widths). `python -m launch.inspect
 --config=configs/dit.py:server` prints what each costs. All but tiny grow in three phases, each from the one before by
 --config.init_from: small_images (one frame, 192x256), small_low (49 frames, 192x256, and images), small (49 frames,
 384x512, and images). Every phase takes the same number of tokens a step.
@@ -58,6 +59,15 @@ MODELS = {
     # ltx pruned by configs/prune.py's shares. A real one has heads of its own in each block, and is not scanned.
     "ltx_mobile": dataclasses.replace(LARGE, depth=20, heads=20, ffn=6144, **LTX),
     "s2dit": dataclasses.replace(LARGE, width=1536, depth=24, heads=24, ffn=6144, layout=SANDWICH, causal=True),
+    # SnapGen++'s network of 1.6 B (arXiv 2601.08303): 8, 10 and 10 blocks; cells are bands of 4 rows of 64 tokens.
+    "snapgenpp": dataclasses.replace(
+        LARGE,
+        kv_heads=8,
+        blocks=(*((32, 32, 8192),) * 8, *((32, 32, 6144),) * 10, *((32, 32, 8192),) * 10),
+        layout=(*(("assa", 1),) * 8, *(("full", 2),) * 10, *(("assa", 1),) * 10),
+        skips=tuple((8 + i, 17 - i) for i in range(5)),
+        attention_cell=(1, 4, 64),
+    ),
     "wan": WAN_1B,
     "wan_mobile": dataclasses.replace(WAN_1B, depth=21, heads=8, ffn=6720),
 }
@@ -69,9 +79,17 @@ PHASES: dict[str, dict[str, Any]] = {
     "low": {"clip": "49x192x256", "image_share": 0.2, "image_probability": 0.2},
     "": {"clip": "49x384x512", "image_share": 0.2, "image_probability": 0.2},
 }
-BATCH_SIZES = {"small": 64, "mobile": 256, "server": 256, "ltx": 256, "wan": 64, "s2dit": 128}
-COMPRESSIONS = {"wan": Compression(4, 16, 64), "s2dit": Compression(8, 16, 128)}
-CLIPS = {"s2dit": "49x288x512"}  # of the last phase, where it is not that of PHASES
+BATCH_SIZES = {"small": 64, "mobile": 256, "server": 256, "ltx": 256, "wan": 64, "s2dit": 128, "snapgenpp": 64}
+COMPRESSIONS = {
+    "wan": Compression(4, 16, 64),
+    "s2dit": Compression(8, 16, 128),
+    "snapgenpp": Compression(8, 16, 128),
+}
+# By phase, where they are not those of PHASES.
+CLIPS = {
+    "s2dit": {"": "49x288x512"},
+    "snapgenpp": {"images": "1x256x256", "low": "1x512x512", "": "1x1024x1024"},
+}
 TEXTS: dict[str, dict[str, Any]] = {
     "ltx": {"text_encoder": "t5", "text_width": 4096, "text_tokens": 128},
     "wan": {
@@ -93,7 +111,7 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
         known = ["tiny", *(f"{size}_{phase}".strip("_") for size in BATCH_SIZES for phase in PHASES)]
         raise UserError(f"variant '{variant}' is unknown: use one of {', '.join(known)}")
     compression = COMPRESSIONS.get(size, COMPRESSION)
-    clips = {name: changes["clip"] for name, changes in PHASES.items()} | {"": CLIPS.get(size, PHASES[""]["clip"])}
+    clips = {name: changes["clip"] for name, changes in PHASES.items()} | CLIPS.get(size, {})
     full = ClipShape.parse(clips[""]).tokens(compression)
     return to_config_dict(
         DitTraining(

@@ -76,6 +76,11 @@ def cost_table(costs: dict[str, Any]) -> str:
                 **sampled,
             )
         )
+    for name, width in costs.get("widths", {}).items():
+        seconds = f"{1e3 * width['phone_seconds']:.1f} ms there"
+        lines.append(
+            f"width {int(name) / 1000:g}: {width['parameters']:,} parameters, {width['flops']:,} FLOPs, {seconds}"
+        )
     if per_frame := costs.get("decoder_flops_per_512_frame"):
         lines.append(f"decoding a 512x512 frame of a 49-frame clip: {per_frame / 1e9:.1f} GFLOP")
     return "\n".join(lines)

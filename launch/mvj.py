@@ -21,6 +21,7 @@ COMMANDS = {
     "prune": "launch.prune",
     "search": "launch.search",
     "lazy": "launch.lazy",
+    "slice": "launch.slice",
     "sample": "launch.sample",
     "label": "launch.label",
     "evaluate": "launch.evaluate",

@@ -122,7 +122,7 @@ class Plan:
         if self.config.model.stream_chunk:
             return self.denoisers()["dit"]
         model = self.config.model
-        if getattr(model, "layout", ()) or getattr(model, "skips", ()):  # no phone form has these yet
+        if any(getattr(model, key, ()) for key in ("layout", "skips", "kv_heads")):  # no phone form has these yet
             return Calls(self.steps, self._weighed(layout_ops(self.config, self.grid, self.chosen_tiles)))
         return self._denoiser(self.steps, WHOLE)
 

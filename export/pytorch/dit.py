@@ -37,9 +37,10 @@ class Dit(nn.Module):
         super().__init__()
         if config.block_layer_norm or config.cross_attention_norm or config.attend_text_padding:
             raise UserError("a transformer with Wan's norms has no phone form yet: export another model")
-        if config.layout or config.skips or config.causal:
+        if config.layout or config.skips or config.kv_heads or config.causal:
             raise UserError(
-                "a transformer with a layout, skips or causal attention has no phone form yet: export another model"
+                "a transformer with a layout, skips, kv_heads or causal attention has no phone form yet: "
+                "export another model"
             )
         lt, lh, lw, channels = latent_shape
         width = config.width

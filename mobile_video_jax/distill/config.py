@@ -9,6 +9,7 @@ from mobile_video_jax.core.ranges import GuidanceScale, Positive, Range, Share, 
 
 ShiftOrOwn = Annotated[float, Range(0, 1000)]
 Method = Literal["adversarial", "dmd", "dmd2", "consistency", "kd"]
+Balance = Literal["none", "global", "tensor"]  # of two gradients: as they are, of one size as a whole or by tensor
 Factor = Annotated[float, Range(1, 1_000_000, also=0)]
 
 

@@ -85,4 +85,5 @@ def _head(teacher: DitConfig, config: DiscriminatorConfig, tap: int) -> DitHead 
     if config.head == "conv":
         return ConvHead(config.head_blocks, teacher.dtype)
     like = tap if config.head_start == "teacher" else tap - 1
-    return DitHead((teacher.block_shapes[like],) * config.head_blocks, teacher.head_dim, teacher.dtype, teacher.norms)
+    shape = dataclasses.replace(teacher.block_shapes[like], skip=False)
+    return DitHead((shape,) * config.head_blocks, teacher.head_dim, teacher.dtype, teacher.norms)

@@ -48,7 +48,7 @@ class DitBlock(nn.Module):
 
     The shared modulation, the tables and the cross-attention's output matrix start at zero, so a fresh block is the
     identity. `masks` switches off the block, heads and FFN channels. `rope_heads` selects the heads' columns of a
-    per-head RoPE table (empty: the first ones). Where the shape has a skip, x first gains W `skipped`, the output of an
+    per-head RoPE table (empty: the first ones). Where a skip ends here, x first gains W `skipped`, the output of an
     earlier block, with a matrix that starts at zero.
     """
 
@@ -67,7 +67,7 @@ class DitBlock(nn.Module):
         norms, rope = self.norms, select_heads(rope, self.rope_heads or range(self.shape.heads))
         normalize = layer_normalize if norms.layer else rms_normalize
         key_mask = None if token_mask is None else token_mask[:, None, :]
-        if self.shape.skip:
+        if skipped is not None:
             joined = Dense(x.shape[-1], (None, "embed"), zeros, use_bias=False, dtype=self.dtype, name="skip")(skipped)
             x = x + _masked(joined, masks.block)
 
@@ -100,6 +100,7 @@ class DitBlock(nn.Module):
             self.dtype,
             norm_across_heads=self.norms.qk_across_heads,
             norm_eps=self.norms.qk_eps,
+            kv_heads=self.shape.kv_heads,
             name=name,
         )
 

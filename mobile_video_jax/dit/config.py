@@ -43,6 +43,7 @@ class BlockShape:
     resolution: int = 1  # divisor of the token grid's height and width
     stage: int = 0
     skip: bool = False  # whether an earlier block's output is added to its input
+    kv_heads: int = 0  # heads of keys and values in both attentions; 0: as many as heads
 
     @property
     def widths(self) -> tuple[int, int, int]:
@@ -68,6 +69,7 @@ class DitConfig(Config):
     width: Size = 128  # channels of a token
     depth: Size = 4  # blocks, where `blocks` is empty
     heads: Size = 4  # attention heads of every block, where `blocks` is empty
+    kv_heads: SizeOrZero = 0  # heads of keys and values, which heads of queries share in turn; 0: each has its own
     head_dim: Size = 32  # channels of a head; heads x head_dim may differ from the width
     ffn: Size = 512  # hidden channels of every block's FFN, where `blocks` is empty
     blocks: tuple[tuple[Size, Size, Size], ...] = ()  # (heads, cross_heads, ffn) of each block of a pruned model
@@ -109,7 +111,7 @@ class DitConfig(Config):
             shapes = tuple(BlockShape(*widths) for widths in sizes)
             if self.scan and len(set(shapes)) > 1:
                 raise UserError("blocks of unequal shapes cannot be scanned: set model.scan=False")
-            return self._with_skips(shapes)
+            return self._completed(shapes)
         if len(self.layout) != len(sizes):
             raise UserError(
                 f"model.layout lists {len(self.layout)} blocks and the model has {len(sizes)}: "
@@ -118,12 +120,12 @@ class DitConfig(Config):
         for kind, _ in self.layout:
             check_kind(kind)
         stages = self._stages()
-        return self._with_skips(
+        return self._completed(
             tuple(BlockShape(*widths, *place, i) for widths, place, i in zip(sizes, self.layout, stages, strict=True))
         )
 
-    def _with_skips(self, shapes: tuple[BlockShape, ...]) -> tuple[BlockShape, ...]:
-        """The shapes, with those marked that a skip ends at. Raises UserError for a skip that does not fit."""
+    def _completed(self, shapes: tuple[BlockShape, ...]) -> tuple[BlockShape, ...]:
+        """The shapes with skips and heads of keys and values. Raises UserError where they do not fit."""
         ends = self.skip_sources
         for source, target in self.skips:
             if not source < target < len(shapes) or shapes[source].resolution != shapes[target].resolution:
@@ -133,7 +135,15 @@ class DitConfig(Config):
                 )
         if len({*ends, *ends.values()}) < 2 * len(self.skips):
             raise UserError("model.skips: name each block once, as the start or as the end of one skip")
-        return tuple(dataclasses.replace(shape, skip=i in ends) for i, shape in enumerate(shapes))
+        fewest = min(min(shape.heads, shape.cross_heads) for shape in shapes)
+        if self.kv_heads and (self.kv_heads > fewest or self.qk_norm_across_heads):
+            raise UserError(
+                f"model.kv_heads={self.kv_heads} asks for blocks of at least as many heads (the fewest are {fewest}), "
+                "each normalised alone"
+            )
+        return tuple(
+            dataclasses.replace(shape, skip=i in ends, kv_heads=self.kv_heads) for i, shape in enumerate(shapes)
+        )
 
     @property
     def skip_sources(self) -> dict[int, int]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -99,7 +100,7 @@ class Dit(nn.Module):
         return embedding
 
     def _blocks(self, x: Tokens, conditions: Conditions, masks: Masks, grid: Grid) -> Tokens:
-        x, kept = constrain_to_sequence(x), dict[int, Tokens]()
+        x, kept = constrain_to_sequence(x), dict[int, jax.Array]()
         for stage in stages(self.config):
             size, first = stage[0].shape.resolution, stage[0].first
             if size == 1:
@@ -120,7 +121,7 @@ class Dit(nn.Module):
         conditions: Conditions,
         masks: Masks,
         grid: Grid,
-        kept: dict[int, Tokens],
+        kept: dict[int, jax.Array],
     ) -> Tokens:
         """Blocks of one resolution, scanned in groups of equal ones if the config says so.
 

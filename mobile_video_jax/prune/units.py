@@ -38,6 +38,8 @@ class Units:
     def __post_init__(self) -> None:
         if self.config.layout or self.config.skips:
             raise UserError("a model with a layout of attention kinds cannot be pruned: prune it before the conversion")
+        if self.config.kv_heads:
+            raise UserError("heads that share keys and values (model.kv_heads) cannot be pruned: name another model")
         for ffn in {shape.ffn for shape in self.shapes}:
             if self.group < 1 or ffn % self.group:
                 raise UserError(f"groups of {self.group} channels do not divide an FFN of {ffn}: use a divisor of it")

@@ -12,7 +12,7 @@ from jaxtyping import Array, Int
 
 from mobile_video_jax.core.arrays import Rng, Tokens
 from mobile_video_jax.dit.block import Conditions, DitBlock, at_full_resolution
-from mobile_video_jax.dit.config import BlockShape, DitConfig
+from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.resolution import Downsampling
@@ -78,7 +78,7 @@ def block_module(config: DitConfig, choice: Choice, grid: Grid) -> DitBlock:
     """The module of a block of a choice, on a grid of its own resolution. All blocks have the first one's sizes."""
     first = config.block_shapes[0]
     return DitBlock(
-        BlockShape(first.heads, first.cross_heads, first.ffn, *choice),
+        dataclasses.replace(first, kind=choice.kind, resolution=choice.resolution),
         config.head_dim,
         jnp.dtype(config.dtype),
         config.norms,

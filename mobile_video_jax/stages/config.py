@@ -8,6 +8,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import (
     Count,
     CountOrZero,
+    PositiveShare,
     Range,
     Share,
     Size,
@@ -15,7 +16,7 @@ from mobile_video_jax.core.ranges import (
     SolverSteps,
     Weight,
 )
-from mobile_video_jax.distill.config import CollapseConfig, DiscriminatorConfig, KdWeights, ObjectiveConfig
+from mobile_video_jax.distill.config import Balance, CollapseConfig, DiscriminatorConfig, KdWeights, ObjectiveConfig
 from mobile_video_jax.dit.config import DitConfig, LoraConfig
 from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.network_config import NetworkConfig
@@ -164,6 +165,16 @@ class LazyTraining(DitTraining):
     score_clips: Count = 32  # held-out clips that scores are means over
 
 
+@dataclasses.dataclass(frozen=True)
+class ElasticTraining(DitTraining):
+    """Config of a transformer whose widths are networks of their own (dit/elastic.py)."""
+
+    stage: str = "elastic"  # the training stage
+    widths: Annotated[tuple[PositiveShare, ...], Range(1, 8)] = (0.5,)  # shares of the width that are trained as well
+    balance: Balance = "global"  # sizes of both networks' gradients: as they are, or equal, as a whole or by tensor
+    kd_weight: Weight = 1.0  # weight of the distance of a width's velocity from the whole network's
+
+
 TRAININGS: dict[str, type[TrainConfig]] = {
     "vae": VaeTraining,
     "dit": DitTraining,
@@ -174,6 +185,7 @@ TRAININGS: dict[str, type[TrainConfig]] = {
     "critic": CriticTraining,
     "reward_tuning": RewardTuning,
     "lazy": LazyTraining,
+    "elastic": ElasticTraining,
 }
 
 

@@ -9,6 +9,7 @@ from mobile_video_jax.stages.config import (
     CriticTraining,
     DistillTraining,
     DitTraining,
+    ElasticTraining,
     LazyTraining,
     RecoverTraining,
     RewardTraining,
@@ -20,6 +21,7 @@ from mobile_video_jax.stages.convert import ConvertStage
 from mobile_video_jax.stages.critic import CriticStage
 from mobile_video_jax.stages.distill import DistillStage
 from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.stages.elastic import ElasticStage
 from mobile_video_jax.stages.lazy import LazyStage
 from mobile_video_jax.stages.recover import RecoverStage
 from mobile_video_jax.stages.reward import RewardStage
@@ -38,6 +40,7 @@ STAGES: dict[type[TrainConfig], type[Stage]] = {
     CriticTraining: CriticStage,
     RewardTuning: RewardTuningStage,
     LazyTraining: LazyStage,
+    ElasticTraining: ElasticStage,
 }
 
 

@@ -22,7 +22,10 @@ def fresh_velocity(model: Dit, *x: jax.Array) -> jax.Array:
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("variant", MODELS)
 def test_a_fresh_model_predicts_exactly_zero(variant, scan):
-    kinds = tuple(dict.fromkeys(MODELS[variant].layout))  # one block of each kind and resolution
-    sizes = {**SMALL, "layout": kinds, "depth": len(kinds) or 1}
-    model = Dit(dataclasses.replace(MODELS[variant], **sizes, scan=scan))
+    published = MODELS[variant]
+    kinds = tuple(dict.fromkeys(published.layout))  # one block of each kind and resolution, and one that a skip ends at
+    kinds += kinds[-1:] if published.skips else ()
+    skips = ((len(kinds) - 2, len(kinds) - 1),) if published.skips else ()
+    sizes = {**SMALL, "layout": kinds, "depth": len(kinds) or 1, "skips": skips, "kv_heads": min(published.kv_heads, 1)}
+    model = Dit(dataclasses.replace(published, **sizes, scan=scan))
     np.testing.assert_array_equal(fresh_velocity(model, *inputs()), np.zeros(inputs()[0].shape))

@@ -106,10 +106,10 @@ class _Near(nn.Module):
     def __call__(self, q: Heads, k: Heads, v: Heads, mask: Bool[Array, "b n"] | None) -> Heads:
         if self.chunks.causal:
             return self._causal(q, k, v, mask)
-        clips = (x.reshape(len(x), *self.grid, *x.shape[2:]) for x in (q, k, v))
+        clip_q, clip_k, clip_v = (x.reshape(len(x), *self.grid, *x.shape[2:]) for x in (q, k, v))
         valid = None if mask is None else mask.reshape(len(mask), *self.grid)
         cells = spans(self.grid[0], self.chunks.cell[0], self.chunks.radius)
-        return neighbour_attend(*clips, (cells, *self._in_frame()), valid).reshape(q.shape)
+        return neighbour_attend(clip_q, clip_k, clip_v, (cells, *self._in_frame()), valid).reshape(q.shape)
 
     def _causal(self, q: Heads, k: Heads, v: Heads, mask: Bool[Array, "b n"] | None) -> Heads:
         """Each chunk is one cell along time, which sees itself and the `radius` chunks before."""
@@ -118,10 +118,10 @@ class _Near(nn.Module):
         queries = call.grouped(call.padded(by_frame(q, self.grid)))
         near = (windows(self, by_frame(x, self.grid), call, past, name=name) for x, name in ((k, "k"), (v, "v")))
         valid = key_windows(self, self.grid, mask, call, past, len(q)).reshape(-1, past + call.size, height, width)
-        clips = (x.reshape(-1, x.shape[2], height, width, *x.shape[4:]) for x in (queries, *near))
+        near_q, near_k, near_v = (x.reshape(-1, x.shape[2], height, width, *x.shape[4:]) for x in (queries, *near))
         [whole] = spans(call.size, call.size, 0)
         time = (whole._replace(keys=slice(0, past + call.size)),)
-        out = neighbour_attend(*clips, (time, *self._in_frame()), valid)
+        out = neighbour_attend(near_q, near_k, near_v, (time, *self._in_frame()), valid)
         return call.flat(out.reshape(queries.shape)).reshape(q.shape)
 
     def _in_frame(self) -> tuple[Spans, Spans]:

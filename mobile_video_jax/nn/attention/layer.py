@@ -28,7 +28,9 @@ class Attention(nn.Module):
 
     `rope` is the table of x's positions, and of the context's unless `context_rope` is that. Heads are multiplied by
     `head_mask`, one vector for all clips or one per clip. With `norm_across_heads` queries and keys are normalised over
-    all unmasked heads together, otherwise each head alone.
+    all unmasked heads together, otherwise each head alone. With `kv_heads` that many heads of keys and values serve the
+    queries' heads in turn (grouped-query attention, arXiv 2305.13245; multi-query with one): head i has those of i
+    modulo `kv_heads`, so that the first heads are a network too.
     """
 
     heads: int
@@ -37,6 +39,7 @@ class Attention(nn.Module):
     dtype: Any = jnp.float32
     norm_across_heads: bool = False
     norm_eps: float = EPS
+    kv_heads: int = 0  # 0: as many as heads
 
     @nn.compact
     def __call__(
@@ -60,8 +63,13 @@ class Attention(nn.Module):
         self, x: Float[Array, "b n d"], context: Float[Array, "b m e"], head_mask: Float[Array, "*b h"] | None
     ) -> tuple[Float[Array, "b n h k"], Float[Array, "b m h k"], Float[Array, "b m h k"]]:
         """Normalised queries and keys, and values."""
-        q, k, v = self._heads(x, "q"), self._heads(context, "k"), self._heads(context, "v")
-        return self._normalized(q, "q_norm", head_mask), self._normalized(k, "k_norm", head_mask), v
+        few = self.kv_heads or self.heads
+        q, k, v = self._heads(x, "q", self.heads), self._heads(context, "k", few), self._heads(context, "v", few)
+        q, k = self._normalized(q, "q_norm", head_mask), self._normalized(k, "k_norm", head_mask)
+        if few < self.heads:
+            shared = jnp.arange(self.heads) % few
+            k, v = k[:, :, shared], v[:, :, shared]
+        return q, k, v
 
     def _output(
         self, heads: Float[Array, "b n h k"], head_mask: Float[Array, "*b h"] | None, width: int
@@ -71,9 +79,9 @@ class Attention(nn.Module):
         out = heads.reshape(*heads.shape[:2], -1)
         return Dense(width, ("heads", "embed"), self.out_init, dtype=self.dtype, name="out")(out)
 
-    def _heads(self, x: Float[Array, "b n d"], name: str) -> Float[Array, "b n h k"]:
-        projected = Dense(self.heads * self.head_dim, ("embed", "heads"), dtype=self.dtype, name=name)(x)
-        return projected.reshape(*x.shape[:-1], self.heads, self.head_dim)
+    def _heads(self, x: Float[Array, "b n d"], name: str, count: int) -> Float[Array, "b n {count} k"]:
+        projected = Dense(count * self.head_dim, ("embed", "heads"), dtype=self.dtype, name=name)(x)
+        return projected.reshape(*x.shape[:-1], count, self.head_dim)
 
     def _normalized(
         self, x: Float[Array, "b n h k"], name: str, head_mask: Float[Array, "*b h"] | None
