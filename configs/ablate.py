@@ -30,6 +30,10 @@ teacher's velocity, + SnapGen's balance by time (and a constant one), + features
 FLOPs, and its 4-step student with modules left out, by sensitivity or chance, or pruned to the same phone time.
 `lazy_quick` is two numbers of steps and one target; `lazy_gpu`, the small transformer. None has been timed.
 
+`elastic` trains one transformer whose half width is a network of its own, adding both gradients as they are, or of one
+size as a whole or by tensor, beside both widths trained alone for as many steps; 15 cells, three seeds. `elastic_quick`
+is one seed and two of the ways; `elastic_gpu`, widths of the small transformer.
+
 Two studies of one strong teacher, in pairs of one seed, at equal counted FLOPs: `distillation_heads` compares
 discriminators, by their held-out AUC against the frozen student and by the students that they teach;
 `distillation_steps` compares Euler steps and x0 noised afresh, with and without a discriminator, DMD2 and sCM, at four
@@ -48,7 +52,7 @@ from typing import Any
 
 import ml_collections
 
-from configs import critic, demo, distill, dit, lazy, prune, recover, reward, reward_tuning, vae
+from configs import critic, demo, distill, dit, elastic, lazy, prune, recover, reward, reward_tuning, vae
 from mobile_video_jax.core.config import Config, from_mapping, to_config_dict
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.shapes.world import KNOWN, World
@@ -59,6 +63,7 @@ from mobile_video_jax.stages.config import (
     CriticTraining,
     DistillTraining,
     DitTraining,
+    ElasticTraining,
     LazyTraining,
     RecoverTraining,
     RewardTraining,
@@ -70,6 +75,7 @@ from mobile_video_jax.studies.config import (
     ChainStudy,
     CountingStudy,
     DistillationStudy,
+    ElasticStudy,
     LazyStudy,
     PruningStudy,
     RewardStudy,
@@ -296,6 +302,26 @@ def _reward(**changes: Any) -> RewardStudy:
     return dataclasses.replace(study, **changes)
 
 
+def _elastic(*, steps: int, **changes: Any) -> ElasticStudy:
+    """The demo's transformer, whole and of half the width, in the world of the study of rewards."""
+    chain = _reward()
+    shared: dict[str, Any] = {f.name: getattr(chain, f.name) for f in dataclasses.fields(ChainStudy)}
+    periods: dict[str, Any] = {"steps": steps, "eval_every": steps, "eval_batches": 4, "checkpoint_every": steps}
+    shared |= {"dit": _dit("tiny", **periods), "samples": 120}
+    training = from_mapping(ElasticTraining, elastic.get_config("tiny").to_dict())
+    return ElasticStudy(**shared | changes, elastic=dataclasses.replace(training, **periods))
+
+
+def _elastic_gpu() -> ElasticStudy:
+    """The small transformer on rendered clips of 17x128x128."""
+    pruning = _pruning_gpu()
+    shared: dict[str, Any] = {f.name: getattr(pruning, f.name) for f in dataclasses.fields(ChainStudy)}
+    shared |= {"teacher_right": 0.0, "seeds": (0, 1, 2)}
+    same = {field.name: getattr(pruning.dit, field.name) for field in dataclasses.fields(DitTraining)}
+    training = ElasticTraining(**same | {"stage": "elastic"}, widths=elastic.WIDTHS["small"])
+    return ElasticStudy(**shared, elastic=training)
+
+
 def _reward_gpu() -> RewardStudy:
     chain = _distillation_gpu()
     shared: dict[str, Any] = {f.name: getattr(chain, f.name) for f in dataclasses.fields(ChainStudy)}
@@ -371,6 +397,9 @@ STUDIES: dict[str, Callable[[], Config]] = {
         _counting(**{f.name: getattr(_distillation_gpu(), f.name) for f in dataclasses.fields(ChainStudy)}),
         critic=dataclasses.replace(_critic(), clip="17x128x128", steps=20_000),
     ),
+    "elastic": lambda: _elastic(steps=600),
+    "elastic_quick": lambda: _elastic(steps=300, seeds=(0,), samples=60, arms=("alone", "none", "global")),
+    "elastic_gpu": _elastic_gpu,
     "lazy": _lazy,
     "lazy_quick": lambda: dataclasses.replace(_lazy(), steps=(20, 10), targets=(0.3,), samples=60),
     "lazy_gpu": _lazy_gpu,

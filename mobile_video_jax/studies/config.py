@@ -14,6 +14,7 @@ from mobile_video_jax.stages.config import (
     CriticTraining,
     DistillTraining,
     DitTraining,
+    ElasticTraining,
     LazyTraining,
     RecoverTraining,
     RewardTraining,
@@ -54,6 +55,7 @@ RewardArm = Literal[
     "critic-alone",
 ]
 CountingArm = Literal["count", "count_attention", "count_best"]
+ElasticArm = Literal["alone", "none", "global", "tensor"]
 LazyArm = Literal["fewer", "lazy", "none", "sensitivity", "random", "smaller"]
 Seeds = Annotated[tuple[Seed, ...], Range(1, 1000)]
 
@@ -217,6 +219,18 @@ class LazyStudy(ChainStudy):
     arms: tuple[LazyArm, ...] = get_args(LazyArm)  # samplers of the teacher, and students
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ElasticStudy(ChainStudy):
+    """Widths of one elastic network beside each width alone, for as many steps.
+
+    The whole width alone is its seed's transformer `dit`. All of one seed have the same batches and noise.
+    """
+
+    elastic: ElasticTraining  # training of the elastic network, whose balance an arm names
+    kind: Literal["elastic"] = "elastic"  # tells this study from the others
+    arms: tuple[ElasticArm, ...] = get_args(ElasticArm)  # each width alone, and ways of adding gradients
+
+
 STUDIES: dict[str, type[Config]] = {
     "vae": StudyConfig,
     "pruning": PruningStudy,
@@ -225,6 +239,7 @@ STUDIES: dict[str, type[Config]] = {
     "reward": RewardStudy,
     "counting": CountingStudy,
     "lazy": LazyStudy,
+    "elastic": ElasticStudy,
 }
 
 

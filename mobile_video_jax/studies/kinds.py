@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from mobile_video_jax.studies import architectures, compression, counting, distillation, lazy, pruning, reward
+from mobile_video_jax.studies import architectures, compression, counting, distillation, elastic, lazy, pruning, reward
 from mobile_video_jax.studies.architectures_report import write_architecture_study
 from mobile_video_jax.studies.compression_report import write_study
 from mobile_video_jax.studies.counting_report import write_counting_study
 from mobile_video_jax.studies.distillation_report import write_distillation_study
+from mobile_video_jax.studies.elastic_report import write_elastic_study
 from mobile_video_jax.studies.lazy_report import write_lazy_study
 from mobile_video_jax.studies.pruning_report import write_pruning_study
 from mobile_video_jax.studies.reward_report import write_reward_study
@@ -41,4 +42,5 @@ KINDS = {
     "reward": Kind(reward.cells, reward.plan_reward, reward.run_reward_study, write_reward_study),
     "counting": Kind(counting.cells, counting.plan_counting, counting.run_counting_study, write_counting_study),
     "lazy": Kind(lazy.cells, lazy.plan_lazy, lazy.run_lazy_study, write_lazy_study),
+    "elastic": Kind(elastic.cells, elastic.plan_elastic, elastic.run_elastic_study, write_elastic_study),
 }
