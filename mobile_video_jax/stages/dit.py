@@ -21,6 +21,7 @@ from mobile_video_jax.diffusion.conditioning import frame_times
 from mobile_video_jax.diffusion.guidance import drop_captions
 from mobile_video_jax.diffusion.timesteps import sample_times, stratified_times
 from mobile_video_jax.dit.lora import init_adapter, merged
+from mobile_video_jax.dit.token_drop import check_drop, kept_tokens, sparse_velocity
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.training_samples import (
     SamplePrompts,
@@ -54,6 +55,14 @@ class DitStage(LatentStage):
     def __init__(self, config: DitTraining, sampling: Sampling = STANDARD):
         check_adapter(config.lora.rank, config.stage, config.init_from)
         super().__init__(config, sampling)
+        if config.token_drop:
+            self._check_token_drop()
+
+    def _check_token_drop(self) -> None:
+        """Raises UserError where the network, or the loss, needs all tokens."""
+        if type(self).loss is not DitStage.loss:
+            raise UserError(f"stage '{self.config.stage}' trains on all tokens: set token_drop=0")
+        check_drop(self.config.transformer)
 
     @classmethod
     def of_run(cls, run: Run) -> "DitStage":
@@ -76,8 +85,14 @@ class DitStage(LatentStage):
         return merged(params["base"], params["adapter"], lora.scale) if lora.rank else params
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
-        noisy = self.training_batch(batch, rng)
-        return jnp.mean(noisy.errors(self.denoiser.velocity(self.network_params(params), *noisy.inputs))), {}
+        noisy, network_params = self.training_batch(batch, rng), self.network_params(params)
+        if self.config.token_drop:
+            _, frames, *rows, _ = batch["latents"].shape
+            kept = kept_tokens(named_key(rng, "tokens"), frames, math.prod(rows), self.config.token_drop)
+            velocity = sparse_velocity(self.denoiser.network, network_params, kept, *noisy.inputs)
+        else:
+            velocity = self.denoiser.velocity(network_params, *noisy.inputs)
+        return jnp.mean(noisy.errors(velocity)), {}
 
     def training_batch(self, batch: Batch, rng: Rng) -> NoisyBatch:
         """A batch at random times, some clips with a conditioning frame and some without a caption."""

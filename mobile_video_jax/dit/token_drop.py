@@ -1,0 +1,87 @@
+"""Training on some of a clip's tokens: middle blocks see a share of them, others pass by (SPRINT, arXiv 2510.21986).
+
+The first and the last blocks see all tokens. A token that is left out keeps its residual stream, as blocks add to it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from mobile_video_jax.core.arrays import Latents, Rng, Tokens
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.dit.block import Conditions, DitBlock
+from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.dit.stacking import unstack_blocks
+from mobile_video_jax.nn.attention.config import FULL
+from mobile_video_jax.nn.module import apply
+
+DENSE = 2  # first blocks, and last ones, that see all tokens
+
+Kept = Int[Array, "m"]
+
+
+def check_drop(config: DitConfig) -> None:
+    """Raises UserError for a network without a middle, and for blocks that need all tokens of a grid."""
+    shapes = config.block_shapes
+    if len(shapes) <= 2 * DENSE or config.skips:
+        raise UserError(f"token_drop needs more than {2 * DENSE} blocks and no skips: set token_drop=0")
+    if config.causal or any((shape.kind, shape.resolution) != (FULL, 1) for shape in shapes[DENSE:-DENSE]):
+        raise UserError("token_drop needs middle blocks of full attention to all tokens: set token_drop=0")
+
+
+def kept_tokens(rng: Rng, frames: int, tokens: int, share: float) -> Kept:
+    """Random tokens that middle blocks see, as many in each latent frame of `tokens`, in order; at least one."""
+    count = max(1, round(tokens * (1 - share)))
+    scores = jax.random.uniform(rng, (frames, tokens))
+    within = jnp.sort(jnp.argsort(scores, axis=1)[:, :count], axis=1)
+    return (within + tokens * jnp.arange(frames)[:, None]).reshape(-1)
+
+
+def sparse_velocity(dit: Dit, params: Any, kept: Kept, *inputs: Any) -> Latents:
+    """The velocity where the middle blocks see the tokens `kept` alone; `inputs` are those of Dit.
+
+    Scanned blocks run one by one; each is computed again in the backward pass where the network's config says so.
+    """
+    config, dense = dit.config, dict[str, Tokens]()
+    last = len(config.block_shapes) - DENSE
+
+    def intercept(following: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        module: Any = context.module
+        if not isinstance(module, DitBlock) or not isinstance(module.parent, Dit) or context.method_name != "__call__":
+            return following(*args, **kwargs)
+        index = int(str(module.name).removeprefix("block_"))
+        x, conditions, *others = args
+        if not DENSE <= index < last:
+            return _computed(module, config, x, conditions, *others)
+        if index == DENSE:
+            dense["x"], x = x, x[:, kept]
+        x = _computed(module, config, x, _of_tokens(conditions, kept), *others)
+        return dense["x"].at[:, kept].set(x) if index == last - 1 else x
+
+    network = dit.clone(config=dataclasses.replace(config, scan=False, remat="none"))
+    with nn.intercept_methods(intercept):
+        velocity: Latents = apply(network, unstack_blocks(params) if config.scan else params, *inputs)
+    return velocity
+
+
+def _computed(module: Any, config: DitConfig, *args: Any) -> Tokens:
+    """A block's output, computed again in the backward pass unless the config keeps all."""
+    alone = module.clone(parent=None)
+
+    def block(variables: Any, *args: Any) -> Tokens:
+        out: Tokens = alone.apply(variables, *args)
+        return out
+
+    return (block if config.remat == "none" else jax.checkpoint(block))(module.variables, *args)
+
+
+def _of_tokens(conditions: Conditions, kept: Kept) -> Conditions:
+    """The conditions of some tokens; those of latent frames stay, as every frame has as many."""
+    (cos, sin), mask = conditions.rope, conditions.token_mask
+    return conditions._replace(rope=(cos[kept], sin[kept]), token_mask=None if mask is None else mask[:, kept])
