@@ -121,7 +121,7 @@ class ElasticStage(DitStage):
             return self.source.params(target)
         network = super().pretrained(whole_network(target))
         own = {
-            width_name(width): own_params(sliced(network, member.parameter_shapes))
+            width_name(width): sliced(own_params(network), own_params(member.parameter_shapes))
             for width, member in self.members.items()
         }
         return network | {WIDTHS: jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), own, target[WIDTHS])}

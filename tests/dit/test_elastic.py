@@ -17,6 +17,7 @@ from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import stack_blocks, unstack_blocks
 from mobile_video_jax.nn.module import init
 from mobile_video_jax.prune.surgery import pruned_config, slice_params
+from mobile_video_jax.prune.units import Units
 from tests.nets import normal, params_like, run
 
 WHOLE = DitConfig(
@@ -143,6 +144,13 @@ def test_heads_share_keys_and_values_in_turn(count):
     expected = run(Dit(config), params | {"block_0": block}, *inputs())
     out = run(Dit(dataclasses.replace(config, kv_heads=count)), params, *inputs())
     np.testing.assert_allclose(out, expected, atol=1e-6)
+
+
+def test_networks_whose_heads_share_keys_or_whose_blocks_are_joined_are_not_pruned():
+    plain = dataclasses.replace(WHOLE, layout=(), skips=(), kv_heads=0)
+    for changes, message in (({"kv_heads": 2}, "share keys and values"), ({"skips": ((0, 2),)}, "cannot be pruned")):
+        with pytest.raises(UserError, match=message):
+            Units(dataclasses.replace(plain, **changes), 4)
 
 
 def test_more_heads_of_keys_than_a_block_has_are_refused():
