@@ -8,7 +8,8 @@ its FLOPs; `compression_quick`, 4 of them at a third of the budget, about 20. Ce
 those of few tokens take more steps; --config.protocol=steps or decoder makes other things equal. `objectives` is latent
 consistency and scale equivariance on and off, three seeds, about 35 minutes. One accelerator: `compression_gpu`, 8
 cells of mobile VAEs with a fine-tuning phase. A pod: `compression_pod`, 96 cells in four objectives and three seeds,
-shared by --workers. --plan prints the hours of each, from counted FLOPs.
+shared by --workers. --plan prints the hours of each, from counted FLOPs. `patch` is three ways to one number of tokens
+and values: stride 16, stride 8 with patches of 2x2 and stride 4 with 4x4 in the transformer; three seeds.
 
 `pruning` prunes one strong transformer of 12 blocks (trained until 90 % of its samples are right) to a third and half
 of its blocks' parameters by KD sensitivity, over all levels or blocks alone, by chance ten times and in other ways, and
@@ -362,6 +363,8 @@ STUDIES: dict[str, Callable[[], Config]] = {
     "compression_quick": lambda: _quick(
         compressions=("t4_s8_c16", "t4_s16_c32", "t8_s16_c64", "t8_s32_c128"),
     ),
+    "patch": lambda: _quick(compressions=("t4_s16_c64", "t4_s8_c16_p2", "t4_s4_c4_p4"), seeds=(0, 1, 2)),
+    "patch_gpu": lambda: _accelerator(compressions=("t8_s32_c128", "t8_s16_c32_p2", "t8_s8_c8_p4")),
     "objectives": lambda: _quick(
         compressions=("t4_s8_c16",),
         objectives=("plain", "consistency", "equivariance"),

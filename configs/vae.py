@@ -4,6 +4,7 @@ python -m launch.train --config=configs/vae.py:mobile_t8_s32_c128 --workdir=runs
 
 The variant is SIZE_tT_sS_cC: a size (tiny for two CPU cores, mobile for one accelerator or more, full for a pod), the
 strides in time and space, and the latent channels. 8x32x32 with 128 channels is the compression class of the paper.
+With _p2 behind it (mobile_t8_s16_c32_p2) 2x2 latent positions are packed as one token of the transformer.
 """
 
 import ml_collections

@@ -28,6 +28,8 @@ class PhoneDecoder(nn.Module):
         super().__init__()
         config = decoder.config
         self.levels, self.starts, self.patch = decoder.levels, starts, config.patch
+        self.packed = config.strides.patch
+        grid = (grid[0] * self.packed, grid[1] * self.packed)
         self.kept = kept_shapes(config, grid)
         self.inputs = ("latents", *(() if starts else (f"past_{name}" for name in self.kept)))
         self.outputs = ("video", *(f"kept_{name}" for name in self.kept))
@@ -49,7 +51,7 @@ class PhoneDecoder(nn.Module):
 
     def forward(self, latents: PhoneFrames, *past: Float[Tensor, "_ _ _ _"]) -> tuple[Float[Tensor, "_ _ _ _"], ...]:
         state = CausalState({} if self.starts else dict(zip(self.kept, past, strict=True)), axis=0)
-        x = self.stem(latents)
+        x = self.stem(unpack(latents, self.packed))
         for name, attention in self.attention.items():
             x = attention(x, state, name)
         for i, level in reversed(list(enumerate(self.levels))):
@@ -59,6 +61,15 @@ class PhoneDecoder(nn.Module):
                 x = self.convolutions[name](x, state, name)
         video = functional.pixel_shuffle(self.pixels(functional.silu(self.norm(x))), self.patch)
         return video, *(state.kept[name] for name in self.kept)
+
+
+def unpack(latents: PhoneFrames, patch: int) -> Float[Tensor, "t c2 h2 w2"]:
+    """Latents without patches; the packed channels are ordered (row, column, channel)."""
+    if patch == 1:
+        return latents
+    t, channels, h, w = latents.shape
+    by_place = latents.reshape(t, patch**2, channels // patch**2, h * w)
+    return functional.pixel_shuffle(by_place.transpose(1, 2).reshape(t, channels, h, w), patch)
 
 
 def kept_shapes(config: VaeConfig, grid: tuple[int, int]) -> dict[str, tuple[int, int, int, int]]:

@@ -49,7 +49,7 @@ class Decoder(nn.Module):
         self.config = config
         self.levels = config.levels(config.decoder_widths, config.decoder_depths)
         deepest = self.levels[-1].width
-        self.stem = nn.Linear(config.strides.channels, deepest)
+        self.stem = nn.Linear(config.of_network.channels, deepest)
         for j in range(config.attention_blocks):
             self.add_module(f"attention_{j}", AttentionBlock(deepest, config))
         for i, level in enumerate(self.levels):
@@ -72,7 +72,7 @@ class Decoder(nn.Module):
         No `past` starts a clip. `image` holds the encoder's features of a conditioning frame, as in the VAE.
         """
         state = CausalState(past or {}, axis=1)
-        x = self.stem(latents)
+        x = self.stem(shuffle_up(latents, 1, self.config.strides.patch, starts=True))
         for j in range(self.config.attention_blocks):
             x = self.get_submodule(f"attention_{j}")(x, state, f"attention_{j}")
         for i, level in reversed(list(enumerate(self.levels))):

@@ -11,30 +11,43 @@ LARGEST = 1 << 32  # pixels of a clip; one of 12.9 GB
 
 @dataclasses.dataclass(frozen=True)
 class Compression:
-    """Compression of a clip by the VAE: `time` and `space` strides and latent `channels`, written t8_s32_c128."""
+    """Compression of a clip to tokens: `time` and `space` strides and latent `channels`, written t8_s32_c128.
+
+    In t4_s8_c16_p2 the VAE has the strides 4 and 8, and leaves each patch of 2x2 of its 16-channel latents packed as
+    one position of 64 channels, a token of the transformer: `space` is 16 and `channels` 64.
+    """
 
     time: int
     space: int
     channels: int
+    patch: int = 1  # rows and columns of the VAE's latents in one token
 
     @classmethod
     def parse(cls, text: str) -> "Compression":
-        """Reads "t4_s16_c16". Raises UserError unless the strides are powers of two and space >= time."""
-        match = re.fullmatch(r"t(\d+)_s(\d+)_c(\d+)", text)
+        """Reads "t4_s16_c16" or "t4_s8_c16_p2". Raises UserError unless strides are powers of two and space >= time."""
+        match = re.fullmatch(r"t(\d+)_s(\d+)_c(\d+)(?:_p(\d+))?", text)
         if not match:
-            raise UserError(f"compression '{text}' is not of the form t4_s16_c16 (time, space, channels)")
-        time, space, channels = map(int, match.groups())
-        for name, stride in (("time", time), ("space", space)):
-            if stride < 1 or stride & (stride - 1):
-                raise UserError(f"compression '{text}': the {name} stride {stride} is not a power of two")
+            raise UserError(
+                f"compression '{text}' is not of the form t4_s16_c16 (time, space, channels), or with _p2 for patches"
+            )
+        time, space, channels, patch = (int(number or 1) for number in match.groups())
+        for name, size in (("time stride", time), ("space stride", space), ("patch", patch)):
+            if size < 1 or size & (size - 1):
+                raise UserError(f"compression '{text}': the {name} {size} is not a power of two")
         if space < time:
             raise UserError(f"compression '{text}': the space stride must be at least the time stride")
         if channels < 1:
             raise UserError(f"compression '{text}' has no channels")
-        return cls(time, space, channels)
+        return cls(time, space * patch, channels * patch**2, patch)
 
     def __str__(self) -> str:
-        return f"t{self.time}_s{self.space}_c{self.channels}"
+        vae = self.of_vae
+        return f"t{vae.time}_s{vae.space}_c{vae.channels}" + (f"_p{self.patch}" if self.patch > 1 else "")
+
+    @property
+    def of_vae(self) -> "Compression":
+        """The compression of the VAE's network alone, without patches."""
+        return Compression(self.time, self.space // self.patch, self.channels // self.patch**2)
 
     @property
     def ratio(self) -> float:

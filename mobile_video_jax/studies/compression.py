@@ -94,7 +94,7 @@ def run_cell(study: StudyConfig, cell: Cell, data: Path, out: Path) -> dict[str,
     trained, run = time.monotonic(), phases[-1]
     clip, compression = ClipShape.parse(study.vae.clip), Compression.parse(cell.compression)
     reconstruction = reconstruct(Run.open(run).vae(), data, "test", clip, study.test_clips)
-    floor = linear_floor(data, compression, clip, reconstruction.clips)
+    floor = linear_floor(data, compression.of_vae, clip, reconstruction.clips)
     learning = Learning(psnr_curve(phases), reconstruction.scores[PSNR].value, floor[PSNR].value if floor else None)
     return {
         **dataclasses.asdict(cell),

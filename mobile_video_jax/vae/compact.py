@@ -35,7 +35,7 @@ class CompactDecoder(nn.Module):
             raise UserError("a compact decoder takes no conditioning frame: set --config.model.omni=False")
         levels = cfg.levels(cfg.decoder_widths, cfg.decoder_depths)
         block = checkpointed(CompactBlock, cfg.remat)
-        x = Dense(levels[-1].width, (None, None), dtype=dtype, name="stem")(latents)
+        x = Dense(levels[-1].width, (None, None), dtype=dtype, name="stem")(shuffle_up(latents, 1, cfg.strides.patch))
         for i, level in reversed(list(enumerate(levels))):
             if level.step:
                 time, space = level.step

@@ -33,7 +33,7 @@ class VaeConfig(Config):
     2504.10567). The rest of the space stride comes from a pixel unshuffle of the input.
     """
 
-    compression: str = "t4_s8_c16"  # strides in time and space (powers of two) and latent channels
+    compression: str = "t4_s8_c16"  # strides in time and space (powers of two), latent channels, _p2 for 2x2 packed
     encoder_widths: Sizes = (32, 64, 96)  # channels of each level of the encoder
     encoder_depths: Sizes = (1, 1, 1)  # residual blocks of each level of the encoder
     decoder_widths: Sizes = (32, 64, 96)  # channels of each level of the decoder
@@ -49,23 +49,29 @@ class VaeConfig(Config):
 
     @property
     def strides(self) -> Compression:
-        """The parsed compression."""
+        """The parsed compression, which counts packed patches of latents as one position."""
         return Compression.parse(self.compression)
+
+    @property
+    def of_network(self) -> Compression:
+        """The compression of the networks, whose latents are packed behind the encoder and unpacked by the decoder."""
+        return self.strides.of_vae
 
     @property
     def patch(self) -> int:
         """Side in pixels of the input's patches, the blocks of its pixel unshuffle."""
-        return self.strides.space >> (len(self.encoder_widths) - 1)
+        return self.of_network.space >> (len(self.encoder_widths) - 1)
 
     def levels(self, widths: tuple[int, ...], depths: tuple[int, ...]) -> list[Level]:
         """The levels of one network. Raises UserError where the lists do not fit the compression."""
         steps = len(widths) - 1
-        steps_in_time = int(math.log2(self.strides.time))
+        strides = self.of_network
+        steps_in_time = int(math.log2(strides.time))
         if len(depths) != len(widths) or len(self.encoder_widths) != len(self.decoder_widths):
             raise UserError("the VAE's widths and depths must name the same number of levels, in both halves")
-        if not steps_in_time <= steps <= int(math.log2(self.strides.space)):
+        if not steps_in_time <= steps <= int(math.log2(strides.space)):
             raise UserError(
-                f"a VAE of {self.compression} takes {steps_in_time + 1} to {int(math.log2(self.strides.space)) + 1} "
+                f"a VAE of {self.compression} takes {steps_in_time + 1} to {int(math.log2(strides.space)) + 1} "
                 f"levels; its widths name {len(widths)}"
             )
         first_in_time = steps - steps_in_time

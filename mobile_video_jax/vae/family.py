@@ -44,7 +44,7 @@ def family_member(size: str, compression: str) -> VaeConfig:
     """
     if size not in SIZES:
         raise UserError(f"VAE size '{size}' is unknown: choose one of {', '.join(SIZES)}")
-    strides, sizes = Compression.parse(compression), SIZES[size]
+    strides, sizes = Compression.parse(compression).of_vae, SIZES[size]
     levels = 1 + max(strides.time.bit_length() - 1, strides.space.bit_length() - 3)
     if levels > len(sizes.widths):
         raise UserError(f"compression '{compression}' is beyond this family: time strides go to 8, space strides to 32")

@@ -45,8 +45,8 @@ class Encoder(nn.Module):
         for j in range(cfg.attention_blocks):
             x = AttentionBlock(cfg.head_dim, cfg.attention_window, cfg.rope_theta, dtype, name=f"attention_{j}")(x)
         x = nn.silu(RMSNorm(axis=None, dtype=dtype, name="norm")(x))
-        moments = Dense(2 * cfg.strides.channels, (None, None), name="moments")(x.astype(jnp.float32))
-        mean, log_variance = jnp.split(moments, 2, axis=-1)
+        moments = Dense(2 * cfg.of_network.channels, (None, None), name="moments")(x.astype(jnp.float32))
+        mean, log_variance = (shuffle_down(part, 1, cfg.strides.patch) for part in jnp.split(moments, 2, axis=-1))
         # The bounds keep exp() finite; a trained encoder stays well within them.
         return Posterior(mean, jnp.clip(log_variance + INITIAL_LOG_VARIANCE, -20.0, 10.0)), tuple(features)
 
@@ -61,7 +61,7 @@ class Decoder(nn.Module):
         cfg, dtype, starts = self.config, jnp.dtype(self.config.dtype), not continues(self)
         levels = cfg.levels(cfg.decoder_widths, cfg.decoder_depths)
         conv_block = checkpointed(ConvBlock, cfg.remat)
-        x = Dense(levels[-1].width, (None, None), dtype=dtype, name="stem")(latents)
+        x = Dense(levels[-1].width, (None, None), dtype=dtype, name="stem")(shuffle_up(latents, 1, cfg.strides.patch))
         for j in range(cfg.attention_blocks):
             x = AttentionBlock(cfg.head_dim, cfg.attention_window, cfg.rope_theta, dtype, name=f"attention_{j}")(x)
         for i, level in reversed(list(enumerate(levels))):

@@ -19,7 +19,7 @@ from mobile_video_jax.nn.config import EPS
 from mobile_video_jax.vae.config import VaeConfig
 from tests.dit.test_model import inputs
 from tests.export.test_torch_dit import ACROSS_HEADS, EQUAL, LATENTS, PRUNED, TEXT_WIDTH
-from tests.export.test_torch_vae import OMNI, PLAIN
+from tests.export.test_torch_vae import OMNI, PACKED, PLAIN
 
 torch.manual_seed(0)
 
@@ -56,7 +56,7 @@ def test_the_transformer_whole_and_in_chunks(config: DitConfig, layout: Layout):
     close(second(*(passed[name] for name in second.inputs)), expected)
 
 
-@pytest.mark.parametrize("config", [OMNI, PLAIN], ids=["temporal attention", "two attentions"])
+@pytest.mark.parametrize("config", [OMNI, PLAIN, PACKED], ids=["temporal attention", "two attentions", "packed"])
 def test_the_decoder_chunk_by_chunk(config: VaeConfig):
     decoder = randomised(Decoder(config))
     z = torch.randn(1, 3, 2, 3, 4)

@@ -15,6 +15,7 @@ from tests.nets import normal, params_like
 
 OMNI = VaeConfig("t2_s4_c4", (6, 8), (1, 1), (8, 12), (1, 2), head_dim=6, attention_window=2, omni=True)
 PLAIN = dataclasses.replace(OMNI, compression="t2_s2_c4", attention_blocks=2, omni=False)
+PACKED = dataclasses.replace(PLAIN, compression="t2_s2_c1_p2")  # one channel at each of the four places of a position
 LATENTS = (1, 3, 2, 3, 4)
 
 
@@ -28,7 +29,7 @@ def close(actual: torch.Tensor, expected: jax.Array) -> None:
     np.testing.assert_allclose(actual.detach(), expected, atol=1e-5 * float(np.abs(expected).max()))
 
 
-@pytest.mark.parametrize("config", [OMNI, PLAIN], ids=["omni", "plain"])
+@pytest.mark.parametrize("config", [OMNI, PLAIN, PACKED], ids=["omni", "plain", "packed"])
 def test_the_mirror_equals_the_decoder_whole_and_chunk_by_chunk(config: VaeConfig):
     vae, latents = Vae(config), normal(0, *LATENTS)
     image = tuple(normal(i, 1, 1, 4 >> i, 6 >> i, width) for i, width in enumerate(config.encoder_widths))

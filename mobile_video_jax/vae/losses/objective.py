@@ -1,7 +1,6 @@
 """The VAE's training objective: one pass through the network and the weighted sum of its terms."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 
 from mobile_video_jax.core.arrays import Rng, Scalar, Video
 from mobile_video_jax.core.rng import named_key
+from mobile_video_jax.nn.clip_ops import shuffle_down, shuffle_up
 from mobile_video_jax.nn.hinge import hinge_discriminator_loss, hinge_generator_loss
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.vae.config import VaeLossConfig
@@ -40,8 +40,10 @@ class VaeObjective:
             again = apply(self.vae, jax.lax.stop_gradient(params), decoded, method="encode")
             terms["latent_consistency"] = latent_consistency(again, posterior)
         if weights.scale_equivariance:
-            decode = functools.partial(apply, self.vae, params, method="decode")
-            terms["scale_equivariance"] = scale_equivariance(decode, latents, video, self.scales)
+            patch = self.vae.config.strides.patch  # averages are of positions that are neighbours in the clip
+            decode = lambda z: apply(self.vae, params, shuffle_down(z, 1, patch), method="decode")
+            unpacked = shuffle_up(latents, 1, patch)
+            terms["scale_equivariance"] = scale_equivariance(decode, unpacked, video, self.scales)
         if weights.perceptual:
             terms["perceptual"] = perceptual_distance(self.vgg, params["vgg"], video, decoded)
         if weights.adversarial:
