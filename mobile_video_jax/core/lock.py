@@ -69,11 +69,19 @@ def _held(lock: Path, folder: Path) -> Iterator[None]:
 def _system_lock(lock: Path, folder: Path, stack: contextlib.ExitStack) -> bool:
     """Locks the file until the stack closes; False where the file system has no locks.
 
-    Raises UserError where another process holds the lock.
+    Raises UserError where another process holds the lock, and in a file system that takes no files, as /proc.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        file = stack.enter_context(lock.open("a"))
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:
+            raise _takes_no_files(lock.parent) from None
+        try:
+            file = stack.enter_context(lock.open("a"))
+        except FileNotFoundError:
+            if lock.parent.exists():
+                raise _takes_no_files(lock.parent) from None
+            continue  # the last holder has just removed the empty folder
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -122,6 +130,10 @@ def _holder(lock: Path) -> dict[str, Any]:
 
 def _named(holder: Mapping[str, Any]) -> str:
     return f"process {holder['pid']} on {holder['host']} since {holder['since']}" if holder else "another process"
+
+
+def _takes_no_files(folder: Path) -> UserError:
+    return UserError(f"{folder} takes no new files: name a folder elsewhere")
 
 
 def _refusal(folder: Path, holder: Mapping[str, Any]) -> UserError:

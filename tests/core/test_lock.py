@@ -51,6 +51,13 @@ def test_a_second_writer_is_told_who_the_first_is_and_comes_after_it(tmp_path, o
         pass
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+def test_a_file_system_that_takes_no_files_is_named():
+    for locked in (only_writer(Path("/proc/run")), new_folder(Path("/proc/run"))):
+        with pytest.raises(UserError, match="takes no new files: name a folder elsewhere"), locked:
+            pass
+
+
 def test_what_a_killed_writer_left_is_taken_over_and_its_unfinished_files_go(tmp_path, other):
     process, _ = other
     run = tmp_path / "run"
