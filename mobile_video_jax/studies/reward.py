@@ -17,7 +17,7 @@ from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.reward import RewardStage
 from mobile_video_jax.stages.reward_tuning import RewardTuningStage
 from mobile_video_jax.studies.chain import Cells, cells_of, run_chain_study, teacher_run
-from mobile_video_jax.studies.clip_quality import ClipQuality
+from mobile_video_jax.studies.clip_quality import DECODED, ClipQuality
 from mobile_video_jax.studies.config import RewardStudy
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
@@ -40,8 +40,8 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def cells(study: RewardStudy) -> Cells:
-    """The cells by name, seed after seed: the base, plain training, then the arms."""
-    return cells_of(study, (BASE, FLOW), study.arms)
+    """The cells by name, seed after seed: decoded real clips, the base, plain training, then the arms."""
+    return cells_of(study, (DECODED, BASE, FLOW), study.arms)
 
 
 def run_reward_study(study: RewardStudy, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:
@@ -58,7 +58,10 @@ def run_reward_study(study: RewardStudy, out: Path, *, worker: int = 0, workers:
 def plan_reward(study: RewardStudy) -> list[dict[str, Any]]:
     """Cost of every cell in FLOPs of flow matching, counted without running anything; rollouts come on top."""
     flops = DitStage(study.dit).cost().flops * study.tuning.steps
-    return [{"name": name, "train_flops": 0 if arm == BASE else flops} for name, (arm, *_) in cells(study).items()]
+    return [
+        {"name": name, "train_flops": 0 if arm in (DECODED, BASE) else flops}
+        for name, (arm, *_) in cells(study).items()
+    ]
 
 
 def _make_rewards(study: RewardStudy, seed: int, out: Path) -> None:
@@ -97,7 +100,9 @@ def _points(study: RewardStudy) -> dict[str, Any]:
 
 
 def _run_cell(study: RewardStudy, arm: str, seed: int, out: Path, folder: Path) -> dict[str, Any]:
-    run, curve = teacher_run(out, seed), []
+    run, curve, quality = teacher_run(out, seed), [], ClipQuality(study, out, seed)
+    if arm == DECODED:
+        return {"curve": curve, **quality(*quality.of_decoded())}
     if arm != BASE:
         run = folder / "tuned"
         stage: Stage = DitStage(_flow_config(study, seed, out))
@@ -106,7 +111,7 @@ def _run_cell(study: RewardStudy, arm: str, seed: int, out: Path, folder: Path) 
         train(stage, run)
         curve = _curve(study, run)
     samples = generate_samples(run, study.world, study.samples, study.sampling)
-    return {"curve": curve, **ClipQuality(study, out, seed)(samples.clips, samples.pairs)}
+    return {"curve": curve, **quality(samples.clips, samples.pairs)}
 
 
 def _curve(study: RewardStudy, run: Path) -> list[dict[str, Any]]:

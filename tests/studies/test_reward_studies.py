@@ -32,13 +32,20 @@ def test_arms_change_the_reward_alone(tmp_path):
     assert dataclasses.replace(late, reward=critic.reward) == critic
 
 
+HITS = {"base": [1, 0, 0, 0], "flow": [1, 1, 0, 0], "latent": [1, 1, 1, 0]}
+
+
 def test_gains_are_over_the_same_seeds_base():
-    rows = [
-        {"arm": arm, "seed": seed, "hidden": 0.5 + 0.1 * seed + gain, "distance": 0.2}
-        for arm, gain in (("base", 0.0), ("latent", 0.05))
-        for seed in (0, 1, 2)
+    results = [{"arm": arm, "seed": seed, "hits": hits} for arm, hits in HITS.items() for seed in (0, 1, 2)]
+    assert gains(results) == [
+        ["flow", "+25.0 (+25.0 to +25.0)", ""],
+        ["latent", "+50.0 (+50.0 to +50.0)", "+25.0 (+25.0 to +25.0)"],
     ]
-    assert gains(rows) == [["latent", 3, "+0.050 (+0.050 to +0.050)", "+0.000 (+0.000 to +0.000)"]]
+
+
+def test_gains_of_one_seed_have_intervals_over_prompts():
+    [_, [arm, gain, _]] = gains([{"arm": arm, "seed": 0, "hits": hits} for arm, hits in HITS.items()])
+    assert arm == "latent" and gain == "+50.0 (-41.9 to +141.9)"
 
 
 def test_guides_are_measured_where_plain_sampling_is_wrong():
@@ -63,12 +70,12 @@ def test_rewards_are_measured_beside_the_hidden_detector(tmp_path):
         tuning=dataclasses.replace(study.tuning, reward=dataclasses.replace(study.tuning.reward, steps=2)),
     )
     results = run_reward_study(study, tmp_path)
-    assert [result["arm"] for result in results] == ["base", "flow", "latent", "critic-1"]
-    for result in results[2:]:
+    assert [result["arm"] for result in results] == ["decoded", "base", "flow", "latent", "critic-1"]
+    for result in results[3:]:
         [point] = result["curve"]
         assert 0 <= point["hidden"] <= 1 and 0 < point["reward"] < 1 and math.isfinite(result["distance"])
     assert run_reward_study(study, tmp_path) == results
-    assert write_reward_study("reward", study, results, tmp_path)["finished"] == 4
+    assert write_reward_study("reward", study, results, tmp_path)["finished"] == 5
     assert (tmp_path / "curves.png").exists() and (tmp_path / "report.html").exists()
 
 
@@ -77,7 +84,14 @@ def test_counting_compares_guides_with_plain_sampling(tmp_path):
     study = from_mapping(CountingStudy, studies.get_config("counting_quick").to_dict())
     study = shortened(study, "vae", "dit", "critic")
     results = run_counting_study(study, tmp_path)
-    assert [result["arm"] for result in results] == ["plain", "count", "count_attention", "count_best"]
-    assert results[3]["evaluations"] == 2 * results[0]["evaluations"] == 8
-    assert write_counting_study("counting", study, results, tmp_path)["finished"] == 4
-    assert len(json.loads((tmp_path / "table.json").read_text())["summary"]) == 4
+    assert [result["arm"] for result in results] == [
+        "decoded",
+        "plain",
+        "again",
+        "count",
+        "count_attention",
+        "count_best",
+    ]
+    assert results[5]["evaluations"] == 2 * results[1]["evaluations"] == 8
+    assert write_counting_study("counting", study, results, tmp_path)["finished"] == 6
+    assert len(json.loads((tmp_path / "table.json").read_text())["summary"]) == 6
