@@ -271,14 +271,13 @@ def _snapgen(*, teacher_steps: int, steps: int, **changes: Any) -> ArchitectureS
     """A tiny U-Net taught by the tiny transformer, on still images of one object."""
     pruning = _pruning()
     shared: dict[str, Any] = {field.name: getattr(pruning, field.name) for field in dataclasses.fields(ChainStudy)}
-    periods = {"eval_every": steps // 4, "eval_batches": 8, "checkpoint_every": steps}
     shared |= {
         "world": dataclasses.replace(demo.WORLD, motions=("still",)),
-        "dit": _dit("tiny", clip="1x32x32", steps=teacher_steps, eval_every=teacher_steps, eval_batches=8),
+        "dit": _dit("tiny", clip="1x32x32", steps=teacher_steps, eval_every=teacher_steps // 4, eval_batches=8),
         "teacher_right": 0.0,
         "seeds": (0, 1, 2),
     }
-    return ArchitectureStudy(**shared | changes, student=_recover("unet", steps=steps, **periods))
+    return ArchitectureStudy(**shared | changes, student=_recover("unet", steps=steps, eval_batches=8))
 
 
 # Several small objects, which the small transformer of so few steps often gets wrong: there is room to improve.
@@ -388,7 +387,7 @@ STUDIES: dict[str, Callable[[], Config]] = {
     "distillation_steps_quick": lambda: _quickly(FEW, steps=120, points=3, repeats=2),
     "distillation_steps_gpu": lambda: dataclasses.replace(_distillation_gpu(), **FEW | {"repeats": 3}),
     "snapgen": lambda: _snapgen(teacher_steps=800, steps=400),
-    "snapgen_quick": lambda: _snapgen(teacher_steps=300, steps=100, seeds=(0,), samples=60),
+    "snapgen_quick": lambda: _snapgen(teacher_steps=400, steps=200),
     "reward": _reward,
     "reward_quick": lambda: _reward(
         seeds=(0,), arms=("latent", "latent-late", "critic-2"), samples=120, labelled=600, curve_samples=60
@@ -404,7 +403,7 @@ STUDIES: dict[str, Callable[[], Config]] = {
     "elastic_quick": lambda: _elastic(steps=300, seeds=(0,), samples=60, arms=("alone", "none", "global")),
     "elastic_gpu": _elastic_gpu,
     "lazy": _lazy,
-    "lazy_quick": lambda: dataclasses.replace(_lazy(), steps=(20, 10), targets=(0.3,), samples=60),
+    "lazy_quick": lambda: dataclasses.replace(_lazy(), steps=(20, 10), targets=(0.3,), seeds=(0,)),
     "lazy_gpu": _lazy_gpu,
     "compression_gpu": _accelerator,
     "compression_pod": lambda: _accelerator(

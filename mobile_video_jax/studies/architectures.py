@@ -6,7 +6,7 @@ from typing import Any
 
 from mobile_video_jax.distill.config import KdWeights
 from mobile_video_jax.evaluate.alignment import generate_samples
-from mobile_video_jax.metrics.accuracy import ALL, accuracies
+from mobile_video_jax.metrics.accuracy import ALL, attributes_right
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.config import RecoverTraining
 from mobile_video_jax.stages.dit import DitStage
@@ -17,9 +17,12 @@ from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 
 OUTPUT_ALONE = KdWeights(features=0.0)
-# What an arm changes of the student's training. Each but `constant`, a control, adds one thing to the arm before.
+POINTS = 4  # measurements of the held-out loss, so that the last quarter's gain tells how far training went
+# What an arm changes of the student's training. Each adds one thing to the arm before, but for two controls: `longer`
+# learns from data alone for as many steps as cost what those of `output` do, and `constant` balances all times alike.
 ARMS: dict[str, dict[str, Any]] = {
     "task": {"balance": "sum", "kd": KdWeights(0.0, 0.0)},
+    "longer": {"balance": "sum", "kd": KdWeights(0.0, 0.0)},
     "output": {"balance": "sum", "kd": OUTPUT_ALONE},
     "constant": {"balance": "constant", "kd": OUTPUT_ALONE},
     "scaling": {"balance": "timestep", "kd": OUTPUT_ALONE},
@@ -37,8 +40,7 @@ def plan_architectures(study: ArchitectureStudy) -> list[dict[str, Any]]:
     teacher = {"train_flops": DitStage(study.dit).cost().flops * study.dit.steps}
     costs = {TEACHER: teacher}
     for arm in study.arms:
-        config = dataclasses.replace(study.student, teacher_model=study.dit.model, **ARMS[arm])
-        costs[arm] = {"train_flops": RecoverStage(config).cost().flops * config.steps}
+        costs[arm] = {"train_flops": _step_flops(study, arm) * _steps(study, arm)}
     return [{"name": name, **costs[arm]} for name, (arm, _) in cells(study).items()]
 
 
@@ -48,12 +50,12 @@ def run_architecture_study(
     """Runs this worker's share of the cells that are not finished; returns the results of all that are."""
 
     def run(arm: str, seed: int, folder: Path) -> dict[str, Any]:
-        trained = teacher_run(out, seed)
+        trained, steps = teacher_run(out, seed), study.dit.steps
         if arm != TEACHER:
             config = student_config(study, arm, seed, out)
-            trained = folder / "student"
+            trained, steps = folder / "student", config.steps
             train(RecoverStage.build(config), trained)
-        return _measured(study, trained)
+        return {"steps": steps, **_measured(study, trained)}
 
     return run_chain_study(study, cells(study), out, run, worker=worker, workers=workers)
 
@@ -61,14 +63,32 @@ def run_architecture_study(
 def student_config(study: ArchitectureStudy, arm: str, seed: int, out: Path) -> RecoverTraining:
     """The training of an arm's student. Students of one seed have the same batches, noise and teacher."""
     shared: dict[str, Any] = {"data": str(out / "latents"), "teacher": str(teacher_run(out, seed)), "seed": seed}
-    return dataclasses.replace(study.student, **shared, **ARMS[arm])
+    steps = _steps(study, arm)
+    periods = {"eval_every": steps // POINTS, "checkpoint_every": steps}
+    return dataclasses.replace(study.student, **shared, **ARMS[arm], steps=steps, **periods)
+
+
+def _steps(study: ArchitectureStudy, arm: str) -> int:
+    """Steps of an arm's student, a multiple of its measurements."""
+    if arm != "longer":
+        return study.student.steps
+    ratio = _step_flops(study, "output") / _step_flops(study, "task")
+    return round(study.student.steps * ratio / POINTS) * POINTS
+
+
+def _step_flops(study: ArchitectureStudy, arm: str) -> int:
+    config = dataclasses.replace(study.student, teacher_model=study.dit.model, **ARMS[arm])
+    return RecoverStage(config).cost().flops
 
 
 def _measured(study: ArchitectureStudy, run: Path) -> dict[str, Any]:
     losses = [line["eval_loss"] for line in read_metrics(run) if "eval_loss" in line]
     samples = generate_samples(run, study.world, study.samples, study.sampling)
+    hits = [int(attributes_right(study.world, *pair)[ALL]) for pair in samples.pairs]
     return {
         "parameters": Run.open(run).denoiser.describe()["parameters"],
         "loss": losses[-1],
-        "right": accuracies(study.world, samples.pairs)[ALL].value,
+        "last_quarter": losses[-2] - losses[-1],
+        "right": sum(hits) / len(hits),
+        "hits": hits,
     }

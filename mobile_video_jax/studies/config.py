@@ -41,7 +41,7 @@ PruningArm = Literal[
     "double-rate",
 ]
 DistillationArm = Literal["kd", "conv", "dit", "mismatched", "taps", "renoise", "renoise-dit", "dmd", "dmd2", "scm"]
-ArchitectureArm = Literal["task", "output", "constant", "scaling", "features"]
+ArchitectureArm = Literal["task", "longer", "output", "constant", "scaling", "features"]
 RewardArm = Literal[
     "latent",
     "latent-early",
