@@ -390,7 +390,7 @@ STUDIES: dict[str, Callable[[], Config]] = {
     "snapgen_quick": lambda: _snapgen(teacher_steps=400, steps=200),
     "reward": _reward,
     "reward_quick": lambda: _reward(
-        seeds=(0,), arms=("latent", "latent-late", "critic-2"), samples=120, labelled=600, curve_samples=60
+        seeds=(0,), arms=("latent", "critic-2"), samples=120, labelled=600, curve_samples=60, points=2
     ),
     "reward_gpu": _reward_gpu,
     "counting": _counting,
@@ -403,7 +403,7 @@ STUDIES: dict[str, Callable[[], Config]] = {
     "elastic_quick": lambda: _elastic(steps=300, seeds=(0,), samples=60, arms=("alone", "none", "global")),
     "elastic_gpu": _elastic_gpu,
     "lazy": _lazy,
-    "lazy_quick": lambda: dataclasses.replace(_lazy(), steps=(20, 10), targets=(0.3,), seeds=(0,)),
+    "lazy_quick": lambda: dataclasses.replace(_lazy(), steps=(20, 10), targets=(0.3,), seeds=(0,), phase_steps=60),
     "lazy_gpu": _lazy_gpu,
     "compression_gpu": _accelerator,
     "compression_pod": lambda: _accelerator(
