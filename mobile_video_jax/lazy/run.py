@@ -47,8 +47,9 @@ def make_lazy(config: LazyTraining, run: Run, target: float, out: Path, gates: P
     config = dataclasses.replace(config, init_from=run.name, data=config.data or run.config["data"])
     stage = LazyStage.build(config)
     method, sampler = _method(config, stage.sampler), stage.sampler
+    reuses = method == "gates" or sampler.guidance != 1  # a guided run's choice by chance is of outputs to reuse
     costs = module_costs(stage.denoiser, config.cost)
-    check_target(target, costs, sampler.steps, first=method != "gates")
+    check_target(target, costs, sampler.steps, first=not reuses)
     inputs = {"run": run.name, "step": run.step, "target": target, "config": plain(config)}
     check_claim(out, MARKER, inputs, "lazy run")
     mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
@@ -63,7 +64,7 @@ def make_lazy(config: LazyTraining, run: Run, target: float, out: Path, gates: P
     params = run.sharded_params(mesh)
     with phase("lazy: scoring on held-out captions"):
         scores = SCORINGS[method](stage, params, captions, folder)
-    choose = reuse_by_score if method == "gates" else leave_out_by_rise
+    choose = reuse_by_score if reuses else leave_out_by_rise
     chosen = choose(scores, costs, target)
     write_json(out / SCORES, {"method": method, "scores": scores.tolist(), "threshold": chosen.threshold})
     facts = {"method": method, "source": run.name, "source_step": run.step, "data": config.data, "target": target}
@@ -81,7 +82,7 @@ def _summary(out: Path) -> dict[str, Any]:
 def _method(config: LazyTraining, sampler: SampleConfig) -> str:
     """The way of choosing: as configured, else gates for a guided run and sensitivity for a student."""
     method = config.method if config.method != "own" else "gates" if sampler.guidance != 1 else "sensitivity"
-    if method != "gates" and sampler.guidance != 1:
+    if method == "sensitivity" and sampler.guidance != 1:
         raise UserError("modules are left out of unguided students: use --config.method=gates")
     return method
 
@@ -102,8 +103,8 @@ def _by_sensitivity(stage: LazyStage, params: Any, captions: Captions, folder: P
 
 
 def _by_chance(stage: LazyStage, params: Any, captions: Captions, folder: Path) -> np.ndarray:
-    depth = len(as_transformer(stage.config.model).block_shapes)
-    return np.random.default_rng(stage.config.seed).random((stage.sampler.steps, depth, len(MODULES)))
+    depth, halves = len(as_transformer(stage.config.model).block_shapes), () if stage.sampler.guidance == 1 else (2,)
+    return np.random.default_rng(stage.config.seed).random((stage.sampler.steps, depth, len(MODULES), *halves))
 
 
 SCORINGS = {"gates": _by_gates, "sensitivity": _by_sensitivity, "random": _by_chance}

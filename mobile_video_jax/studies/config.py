@@ -56,7 +56,7 @@ RewardArm = Literal[
 ]
 CountingArm = Literal["count", "count_attention", "count_best"]
 ElasticArm = Literal["alone", "none", "global", "tensor"]
-LazyArm = Literal["fewer", "lazy", "none", "sensitivity", "random", "smaller"]
+LazyArm = Literal["fewer", "lazy", "chance", "none", "sensitivity", "random", "smaller"]
 Seeds = Annotated[tuple[Seed, ...], Range(1, 1000)]
 
 

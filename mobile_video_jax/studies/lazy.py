@@ -25,6 +25,7 @@ from mobile_video_jax.studies.chain import Cells, run_chain_study, teacher_run
 from mobile_video_jax.studies.config import LazyStudy
 from mobile_video_jax.train.loop import train
 
+REUSE_ARMS = {"lazy": "gates", "chance": "random"}  # samplers of the teacher with a table, and how it is chosen
 STUDENT_ARMS = ("none", "sensitivity", "random", "smaller")
 
 
@@ -41,8 +42,8 @@ def cells(study: LazyStudy) -> Cells:
     for seed in study.seeds:
         if "fewer" in study.arms:
             grid |= {f"fewer-{n}-seed{seed}": ("fewer", seed, n, 0.0) for n in plain}
-        if "lazy" in study.arms:
-            grid |= {f"lazy-{n}-{round(100 * p)}-seed{seed}": ("lazy", seed, n, p) for n, p in lazy}
+        for arm in (arm for arm in REUSE_ARMS if arm in study.arms):
+            grid |= {f"{arm}-{n}-{round(100 * p)}-seed{seed}": (arm, seed, n, p) for n, p in lazy}
         share, steps = study.student_target, study.distill.sampling_steps
         for arm in (arm for arm in STUDENT_ARMS if arm in study.arms):
             grid[f"{arm}-seed{seed}"] = (arm, seed, steps, 0.0 if arm == "none" else share)
@@ -77,7 +78,7 @@ def plan_lazy(study: LazyStudy) -> list[dict[str, Any]]:
         trained = study.phase_steps if of_student else stages["lazy"].config.steps / len(study.targets)
         stage = stages["student" if of_student else "lazy"]
         evaluations = steps * (1 - target) * (1 if of_student else 2)
-        train_flops = 0 if arm == "fewer" else round(trained * stage.cost().flops)
+        train_flops = 0 if arm in ("fewer", "chance") else round(trained * stage.cost().flops)
         rows.append({"name": name, "train_flops": train_flops, "sample_flops": study.samples * evaluations * forward})
     return rows
 
@@ -97,8 +98,8 @@ def _plain(
 def _lazy(
     study: LazyStudy, arm: str, seed: int, steps: int, target: float, out: Path, folder: Path
 ) -> tuple[Path, SampleConfig]:
-    """The teacher with a table from gates that are trained once for all targets of a number of steps."""
-    config = dataclasses.replace(study.lazy, method="gates", sampling_steps=steps, **_shared(out, seed))
+    """The teacher with a table, by chance or from gates that are trained once for all targets of a number of steps."""
+    config = dataclasses.replace(study.lazy, method=REUSE_ARMS[arm], sampling_steps=steps, **_shared(out, seed))
     gates = out / GATES / f"{steps}-seed{seed}"
     made = make_lazy(config, Run.open(teacher_run(out, seed)), target, folder / "lazy", gates)
     sampling = dataclasses.replace(study.sampling, steps=steps, reuse=tuple(made["table"]))
@@ -126,7 +127,7 @@ def _student(
     return folder / "trained", SampleConfig(steps=steps, guidance=1.0, solver=sampling.solver, reuse=sampling.reuse)
 
 
-MAKERS = {"fewer": _plain, "lazy": _lazy}
+MAKERS = {"fewer": _plain, "lazy": _lazy, "chance": _lazy}
 
 
 def _shared(out: Path, seed: int) -> dict[str, Any]:

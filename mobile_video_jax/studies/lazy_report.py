@@ -13,12 +13,13 @@ from mobile_video_jax.report.blocks import Picture, Report, Section, Table
 from mobile_video_jax.report.figures import panels, save_figure
 from mobile_video_jax.report.page import write_report
 from mobile_video_jax.studies.config import LazyStudy
-from mobile_video_jax.studies.lazy import STUDENT_ARMS, cells, fewer_steps
+from mobile_video_jax.studies.lazy import REUSE_ARMS, STUDENT_ARMS, cells, fewer_steps
 from mobile_video_jax.studies.table import Column, Row, grouped, write_tables
 
 NAMES = {
     "fewer": "teacher, all modules",
     "lazy": "teacher, reuse by gates",
+    "chance": "teacher, reuse by chance",
     "none": "student, all modules",
     "sensitivity": "student, modules left out by sensitivity",
     "random": "student, modules left out by chance",
@@ -68,20 +69,21 @@ class Difference:
 
 
 def differences(results: Sequence[Row]) -> list[Difference]:
-    """Reuse by gates less fewer steps of at least its FLOPs, and each student less the whole one."""
+    """Reuse by gates less fewer steps of at least its FLOPs and less reuse by chance; students less the whole one."""
     at = {(r["arm"], r["steps"], r["target"], r["seed"]): r for r in results}
     pairs: dict[str, list[tuple[Row, Row]]] = {}
     for (arm, steps, target, seed), result in at.items():
         if arm == "lazy":
-            fewer = fewer_steps(steps, target)
-            other = at.get(("fewer", fewer, 0.0, seed))
-            text = f"{steps} steps, {target:.0%} saved, less {fewer} steps"
+            fewer, text = fewer_steps(steps, target), f"{steps} steps, {target:.0%} saved, less"
+            others = {f"{text} {fewer} steps": ("fewer", fewer, 0.0, seed)}
+            others[f"{text} reuse by chance"] = ("chance", steps, target, seed)
         elif arm in STUDENT_ARMS[1:]:
-            other, text = at.get(("none", steps, 0.0, seed)), f"{NAMES[arm]}, less the whole one"
+            others = {f"{NAMES[arm]}, less the whole one": ("none", steps, 0.0, seed)}
         else:
             continue
-        if other:
-            pairs.setdefault(text, []).append((result, other))
+        for text, key in others.items():
+            if key in at:
+                pairs.setdefault(text, []).append((result, at[key]))
     return [Difference(text, *(_score(key, both) for key in ("right", "distance"))) for text, both in pairs.items()]
 
 
@@ -132,8 +134,10 @@ def _interval(score: Score, factor: float = 1.0) -> str:
 def _plot(groups: Sequence[Row], path: Path) -> None:
     figure, both = panels(2, width=11)
     for axes, column in zip(both, (RIGHT, DISTANCE), strict=True):
-        for members in grouped(groups, lambda group: (group["arm"], group["target"] if group["arm"] == "lazy" else 0)):
-            saved = f", {members[0]['target']:.0%}" if members[0]["arm"] == "lazy" else ""
+        for members in grouped(
+            groups, lambda group: (group["arm"], group["target"] if group["arm"] in REUSE_ARMS else 0)
+        ):
+            saved = f", {members[0]['target']:.0%}" if members[0]["arm"] in REUSE_ARMS else ""
             x = [group["passes"]["mean"] for group in members]
             y, deviation = ([group[column.key][part] for group in members] for part in ("mean", "std"))
             axes.errorbar(x, y, deviation, marker="o", capsize=3, label=members[0]["arm"] + saved)

@@ -68,6 +68,12 @@ def test_gates_become_a_table_that_saves_the_target(by_gates, teacher):
     assert by_gates.record["description"]["lazy"]["flops_share"] == share
 
 
+def test_chance_chooses_what_a_guided_run_reuses(data, teacher, by_gates):
+    made = make_lazy(config(data, method="random"), teacher, 0.3, data.parent / "by_chance")
+    assert set(made["table"][0]) == {"."} and "-" not in "".join(made["table"])
+    assert 0.55 < made["flops_share"] <= 0.7 and tuple(made["table"]) != by_gates.denoiser.sampling.reuse
+
+
 def test_the_new_run_has_the_same_weights(by_gates, teacher):
     cpu = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), ("data", "fsdp", "sequence"))
     params, others = by_gates.sharded_params(cpu), teacher.sharded_params(cpu)
