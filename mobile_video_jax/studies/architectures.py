@@ -64,8 +64,8 @@ def student_config(study: ArchitectureStudy, arm: str, seed: int, out: Path) -> 
     """The training of an arm's student. Students of one seed have the same batches, noise and teacher."""
     shared: dict[str, Any] = {"data": str(out / "latents"), "teacher": str(teacher_run(out, seed)), "seed": seed}
     steps = _steps(study, arm)
-    periods = {"eval_every": steps // POINTS, "checkpoint_every": steps}
-    return dataclasses.replace(study.student, **shared, **ARMS[arm], steps=steps, **periods)
+    shared |= {"steps": steps, "eval_every": steps // POINTS, "checkpoint_every": steps}
+    return dataclasses.replace(study.student, **shared, **ARMS[arm])
 
 
 def _steps(study: ArchitectureStudy, arm: str) -> int:

@@ -99,7 +99,8 @@ def _lazy(
     study: LazyStudy, arm: str, seed: int, steps: int, target: float, out: Path, folder: Path
 ) -> tuple[Path, SampleConfig]:
     """The teacher with a table, by chance or from gates that are trained once for all targets of a number of steps."""
-    config = dataclasses.replace(study.lazy, method=REUSE_ARMS[arm], sampling_steps=steps, **_shared(out, seed))
+    changes = {"method": REUSE_ARMS[arm], "sampling_steps": steps, **_shared(out, seed)}
+    config = dataclasses.replace(study.lazy, **changes)
     gates = out / GATES / f"{steps}-seed{seed}"
     made = make_lazy(config, Run.open(teacher_run(out, seed)), target, folder / "lazy", gates)
     sampling = dataclasses.replace(study.sampling, steps=steps, reuse=tuple(made["table"]))

@@ -100,7 +100,8 @@ def _points(study: RewardStudy) -> dict[str, Any]:
 
 
 def _run_cell(study: RewardStudy, arm: str, seed: int, out: Path, folder: Path) -> dict[str, Any]:
-    run, curve, quality = teacher_run(out, seed), [], ClipQuality(study, out, seed)
+    run, quality = teacher_run(out, seed), ClipQuality(study, out, seed)
+    curve: list[dict[str, Any]] = []
     if arm == DECODED:
         return {"curve": curve, **quality(*quality.of_decoded())}
     if arm != BASE:
