@@ -332,14 +332,20 @@ def _reward_gpu() -> RewardStudy:
     return _reward(**shared, reward=latent, critic=critic, tuning=tuning, rollout=rollout, labelled=20_000)
 
 
-def _critic() -> CriticTraining:
-    return from_mapping(CriticTraining, critic.get_config().to_dict())
+def _critic(**changes: Any) -> CriticTraining:
+    return dataclasses.replace(from_mapping(CriticTraining, critic.get_config().to_dict()), **changes)
+
+
+def _short_rewards() -> dict[str, Any]:
+    """Trainings of the quick studies of rewards."""
+    tuning = from_mapping(RewardTuning, reward_tuning.get_config("tiny").to_dict())
+    return {"critic": _critic(steps=700), "tuning": dataclasses.replace(tuning, steps=150)}
 
 
 def _counting(**changes: Any) -> CountingStudy:
     chain = _reward()
     shared: dict[str, Any] = {f.name: getattr(chain, f.name) for f in dataclasses.fields(ChainStudy)}
-    return CountingStudy(**shared | changes, critic=_critic())
+    return CountingStudy(**shared | {"critic": _critic()} | changes)
 
 
 def _quickly(arms: dict[str, Any], *, steps: int, **changes: Any) -> DistillationStudy:
@@ -390,11 +396,17 @@ STUDIES: dict[str, Callable[[], Config]] = {
     "snapgen_quick": lambda: _snapgen(teacher_steps=400, steps=200),
     "reward": _reward,
     "reward_quick": lambda: _reward(
-        seeds=(0,), arms=("latent", "critic-2"), samples=120, labelled=600, curve_samples=60, points=2
+        seeds=(0,),
+        arms=("latent", "critic-2"),
+        samples=120,
+        labelled=600,
+        curve_samples=60,
+        points=2,
+        **_short_rewards(),
     ),
     "reward_gpu": _reward_gpu,
     "counting": _counting,
-    "counting_quick": lambda: _counting(seeds=(0,), samples=90),
+    "counting_quick": lambda: _counting(seeds=(0,), samples=120, critic=_critic(steps=700)),
     "counting_gpu": lambda: dataclasses.replace(
         _counting(**{f.name: getattr(_distillation_gpu(), f.name) for f in dataclasses.fields(ChainStudy)}),
         critic=dataclasses.replace(_critic(), clip="17x128x128", steps=20_000),

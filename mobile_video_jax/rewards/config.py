@@ -26,7 +26,7 @@ class CriticConfig(Config):
     width: Size = 64  # channels of frames' features and words
     heads: Size = 4  # attention heads
     blocks: Size = 2  # times that the words look at the clip
-    chunk: SizeOrZero = 4  # frames whose features are computed at once; 0: all
+    chunk: SizeOrZero = 16  # frames whose features are computed at once; 0: all. Loops over chunks are slow on CPUs
 
 
 @dataclasses.dataclass(frozen=True)
