@@ -23,9 +23,9 @@ three seeds: 43 minutes on two cores with --workers=2 once teachers and students
 with them (the sum of its parts). `distillation_quick`, one seed without distribution matching, has not been timed:
 about 25 minutes by its parts. `distillation_gpu` on an accelerator.
 
-`snapgen` teaches a fresh tiny U-Net by a transformer on the same latents of still images: by data alone, + the
-teacher's velocity, + SnapGen's balance by time (and a constant one), + features; 18 cells, three seeds.
-`snapgen_quick` is one seed and a quarter of the steps. Neither has been timed.
+`snapgen` teaches a fresh tiny U-Net by a transformer on the same latents of still images: by data alone (also for as
+many FLOPs as a teacher's help costs), + the teacher's velocity, + SnapGen's balance by time (and a constant one), +
+features; 21 cells, three seeds. `snapgen_quick` has half of the steps. Neither has been timed.
 
 `lazy` samples one transformer in fewer steps, or with outputs reused from the step before by trained gates, at equal
 FLOPs, and its 4-step student with modules left out, by sensitivity or chance, or pruned to the same phone time.
@@ -415,7 +415,14 @@ STUDIES: dict[str, Callable[[], Config]] = {
     "elastic_quick": lambda: _elastic(steps=300, seeds=(0,), samples=60, arms=("alone", "none", "global")),
     "elastic_gpu": _elastic_gpu,
     "lazy": _lazy,
-    "lazy_quick": lambda: dataclasses.replace(_lazy(), steps=(20, 10), targets=(0.3,), seeds=(0,), phase_steps=60),
+    "lazy_quick": lambda: dataclasses.replace(
+        _lazy(),
+        steps=(20, 10),
+        targets=(0.3,),
+        seeds=(0,),
+        distill=dataclasses.replace(_lazy().distill, steps=120),
+        phase_steps=40,
+    ),
     "lazy_gpu": _lazy_gpu,
     "compression_gpu": _accelerator,
     "compression_pod": lambda: _accelerator(
