@@ -6,10 +6,10 @@ from mobile_video_jax.metrics.diversity import DIVERSITY
 from mobile_video_jax.metrics.lpips import LPIPS
 from mobile_video_jax.metrics.metric import Metric
 from mobile_video_jax.metrics.vbench import METRICS as VBENCH
-from mobile_video_jax.metrics.video_distance import FVD, KVD
+from mobile_video_jax.metrics.video_distance import DISTANCES
 
-OF_VAE = (*RECONSTRUCTION, LPIPS, FVD, KVD)
-OF_GENERATION = (*GENERATION, *CONTINUATION, *ACCURACIES.values(), DIVERSITY, FVD, KVD)
+OF_VAE = (*RECONSTRUCTION, LPIPS, *DISTANCES)
+OF_GENERATION = (*GENERATION, *CONTINUATION, *ACCURACIES.values(), DIVERSITY, *DISTANCES)
 BY_STAGE = {"vae": OF_VAE, "vbench": VBENCH}  # every other stage trains a network that generates clips
 
 

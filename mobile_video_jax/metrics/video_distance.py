@@ -1,4 +1,8 @@
-"""Fréchet and kernel video distance (arXiv 1812.01717) between sets of clips, on I3D features that are kept on disk."""
+"""Fréchet and kernel video distance (arXiv 1812.01717) between sets of clips, on I3D's outputs that are kept on disk.
+
+As published, both are of the logits of Kinetics-400's classes. Other code takes the 1,024 features before them, whose
+Fréchet distance is given as well; the two are not comparable.
+"""
 
 import functools
 import hashlib
@@ -21,32 +25,39 @@ from mobile_video_jax.metrics.metric import Metric
 
 Features = Float[np.ndarray, "_ d"]
 
-FVD = Metric("fvd", "Fréchet video distance", "compare values of equal n alone", more_is_better=False)
 KVD = Metric("kvd", "kernel video distance", "near or below zero where sets differ little", more_is_better=False)
+FVD = Metric("fvd", "Fréchet video distance", "compare values of equal n alone", more_is_better=False)
+FEATURE_FVD = Metric(
+    "fvd_features", "Fréchet distance of I3D's features", "compare values of equal n alone", more_is_better=False
+)
+DISTANCES = (KVD, FVD, FEATURE_FVD)  # the least biased by few clips first
 
 FRAMES = 16  # the shorter of the two usual lengths (arXiv 2112.14683); I3D itself takes 9
 FEWEST = 4  # clips: two in each half
+LOGITS = 400  # of Kinetics-400's classes, behind the features
 RESAMPLES = 200
 SETTINGS = {
-    "features": f"I3D trained on Kinetics-400 ({PACKAGE}), the 1,024 means of its last map, frames at 224x224",
-    "kvd": "each half of the clips against the other half of the real ones, where a clip has a real one of its own",
+    "network": f"I3D trained on Kinetics-400 ({PACKAGE}), frames at 224x224",
+    "fvd": "of the 400 logits, as published; fvd_features of the 1,024 means of the last map",
+    "kvd": "of the logits; each half of the clips against the other half of the real ones, where they come in pairs",
     "intervals": f"{RESAMPLES} bootstrap resamples over clips, moved so that their mean is the value",
 }
 
 
 class FeatureCache:
-    """I3D's features of clips, each computed once and kept in `folder` under the digest of its frames."""
+    """I3D's outputs for clips, each computed once and kept in `folder` under the digest of its frames."""
 
     def __init__(self, folder: Path):
         self._folder = folder
 
-    def __call__(self, frames: Frames) -> Float32[np.ndarray, "1024"]:
-        """The mean of I3D's last map for one clip."""
-        key = hashlib.sha256(f"{PACKAGE} {frames.shape}".encode() + frames.tobytes()).hexdigest()
+    def __call__(self, frames: Frames) -> Float32[np.ndarray, "1424"]:
+        """The means of I3D's last map for one clip, and its logits."""
+        key = hashlib.sha256(f"{PACKAGE} logits {frames.shape}".encode() + frames.tobytes()).hexdigest()
         path = self._folder / f"{key[:32]}.float32"
         if not path.exists():
             with replacing(path) as temporary:
-                temporary.write_bytes(activations(self._params, frames[None]).pooled[0].tobytes())
+                [pooled], [logits] = activations(self._params, frames[None])
+                temporary.write_bytes(np.concatenate([pooled, logits]).tobytes())
         return np.frombuffer(path.read_bytes(), np.float32)
 
     @functools.cached_property
@@ -68,13 +79,18 @@ def obstacle(clip: ClipShape, count: int) -> str:
 
 
 def video_distances(x: Features, y: Features, *, paired: bool) -> dict[Metric, Score]:
-    """Fréchet and kernel video distance of features x and y of equally many clips, with 95 % intervals.
+    """DISTANCES of the cache's outputs x and y for equally many clips, with 95 % intervals.
 
     `paired`: clip i of x was made from clip i of y or from its caption. Fréchet distance is biased upward by few clips:
     compare values of equal n alone.
     """
     kernel = _kernel_distance_across if paired else kernel_distance
-    return {FVD: _scored(frechet_distance, x, y, paired), KVD: _scored(kernel, x, y, paired)}
+    (features, logits), (real_features, real_logits) = (np.split(each, [-LOGITS], axis=1) for each in (x, y))
+    return {
+        KVD: _scored(kernel, logits, real_logits, paired),
+        FVD: _scored(frechet_distance, logits, real_logits, paired),
+        FEATURE_FVD: _scored(frechet_distance, features, real_features, paired),
+    }
 
 
 def _kernel_distance_across(x: Features, y: Features) -> float:

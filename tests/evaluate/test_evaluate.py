@@ -43,12 +43,12 @@ COUNT, MORE = 4, 3  # clips with a caption of their own, and further ones of the
 def i3d():
     """The clips that a random projection in I3D's place has seen."""
     batches: list[np.ndarray] = []
-    weights = np.random.default_rng(0).normal(size=(9 * 32 * 32 * 3, 1024)).astype(np.float32) / 1e4
+    weights = np.random.default_rng(0).normal(size=(9 * 32 * 32 * 3, 1424)).astype(np.float32) / 1e4
 
     def activations(params, clips):
         batches.append(clips)
-        pooled = clips.reshape(len(clips), -1).astype(np.float32) @ weights
-        return Activations(pooled, np.zeros((len(clips), 400), np.float32))
+        outputs = clips.reshape(len(clips), -1).astype(np.float32) @ weights
+        return Activations(outputs[:, :1024], outputs[:, 1024:])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(video_distance, "FRAMES", 9)
@@ -209,7 +209,7 @@ def test_a_vae_has_the_distances_asked_for(model, videos, i3d, tmp_path, monkeyp
     monkeypatch.setattr(evaluate_vae, "lpips", lambda net, params, x, y: np.abs(x[:, 0, 0, 0, 0] - 128.0))
     vae_task = VaeTask(Run.open(model / "vae"), videos, tmp_path / "out", fvd=True, lpips=f"vgg:{tmp_path}/vgg.pth")
     report = evaluate_vae.evaluate_vae(vae_task)
-    assert {"psnr", "ssim", "flicker", "lpips", "fvd", "kvd"} == report["metrics"].keys()
+    assert {"psnr", "ssim", "flicker", "lpips", "kvd", "fvd", "fvd_features"} == report["metrics"].keys()
     assert report["metrics"]["lpips"]["n"] == COUNT and "vgg, sha256" in report["protocol"]["metrics"]["lpips"]
     assert read_evaluation(tmp_path / "out", "vae").scores[LPIPS].shape == (COUNT,)
     with pytest.raises(UserError, match="is not of the form vgg:FILE or alex:FILE"):
