@@ -64,6 +64,9 @@ TARGET_PSNR: flags.FlagHolder[float | None] = cli.define_number(
 BACKEND = flags.DEFINE_list("backend", [], "coreml, coreai or both; if not given, those that are installed.")
 AUTHOR = flags.DEFINE_string("author", "not stated", "The author, for the metadata of packages.")
 LICENCE = flags.DEFINE_string("license", "not stated", "The licence of the weights, for the metadata of packages.")
+STREAM = flags.DEFINE_bool(
+    "stream", False, "Export a causal transformer as first and next chunk of a stream, not for whole clips."
+)
 FORM = flags.DEFINE_enum("form", "phone", ["phone", "gpu"], "phone: for the neural engine; gpu: for GPU and CPU.")
 LIMIT = cli.define_number("chunk_megabytes", 1000, Size, "The largest part of a transformer, in fp16.")
 PROMPT = flags.DEFINE_string("prompt", "a red circle", "Prompt of the golden arrays and of the clip.")
@@ -112,6 +115,7 @@ def main() -> None:
         vae=VAE.value,
         clips=tuple(CLIP.value),
         text_encoder=TEXT_ENCODER.value,
+        stream=STREAM.value,
         form=FORM.value,
         prompt=PROMPT.value,
         check=CHECK.value,

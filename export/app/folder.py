@@ -11,7 +11,7 @@ from export.agreement import LEAST_PSNR
 from export.app import manifest as manifests
 from export.app.denoisers import EXPORTERS, Exporter
 from export.app.ffn_memory import ffn_memory
-from export.app.parts import text_part, vae_parts
+from export.app.parts import call_tokens, text_part, vae_parts
 from export.app.report import write_export_report
 from export.app.settings import Settings, distillation_warnings, own_steps
 from export.app.tokenizer import write_tokenizer
@@ -56,16 +56,19 @@ def export_run(run: Run | Path, out: Path, settings: Settings, progress: Progres
             described = manifests.of_vae(bundle, clips) | ({"frame_rate": rate} if rate else {})
         else:
             _check_blocks(opened)
+            _check_stream(opened, settings)
             generators = _generators(opened, settings)
             steps = settings.steps or own_steps(opened.denoiser.sampling)
             generators[0].sample_config(steps=steps, guidance=1.0)  # raises for steps that the run cannot be sampled in
             settings = dataclasses.replace(
                 settings,
                 steps=steps,
-                tiles=_exporter(opened).tiles(settings, opened.denoiser.config.model, _most_tokens(generators)),
+                tiles=_exporter(opened).tiles(
+                    settings, opened.denoiser.config.model, _most_tokens(generators, settings)
+                ),
             )
             groups = _groups(generators, settings, folder, progress)
-            described = manifests.of_transformer(generators, settings.steps)
+            described = manifests.of_transformer(generators, settings.steps, stream=settings.stream)
             warnings = distillation_warnings(opened.denoiser.sampling, settings.steps)
             for warning in warnings:
                 progress(f"warning: {warning}")
@@ -134,16 +137,26 @@ def _ffn_memory(generators: Sequence[Generator], settings: Settings) -> list[dic
     if not (sizes := FORMS[type(model)].largest_ffn(model)):
         return []
     width, hidden = sizes
-    return ffn_memory(width, hidden, _most_tokens(generators), settings.layout, settings.cut_inputs)
+    return ffn_memory(width, hidden, _most_tokens(generators, settings), settings.layout, settings.cut_inputs)
 
 
 def _exporter(run: Run) -> Exporter:
     return EXPORTERS[type(run.denoiser.config.model)]
 
 
-def _most_tokens(generators: Sequence[Generator]) -> int:
-    """Tokens of the largest clip; all clips' functions have its tiles, so that they share weights."""
-    return max(generator.clip.tokens(generator.denoiser.strides) for generator in generators)
+def _most_tokens(generators: Sequence[Generator], settings: Settings) -> int:
+    """Tokens of the largest call; all clips' functions have its tiles, so that they share weights."""
+    return max(call_tokens(generator, settings) for generator in generators)
+
+
+def _check_stream(run: Run, settings: Settings) -> None:
+    """Raises UserError for a stream of a run that sees whole clips, or whose steps do without modules."""
+    if not settings.stream:
+        return
+    if not run.denoiser.config.model.stream_chunk:
+        raise UserError(f"{run} sees whole clips and cannot stream: leave out --stream, or train it causal")
+    if run.denoiser.sampling.reuse:
+        raise UserError(f"{run} has a reuse table, which a stream does not know: leave out --stream")
 
 
 def _check_blocks(run: Run) -> None:

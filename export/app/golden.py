@@ -9,31 +9,24 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from export.app.settings import app_solver
 from export.phone.steps import PhoneStep, feature
 from mobile_video_jax.core.arrays import Latents
-from mobile_video_jax.diffusion.samplers import fresh_noise
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.dit.groups import groups
+from mobile_video_jax.dit.groups import groups, stages
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.replaced import Key, Module, block_by_block, replacing
 from mobile_video_jax.dit.step_table import BOTH, COMPUTED
-from mobile_video_jax.generate.generator import Generator
-from mobile_video_jax.generate.sampling import sample_latents
 from mobile_video_jax.models.networks import build_network
 from mobile_video_jax.nn.embeddings import time_features
 from mobile_video_jax.nn.module import apply
 from mobile_video_jax.nn.stream import STREAM
-from mobile_video_jax.text.encoder import pad
 from mobile_video_jax.unet.config import UnetConfig
 from mobile_video_jax.unet.model import Unet
 from mobile_video_jax.vae.coder import Network
 from mobile_video_jax.vae.ltx.model import LtxVae
-from mobile_video_jax.vae.pixels import to_bytes
 
 Tensors = dict[str, np.ndarray]
 
@@ -47,9 +40,9 @@ def dit_tensors(config: DitConfig, params: Any, *inputs: Any) -> Tensors:
 
     @jax.jit
     def run(params: Any, *inputs: Any) -> Any:
-        return model.apply({"params": params}, *inputs, mutable=["intermediates"], capture_intermediates=_is_passed)
+        return model.apply({"params": params}, *inputs, mutable=["intermediates"], capture_intermediates=is_passed)
 
-    return _dit_tensors(model.config, inputs, *_precisely(run, params, *inputs))
+    return dit_features(model.config, inputs, *precisely(run, params, *inputs))
 
 
 def step_tensors(
@@ -74,39 +67,45 @@ def step_tensors(
 
         with replacing(replace):
             results = model.apply(
-                {"params": params}, *inputs, mutable=["intermediates"], capture_intermediates=_is_passed
+                {"params": params}, *inputs, mutable=["intermediates"], capture_intermediates=is_passed
             )
         return results, {key: outputs[key] for key in step.kept}
 
     (latents, *captions), past = inputs, dict[Key, Any]()
     for step, t, t_next in zip(steps, times[:-1], times[1:], strict=True):
-        (velocity, variables), kept = _precisely(run, step, params, past, latents, t[None], *captions)
-        tensors = _dit_tensors(model.config, (latents, t[None], *captions), velocity, variables)
-        tensors |= {feature("past", *key): _row(x) for key, x in past.items()}
-        yield tensors | {feature("kept", *key): _row(x) for key, x in kept.items()}
+        (velocity, variables), kept = precisely(run, step, params, past, latents, t[None], *captions)
+        tensors = dit_features(model.config, (latents, t[None], *captions), velocity, variables)
+        tensors |= {feature("past", *key): row(x) for key, x in past.items()}
+        yield tensors | {feature("kept", *key): row(x) for key, x in kept.items()}
         latents, past = latents + (t_next - t) * velocity, past | kept
 
 
-def _is_passed(module: Any, _: str) -> bool:
-    return module.name in PASSED
+def is_passed(module: Any, _: str) -> bool:
+    """True for modules whose values pass from one chunk to the next, or belong to the last block of a stage."""
+    return module.name in PASSED or str(module.name).startswith("up_")
 
 
-def _dit_tensors(config: DitConfig, inputs: Any, velocity: Any, variables: Any) -> Tensors:
+def dit_features(config: DitConfig, inputs: Any, velocity: Any, variables: Any) -> Tensors:
     """The features of one evaluation, of its inputs, result and intermediates."""
     latents, t, text, mask = inputs
     outputs = variables["intermediates"]
     passed = {name: np.asarray(outputs[name]["__call__"][0]) for name in PASSED if name in outputs}
+    ups = {
+        stage[-1].stop - 1: np.asarray(outputs[name]["__call__"][0])
+        for stage in stages(config)
+        if (name := f"up_{stage[0].first}") in outputs
+    }
     embedding = passed["time_out"] + (passed["pooled_text"][:, None] if "pooled_text" in passed else 0)
     return {
-        "latents": _row(_tokens(latents)),
+        "latents": row(tokens(latents)),
         "time_features": _column(time_features(t, config.time_features)),
-        "text": _row(text),
+        "text": row(text),
         "text_mask": np.asarray(mask, np.float32)[:, None, None],
-        "projected_text": _row(passed["text_projection"]),
+        "projected_text": row(passed["text_projection"]),
         "modulation": _column(passed["modulation"]),
         "embedding": _column(embedding),
-        **{f"hidden_{i + 1}": _row(x) for i, x in enumerate(_residuals(outputs, config))},
-        "velocity": _row(_tokens(velocity)),
+        **{f"hidden_{i + 1}": row(x + ups.get(i, 0)) for i, x in enumerate(_residuals(outputs, config))},
+        "velocity": row(tokens(velocity)),
     }
 
 
@@ -114,42 +113,13 @@ def unet_tensors(config: UnetConfig, params: Any, *inputs: Any) -> Tensors:
     """Every input and output of the U-Net, for one clip; `inputs` are the arguments of Unet."""
     latents, t, text, mask = inputs
     model = Unet(dataclasses.replace(config, dtype="float32", remat="none"))
-    velocity = _precisely(jax.jit(functools.partial(apply, model)), params, *inputs)
+    velocity = precisely(jax.jit(functools.partial(apply, model)), params, *inputs)
     return {
-        "latents": _row(_tokens(latents)),
+        "latents": row(tokens(latents)),
         "time_features": _column(time_features(t, config.time_features)),
-        "text": _row(text),
+        "text": row(text),
         "text_mask": np.asarray(mask, np.float32)[:, None, None],
-        "velocity": _row(_tokens(velocity)),
-    }
-
-
-def noise(shape: tuple[int, ...]) -> Float[np.ndarray, "1 t h w c"]:
-    """The noise that every golden clip of latents of this shape starts from."""
-    return np.random.default_rng(0).standard_normal((1, *shape), np.float32)
-
-
-def clip_tensors(generator: Generator, prompt: str, steps: int) -> Tensors:
-    """A whole clip without guidance: its noise and latents, and `video`, frames [t, h, w, 3] in bytes.
-
-    `fresh_noise` is that of later steps [steps - 1, c, 1, s], which a student that noises x0 afresh takes.
-    """
-    denoiser, vae = generator.denoiser, generator.vae
-    network = build_network(dataclasses.replace(denoiser.config.model, dtype="float32", remat="none"))
-    bundle = dataclasses.replace(vae, vae=_in_float32(vae.vae))
-    config = generator.sample_config(steps=steps, guidance=1.0, solver=app_solver(denoiser.sampling))
-    text, mask = pad(generator.text_encoder.encode([prompt]), denoiser.config.text_tokens)
-    start = noise(denoiser.latent_shape_of(generator.clip))
-    draw = jax.jit(functools.partial(sample_latents, network, config))
-    latents = _precisely(draw, generator.params, jnp.asarray(start), jnp.asarray(text), jnp.asarray(mask))
-    video = _precisely(jax.jit(bundle.decode), vae.params, jnp.asarray(latents))
-    fresh = [fresh_noise(jnp.asarray(start), jnp.int32(i)) for i in range(steps - 1)]
-    noises = {"fresh_noise": np.concatenate([_row(_tokens(x)) for x in fresh])} if config.solver == "renoise" else {}
-    return {
-        "noise": _row(_tokens(start)),
-        **noises,
-        "latents": _row(_tokens(latents)),
-        "video": np.asarray(to_bytes(jnp.asarray(video)))[0],
+        "velocity": row(tokens(velocity)),
     }
 
 
@@ -164,7 +134,7 @@ def decoder_tensors(vae: Network, params: Any, latents: Latents) -> Iterator[Ten
 
     LTX-Video's takes all frames at once.
     """
-    model = _in_float32(vae)
+    model = in_float32(vae)
     length = latents.shape[1] if isinstance(vae, LtxVae) else 1
 
     @jax.jit
@@ -174,14 +144,15 @@ def decoder_tensors(vae: Network, params: Any, latents: Latents) -> Iterator[Ten
     state: Any = {}
     for i in range(0, latents.shape[1], length):
         chunk = latents[:, i : i + length]
-        video, after = _precisely(run, params, state, chunk)
+        video, after = precisely(run, params, state, chunk)
         tensors = {"latents": _frames(chunk), "video": _frames(video)}
         tensors |= {f"past_{name}": x for name, x in _kept(state).items()}
         yield tensors | {f"kept_{name}": x for name, x in _kept(after).items()}
         state = after
 
 
-def _in_float32(vae: Network) -> Network:
+def in_float32(vae: Network) -> Network:
+    """The decoder with products in float32."""
     return vae.clone(config=dataclasses.replace(vae.config, dtype="float32"))
 
 
@@ -192,17 +163,19 @@ def _kept(state: Any) -> Tensors:
     return {"_".join(path[2:-1]): _frames(leaf) for path, leaf in paths.items() if path[-1] == "past"}
 
 
-def _precisely(function: Any, *args: Any) -> Any:
+def precisely(function: Any, *args: Any) -> Any:
+    """The function's results on the host, computed in float32."""
     # Accelerators would round the factors of products.
     with jax.default_matmul_precision("highest"):
         return jax.device_get(function(*args))
 
 
-def _tokens(latents: Any) -> np.ndarray:
+def tokens(latents: Any) -> np.ndarray:
+    """Latents [b, t, h, w, c] as tokens [b, s, c]."""
     return np.asarray(latents).reshape(latents.shape[0], -1, latents.shape[-1])
 
 
-def _row(x: Any) -> Float[np.ndarray, "1 c 1 s"]:
+def row(x: Any) -> Float[np.ndarray, "1 c 1 s"]:
     """Tokens [1, s, c] as the phone has them."""
     return np.asarray(x).swapaxes(1, 2)[:, :, None]
 

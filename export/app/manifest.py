@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from export.app.settings import app_solver
 from export.part import FIRST_FUNCTION, joined
+from export.phone.attention.call import FIRST, NEXT
 from export.phone.steps import step_functions
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.revision import git_revision, versions
@@ -51,12 +53,15 @@ def of_vae(bundle: VaeBundle, clips: Sequence[ClipShape]) -> Described:
     }
 
 
-def of_transformer(generators: Sequence[Generator], steps: int) -> Described:
+def of_transformer(generators: Sequence[Generator], steps: int, *, stream: bool = False) -> Described:
     """Constants of text and sampling.
 
     Step i adds (times[i + 1] - times[i]) * velocity to the latents or, with the solver renoise, replaces them by
     (1 - times[i + 1]) * (latents - times[i] * velocity) + times[i + 1] * fresh noise. It calls step_functions[i] of the
     transformer's packages, where there are such: then an output kept_NAME is an input past_NAME of later steps.
+
+    A `stream` has functions of its own for the first frame and later chunks, and takes outputs kept_NAME of a last call
+    at time 0 as inputs past_NAME of the next chunk.
     """
     first = generators[0]
     config = first.denoiser.config
@@ -66,7 +71,9 @@ def of_transformer(generators: Sequence[Generator], steps: int) -> Described:
         times = generator.time_grid(generator.sample_config(steps=steps, guidance=1.0))
         features = time_features(times[:-1], config.model.time_features)
         clip |= {"times": np.asarray(times).tolist(), "time_features": np.asarray(features).tolist()}
-        if functions:
+        if stream:
+            clip["stream"] = _stream(clip["function"], generator)
+        elif functions:
             clip["step_functions"] = [joined(clip["function"], function) for function in functions]
     return {
         **described,
@@ -80,4 +87,14 @@ def of_transformer(generators: Sequence[Generator], steps: int) -> Described:
             "truncation": "of more than `tokens` ids keep the first tokens - 1 and append closing_id",
         },
         "sampler": {"solver": app_solver(first.denoiser.sampling), "steps": steps, "noise_scale": 1.0, "guidance": 1.0},
+    }
+
+
+def _stream(function: str, generator: Generator) -> Described:
+    model = generator.denoiser.config.transformer
+    return {
+        FIRST: joined(function, FIRST),
+        NEXT: joined(function, NEXT),
+        "chunk_frames": model.chunk_frames,
+        "renewal_features": np.asarray(time_features(jnp.zeros(1), model.time_features))[0].tolist(),
     }

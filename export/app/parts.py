@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +15,14 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import nn
 
-from export.app import golden
+from export.app import golden, golden_stream
+from export.app.golden_clip import noise as noise_of
 from export.app.settings import Settings
 from export.part import FIRST_FUNCTION, Part, Tensors
 from export.phone import ltx_vae as phone_ltx_vae
-from export.phone.dit import PhoneDit
-from export.phone.steps import WHOLE, PhoneStep, phone_steps, step_functions
+from export.phone.attention.call import FIRST, NEXT
+from export.phone.dit import PhoneDit, low_stages
+from export.phone.steps import phone_steps, step_functions
 from export.phone.text import PhoneText
 from export.phone.unet import PhoneUnet
 from export.phone.vae import PhoneDecoder
@@ -30,6 +33,7 @@ from export.pytorch import vae as torch_vae
 from export.pytorch.load import load_params
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.vae import VaeBundle
 from mobile_video_jax.text.encoder import TextEncoder, pad
@@ -55,7 +59,8 @@ def text_part(encoder: TextEncoder, source: EncoderName, prompt: str, tokens: in
 def dit_parts(generator: Generator, settings: Settings, out: Path) -> Iterator[Part]:
     """The transformer at a clip's first step, in chunks of whole blocks.
 
-    Where the steps of the run's table do without modules, each chunk is a function for each distinct step.
+    Where the steps of the run's table do without modules, each chunk is a function for each distinct step; of a stream
+    it is one for the first frame, and one for each later chunk of frames.
     """
     config, denoiser = generator.denoiser.config, generator.denoiser
     shape = denoiser.latent_shape_of(generator.clip)
@@ -64,25 +69,28 @@ def dit_parts(generator: Generator, settings: Settings, out: Path) -> Iterator[P
     write_weights(mirror, config.transformer, out / "dit.safetensors")
     functions = _functions(generator, settings)
     ends = chunk_ends(mirror, int(1e6 * settings.chunk_megabytes))
-    tiles = settings.tiles_of(config.transformer, generator.clip.tokens(denoiser.strides))
+    tiles = settings.tiles_of(config.transformer, call_tokens(generator, settings))
     for i, (first, last) in enumerate(zip([0, *ends], ends, strict=False)):
         name = "dit" if len(ends) == 1 else f"dit_{i}"
-        for function, (step, tensors) in functions.items():
-            module = PhoneDit(mirror, tiles, first, last, settings.layout, cut_inputs=settings.cut_inputs, step=step)
+        for function, (form, tensors) in functions.items():
+            module = PhoneDit(mirror, tiles, first, last, settings.layout, cut_inputs=settings.cut_inputs, **form)
             yield Part(name, module, _select(tensors, module.inputs), _select(tensors, module.outputs), function)
 
 
-def _functions(generator: Generator, settings: Settings) -> dict[str, tuple[PhoneStep, Tensors]]:
-    """What each function of the transformer's packages computes, and JAX's tensors at the first step that calls it."""
+def _functions(generator: Generator, settings: Settings) -> dict[str, tuple[dict[str, Any], Tensors]]:
+    """The options of PhoneDit for each function of the packages, and JAX's tensors for its first call."""
     model, table = generator.denoiser.config.transformer, generator.denoiser.sampling.reuse
     noise, times, text, mask = _first_step(generator, settings)
+    if settings.stream:
+        calls = golden_stream.stream_tensors(model, generator.params, noise, times[:1], text, mask)
+        return {name: ({"call": name}, tensors) for name, tensors in zip((FIRST, NEXT), calls, strict=False)}
     if not table:
-        return {FIRST_FUNCTION: (WHOLE, golden.dit_tensors(model, generator.params, noise, times[:1], text, mask))}
+        return {FIRST_FUNCTION: ({}, golden.dit_tensors(model, generator.params, noise, times[:1], text, mask))}
     steps = phone_steps(table)
     tensors = golden.step_tensors(model, generator.params, steps, times, noise, text, mask)
-    functions: dict[str, tuple[PhoneStep, Tensors]] = {}
+    functions: dict[str, tuple[dict[str, Any], Tensors]] = {}
     for name, step, each in zip(step_functions(table), steps, tensors, strict=True):
-        functions.setdefault(name, (step, each))
+        functions.setdefault(name, ({"step": step}, each))
     return functions
 
 
@@ -108,8 +116,15 @@ def _first_step(generator: Generator, settings: Settings) -> tuple[jax.Array, ..
     denoiser = generator.denoiser
     text, mask = pad(generator.text_encoder.encode([settings.prompt]), denoiser.config.text_tokens)
     times = generator.time_grid(generator.sample_config(steps=settings.steps, guidance=1.0))
-    noise = jnp.asarray(golden.noise(denoiser.latent_shape_of(generator.clip)))
+    noise = jnp.asarray(noise_of(denoiser.latent_shape_of(generator.clip)))
     return noise, times, jnp.asarray(text), jnp.asarray(mask)
+
+
+def call_tokens(generator: Generator, settings: Settings) -> int:
+    """Latent positions of the largest call of the transformer: of a clip, or of a chunk of a stream."""
+    tokens = generator.clip.tokens(generator.denoiser.strides)
+    frames = generator.denoiser.latent_shape_of(generator.clip)[0]
+    return tokens // frames * generator.denoiser.config.transformer.chunk_frames if settings.stream else tokens
 
 
 def chunk_ends(dit: torch_dit.Dit, limit: int) -> list[int]:
@@ -117,14 +132,16 @@ def chunk_ends(dit: torch_dit.Dit, limit: int) -> list[int]:
 
     Layers before and after the blocks go with the first and the last. Raises UserError for a block above the limit.
     """
-    blocks = [_bytes(block) for block in dit.blocks]
+    ends_of = stage_ends(dit.config)
+    starts = [0, *ends_of[:-1]]
+    blocks = [sum(map(_bytes, dit.blocks[first:last])) for first, last in zip(starts, ends_of, strict=True)]
     after = _bytes(dit.output)
     before = _bytes(dit) - sum(blocks) - after
     blocks[0] += before
     blocks[-1] += after
     if max(blocks) > limit:
         raise UserError(
-            f"block {int(np.argmax(blocks))} takes {max(blocks) / 1e6:.1f} MB in fp16: "
+            f"block {starts[int(np.argmax(blocks))]} takes {max(blocks) / 1e6:.1f} MB in fp16: "
             f"set --chunk_megabytes={-(-max(blocks) // 1_000_000)} or more"
         )
     sums = np.cumsum([0, *blocks])
@@ -134,7 +151,13 @@ def chunk_ends(dit: torch_dit.Dit, limit: int) -> list[int]:
         if len(more_even) > len(ends):
             break
         ends = more_even
-    return ends
+    return [ends_of[end - 1] for end in ends]
+
+
+def stage_ends(config: DitConfig) -> list[int]:
+    """The blocks behind which a transformer may be cut: not within a stage of lower resolution."""
+    inside = {i for begin, end, _ in low_stages(config) for i in range(begin + 1, end)}
+    return [i for i in range(1, len(config.block_shapes) + 1) if i not in inside]
 
 
 def _filled(sums: np.ndarray, limit: int) -> list[int]:

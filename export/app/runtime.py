@@ -4,7 +4,7 @@ The evaluator takes Core ML's place.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from export.mil.load import load_package
 from mobile_video_jax.core.files import read_json
 
 Tensors = dict[str, np.ndarray]
+Row = Float[np.ndarray, "1 c 1 s"]
+FreshNoise = Float[np.ndarray, "later c 1 s"]
 
 
 class App:
@@ -66,30 +68,66 @@ class App:
         return {**self._call("text", tokens), "text_mask": tokens["text_mask"]}
 
     def _denoise(
+        self, text: Tensors, noise: Row, fresh_noise: FreshNoise | None, progress: Callable[[str], None]
+    ) -> Row:
+        """Latents of a whole clip, or of a stream chunk by chunk."""
+        noise = self.manifest["sampler"]["noise_scale"] * noise
+        if "stream" in self.clip:
+            return np.concatenate([*self._chunks(text, noise, fresh_noise, progress)], axis=3)
+        functions = self.clip.get("step_functions", [self.clip["function"]] * (len(self.clip["times"]) - 1))
+        return self._steps(text, noise, fresh_noise, functions, progress)
+
+    def _chunks(
+        self, text: Tensors, noise: Row, fresh_noise: FreshNoise | None, progress: Callable[[str], None]
+    ) -> Iterator[Row]:
+        """Latents of the first frame, then of each chunk, behind the state of those before.
+
+        A call at time 0 with the finished latents renews the state; what the calls of the steps keep is not taken.
+        """
+        stream, (frames, rows, columns, _) = self.clip["stream"], self.clip["latent_shape"]
+        past: Tensors = {}
+        for start in [0, *range(1, frames, stream["chunk_frames"])]:
+            stop = start + stream["chunk_frames"] if start else 1
+            own = slice(start * rows * columns, stop * rows * columns)
+            function = stream["next" if start else "first"]
+            inputs = {**text, **past, "frames_before": np.full((1, 1, 1, 1), start, np.float32)}
+            fresh = None if fresh_noise is None else fresh_noise[..., own]
+            steps = len(self.clip["times"]) - 1
+            latents = self._steps(inputs, noise[..., own], fresh, [function] * steps, progress)
+            past = _past(self._velocity(inputs, latents, stream["renewal_features"], function))
+            yield latents
+
+    def _steps(
         self,
-        text: Tensors,
-        noise: Float[np.ndarray, "1 c 1 s"],
-        fresh_noise: Float[np.ndarray, "later c 1 s"] | None,
+        inputs: Tensors,
+        latents: Row,
+        fresh_noise: FreshNoise | None,
+        functions: Sequence[str],
         progress: Callable[[str], None],
-    ) -> Float[np.ndarray, "1 c 1 s"]:
+    ) -> Row:
         """Euler's steps from noise to latents, or predictions of x0 that are noised afresh."""
-        chunks = [name for name in self.records if name.startswith("dit")]
-        times, features = self.clip["times"], np.asarray(self.clip["time_features"], np.float32)
-        functions = self.clip.get("step_functions", [self.clip["function"]] * len(features))
-        latents: np.ndarray = self.manifest["sampler"]["noise_scale"] * noise
+        times = self.clip["times"]
         held: Tensors = {}  # outputs of steps before, for steps that do without their modules
         for i, (start, end) in enumerate(itertools.pairwise(times)):
             progress(f"clip: step {i + 1} of {len(times) - 1}")
-            tensors = {**text, **held, "latents": latents, "time_features": features[i][None, :, None, None]}
-            for name in chunks:
-                tensors |= self._call(name, tensors, functions[i])
-            held |= _past(tensors)
+            tensors = self._velocity({**inputs, **held}, latents, self.clip["time_features"][i], functions[i])
+            if "step_functions" in self.clip:
+                held |= _past(tensors)
             if fresh_noise is None:
                 latents = latents + np.float32(end - start) * tensors["velocity"]
             else:
                 latents = np.float32(1 - end) * (latents - np.float32(start) * tensors["velocity"])
                 latents += np.float32(end) * fresh_noise[i : i + 1] if end else 0
         return latents
+
+    def _velocity(self, inputs: Tensors, latents: Row, time_features: Sequence[float], function: str) -> Tensors:
+        """The inputs and all outputs of one evaluation, by the transformer's packages in order."""
+        features = np.asarray(time_features, np.float32)[None, :, None, None]
+        tensors = {**inputs, "latents": latents, "time_features": features}
+        for name in self.records:
+            if name.startswith("dit"):
+                tensors |= self._call(name, tensors, function)
+        return tensors
 
     def _decode(self, latents: Float[np.ndarray, "1 c 1 s"]) -> UInt8[np.ndarray, "t h w 3"]:
         times, rows, columns, channels = self.clip["latent_shape"]

@@ -30,6 +30,7 @@ class Settings:
     backends: tuple[str, ...] = ("coreml",)  # of BACKENDS
     author: str = UNSTATED
     licence: str = UNSTATED  # of the weights
+    stream: bool = False  # the transformer as first and next chunk of a stream, in place of whole clips
     form: str = "phone"  # the transformer's layout, a key of LAYOUTS; the other networks have one for both
     prompt: str = "a red circle"  # of the golden arrays and the clip
     check: str = "clip"  # clip: every package and a whole clip; packages: every package; one: one of them

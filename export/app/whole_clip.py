@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from export.agreement import EXACT_PSNR, LEAST_PSNR
-from export.app import golden
 from export.app.assets import AssetApp
+from export.app.golden_clip import clip_tensors
 from export.app.runtime import App
 from export.coreml.package import UNCOMPRESSED
 from export.golden import write_golden
@@ -70,7 +70,7 @@ def generate_clip(
     clip = manifest["clips"][index]
     name, function = clip["clip"], clip["function"]
     progress(f"clip {name}: JAX")
-    expected = golden.clip_tensors(generator, prompt, manifest["sampler"]["steps"])
+    expected = clip_tensors(generator, prompt, manifest["sampler"]["steps"], stream="stream" in clip)
     names = [name for name in expected if name in ("noise", "fresh_noise")]
     noises = {name: expected.pop(name) for name in names}
     app = App(folder, function)

@@ -15,10 +15,12 @@ from export.estimate.networks import empty
 from export.estimate.ops import ops_and_peak
 from export.estimate.tiles import TILES, fastest_tiles
 from export.mil import axes
+from export.phone.attention.call import FIRST, NEXT, WHOLE_CLIP
 from export.phone.denoisers import FORMS, PhoneForm
 from export.phone.steps import WHOLE, PhoneStep, phone_steps, step_functions
 from export.phone.vae import PhoneDecoder
 from export.pytorch import vae as torch_vae
+from export.pytorch.dit import lacking
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.phone.ops import Op
@@ -33,13 +35,15 @@ from mobile_video_jax.cost.phone.table import (
     Device,
     stated,
 )
-from mobile_video_jax.dit.step_table import BOTH, check_step_table
+from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.step_table import check_step_table
 from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.vae.family import family_member
 
 WEIGHT_BITS = {"fp16": 16.0, "int8": 8.0, "palette8": 8.0, "palette6": 6.0, "palette4": 4.0, "mixed": DEFAULT_BITS}
 # Reported parts, by the first of these that the path of an op's module contains.
 PARTS = {
+    "PhoneDecoder": "decoder",
     "ffn": "FFN",
     "self_attention": "self-attention",
     "cross_attention": "cross-attention",
@@ -47,7 +51,6 @@ PARTS = {
     "residual": "residual blocks",
     "block_": "norms, modulation, residuals",
     "sample_": "resampling",
-    "PhoneDecoder": "decoder",
     "": "before and after the blocks",
 }
 
@@ -88,9 +91,9 @@ class Plan:
 
     @property
     def chosen_tiles(self) -> int:
-        """Tiles of every FFN, 1 where they are not cut: the largest decides."""
-        sizes = self._form.largest_ffn(self.config.model)
-        return self.tiles or (fastest_tiles(*sizes, math.prod(self.grid)) if sizes else 1)
+        """Tiles of every FFN, 1 where they are not cut: the largest decides, on the tokens of a call."""
+        sizes, frames = self._form.largest_ffn(self.config.model), self.config.model.stream_chunk or self.grid[0]
+        return self.tiles or (fastest_tiles(*sizes, frames * math.prod(self.grid[1:])) if sizes else 1)
 
     @property
     def possible_tiles(self) -> tuple[int, ...]:
@@ -114,28 +117,41 @@ class Plan:
         if not size:
             return {"dit": self.denoiser()}
         chunks, passes = (self.grid[0] - 1) // size, self.steps + 1  # the last pass renews the state
-        first, later = stream_ops(self.config, self.grid, self.chosen_tiles)
-        return {"dit": Calls(passes * chunks, self._weighed(later)), "dit_first": Calls(passes, self._weighed(first))}
+        if self._lacks_form:
+            first, later = stream_ops(self.config, self.grid, self.chosen_tiles)
+            calls = {"dit": (passes * chunks, later), "dit_first": (passes, first)}
+            return {name: Calls(times, self._weighed(ops)) for name, (times, ops) in calls.items()}
+        return {"dit": self._denoiser(passes * chunks, call=NEXT), "dit_first": self._denoiser(passes, call=FIRST)}
 
     def denoiser(self) -> Calls:
         """The transformer or U-Net as one package: several chunks take no more work."""
         if self.config.model.stream_chunk:
             return self.denoisers()["dit"]
-        model = self.config.model
-        if any(getattr(model, key, ()) for key in ("layout", "skips", "kv_heads")):  # no phone form has these yet
+        if self._lacks_form:
             return Calls(self.steps, self._weighed(layout_ops(self.config, self.grid, self.chosen_tiles)))
-        return self._denoiser(self.steps, WHOLE)
+        return self._denoiser(self.steps)
 
-    def _denoiser(self, times: int, step: PhoneStep) -> Calls:
-        config, tokens = self.config, math.prod(self.grid)
-        channels = Compression.parse(config.compression).channels
+    @property
+    def _lacks_form(self) -> bool:
+        """True where the network's ops are counted in JAX, as its phone form lacks some of it."""
+        return isinstance(self.config.model, DitConfig) and bool(lacking(self.config.model))
+
+    def _weighed(self, ops: list[Op]) -> list[Op]:
+        """The ops with weights of the plan's size, in place of 16 bits."""
+        share = WEIGHT_BITS[self.weights] / 16
+        return [dataclasses.replace(op, weight_bytes=int(share * op.weight_bytes)) for op in ops]
+
+    def _denoiser(self, times: int, step: PhoneStep = WHOLE, call: str = WHOLE_CLIP) -> Calls:
+        config, channels = self.config, Compression.parse(self.config.compression).channels
         with torch.device("meta"):
             shape = (*self.grid, channels)
-            module = self._form.module(config.model, shape, config.text_width, self.chosen_tiles, step).to("meta")
-        latents, features = empty(1, channels, 1, tokens), empty(1, config.model.time_features, 1, 1)
+            module: Any = self._form.module(config.model, shape, config.text_width, self.chosen_tiles, step, call)
+        frames = {WHOLE_CLIP: self.grid[0], FIRST: 1, NEXT: config.model.stream_chunk}[call]
+        latents = empty(1, channels, 1, frames * math.prod(self.grid[1:]))
         text, mask = empty(1, config.text_width, 1, config.text_tokens), empty(1, 1, 1, config.text_tokens)
-        past = (empty(1, config.transformer.width, 1, tokens) for letter in step.letters if letter == BOTH)
-        return self._calls(times, module, latents, features, text, mask, *past)
+        past = [empty(*shape) for shape in getattr(module, "past_shapes", {}).values()]
+        features = empty(1, config.model.time_features, 1, 1)
+        return self._calls(times, module.to("meta"), latents, features, text, mask, *past)
 
     def decoders(self) -> dict[str, Calls]:
         """The decoder of the first latent frame, and of each later one."""
@@ -147,11 +163,6 @@ class Plan:
             past = [] if module.starts else [empty(*shape) for shape in module.kept.values()]
             calls[name] = self._calls(times, module.to("meta"), empty(1, config.strides.channels, *rows), *past)
         return calls
-
-    def _weighed(self, ops: list[Op]) -> list[Op]:
-        """The ops with weights of the plan's size, in place of 16 bits."""
-        share = WEIGHT_BITS[self.weights] / 16
-        return [dataclasses.replace(op, weight_bytes=int(share * op.weight_bytes)) for op in ops]
 
     def _calls(self, times: int, module: nn.Module, *inputs: Tensor) -> Calls:
         return Calls(times, *ops_and_peak(module, *inputs, weight_bits=WEIGHT_BITS[self.weights]))

@@ -1,4 +1,4 @@
-"""The ops of transformers with a layout, which have no phone form yet, counted in the JAX network."""
+"""The ops of transformers that have no phone form yet, counted in the JAX network."""
 
 import dataclasses
 from typing import Any

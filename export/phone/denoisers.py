@@ -20,20 +20,21 @@ LatentShape = tuple[int, int, int, int]
 class PhoneForm:
     """One kind of network.
 
-    `module(config, latent_shape, text_width, tiles, step)` is the network with random weights at a sampling step, and
-    `largest_ffn(config)` the width and hidden channels of the largest FFN, None where FFNs are not cut into tiles.
+    `module(config, latent_shape, text_width, tiles, step, call)` is the network with random weights at a sampling step
+    and a call of a stream, and `largest_ffn(config)` the width and hidden channels of the largest FFN, None where FFNs
+    are not cut into tiles.
     """
 
-    module: Callable[[Any, LatentShape, int, int, PhoneStep], nn.Module]
+    module: Callable[[Any, LatentShape, int, int, PhoneStep, str], nn.Module]
     largest_ffn: Callable[[Any], tuple[int, int] | None]
 
 
-def _dit(config: DitConfig, shape: LatentShape, text_width: int, tiles: int, step: PhoneStep) -> PhoneDit:
+def _dit(config: DitConfig, shape: LatentShape, text_width: int, tiles: int, step: PhoneStep, call: str) -> PhoneDit:
     mirror = Dit(config, shape, text_width)
-    return PhoneDit(mirror, [tiles] * len(mirror.blocks), step=step)
+    return PhoneDit(mirror, [tiles] * len(mirror.blocks), step=step, call=call)
 
 
-def _unet(config: UnetConfig, shape: LatentShape, text_width: int, tiles: int, step: PhoneStep) -> PhoneUnet:
+def _unet(config: UnetConfig, shape: LatentShape, text_width: int, tiles: int, step: PhoneStep, call: str) -> PhoneUnet:
     return PhoneUnet(config, shape, text_width)
 
 

@@ -3,7 +3,7 @@
 No sine is computed: the time enters as features, computed outside, and positions as constant tables.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,15 +11,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from export.phone.attention.call import FIRST, NEXT, WHOLE_CLIP, Call
+from export.phone.block import PhoneBlock, table_column
 from export.phone.layout import PHONE, LaidOut, Layout
-from export.phone.steps import WHOLE, PhoneStep, feature
-from export.phone.tiled_ffn import TiledFfn
+from export.phone.resolution import PhoneDown, PhoneUp
+from export.phone.steps import WHOLE, PhoneStep
 from export.pytorch import dit as torch_dit
+from export.pytorch.attention import Rope
 from export.pytorch.safe_norms import layer_normalize, rms_normalize
-from mobile_video_jax.cost.phone.tiles import query_chunks
-from mobile_video_jax.dit.step_table import BOTH, COMPUTED, MODULES
-
-Features = dict[str, Tensor]
+from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.groups import stages
 
 
 class PhoneDit(nn.Module):
@@ -29,6 +31,10 @@ class PhoneDit(nn.Module):
     time features [1, f, 1, 1], text states [1, e, 1, l] and the text's mask [1, 1, 1, l], 1 for a token and 0 for
     padding, to the velocity [1, c, 1, s]. `tiles[i]` is the count of tiles of block i's FFN,
     whose first product's input is cut too with `cut_inputs`. What `step` does without has no weights here.
+
+    A causal transformer may stream: `call` is then `first`, of a clip's first frame, or `next`, of each later chunk.
+    Outputs kept_BLOCK_NAME of a call are inputs past_BLOCK_NAME of the next one, which also takes the number of
+    `frames_before` [1, 1, 1, 1]; `states` holds their shapes.
     """
 
     def __init__(
@@ -41,8 +47,12 @@ class PhoneDit(nn.Module):
         *,
         cut_inputs: bool = False,
         step: PhoneStep = WHOLE,
+        call: str = WHOLE_CLIP,
     ):
         super().__init__()
+        config = dit.config
+        if (config.layout or config.causal) and layout is not PHONE:
+            raise UserError("a layout and causal attention have the phone's form alone: leave out --form=gpu")
         self.layout = layout
         depth = len(dit.blocks)
         last = depth if last is None else last
@@ -51,14 +61,35 @@ class PhoneDit(nn.Module):
         self.inputs, self.outputs = self._features()
         self.inputs += step.past(first, last)
         self.outputs += step.keeps(first, last)
+        frames = {WHOLE_CLIP: dit.grid[0], FIRST: 1, NEXT: config.chunk_frames}[call]
         self.embed = PhoneEmbed(dit, layout) if self.starts else None
         rope = dit.cos, dit.sin
         self.blocks = nn.ModuleList(
-            PhoneBlock(dit.blocks[i], i, tiles[i], layout, rope, cut_inputs, step) for i in range(first, last)
+            PhoneBlock(dit.blocks[i], i, tiles[i], layout, rope, cut_inputs, step, _call_of(dit, i, frames, call))
+            for i in range(first, last)
         )
+        self.stages = nn.ModuleDict(
+            {
+                f"{name}_{i}": form(dit.get_submodule(f"{name}_{begin}"), (frames, *dit.grid[1:]), size)
+                for begin, end, size in low_stages(config)
+                for name, i, form in (("down", begin, PhoneDown), ("up", end - 1, PhoneUp))
+                if first <= begin and end <= last
+            }
+        )
+        self.states: dict[str, tuple[int, ...]] = {}
+        for block in self.blocks:
+            assert isinstance(block, PhoneBlock)
+            self.states |= block.states
+        if call == NEXT and self.states:
+            self.inputs += ("frames_before", *(f"past_{name}" for name in self.states))
+        self.outputs += tuple(f"kept_{name}" for name in self.states)
+        tokens = frames * dit.grid[1] * dit.grid[2]
+        reused = {name: _reused_shape(config, name, tokens) for name in step.past(first, last)}
+        stream = {"frames_before": (1, 1, 1, 1)} | {f"past_{name}": shape for name, shape in self.states.items()}
+        self.past_shapes = reused | (stream if call == NEXT and self.states else {})  # of all inputs from before
         self.output = PhoneOutput(dit.output, layout) if self.ends else None
 
-    def forward(self, *tensors: Float[Tensor, "1 _ 1 _"]) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, *tensors: Float[Tensor, "_ _ 1 _"]) -> Tensor | tuple[Tensor, ...]:
         features = dict(zip(self.inputs, tensors, strict=True))
         mask = features.pop("text_mask")
         features = {name: self.layout.turn(x) for name, x in features.items()}
@@ -69,8 +100,14 @@ class PhoneDit(nn.Module):
         else:
             x = features[self.hidden[0]]
         bias = self.layout.bias(mask)
+        whole = low = x
         for block in self.blocks:
+            if (down := f"down_{block.index}") in self.stages:
+                whole, x = x, self.stages[down](x)
+                low = x
             x = block(x, features, bias)
+            if (up := f"up_{block.index}") in self.stages:
+                x = whole + self.stages[up](x - low)
         if self.output is not None:
             x = self.output(x, features["embedding"])
         features["velocity" if self.ends else self.hidden[1]] = x
@@ -88,6 +125,35 @@ class PhoneDit(nn.Module):
         if self.ends:
             return inputs if self.starts else (*inputs, "embedding"), ("velocity",)
         return inputs, outputs
+
+
+def low_stages(config: DitConfig) -> list[tuple[int, int, int]]:
+    """The first block, the one behind the last, and the resolution of each stage of lower resolution."""
+    return [
+        (stage[0].first, stage[-1].stop, stage[0].shape.resolution)
+        for stage in stages(config)
+        if stage[0].shape.resolution > 1
+    ]
+
+
+def _reused_shape(config: DitConfig, name: str, tokens: int) -> tuple[int, ...]:
+    block = int(name.rpartition("_")[2])
+    return 1, config.width, 1, tokens // config.block_shapes[block].resolution ** 2
+
+
+def _call_of(dit: torch_dit.Dit, index: int, frames: int, kind: str) -> Call | None:
+    """The call of a block whose kind, resolution or causality the plain form does not have."""
+    config: Any = dit.config
+    if not (config.layout or config.causal):
+        return None
+    block: Any = dit.blocks[index]
+    size = block.shape.resolution
+
+    def rope(first: int, count: int, stride: int) -> Rope:
+        cos, sin = dit.rope(first, count, size * stride)
+        return block.select_heads(cos), block.select_heads(sin)
+
+    return Call((frames, dit.grid[1] // size, dit.grid[2] // size), config.chunks, kind, rope)
 
 
 class PhoneEmbed(nn.Module):
@@ -117,77 +183,6 @@ class PhoneEmbed(nn.Module):
         return self.patch_in(latents), passed
 
 
-class PhoneBlock(nn.Module):
-    """dit.block.DitBlock, with its heads' rows of the RoPE tables as constants.
-
-    It takes its inputs from the features by name, and adds to them the module outputs that the step keeps. A module
-    that the step leaves out is the bias of its output layer.
-    """
-
-    table: Tensor
-    cos: Tensor
-    sin: Tensor
-
-    def __init__(
-        self,
-        block: Any,
-        index: int,
-        tiles: int,
-        layout: Layout,
-        rope: torch_dit.Rope,
-        cut_inputs: bool,
-        step: PhoneStep,
-    ):
-        super().__init__()
-        self.index, self.channels, self.eps = index, layout.channels, block.eps
-        self.width = block.modulation.shape[1]
-        self.register_buffer("table", layout.turn(_table(block.modulation, scales=(1, 4))))
-        self.letters = {name: step.letter(index, name) for name in MODULES}
-        self.kept = [name for name in MODULES if (index, name) in step.kept]
-        if self.letters["self_attention"] == COMPUTED:
-            for name, table in zip(("cos", "sin"), rope, strict=True):
-                self.register_buffer(name, layout.rope(block.select_heads(table)))
-            tokens = rope[0].shape[-2]
-            self.self_attention = layout.attention(block.self_attention, query_chunks(tokens, tokens))
-        self.cross_attention = layout.attention(block.cross_attention, 1)
-        if self.letters["ffn"] == COMPUTED:
-            self.ffn = TiledFfn(block.ffn.up, block.ffn.down, tiles, layout, cut_inputs=cut_inputs)
-        for name, bias in (("self_attention", block.self_attention.out.bias), ("ffn", block.ffn.down.bias)):
-            if self.letters[name] not in (COMPUTED, BOTH):
-                self.register_buffer(f"{name}_bias", layout.turn(bias.detach()[None, :, None, None]))
-
-    def forward(self, x: LaidOut, features: Features, bias: LaidOut) -> LaidOut:
-        vectors = torch.split(features["modulation"] + self.table, self.width, dim=self.channels)
-        shift1, scale1, gate1, shift2, scale2, gate2 = vectors
-        x = x + gate1 * self._output("self_attention", self._attend, x, (scale1, shift1), features)
-        x = x + self.cross_attention(x, features["projected_text"], None, None, bias)
-        return x + gate2 * self._output("ffn", lambda z: self.ffn(z), x, (scale2, shift2), features)
-
-    def _attend(self, z: LaidOut) -> LaidOut:
-        rope = self.cos, self.sin
-        attended: Tensor = self.self_attention(z, z, rope, rope)
-        return attended
-
-    def _output(
-        self,
-        name: str,
-        compute: Callable[[LaidOut], LaidOut],
-        x: LaidOut,
-        scale_shift: tuple[LaidOut, LaidOut],
-        features: Features,
-    ) -> LaidOut:
-        """A module's output: computed, that of an earlier step, or its bias."""
-        if self.letters[name] == BOTH:
-            return features[feature("past", self.index, name)]
-        if self.letters[name] != COMPUTED:
-            return self.get_buffer(f"{name}_bias")
-        scale, shift = scale_shift
-        y = compute(rms_normalize(x, self.channels, self.eps) * scale + shift)
-        if name in self.kept:
-            features[feature("kept", self.index, name)] = y
-        return y
-
-
 class PhoneOutput(nn.Module):
     """The modulated last layer."""
 
@@ -198,7 +193,7 @@ class PhoneOutput(nn.Module):
         self.channels, self.eps = layout.channels, output.eps
         self.normalize = layer_normalize if output.layer_norm else rms_normalize
         self.width = output.modulation.shape[1]
-        self.register_buffer("table", layout.turn(_table(output.modulation, scales=(1,))))
+        self.register_buffer("table", layout.turn(table_column(output.modulation, scales=(1,))))
         self.velocity = layout.linear(output.velocity)
 
     def forward(self, x: LaidOut, embedding: LaidOut) -> LaidOut:
@@ -206,10 +201,3 @@ class PhoneOutput(nn.Module):
         shift, scale = torch.split(vectors, self.width, dim=self.channels)
         velocity: Tensor = self.velocity(self.normalize(x, self.channels, self.eps) * scale + shift)
         return velocity
-
-
-def _table(modulation: Float[Tensor, "k d"], scales: tuple[int, ...]) -> Float[Tensor, "1 kd 1 1"]:
-    """A module's modulation table as one column, with 1 added to the rows that are scales."""
-    table = modulation.detach().clone()
-    table[list(scales)] += 1
-    return table.reshape(1, -1, 1, 1)

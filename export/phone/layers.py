@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from export.pytorch.dit import Attention
+from export.pytorch.attention import Attention
 from export.pytorch.safe_norms import rms_normalize
 
 # Cosines and sines for heads [h, d, 1, s], of all heads or of each; or in the other layout, [1, s, h, d].

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.phone.layers import PhoneAttention, Rope, pointwise, rotate
-from export.pytorch.dit import Attention
+from export.pytorch.attention import Attention
 from export.pytorch.safe_norms import rms_normalize
 from export.tensors import PhoneMask
 from mobile_video_jax.nn.attention.layer import MASKED

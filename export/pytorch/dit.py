@@ -8,26 +8,26 @@ from collections import OrderedDict
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from export.pytorch.attention import KINDS, Attention, Rope
 from export.tensors import Latents, TextMask, TextStates, Tokens
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import BlockShape, DitConfig, Norms
+from mobile_video_jax.dit.groups import stages
 from mobile_video_jax.dit.model import grid_rope
-from mobile_video_jax.nn.config import EPS
 
 Vector = Float[Tensor, "b d"]
 Modulation = Float[Tensor, "b 6 d"]
-# Cosines and sines of the angles of each token's pairs of channels, for all heads or one table a head.
-Rope = tuple[Float[Tensor, "*h n half"], Float[Tensor, "*h n half"]]
 
 
 class Dit(nn.Module):
     """dit.model.Dit for latents of one shape (lt, lh, lw, c), so that positions are constants of the graph.
 
-    Maps noisy latents x_t, times t, text states and their mask to velocities of x_t's shape.
+    Maps noisy latents x_t, times t, text states and their mask to velocities of x_t's shape. Of a layout and of causal
+    attention it holds the parameters alone: the phone's form computes.
     """
 
     cos: Tensor
@@ -37,12 +37,11 @@ class Dit(nn.Module):
         super().__init__()
         if config.block_layer_norm or config.cross_attention_norm or config.attend_text_padding:
             raise UserError("a transformer with Wan's norms has no phone form yet: export another model")
-        if config.layout or config.skips or config.kv_heads or config.causal:
-            raise UserError(
-                "a transformer with a layout, skips, kv_heads or causal attention has no phone form yet: "
-                "export another model"
-            )
+        if missing := lacking(config):
+            raise UserError(f"a transformer with {missing} has no phone form yet: export another model")
         lt, lh, lw, channels = latent_shape
+        config.check_grid((lt, lh, lw))
+        self.config, self.grid = config, (lt, lh, lw)
         width = config.width
         self.text_projection = nn.Sequential(
             OrderedDict({"in": nn.Linear(text_width, width), "gelu": gelu(), "out": nn.Linear(width, width)})
@@ -56,13 +55,30 @@ class Dit(nn.Module):
             DitBlock(width, config.head_dim, shape, config.norms, heads)
             for shape, heads in zip(config.block_shapes, config.block_rope_heads, strict=True)
         )
+        for stage in stages(config):
+            if (size := stage[0].shape.resolution) > 1:
+                self.add_module(f"down_{stage[0].first}", Squares(size**2 * width, width))
+                self.add_module(f"up_{stage[0].first}", Squares(width, size**2 * width))
         self.output = Output(width, channels, config.norm_eps, config.final_layer_norm)
         for name, part in zip(("cos", "sin"), grid_rope(config, (lt, lh, lw)), strict=True):
             # [n, d/2] or [n, h, d/2] to [1 or h, n, d/2].
             table = np.asarray(part).reshape(lt * lh * lw, -1, config.head_dim // 2)
             self.register_buffer(name, torch.tensor(table).transpose(0, 1), persistent=False)
 
+    def rope(self, first: int, frames: int, size: int) -> Rope:
+        """The tables of so many frames from position `first` on, of the first position of squares of size x size."""
+        _, rows, columns = self.grid
+        tables = grid_rope(self.config, (frames, rows, columns), first)
+        cos, sin = (
+            torch.tensor(np.asarray(part).reshape(frames, rows, columns, -1, self.config.head_dim // 2))
+            for part in tables
+        )
+        low = (part[:, ::size, ::size].flatten(0, 2).transpose(0, 1) for part in (cos, sin))
+        return next(low), next(low)
+
     def forward(self, x_t: Latents, t: Float[Tensor, "b"], text: TextStates, text_mask: TextMask) -> Latents:
+        if self.config.layout or self.config.causal:
+            raise UserError("the PyTorch mirror knows no layout and no causal attention: run the exported form")
         dtype = self.patch_in.weight.dtype
         projected = self.text_projection(text.to(dtype))
         embedding = self._time_embedding(t, projected, text_mask)
@@ -83,6 +99,12 @@ class Dit(nn.Module):
         return embedding
 
 
+def lacking(config: DitConfig) -> str:
+    """What of a transformer has no phone form yet, in words; empty where all has one."""
+    kinds = sorted({shape.kind for shape in config.block_shapes} - KINDS.keys())
+    return ", ".join([*kinds, *(key for key in ("skips", "kv_heads") if getattr(config, key))])
+
+
 class DitBlock(nn.Module):
     """dit.block.DitBlock: modulated self-attention, cross-attention to the text, modulated FFN."""
 
@@ -91,7 +113,8 @@ class DitBlock(nn.Module):
         self.eps, self.rope_heads = norms.eps, list(rope_heads)
         self.modulation = nn.Parameter(torch.zeros(6, width))
         qk_norm = norms.qk_across_heads, norms.qk_eps
-        self.self_attention = Attention(width, shape.heads, head_dim, *qk_norm)
+        self.shape = shape
+        self.self_attention = KINDS[shape.kind](width, shape.heads, head_dim, *qk_norm)
         self.cross_attention = Attention(width, shape.cross_heads, head_dim, *qk_norm)
         self.ffn = nn.Sequential(
             OrderedDict(up=nn.Linear(width, shape.ffn), gelu=gelu(), down=nn.Linear(shape.ffn, width))
@@ -112,39 +135,12 @@ class DitBlock(nn.Module):
         return table if self.rope_heads in ([], list(range(len(table)))) else table[self.rope_heads]
 
 
-class Attention(nn.Module):
-    """nn.attention.Attention: heads with RMS-normalised queries and keys, of x to `context` (x itself when None)."""
+class Squares(nn.Module):
+    """Parameters of dit.resolution's layers between resolutions."""
 
-    def __init__(self, width: int, heads: int, head_dim: int, norm_across_heads: bool = False, norm_eps: float = EPS):
+    def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.heads, self.norm_across_heads, self.norm_eps = heads, norm_across_heads, norm_eps
-        self.q, self.k, self.v = (nn.Linear(width, heads * head_dim) for _ in range(3))
-        size = heads * head_dim if norm_across_heads else head_dim
-        self.q_norm, self.k_norm = nn.RMSNorm(size, norm_eps), nn.RMSNorm(size, norm_eps)
-        self.out = nn.Linear(heads * head_dim, width)
-
-    def forward(
-        self,
-        x: Tokens,
-        context: Float[Tensor, "b m d"] | None = None,
-        rope: Rope | None = None,
-        mask: Bool[Tensor, "b 1 1 m"] | None = None,
-    ) -> Tokens:
-        context = x if context is None else context
-        q, k = self._normalized(self.q(x), self.q_norm), self._normalized(self.k(context), self.k_norm)
-        v = self._heads(self.v(context))
-        if rope is not None:
-            q, k = apply_rope(q, rope), apply_rope(k, rope)
-        heads = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        attended: Tensor = self.out(heads.transpose(1, 2).flatten(2))
-        return attended
-
-    def _normalized(self, x: Tensor, norm: nn.RMSNorm) -> Float[Tensor, "b h n head_dim"]:
-        heads: Tensor = self._heads(norm(x)) if self.norm_across_heads else norm(self._heads(x))
-        return heads
-
-    def _heads(self, x: Tokens) -> Float[Tensor, "b h n head_dim"]:
-        return torch.unflatten(x, -1, (self.heads, -1)).transpose(1, 2)
+        self.squares = nn.Linear(inputs, outputs, bias=False)
 
 
 class Output(nn.Module):
@@ -184,13 +180,6 @@ def rms_normalize(x: Tokens, eps: float) -> Tokens:
 def layer_normalize(x: Tokens, eps: float) -> Tokens:
     """(x - mean(x)) / sqrt(var(x) + eps) over channels."""
     return functional.layer_norm(x, x.shape[-1:], eps=eps)
-
-
-def apply_rope(x: Float[Tensor, "b h n d"], table: Rope) -> Float[Tensor, "b h n d"]:
-    """Rotates the pairs (x[j], x[j + d/2]) of each head by its token's angles."""
-    cos, sin = table
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 def time_features(t: Float[Tensor, "b"], width: int, max_period: float = 10_000.0) -> Float[Tensor, "b {width}"]:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.pytorch import dit as torch_dit
+from export.pytorch.attention import Attention, apply_rope
 from export.tensors import Features, Latents, Video
 from mobile_video_jax.nn.config import EPS
 from mobile_video_jax.nn.embeddings import rope_table
@@ -148,7 +148,7 @@ class AttentionBlock(nn.Module):
         return cos, sin
 
 
-class WindowAttention(torch_dit.Attention):
+class WindowAttention(Attention):
     """Attention of queries at the last positions of their context."""
 
     def __init__(self, width: int, heads: int, head_dim: int):
@@ -160,7 +160,7 @@ class WindowAttention(torch_dit.Attention):
     ) -> Float[Tensor, "b n d"]:
         q, k, v = self._heads(self.q(x)), self._heads(self.k(context)), self._heads(self.v(context))
         query_rope = rope[0][-x.shape[1] :], rope[1][-x.shape[1] :]
-        q, k = torch_dit.apply_rope(self.q_norm(q), query_rope), torch_dit.apply_rope(self.k_norm(k), rope)
+        q, k = apply_rope(self.q_norm(q), query_rope), apply_rope(self.k_norm(k), rope)
         attended: Tensor = self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         return attended
 

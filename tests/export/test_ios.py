@@ -43,6 +43,7 @@ def test_the_manifest_is_decoded_by_its_own_keys():
     text = (FOLDER / "Sources/MobileVideo/Manifest.swift").read_text()
     renamed = set(re.findall(r'case \w+ = "(\w+)"', text))
     expected = {"frame_rate", "pad_id", "closing_id", "noise_scale", "latent_shape", "time_features", "step_functions"}
+    expected |= {"chunk_frames", "renewal_features"}
     assert renamed == expected
     reference = (FOLDER.parent / "app/runtime.py").read_text() + (FOLDER.parent / "app/manifest.py").read_text()
     assert all(f'"{key}"' in reference for key in renamed)
@@ -53,7 +54,7 @@ def test_the_loop_calls_the_parts_and_features_of_the_reference():
     reference = (FOLDER.parent / "app/runtime.py").read_text()
     named = strings("Generator.swift")
     parts = {"text", "dit", "vae", *ENTRY_POINTS}
-    features = {"ids", "text_mask", "latents", "time_features", "velocity", "video"}
+    features = {"ids", "text_mask", "latents", "time_features", "velocity", "video", "frames_before"}
     assert named == parts | features and strings("Networks.swift") == {"kept_", "past_"}
     assert all(f'"{name}"' in reference for name in named - {"ids"} | {"kept_", "past_"})
     assert FIRST_FUNCTION in strings("CoreAINetworks.swift")

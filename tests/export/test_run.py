@@ -13,10 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from export.app import golden, parts
 from export.app import manifest as manifests
+from export.app import parts
 from export.app.assets import AssetApp, installed_backends
 from export.app.folder import export_run
+from export.app.golden_clip import clip_tensors
 from export.app.runtime import App
 from export.app.settings import Settings, distillation_warnings, own_steps
 from export.app.verify import failures, lost_tiles, verify_record
@@ -259,7 +260,7 @@ def test_an_apps_clip_is_jaxs(solver, chunks, text, generator, tmp_path, monkeyp
     assert (
         long["text_mask"].all() and long["ids"][0, -1] == text.inputs["ids"][text.inputs["text_mask"][:, 0, 0] > 0][-1]
     )
-    expected = golden.clip_tensors(generator, "a red circle", 4)
+    expected = clip_tensors(generator, "a red circle", 4)
     with torch.inference_mode():
         noises = {name: expected[name] for name in ("noise", "fresh_noise") if name in expected}
         generated = app.generate("a red circle", progress=silent, **noises)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from export.app import golden, parts
 from export.app import manifest as manifests
+from export.app import parts
 from export.app.folder import export_run
+from export.app.golden_clip import clip_tensors
 from export.app.runtime import App
 from export.app.settings import Settings, own_steps
 from export.estimate.clip import Plan, clip_seconds
@@ -78,16 +79,17 @@ def test_functions_in_chunks_equal_jax(lazy, tmp_path):
 def test_the_loop_of_functions_equals_jaxs_sampling_by_the_table(lazy, tmp_path):
     generator = Generator.load(lazy)
     app = loop(generator, list(parts.dit_parts(generator, Settings(tiles=(1,), steps=4), tmp_path)), tmp_path)
-    expected = golden.clip_tensors(generator, "a red circle", 4)
+    expected = clip_tensors(generator, "a red circle", 4)
     text, mask = pad(generator.text_encoder.encode(["a red circle"]), 12)
     states = {"text": text.swapaxes(1, 2)[:, :, None], "text_mask": mask.astype(np.float32)[:, None, None]}
     latents = app._denoise(states, expected["noise"], None, silent)
     np.testing.assert_allclose(latents, expected["latents"], atol=1e-5 * np.abs(expected["latents"]).max())
 
 
-def loop(generator: Generator, functions: list[Part], folder: Path) -> App:
+def loop(generator: Generator, functions: list[Part], folder: Path, **options) -> App:
     """An app whose transformer is the PyTorch modules of its functions."""
-    (folder / "manifest.json").write_text(json.dumps(manifests.of_transformer([generator], 4) | {"packages": []}))
+    manifest = manifests.of_transformer([generator], **{"steps": 4} | options)
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"packages": []}))
 
     class Loop(App):
         def _call(self, name, features, function=""):

@@ -15,15 +15,25 @@ public struct Generator: Sendable {
         tokenizer = try await AutoTokenizer.from(modelFolder: folder)
     }
 
-    /// Frames [t, 3, h, w] in manifest.pixels, one latent frame's after the other.
+    /// Frames [t, 3, h, w] in manifest.pixels, one latent frame's after the other, from noise [c, s]. A stream's noise
+    /// is of any number of chunks behind the first frame; its frames are shown while later ones are generated.
     public func generate(_ prompt: String, noise: [Float], show: (Tensor) async -> Void) async throws {
         let tokens = padded(tokenizer.encode(text: prompt).map { Int32($0) })
         var text = try await networks.call("text", tokens)
         text["text_mask"] = tokens["text_mask"]
         await networks.release("text")
-        let latents = try await denoise(text, noise)
+        let channels = clip.latentShape[3]
+        let positions = clip.latentShape[1] * clip.latentShape[2]
+        let count = noise.count / (channels * positions)
+        let start = noise.map { $0 * manifest.sampler.noiseScale }
+        if let stream = clip.stream {
+            try await self.stream(stream, text, start, count, show)
+            return
+        }
+        let functions = clip.stepFunctions ?? [String](repeating: clip.function, count: manifest.sampler.steps)
+        let latents = try await denoise(text, start, functions)
         await networks.release("dit")
-        try await decode(latents, show)
+        _ = try await decode(latents, count, nil, show)
     }
 
     /// Ids, padded, and their mask. Of too many the first are kept, and the closing one.
@@ -39,23 +49,41 @@ public struct Generator: Sendable {
         ]
     }
 
+    /// The first frame of a stream, then chunks of frames behind the state of those before. A call at time 0 with the
+    /// finished latents renews the state; what the calls of the steps keep is not taken.
+    private func stream(
+        _ stream: Manifest.Stream, _ text: Tensors, _ noise: [Float], _ count: Int, _ show: (Tensor) async -> Void
+    ) async throws {
+        let positions = clip.latentShape[1] * clip.latentShape[2]
+        var state: Tensors = [:]
+        var kept: Tensors?
+        var start = 0
+        while start < count {
+            let frames = start == 0 ? 1 : stream.chunkFrames
+            let function = start == 0 ? stream.first : stream.next
+            var inputs = text.merging(state) { $1 }
+            inputs["frames_before"] = Tensor(shape: [1, 1, 1, 1], values: [Float(start)])
+            let own = (0..<clip.latentShape[3]).flatMap { channel in
+                let first = (channel * count + start) * positions
+                return noise[first..<first + frames * positions]
+            }
+            let functions = [String](repeating: function, count: manifest.sampler.steps)
+            let latents = try await denoise(inputs, own, functions)
+            state = past(try await evaluate(inputs, latents, stream.renewalFeatures, function))
+            kept = try await decode(latents, frames, kept, show)
+            start += frames
+        }
+    }
+
     /// Euler's steps from noise to latents [c, s], in float32 between the calls. A step may call a function of its own,
     /// which takes outputs of the steps before.
-    private func denoise(_ text: Tensors, _ noise: [Float]) async throws -> [Float] {
-        let chunks = networks.parts.filter { $0.hasPrefix("dit") }.sorted { ($0.count, $0) < ($1.count, $1) }
-        let channels = clip.latentShape[3]
-        var latents = noise.map { $0 * manifest.sampler.noiseScale }
+    private func denoise(_ inputs: Tensors, _ noise: [Float], _ functions: [String]) async throws -> [Float] {
+        var latents = noise
         var held: Tensors = [:]
         for step in 0..<manifest.sampler.steps {
-            let features = clip.timeFeatures[step]
-            let function = clip.stepFunctions?[step]
-            var tensors = text.merging(held) { $1 }
-            tensors["latents"] = Tensor(shape: [1, channels, 1, latents.count / channels], values: latents)
-            tensors["time_features"] = Tensor(shape: [1, features.count, 1, 1], values: features)
-            for chunk in chunks {
-                tensors.merge(try await networks.call(chunk, tensors, function: function)) { $1 }
-            }
-            held.merge(past(tensors)) { $1 }
+            let all = inputs.merging(held) { $1 }
+            let tensors = try await evaluate(all, latents, clip.timeFeatures[step], functions[step])
+            if clip.stepFunctions != nil { held.merge(past(tensors)) { $1 } }
             guard let velocity = tensors["velocity"] else { throw NetworkError.missingFeature("velocity") }
             let length = clip.times[step + 1] - clip.times[step]
             latents = zip(latents, velocity.values).map { $0 + length * $1 }
@@ -63,27 +91,45 @@ public struct Generator: Sendable {
         return latents
     }
 
-    /// Frames of each latent frame: a call's outputs kept_NAME are past_NAME of the next. Or all at once, by `vae`.
-    private func decode(_ latents: [Float], _ show: (Tensor) async -> Void) async throws {
+    /// The inputs and all outputs of one evaluation, by the transformer's packages in order.
+    private func evaluate(
+        _ inputs: Tensors, _ latents: [Float], _ features: [Float], _ function: String
+    ) async throws -> Tensors {
+        let channels = clip.latentShape[3]
+        var tensors = inputs
+        tensors["latents"] = Tensor(shape: [1, channels, 1, latents.count / channels], values: latents)
+        tensors["time_features"] = Tensor(shape: [1, features.count, 1, 1], values: features)
+        for chunk in networks.parts.filter({ $0.hasPrefix("dit") }).sorted(by: { ($0.count, $0) < ($1.count, $1) }) {
+            tensors.merge(try await networks.call(chunk, tensors, function: function)) { $1 }
+        }
+        return tensors
+    }
+
+    /// Shows the frames of `count` latent frames: a call's outputs kept_NAME are past_NAME of the next, and what the
+    /// last one kept is returned; without any the first latent frame is that of a clip. Or all at once, by `vae`.
+    private func decode(
+        _ latents: [Float], _ count: Int, _ kept: Tensors?, _ show: (Tensor) async -> Void
+    ) async throws -> Tensors {
         let whole = networks.parts.contains("vae")
-        let count = clip.latentShape[0]
         let length = whole ? count : 1
         let shape = [length, clip.latentShape[3], clip.latentShape[1], clip.latentShape[2]]
-        var inputs: Tensors = [:]
+        var inputs = kept ?? [:]
         for start in stride(from: 0, to: count, by: length) {
-            let values = (start..<start + length).flatMap { frame(latents, $0) }
+            let part = whole ? "vae" : kept == nil && start == 0 ? "vae_first" : "vae_next"
+            let values = (start..<start + length).flatMap { frame(latents, $0, of: count) }
             inputs["latents"] = Tensor(shape: shape, values: values)
-            let outputs = try await networks.call(whole ? "vae" : start == 0 ? "vae_first" : "vae_next", inputs)
+            let outputs = try await networks.call(part, inputs)
             guard let video = outputs["video"] else { throw NetworkError.missingFeature("video") }
             await show(video)
             inputs = past(outputs)
         }
+        return inputs
     }
 
-    /// A latent frame [c, h, w], not normalised.
-    private func frame(_ latents: [Float], _ index: Int) -> [Float] {
+    /// A latent frame [c, h, w] of so many, not normalised.
+    private func frame(_ latents: [Float], _ index: Int, of count: Int) -> [Float] {
         let positions = clip.latentShape[1] * clip.latentShape[2]
-        let all = clip.latentShape[0] * positions
+        let all = count * positions
         return (0..<clip.latentShape[3]).flatMap { channel in
             (0..<positions).map { position in
                 let value = latents[channel * all + index * positions + position]

@@ -49,6 +49,7 @@ public struct Manifest: Codable, Sendable {
         public let times: [Float]
         public let timeFeatures: [[Float]]
         public let stepFunctions: [String]?
+        public let stream: Stream?
 
         enum CodingKeys: String, CodingKey {
             case clip
@@ -57,6 +58,22 @@ public struct Manifest: Codable, Sendable {
             case times
             case timeFeatures = "time_features"
             case stepFunctions = "step_functions"
+            case stream
+        }
+    }
+
+    /// The functions of a stream's first frame and of each later chunk, and the time features of time 0.
+    public struct Stream: Codable, Sendable {
+        public let first: String
+        public let next: String
+        public let chunkFrames: Int
+        public let renewalFeatures: [Float]
+
+        enum CodingKeys: String, CodingKey {
+            case first
+            case next
+            case chunkFrames = "chunk_frames"
+            case renewalFeatures = "renewal_features"
         }
     }
 
