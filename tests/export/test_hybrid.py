@@ -99,3 +99,16 @@ def test_a_transformer_is_not_cut_within_a_stage():
         close(PhoneDit(mirror, [1] * 4, first, last), tensors)
     with pytest.raises(UserError, match="leave out --form=gpu"):
         PhoneDit(mirror, [1] * 4, layout=LAYOUTS["gpu"])
+
+
+@pytest.mark.parametrize(
+    ("config", "lacks"),
+    [
+        (config_of((("full", 1), ("assa", 1))), "assa"),
+        (dataclasses.replace(SMALL, depth=2, skips=((0, 1),)), "skips"),
+        (dataclasses.replace(SMALL, kv_heads=1), "kv_heads"),
+    ],
+)
+def test_what_has_no_phone_form_is_named(config, lacks):
+    with pytest.raises(UserError, match=f"a transformer with {lacks} has no phone form yet"):
+        Mirror(config, SHAPE, TEXT_WIDTH)
