@@ -4,7 +4,9 @@ Two backends: Core ML's packages (NAME.mlpackage) for iOS 18 to 26, and Core AI'
 
 A transformer's run becomes text.mlpackage, dit.mlpackage (or dit_0, dit_1, … where it is large), vae_first.mlpackage
 and vae_next.mlpackage; a VAE's run the last two, which as an asset are the entry points first and next of vae.aimodel.
-LTX-Video's decoder, which looks ahead in time, is one vae.mlpackage for a whole clip. The folder also holds
+LTX-Video's decoder, which looks ahead in time, is one vae.mlpackage for a whole clip. A transformer whose steps do
+without some modules is a function for each distinct step; with --stream a causal one is a function for the first frame
+and one for each later chunk. The folder also holds
 golden/NAME.npz, inputs and JAX's outputs for them (of an entry point golden/NAME_FUNCTION.npz); PyTorch weights,
 NAME.safetensors; tokenizer.json; manifest.json, every constant that an app needs; report.html and report.json. Every
 package is run op by op, every asset by Apple's runtime, and compared with JAX; so is a whole clip of each backend.
