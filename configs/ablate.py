@@ -33,7 +33,7 @@ FLOPs, and its 4-step student with modules left out, by sensitivity or chance, o
 
 `elastic` trains one transformer whose half width is a network of its own, adding both gradients as they are, or of one
 size as a whole or by tensor, beside both widths trained alone for as many steps; 15 cells, three seeds. `elastic_quick`
-is one seed and two of the ways; `elastic_gpu`, widths of the small transformer.
+is one seed, one of the ways and a fifth of the steps; `elastic_gpu`, widths of the small transformer.
 
 Two studies of one strong teacher, in pairs of one seed, at equal counted FLOPs: `distillation_heads` compares
 discriminators, by their held-out AUC against the frozen student and by the students that they teach;
@@ -413,7 +413,7 @@ STUDIES: dict[str, Callable[[], Config]] = {
         critic=dataclasses.replace(_critic(), clip="17x128x128", steps=20_000),
     ),
     "elastic": lambda: _elastic(steps=600),
-    "elastic_quick": lambda: _elastic(steps=300, seeds=(0,), samples=60, arms=("alone", "none", "global")),
+    "elastic_quick": lambda: _elastic(steps=120, seeds=(0,), samples=60, arms=("alone", "global")),
     "elastic_gpu": _elastic_gpu,
     "lazy": _lazy,
     "lazy_quick": lambda: dataclasses.replace(

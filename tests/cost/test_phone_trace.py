@@ -14,8 +14,11 @@ from mobile_video_jax.cost.phone.tiles import query_chunks
 from mobile_video_jax.cost.phone.trace import ops_of_network
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.model import Dit
+from mobile_video_jax.nn.attention.config import Chunks
+from mobile_video_jax.nn.attention.kinds import KINDS
 from mobile_video_jax.nn.attention.layer import Attention
 from mobile_video_jax.nn.dense import Dense, FeedForward
+from mobile_video_jax.nn.embeddings import rope_table
 from mobile_video_jax.nn.norm import RMSNorm
 
 ROWS, WIDTH = 6, 8
@@ -143,3 +146,14 @@ def test_the_roofline_of_an_op():
     assert op_seconds(dataclasses.replace(op, weight_bytes=0, values=()), device, assumed) == pytest.approx(2e-3)
     assert call_seconds([op, op], device, dataclasses.replace(assumed, op=0.5)) == pytest.approx(2.06)
     assert seconds_by([op, op], lambda op: op.part, device, assumed) == {"product": pytest.approx(60e-3)}
+
+
+def test_cells_of_attention_are_taken_one_by_one_and_stacking_them_moves_nothing():
+    """Four cells of two heads: a product of logits, a softmax and one of values for each head, then they are joined."""
+    grid = (1, 4, 4)
+    rope, chunks = rope_table(grid, 6, 100.0), Chunks(cell=(1, 2, 2), radius=0)
+    function = lambda x: KINDS["assa"](2, 6, grid=grid, chunks=chunks, name="attention")(x, rope=rope)
+    traced = ops(function, jax.ShapeDtypeStruct((1, 16, WIDTH), jnp.float32))
+    near = [op for op in traced if "/near" in op.part]
+    assert len(near) == 8 * 3 + 4 + 1 and sum(op.flops for op in near) == 8 * 2 * (2 * 4 * 4 * 6)
+    assert sizes(near[0]) == [(24, 192), (24, 192), (16, 16)]

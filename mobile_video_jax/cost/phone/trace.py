@@ -3,7 +3,7 @@
 The phone's form (export/phone) differs from the jaxpr by these rules:
 
 - Numbers are fp16. Conversions, reshapes, transposes and slices move nothing. Constants are folded.
-- Elements of a batch are tensors of their own: putting them side by side along the first axis moves nothing.
+- Cells of nn.attention.assa are slices, taken one by one: stacking them moves nothing, and their results are joined.
 - A product with weights includes its bias. A factor that is a number is folded into weights.
 - A product of two activations runs one batch element at a time (attention head by head), in chunks of queries where
   its logits would not stay on the chip, and so do the ops after it, until the pieces are concatenated for a product
@@ -42,6 +42,8 @@ ELEMENTWISE = _names(
     "abs add add_any and clamp cos div eq erf erfc exp exp2 expm1 ge gt integer_pow is_finite le log log1p logistic lt "
     "max min mul ne neg not or pow rsqrt select_n sign sin sqrt square sub tan tanh"
 )
+# The module of nn.attention.assa that computes cells of tokens.
+CELLS = "near"
 # Paths of the modules of nn.dense.FeedForward, whose products are tiled.
 UP, DOWN = "ffn/up", "ffn/down"
 
@@ -106,9 +108,8 @@ class _Trace:
         if function := _function(name, operands, size_of(eqn.outvars[0])):
             return [function]
         operands = [self.recorder.computed(x, part) for x in dict.fromkeys(operands)]
-        if name == "concatenate" and eqn.params["dimension"] == 0:
-            whole, pieces = max(x.whole for x in operands), max(x.pieces for x in operands)
-            return [Array(size_of(eqn.outvars[0]), whole, pieces=pieces)]
+        if name == "stack" and CELLS in part.split("/") and all(x.pieces == 1 for x in operands):
+            return [Array(size_of(eqn.outvars[0]), max(x.whole for x in operands))]
         if name in SLICES:
             return [Array(size_of(x), operands[0].whole, pieces=operands[0].pieces) for x in eqn.outvars]
         return self._op(eqn, operands, part)

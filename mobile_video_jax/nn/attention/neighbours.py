@@ -40,7 +40,8 @@ def neighbour_attend(
 ) -> Float[Array, "b t y x h d"]:
     """`attend` for each cell of queries, to the keys that `axes` name for it; keys where `mask` is False are ignored.
 
-    Cells with equally many keys are computed together, as elements of one batch.
+    Cells with equally many keys are computed together, as elements of one batch behind its clips: a batch that is
+    sharded stays so.
     """
     cells = list(itertools.product(*axes))
     groups: dict[tuple[int, ...], list[int]] = collections.defaultdict(list)
@@ -52,19 +53,20 @@ def neighbour_attend(
         slices = [[span.keys for span in cells[i]] for i in members]
         valid = None if mask is None else _batched(mask, slices)[:, None]
         out = attend(queries, _batched(k, slices), _batched(v, slices), valid)
-        outputs |= zip(members, jnp.split(out, len(members)), strict=True)
-    return _untiled(jnp.stack([outputs[i] for i in range(len(cells))]), axes)
+        out = out.reshape(len(q), len(members), *out.shape[1:])
+        outputs |= {i: out[:, j] for j, i in enumerate(members)}
+    return _untiled(jnp.stack([outputs[i] for i in range(len(cells))], axis=1), axes)
 
 
 def _batched(x: Shaped[Array, "b t y x *rest"], cells: Sequence[Sequence[slice]]) -> Shaped[Array, "cells n *rest"]:
     """Slices of x as elements of a batch, with their positions in one axis."""
-    parts = (x[:, *cell] for cell in cells)
-    return jnp.concatenate([part.reshape(len(x), -1, *x.shape[4:]) for part in parts])
+    parts = jnp.stack([x[:, *cell].reshape(len(x), -1, *x.shape[4:]) for cell in cells], axis=1)
+    return parts.reshape(-1, *parts.shape[2:])
 
 
-def _untiled(cells: Float[Array, "c b n h d"], axes: tuple[Spans, Spans, Spans]) -> Float[Array, "b t y x h d"]:
+def _untiled(cells: Float[Array, "b c n h d"], axes: tuple[Spans, Spans, Spans]) -> Float[Array, "b t y x h d"]:
     """The grid of cells that are listed row-major, as are the positions in them."""
     counts, sizes = zip(*((len(spans), spans[0].queries.stop) for spans in axes), strict=True)
-    _, b, _, h, d = cells.shape
-    grid = jnp.transpose(cells.reshape(*counts, b, *sizes, h, d), (3, 0, 4, 1, 5, 2, 6, 7, 8))
+    b, _, _, h, d = cells.shape
+    grid = jnp.transpose(cells.reshape(b, *counts, *sizes, h, d), (0, 1, 4, 2, 5, 3, 6, 7, 8))
     return grid.reshape(b, *map(math.prod, zip(counts, sizes, strict=True)), h, d)
