@@ -180,7 +180,7 @@ def pipeline_kind(encoder: EncoderName) -> str:
 def _t5(folder: Path, tokenizer_folder: Path, max_tokens: int) -> TextEncoder:
     (model_type, config), path = t5.read_config(folder), _tokenizer_file(tokenizer_folder)
     tokenizer = _read_tokenizer(path, max_tokens, config.vocabulary)
-    states = _compiled(t5.T5Encoder(config), t5.read_params(folder, config))
+    states = _compiled(t5.T5Encoder(config), t5.read_params(folder, config, keep_bfloat16=True))
     name = f"{model_type}-{huggingface.fingerprint(folder, path)}"
     return TextEncoder(name, config.width, max_tokens, tokenizer, states)
 
@@ -213,10 +213,14 @@ def _compiled(module: nn.Module, params: dict[str, Any]) -> Callable[[TokenIds, 
 
 
 def over_local_devices(params: dict[str, Any], least: int = SHARDED_BYTES) -> dict[str, Any]:
-    """Parameters of `least` bytes or more sharded over this process's devices, each matrix along its last axis."""
+    """Parameters on a device, or of `least` bytes or more on all of this process's, matrices cut along their last axis.
+
+    Each device receives its own part alone.
+    """
     devices = jax.local_devices()
     if len(devices) == 1 or sum(x.nbytes for x in jax.tree.leaves(params)) < least:
-        return params
+        placed_whole: dict[str, Any] = jax.device_put(params, devices[0])
+        return placed_whole
     mesh = Mesh(np.array(devices), ("local",))
 
     def put(x: Any) -> jax.Array:

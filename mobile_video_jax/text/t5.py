@@ -117,10 +117,12 @@ class T5Encoder(nn.Module):
     def __call__(self, ids: TokenIds, mask: TextMask) -> TextStates:
         config, positions = self.config, np.arange(ids.shape[1])
         buckets = relative_buckets(positions[None] - positions[:, None], config.buckets, config.max_distance)
-        x = nn.Embed(config.vocabulary, config.width, name="words")(ids)
+        # Float32 throughout, also where parameters are bfloat16: layers convert what they use.
+        embed = functools.partial(nn.Embed, dtype=jnp.float32)
+        x = embed(config.vocabulary, config.width, name="words")(ids)
         for i in range(config.layers):
             if i == 0 or config.bias_per_layer:
-                table = nn.Embed(config.buckets, config.heads, name=f"relative_bias_{i}")
+                table = embed(config.buckets, config.heads, name=f"relative_bias_{i}")
                 bias = jnp.moveaxis(table(jnp.asarray(buckets)), -1, 0)[None]
             x = T5Layer(config, name=f"layer_{i}")(x, mask, bias)
         states: TextStates = _rms_norm(config, "norm")(x)
@@ -140,11 +142,14 @@ def read_config(folder: Path) -> tuple[str, T5Config]:
     return settings["model_type"], T5Config(**sizes, bias_per_layer=settings["model_type"] == "umt5")
 
 
-def read_params(path: Path, config: T5Config) -> dict[str, Any]:
+def read_params(path: Path, config: T5Config, *, keep_bfloat16: bool = False) -> dict[str, Any]:
     """Reads a T5 in Hugging Face's naming, a safetensors file or a folder, as parameters of `T5Encoder(config)`.
+
+    They are float32, or what the file holds in bfloat16 stays so: XXL then takes 9.5 GB, not 19, for the same states.
 
     Raises UserError naming the tensor where one is missing, unused or of another shape than `config` requires.
     """
     tensors = huggingface.open_tensors(path)
     words = TIED if "shared.weight" not in tensors and f"{TIED}.weight" in tensors else "shared"
-    return huggingface.read_params(path, T5Encoder(config), MODULES | {"words": words}, IGNORED)
+    modules = MODULES | {"words": words}
+    return huggingface.read_params(path, T5Encoder(config), modules, IGNORED, keep_bfloat16=keep_bfloat16)

@@ -119,9 +119,16 @@ def _open(file: Path) -> Any:
 
 
 def read_params(
-    path: Path, module: nn.Module, modules: Mapping[str, str], ignored: tuple[str, ...] = ()
+    path: Path,
+    module: nn.Module,
+    modules: Mapping[str, str],
+    ignored: tuple[str, ...] = (),
+    *,
+    keep_bfloat16: bool = False,
 ) -> dict[str, Any]:
-    """Reads a safetensors file, or a folder's, as float32 parameters of `module`, which takes token ids and mask.
+    """Reads a safetensors file, or a folder's, as NumPy parameters of `module`, which takes token ids and mask.
+
+    They are float32, but what the file holds in bfloat16 stays so with `keep_bfloat16`, which is half as large.
 
     `modules` maps each module of the flax tree to its published name; {i} is the same number in both. Tensors whose
     names start with one of `ignored` are skipped. Raises UserError naming the tensor where one is missing, not used by
@@ -138,7 +145,8 @@ def read_params(
         # PyTorch stores a linear layer's weight as [out, in], flax as [in, out].
         transposed = parameter[-1] == "kernel"
         tensor = _read(tensors, names[parameter], shape[::-1] if transposed else shape, path)
-        params[parameter] = jnp.asarray(tensor.T if transposed else tensor, jnp.float32)
+        dtype = jnp.bfloat16 if keep_bfloat16 and tensor.dtype == jnp.bfloat16 else np.float32
+        params[parameter] = np.ascontiguousarray(tensor.T if transposed else tensor, dtype)
     nested: dict[str, Any] = unflatten_dict(params)
     return nested
 

@@ -96,6 +96,19 @@ def test_captions_equal_transformers(transformers, tmp_path, kind):
         np.testing.assert_allclose(states, reference[row], rtol=0, atol=1e-4)
 
 
+def test_parameters_stay_in_bfloat16_and_give_the_same_states(transformers, tmp_path):
+    torch = pytest.importorskip("torch")
+    network = save_model(transformers, tmp_path)
+    network.to(torch.bfloat16).save_pretrained(tmp_path)
+    config = t5.read_config(tmp_path)[1]
+    half, whole = (t5.read_params(tmp_path, config, keep_bfloat16=keep) for keep in (True, False))
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(half)} == {"bfloat16"}
+    ids, mask = jnp.arange(24).reshape(2, 12) % 20, jnp.ones((2, 12), bool)
+    states = [jax.jit(t5.T5Encoder(config).apply)({"params": params}, ids, mask) for params in (half, whole)]
+    assert states[0].dtype == jnp.float32
+    np.testing.assert_array_equal(*states)
+
+
 def test_shards_hold_the_same_weights(transformers, tmp_path):
     save_model(transformers, tmp_path / "one")
     save_model(transformers, tmp_path / "many", max_shard_size="10KB")
