@@ -13,7 +13,7 @@ from export.phone.layout import LaidOut, Layout
 from export.phone.steps import PhoneStep, feature
 from export.phone.tiled_ffn import TiledFfn
 from export.pytorch.attention import Rope
-from export.pytorch.safe_norms import rms_normalize
+from export.pytorch.safe_norms import layer_normalize, rms_normalize
 from mobile_video_jax.cost.phone.tiles import query_chunks
 from mobile_video_jax.dit.step_table import BOTH, COMPUTED, MODULES
 
@@ -59,7 +59,10 @@ class PhoneBlock(nn.Module):
                 self.register_buffer(name, layout.rope(block.select_heads(table)))
             tokens = rope[0].shape[-2]
             self.self_attention = layout.attention(block.self_attention, query_chunks(tokens, tokens))
+        self.normalize = layer_normalize if block.layer_norm else rms_normalize
         self.cross_attention = layout.attention(block.cross_attention, 1)
+        norm = block.cross_attention_norm
+        self.cross_attention_norm = None if norm is None else PhoneLayerNorm(norm, layout)
         if self.letters["ffn"] == COMPUTED:
             self.ffn = TiledFfn(block.ffn.up, block.ffn.down, tiles, layout, cut_inputs=cut_inputs)
         for name, bias in (("self_attention", block.self_attention.out.bias), ("ffn", block.ffn.down.bias)):
@@ -71,7 +74,8 @@ class PhoneBlock(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = vectors
         attend = lambda z: self._attend(z, features)
         x = x + gate1 * self._output("self_attention", attend, x, (scale1, shift1), features)
-        x = x + self.cross_attention(x, features["projected_text"], None, None, bias)
+        queried = x if self.cross_attention_norm is None else self.cross_attention_norm(x)
+        x = x + self.cross_attention(queried, features["projected_text"], None, None, bias)
         return x + gate2 * self._output("ffn", lambda z: self.ffn(z), x, (scale2, shift2), features)
 
     def _attend(self, z: LaidOut, features: Features) -> LaidOut:
@@ -102,10 +106,26 @@ class PhoneBlock(nn.Module):
         if self.letters[name] != COMPUTED:
             return self.get_buffer(f"{name}_bias")
         scale, shift = scale_shift
-        y = compute(rms_normalize(x, self.channels, self.eps) * scale + shift)
+        y = compute(self.normalize(x, self.channels, self.eps) * scale + shift)
         if name in self.kept:
             features[feature("kept", self.index, name)] = y
         return y
+
+
+class PhoneLayerNorm(nn.Module):
+    """Layer normalisation with a learned scale and bias for each channel."""
+
+    scale: Tensor
+    bias: Tensor
+
+    def __init__(self, norm: nn.LayerNorm, layout: Layout):
+        super().__init__()
+        self.channels, self.eps = layout.channels, norm.eps
+        for name, vector in (("scale", norm.weight), ("bias", norm.bias)):
+            self.register_buffer(name, layout.turn(vector.detach()[None, :, None, None]))
+
+    def forward(self, x: LaidOut) -> LaidOut:
+        return layer_normalize(x, self.channels, self.eps) * self.scale + self.bias
 
 
 def table_column(modulation: Float[Tensor, "k d"], scales: tuple[int, ...]) -> Float[Tensor, "1 kd 1 1"]:

@@ -53,7 +53,7 @@ class PhoneDit(nn.Module):
         config = dit.config
         if (config.layout or config.causal) and layout is not PHONE:
             raise UserError("a layout and causal attention have the phone's form alone: leave out --form=gpu")
-        self.layout = layout
+        self.layout, self.attends_padding = layout, config.attend_text_padding
         depth = len(dit.blocks)
         last = depth if last is None else last
         self.starts, self.ends = first == 0, last == depth
@@ -99,7 +99,7 @@ class PhoneDit(nn.Module):
             features |= passed
         else:
             x = features[self.hidden[0]]
-        bias = self.layout.bias(mask)
+        bias = self.layout.bias(mask.clamp(min=1.0) if self.attends_padding else mask)
         whole = low = x
         for block in self.blocks:
             if (down := f"down_{block.index}") in self.stages:

@@ -35,8 +35,6 @@ class Dit(nn.Module):
 
     def __init__(self, config: DitConfig, latent_shape: tuple[int, int, int, int], text_width: int):
         super().__init__()
-        if config.block_layer_norm or config.cross_attention_norm or config.attend_text_padding:
-            raise UserError("a transformer with Wan's norms has no phone form yet: export another model")
         if missing := lacking(config):
             raise UserError(f"a transformer with {missing} has no phone form yet: export another model")
         lt, lh, lw, channels = latent_shape
@@ -85,8 +83,9 @@ class Dit(nn.Module):
         modulation = torch.unflatten(self.modulation(functional.silu(embedding)), -1, (6, -1))
         x = self.patch_in(x_t.flatten(1, 3).to(dtype))
         rope = self.cos.to(dtype), self.sin.to(dtype)
+        attended = torch.ones_like(text_mask) if self.config.attend_text_padding else text_mask
         for block in self.blocks:
-            x = block(x, modulation, projected, text_mask, rope)
+            x = block(x, modulation, projected, attended, rope)
         velocity: Tensor = self.output(x, embedding)
         return velocity.view_as(x_t)
 
@@ -110,12 +109,13 @@ class DitBlock(nn.Module):
 
     def __init__(self, width: int, head_dim: int, shape: BlockShape, norms: Norms, rope_heads: tuple[int, ...]):
         super().__init__()
-        self.eps, self.rope_heads = norms.eps, list(rope_heads)
+        self.eps, self.layer_norm, self.rope_heads = norms.eps, norms.layer, list(rope_heads)
         self.modulation = nn.Parameter(torch.zeros(6, width))
         qk_norm = norms.qk_across_heads, norms.qk_eps
         self.shape = shape
         self.self_attention = KINDS[shape.kind](width, shape.heads, head_dim, *qk_norm)
         self.cross_attention = Attention(width, shape.cross_heads, head_dim, *qk_norm)
+        self.cross_attention_norm = nn.LayerNorm(width, norms.eps) if norms.cross else None
         self.ffn = nn.Sequential(
             OrderedDict(up=nn.Linear(width, shape.ffn), gelu=gelu(), down=nn.Linear(shape.ffn, width))
         )
@@ -125,9 +125,11 @@ class DitBlock(nn.Module):
     ) -> Tokens:
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation_table(self.modulation, modulation)
         own_rope = self.select_heads(rope[0]), self.select_heads(rope[1])
-        x = x + gate1 * self.self_attention(rms_normalize(x, self.eps) * (1 + scale1) + shift1, rope=own_rope)
-        x = x + self.cross_attention(x, text, mask=text_mask[:, None, None, :])
-        y: Tensor = x + gate2 * self.ffn(rms_normalize(x, self.eps) * (1 + scale2) + shift2)
+        normalize = layer_normalize if self.layer_norm else rms_normalize
+        x = x + gate1 * self.self_attention(normalize(x, self.eps) * (1 + scale1) + shift1, rope=own_rope)
+        queried = x if self.cross_attention_norm is None else self.cross_attention_norm(x)
+        x = x + self.cross_attention(queried, text, mask=text_mask[:, None, None, :])
+        y: Tensor = x + gate2 * self.ffn(normalize(x, self.eps) * (1 + scale2) + shift2)
         return y
 
     def select_heads(self, table: Float[Tensor, "h n half"]) -> Float[Tensor, "k n half"]:

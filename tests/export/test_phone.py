@@ -18,7 +18,7 @@ from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.nn.config import EPS
 from mobile_video_jax.vae.config import VaeConfig
 from tests.dit.test_model import inputs
-from tests.export.test_torch_dit import ACROSS_HEADS, EQUAL, LATENTS, PRUNED, TEXT_WIDTH
+from tests.export.test_torch_dit import ACROSS_HEADS, EQUAL, LATENTS, PRUNED, TEXT_WIDTH, WAN
 from tests.export.test_torch_vae import OMNI, PACKED, PLAIN
 
 torch.manual_seed(0)
@@ -44,7 +44,9 @@ def phone_inputs(dit: Dit, batch: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-@pytest.mark.parametrize("config", [PRUNED, EQUAL, ACROSS_HEADS], ids=["pruned", "without pooled text", "across heads"])
+@pytest.mark.parametrize(
+    "config", [PRUNED, EQUAL, ACROSS_HEADS, WAN], ids=["pruned", "without pooled text", "across heads", "wan"]
+)
 def test_the_transformer_whole_and_in_chunks(config: DitConfig, layout: Layout):
     dit = randomised(Dit(config, LATENTS, TEXT_WIDTH))
     batch = [torch.tensor(np.asarray(array)) for array in inputs()]

@@ -36,6 +36,15 @@ ACROSS_HEADS = DitConfig(
     norm_eps=1e-6,
     final_layer_norm=True,
 )
+# As Wan's transformer is: LayerNorm in the blocks, one with scales before cross-attention, padding attended to.
+WAN = dataclasses.replace(
+    EQUAL,
+    qk_norm_across_heads=True,
+    final_layer_norm=True,
+    block_layer_norm=True,
+    cross_attention_norm=True,
+    attend_text_padding=True,
+)
 LATENTS, TEXT_WIDTH = (3, 2, 4, 6), 10
 
 
@@ -51,8 +60,8 @@ def mirror(config: DitConfig) -> TorchDit:
 
 @pytest.mark.parametrize(
     ("config", "layout"),
-    [(PRUNED, dict), (EQUAL, stack_blocks), (ACROSS_HEADS, dict)],
-    ids=["pruned", "stacked", "across heads"],
+    [(PRUNED, dict), (EQUAL, stack_blocks), (ACROSS_HEADS, dict), (WAN, dict)],
+    ids=["pruned", "stacked", "across heads", "wan"],
 )
 def test_the_mirror_equals_the_transformer(config: DitConfig, layout: Callable[[dict], dict]):
     params, arguments = random_params(config), inputs()
