@@ -172,3 +172,16 @@ def test_a_run_of_older_code_goes_on_where_it_lacks_keys_that_came_since(tmp_pat
     check_run(tmp_path / "run", config)
     with pytest.raises(UserError, match="time_terminal=0.0, this config has 0.1"):
         check_run(tmp_path / "run", dataclasses.replace(config, time_terminal=0.1))
+
+
+def test_some_tokens_are_left_out_in_training_alone(folder):
+    """The held-out loss is that of the whole network; steps cost less, and what they leave out is random."""
+    config = tiny.dit_config(folder, model=dataclasses.replace(SMALL, depth=5))
+    whole, sparse = DitStage(config), DitStage(dataclasses.replace(config, token_drop=0.75))
+    params, batch = randomly(jax.eval_shape(whole.init, jax.random.key(0)), 0.05), batch_of(3) | {"weight": jnp.ones(4)}
+    step = jax.jit(lambda rng: sparse.loss(params, batch, rng)[0] - whole.loss(params, batch, rng)[0])
+    differences = [float(step(jax.random.key(i))) for i in range(2)]
+    assert all(differences) and differences[0] != differences[1]
+    evaluated = [stage.evaluate_batch(params, batch, jax.random.key(0))["loss"] for stage in (whole, sparse)]
+    assert evaluated[0] == evaluated[1]
+    assert sparse.cost(1).flops < 0.95 * whole.cost(1).flops

@@ -150,3 +150,8 @@ def test_widths_are_drawn_evenly_and_a_step_costs_two_networks(data):
 def test_widths_that_are_none_are_refused(data, widths):
     with pytest.raises(UserError, match="widths: name some below 1|use one that divides them"):
         ElasticStage(config(data, widths=widths))
+
+
+def test_a_stage_whose_loss_needs_all_tokens_refuses_to_leave_some_out(data):
+    with pytest.raises(UserError, match="stage 'elastic' trains on all tokens: set token_drop=0"):
+        ElasticStage(config(data, token_drop=0.5))
