@@ -96,8 +96,7 @@ def attend(
 ) -> Float[Tensor, "1 d 1 s"]:
     """Attention of one head, one chunk of queries after the other; `bias` is added to the logits."""
     if chunks > 1:
-        parts = torch.tensor_split(q, chunks, dim=3)
-        return torch.cat([attend(part, k, v, bias) for part in parts], dim=3)
+        return torch.cat([attend(part, k, v, bias) for part in q.chunk(chunks, dim=3)], dim=3)
     logits = torch.einsum("bchq,bkhc->bkhq", q, k)
     weights = torch.softmax(logits if bias is None else logits + bias, dim=1)
     return torch.einsum("bkhq,bchk->bchq", weights, v)

@@ -20,6 +20,7 @@ from export.mil.evaluate import evaluate
 from export.mil.load import load_package
 from export.mil.verify import verify_package
 from export.part import Part
+from export.phone.layers import attend
 from export.phone.layout import PHONE
 from export.phone.tiled_ffn import TiledFfn
 from mobile_video_jax.core.errors import UserError
@@ -109,6 +110,22 @@ def test_functions_share_their_weights_and_mixed_ones_meet_their_bits(part, writ
     for function in ("short", "long"):
         check = verify_package(tmp_path / record["file"], tmp_path / record["functions"][function]["golden"], function)
         assert check.compressed and 15 < check.summary()["psnr"] < 45
+
+
+class Attended(torch.nn.Module):
+    """Attention of one head, with the queries in two chunks."""
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return attend(q, k, v, None, 2)
+
+
+def test_queries_in_chunks_are_converted(tmp_path):
+    shapes = {"q": (1, 8, 1, 7), "k": (1, 5, 1, 8), "v": (1, 8, 1, 5)}
+    inputs = {name: np.random.default_rng(0).random(shape, np.float32) for name, shape in shapes.items()}
+    outputs = {"y": Attended()(*map(torch.tensor, inputs.values())).numpy()}
+    part = Part("attended", Attended(), inputs, outputs)
+    convert(part, tmp_path / "attended.mlpackage")
+    assert relative_error(tmp_path / "attended.mlpackage", part) < 2e-3
 
 
 def test_the_hidden_activation_falls_with_the_tiles(monkeypatch):

@@ -93,9 +93,10 @@ class PhoneChunked(PhoneLinear):
         chunks = query_chunks(*(self.tokens * count for count in frames))
         heads = []
         for i, (key, value) in enumerate(zip(k.transpose(1, 3).split(1), v.split(1), strict=True)):
-            cut = zip(*(torch.tensor_split(x[i : i + 1], chunks, dim=3) for x in parts), strict=True)
+            own = [x[i : i + 1] for x in parts]
+            cut = zip(*(x.chunk(chunks, dim=3) for x in own), strict=True) if chunks > 1 else [own]
             joined = [_joint_head(query, key, value, bias, beyond, log_count) for query, *beyond in cut]
-            heads.append(torch.cat(joined, dim=3))
+            heads.append(torch.cat(joined, dim=3) if chunks > 1 else joined[0])
         return torch.cat(heads)
 
     def _kept(self, frames: Sequence[Sums], k: Keys, v: Keys, past: State) -> State:
