@@ -21,11 +21,11 @@ class Chosen(NamedTuple):
     threshold: float
 
 
-def check_target(target: float, costs: ModuleCosts, steps: int, *, first: bool) -> None:
+def check_target(target: float, costs: ModuleCosts, steps: int, *, first: bool, flag: str = "--target") -> None:
     """Raises UserError for a share that no table saves. The first step may do without modules if `first`."""
     most = (steps if first else steps - 1) / steps * costs.modules.sum() / costs.whole
     if not 0 < target < most:
-        raise UserError(f"--target={target:g} is out of reach: {steps} steps save more than 0 and less than {most:.3f}")
+        raise UserError(f"{flag}={target:g} is out of reach: {steps} steps save more than 0 and less than {most:.3f}")
 
 
 def reuse_by_score(scores: Float[np.ndarray, "s l 2 h"], costs: ModuleCosts, target: float) -> Chosen:

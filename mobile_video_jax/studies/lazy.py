@@ -11,6 +11,7 @@ from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.files import replacing
 from mobile_video_jax.evaluate.alignment import generate_samples
 from mobile_video_jax.generate.config import SampleConfig
+from mobile_video_jax.lazy.choose import check_target
 from mobile_video_jax.lazy.costs import module_costs
 from mobile_video_jax.lazy.run import GATES, make_lazy
 from mobile_video_jax.metrics.accuracy import ALL, attributes_right
@@ -51,7 +52,11 @@ def cells(study: LazyStudy) -> Cells:
 
 
 def run_lazy_study(study: LazyStudy, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:
-    """Runs this worker's share of the cells that are not finished; returns the results of all that are."""
+    """Runs this worker's share of the cells that are not finished; returns the results of all that are.
+
+    Raises UserError for a saving that no table has, before anything is trained.
+    """
+    _check_targets(study)
 
     def run(arm: str, seed: int, steps: int, target: float, folder: Path) -> dict[str, Any]:
         made, config = MAKERS.get(arm, _student)(study, arm, seed, steps, target, out, folder)
@@ -81,6 +86,17 @@ def plan_lazy(study: LazyStudy) -> list[dict[str, Any]]:
         train_flops = 0 if arm in ("fewer", "chance") else round(trained * stage.cost().flops)
         rows.append({"name": name, "train_flops": train_flops, "sample_flops": study.samples * evaluations * forward})
     return rows
+
+
+def _check_targets(study: LazyStudy) -> None:
+    denoiser = Denoiser(study.dit)
+    if set(study.arms) & set(REUSE_ARMS):
+        costs = module_costs(denoiser, "flops")
+        for steps in study.steps:
+            check_target(max(study.targets), costs, steps, first=False, flag="--config.targets")
+    if set(study.arms) & {"sensitivity", "random"}:
+        costs, steps = module_costs(denoiser, "latency"), study.distill.sampling_steps
+        check_target(study.student_target, costs, steps, first=True, flag="--config.student_target")
 
 
 def _of_teacher(study: LazyStudy) -> LazyTraining:

@@ -1,5 +1,6 @@
 """The study of lazy sampling steps: its cells, its costs, its table."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 
 from configs import ablate as studies
 from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.studies.config import LazyStudy
-from mobile_video_jax.studies.lazy import cells, fewer_steps, root_mean_squares
+from mobile_video_jax.studies.lazy import cells, fewer_steps, root_mean_squares, run_lazy_study
 from mobile_video_jax.studies.lazy_report import differences, write_lazy_study
 
 
@@ -24,6 +26,12 @@ def test_every_lazy_cell_has_one_of_fewer_steps_and_at_least_its_flops(study):
         if arm in ("lazy", "chance"):
             fewer = fewer_steps(steps, target)
             assert fewer >= steps * (1 - target) - 1e-9 and f"fewer-{fewer}-seed{seed}" in grid
+
+
+def test_a_saving_that_no_table_has_is_refused_before_anything_is_trained(study, tmp_path):
+    with pytest.raises(UserError, match="student_target=0.2 is out of reach"):
+        run_lazy_study(dataclasses.replace(study, student_target=0.2), tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_report_compares_the_same_prompts_at_equal_flops(study, tmp_path):
