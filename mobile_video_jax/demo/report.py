@@ -160,7 +160,8 @@ def _vae(result: DemoResult, numbers: dict[str, Any]) -> Section:
 
 def _pruning(result: DemoResult) -> Section:
     pruned = result.pruned
-    before, after = (sizes_of(shapes) for shapes in (pruned.plan.space.units.shapes, kept_shapes(pruned.keep)))
+    full = pruned.plan.space.units.shapes
+    before, after = (sizes_of(shapes) for shapes in (full, kept_shapes(pruned.keep, full)))
     rows = [[key, before[key], after[key]] for key in before]
     losses = (
         f"Held-out velocity loss {pruned.held_out['before']:.3f} before, {pruned.held_out['after']:.3f} after pruning, "

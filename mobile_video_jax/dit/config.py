@@ -46,6 +46,11 @@ class BlockShape:
     kv_heads: int = 0  # heads of keys and values in both attentions; 0: as many as heads
 
     @property
+    def place(self) -> tuple[str, int]:
+        """Kind and resolution: an item of DitConfig.layout."""
+        return self.kind, self.resolution
+
+    @property
     def widths(self) -> tuple[int, int, int]:
         """Heads, heads of cross-attention, FFN channels: an item of DitConfig.blocks."""
         return self.heads, self.cross_heads, self.ffn

@@ -6,7 +6,7 @@ from mobile_video_jax.dit.config import BlockShape
 from mobile_video_jax.prune.config import Ratios
 from mobile_video_jax.prune.costs import Number
 from mobile_video_jax.prune.space import Limits, SearchSpace
-from mobile_video_jax.prune.units import LEVEL_OF, block_shape
+from mobile_video_jax.prune.units import LEVEL_OF, with_widths
 
 PAPER = Ratios()
 
@@ -19,7 +19,9 @@ def target_shapes(space: SearchSpace, levels: Sequence[str], ratios: Ratios = PA
         ratio = getattr(ratios, LEVEL_OF[kind]) if LEVEL_OF[kind] in levels else 1.0
         return space.units.step(kind) * min(counts, key=lambda count: abs(count - ratio * counts[-1]))
 
-    shapes = [block_shape({kind: width(i, kind) for kind in LEVEL_OF}) for i in range(len(space.units.shapes))]
+    shapes = [
+        with_widths(shape, {kind: width(i, kind) for kind in LEVEL_OF}) for i, shape in enumerate(space.units.shapes)
+    ]
     depth = round(len(shapes) * ratios.block) if "block" in levels else len(shapes)
     return tuple(shapes[: max(1, depth)])
 

@@ -15,6 +15,7 @@ from mobile_video_jax.cost.phone.ops import Op
 from mobile_video_jax.cost.phone.roofline import call_seconds, seconds_by
 from mobile_video_jax.cost.phone.trace import ops_of_network
 from mobile_video_jax.dit.config import BlockShape, DitConfig
+from mobile_video_jax.dit.groups import stages
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.prune.units import WIDTHS, Unit, Units
@@ -39,12 +40,16 @@ class Cost(abc.ABC):
     block: Number
 
     @abc.abstractmethod
-    def of_width(self, kind: str, size: int) -> Number:
-        """The cost of `size` heads or channels of a kind in one block."""
+    def of_width(self, kind: str, size: int, shape: BlockShape) -> Number:
+        """The cost of `size` heads or channels of a kind in a block of the kind and resolution of `shape`."""
+
+    def of_empty(self, shape: BlockShape) -> Number:
+        """The cost of a block of that kind and resolution without heads and channels."""
+        return self.block
 
     def of_block(self, shape: BlockShape) -> Number:
         """The cost of one more block."""
-        return self.block + sum(self.of_width(kind, getattr(shape, kind)) for kind in WIDTHS)
+        return self.of_empty(shape) + sum(self.of_width(kind, getattr(shape, kind), shape) for kind in WIDTHS)
 
     def of(self, shapes: Iterable[BlockShape]) -> Number:
         """The cost of a model of these blocks."""
@@ -59,7 +64,8 @@ class Cost(abc.ABC):
                 total += self.of_block(shape)
             else:
                 size = getattr(shape, kind)
-                total += self.of_width(kind, size) - self.of_width(kind, size - count * units.step(kind))
+                less = size - count * units.step(kind)
+                total += self.of_width(kind, size, shape) - self.of_width(kind, less, shape)
         return total
 
 
@@ -71,7 +77,7 @@ class LinearCost(Cost):
     cross_heads: Number
     ffn: Number
 
-    def of_width(self, kind: str, size: int) -> Number:
+    def of_width(self, kind: str, size: int, shape: BlockShape) -> Number:
         unit: Number = getattr(self, kind)
         return unit * size
 
@@ -82,8 +88,24 @@ class TabulatedCost(Cost):
 
     tables: Mapping[str, tuple[Sequence[int], Sequence[float]]]
 
-    def of_width(self, kind: str, size: int) -> Number:
+    def of_width(self, kind: str, size: int, shape: BlockShape) -> Number:
         return float(np.interp(size, *self.tables[kind]))
+
+
+@dataclasses.dataclass(frozen=True)
+class LayoutCost(Cost):
+    """A cost of blocks of several kinds and resolutions, by these.
+
+    `rest` has the layers between the model's resolutions, also where no block of their stage is left.
+    """
+
+    places: Mapping[tuple[str, int], Cost]
+
+    def of_width(self, kind: str, size: int, shape: BlockShape) -> Number:
+        return self.places[shape.place].of_width(kind, size, shape)
+
+    def of_empty(self, shape: BlockShape) -> Number:
+        return self.places[shape.place].of_empty(shape)
 
 
 Costs = Mapping[str, Cost]
@@ -91,7 +113,30 @@ Costs = Mapping[str, Cost]
 
 @functools.cache  # tracing takes seconds
 def counted_costs(config: DitConfig, *inputs: jax.ShapeDtypeStruct) -> Costs:
-    """`parameters`; `flops`, `activations` and `latency` of one forward pass, counted in the network itself.
+    """The costs of a transformer's blocks, whatever their kinds and resolutions: see `equal_costs`."""
+    if not config.layout:
+        return equal_costs(config, *inputs)
+    alike = dataclasses.replace(config, new_stages=())
+    places = {
+        place: equal_costs(dataclasses.replace(alike, layout=(place,)), *inputs)
+        for place in dict.fromkeys(config.layout)
+    }
+    plain = equal_costs(dataclasses.replace(alike, layout=(("full", 1),)), *inputs)
+    lower = [stage[0].shape.place for stage in stages(config) if stage[0].shape.resolution > 1]
+    return {
+        name: LayoutCost(
+            rest=cost.rest + sum(places[place][name].rest - cost.rest for place in lower),
+            block=0,
+            places={place: costs[name] for place, costs in places.items()},
+        )
+        for name, cost in plain.items()
+    }
+
+
+def equal_costs(config: DitConfig, *inputs: jax.ShapeDtypeStruct) -> Costs:
+    """Costs where all blocks are of one kind and resolution, those of the layout's first block.
+
+    `parameters`; `flops`, `activations` and `latency` of one forward pass, counted in the network itself.
 
     A multiply-add is 2 FLOPs. Activations are the bytes of all products' results at 16 bits. Latency is the estimate
     for the phone in seconds (cost/phone). `inputs` are those of Dit, with a batch of 1 for costs of one clip. Nothing
@@ -119,7 +164,7 @@ def phone_latency(config: DitConfig, *inputs: jax.ShapeDtypeStruct) -> Tabulated
     It is no linear cost: tensors larger than the chip's memory cost traffic, smaller ones none. One trace serves all
     sizes, as in a block each width decides the ops of one module.
     """
-    sizes = {kind: _traced_sizes(max(getattr(shape, kind) for shape in config.block_shapes)) for kind in WIDTHS}
+    sizes = {kind: _traced_sizes(_largest(config, kind)) for kind in WIDTHS}
     longest = max(map(len, sizes.values()))
     padded = ((*sizes[kind], *sizes[kind][-1:] * (longest - len(sizes[kind]))) for kind in WIDTHS)
     ops = ops_of_network(_dit(config, tuple(zip(*padded, strict=True))), *inputs)
@@ -128,6 +173,13 @@ def phone_latency(config: DitConfig, *inputs: jax.ShapeDtypeStruct) -> Tabulated
         kind: (sizes[kind], [seconds[f"block_{i}/{MODULES[kind]}"] for i in range(len(sizes[kind]))]) for kind in WIDTHS
     }
     return TabulatedCost(rest=seconds["rest"] + call_seconds([]), block=seconds["block_0/rest"], tables=tables)
+
+
+def _largest(config: DitConfig, kind: str) -> int:
+    """The largest width of a kind of the model's blocks."""
+    same = {"heads": config.heads, "cross_heads": config.heads, "ffn": config.ffn}[kind]
+    index = WIDTHS.index(kind)
+    return max((block[index] for block in config.blocks), default=same)
 
 
 def _traced_sizes(largest: int) -> tuple[int, ...]:
@@ -144,7 +196,8 @@ def _block_and_module(op: Op) -> str:
 
 
 def _dit(config: DitConfig, blocks: Sizes) -> Dit:
-    return Dit(dataclasses.replace(config, blocks=blocks, rope_heads=(), scan=False, remat="none", dtype="bfloat16"))
+    alike = dataclasses.replace(config, layout=config.layout[:1] * len(blocks), rope_heads=(), scan=False)
+    return Dit(dataclasses.replace(alike, blocks=blocks, remat="none", dtype="bfloat16"))
 
 
 def _params(dit: Dit, *inputs: jax.ShapeDtypeStruct) -> Any:

@@ -33,7 +33,11 @@ def level_curves(scorer: Scorer, space: SearchSpace, scores: Mapping[Unit, float
         keeps = [space.units.without(space.units.all(), units[:count]) for count in counts]
         losses = scorer.losses(keeps)
         curves[level] = [
-            Point(count / total, float(loss), {name: cost.of(kept_shapes(keep)) for name, cost in space.costs.items()})
+            Point(
+                count / total,
+                float(loss),
+                {name: cost.of(kept_shapes(keep, space.units.shapes)) for name, cost in space.costs.items()},
+            )
             for count, loss, keep in zip(counts, losses, keeps, strict=True)
         ]
     return curves

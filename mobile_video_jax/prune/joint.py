@@ -98,10 +98,13 @@ def _one_count_a_width(choices: list[_Choice]) -> list[Row]:
 def _within(space: SearchSpace, name: str, limit: Number, choices: list[_Choice]) -> Row:
     """The limit on a cost, in units of the least cost of a choice, as HiGHS tolerates 1e-6."""
     cost = space.costs[name]
-    terms: dict[Hashable, float] = {choice: cost.block for choice in choices if choice.kind == "block"}
+    terms: dict[Hashable, float] = {
+        choice: cost.of_empty(space.units.shapes[choice.block]) for choice in choices if choice.kind == "block"
+    }
     for choice in choices:
         if choice.kind != "block":
-            terms[choice] = cost.of_width(choice.kind, choice.size * space.units.step(choice.kind))
+            size = choice.size * space.units.step(choice.kind)
+            terms[choice] = cost.of_width(choice.kind, size, space.units.shapes[choice.block])
     unit = min(value for value in terms.values() if value > 0)
     return {key: value / unit for key, value in terms.items()}, -np.inf, (limit - cost.rest) / unit
 

@@ -11,7 +11,7 @@ from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.prune.cross_level import Losses
 from mobile_video_jax.prune.search import removals_of
 from mobile_video_jax.prune.space import Limits, SearchSpace
-from mobile_video_jax.prune.units import Unit, kept_shapes
+from mobile_video_jax.prune.units import Unit
 
 # Sizes of a level, at most, at which pairs are measured; in between the loss is interpolated.
 SIZES = 7
@@ -31,7 +31,7 @@ def pairs(space: SearchSpace, limits: Limits, losses: Losses, scores: Mapping[Un
     models = itertools.product(*(range(len(steps)) for steps in order))
     for model in sorted(models, key=lambda model: predicted[model]):
         keep = _keep(space, order, model)
-        if kept_shapes(keep) and not space.exceeded(keep, limits):
+        if keep.block.any() and not space.exceeded(keep, limits):
             return keep
     raise space.refusal(_keep(space, order, [len(steps) - 1 for steps in order]), limits)
 

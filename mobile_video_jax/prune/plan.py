@@ -59,7 +59,8 @@ def planned_shapes(plan: Plan) -> tuple[BlockShape, ...]:
 
     With uniform widths every greedy plan has these sizes: limits decide how many units go, scores decide which.
     """
-    return kept_shapes(greedy(plan.space, plan.level_limits, lambda keep, units: np.ones(len(units))))
+    keep = greedy(plan.space, plan.level_limits, lambda keep, units: np.ones(len(units)))
+    return kept_shapes(keep, plan.space.units.shapes)
 
 
 def costs_of(plan: Plan, shapes: tuple[BlockShape, ...]) -> dict[str, Number]:

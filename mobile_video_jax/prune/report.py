@@ -40,7 +40,7 @@ def write_prune_report(pruned: Pruned, out: Path, seconds: float) -> dict[str, A
 def prune_numbers(pruned: Pruned) -> dict[str, Any]:
     """Every figure as plain values."""
     plan, before = pruned.plan, pruned.plan.space.units.shapes
-    models = {"before": before} | {name: kept_shapes(keep) for name, keep in pruned.keeps.items()}
+    models = {"before": before} | {name: kept_shapes(keep, before) for name, keep in pruned.keeps.items()}
     return {
         "models": {name: sizes_of(shapes) | costs_of(plan, shapes) for name, shapes in models.items()},
         "kd_loss": pruned.losses,
@@ -132,7 +132,8 @@ def _series(curves: Mapping[str, list[Point]], cost: str | None) -> dict[str, Se
 
 
 def _kept(pruned: Pruned) -> Table:
-    blocks, full = kept_blocks(pruned.keep), pruned.plan.space.units.shapes
+    full = pruned.plan.space.units.shapes
+    blocks = kept_blocks(pruned.keep, full)
     rows = []
     for i, shape in enumerate(full):
         widths = [f"{getattr(blocks[i], kind)} of {getattr(shape, kind)}" if i in blocks else "–" for kind in WIDTHS]

@@ -110,7 +110,8 @@ def _check_out(out: Path, config: PruneConfig, run: Run) -> None:
 
 def _write_run(config: PruneConfig, run: Run, out: Path, params: Any, pruned: Pruned) -> None:
     """Writes the files of a run: PRUNED first, by which a stopped command knows its own folder, run.json last."""
-    shapes, training = kept_shapes(pruned.keep), DitStage.of_run(run).config
+    shapes = kept_shapes(pruned.keep, pruned.plan.space.units.shapes)
+    training = DitStage.of_run(run).config
     record = {
         "teacher": run.name,
         "teacher_step": run.step,

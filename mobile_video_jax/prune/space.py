@@ -7,7 +7,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import BlockShape
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.prune.costs import Costs, Number
-from mobile_video_jax.prune.units import LEVELS, WIDTHS, Unit, Units, block_shape, kept_blocks, kept_shapes
+from mobile_video_jax.prune.units import LEVELS, WIDTHS, Unit, Units, kept_blocks, kept_shapes, with_widths
 
 # Name of a cost -> its largest allowed value.
 Limits = Mapping[str, Number]
@@ -39,7 +39,7 @@ class SearchSpace:
                 f"use 1 or more heads and a multiple of the {self.units.group} channels of a group"
             )
         first, *others = self.units.shapes
-        if self.uniform and (set(others) - {first} or first.heads != first.cross_heads):
+        if self.uniform and ({shape.widths for shape in others} - {first.widths} or first.heads != first.cross_heads):
             raise UserError("uniform widths need a model whose blocks are equal: set uniform=False")
 
     def counts(self, block: int, kind: str) -> list[int]:
@@ -54,8 +54,8 @@ class SearchSpace:
     def smallest(self) -> list[tuple[BlockShape, ...]]:
         """The smallest models: each block alone at its narrowest, or all of them if blocks are not removed."""
         narrow = tuple(
-            block_shape({kind: self.counts(i, kind)[0] * self.units.step(kind) for kind in WIDTHS})
-            for i in range(len(self.units.shapes))
+            with_widths(shape, {kind: self.counts(i, kind)[0] * self.units.step(kind) for kind in WIDTHS})
+            for i, shape in enumerate(self.units.shapes)
         )
         return [(shape,) for shape in narrow] if "block" in self.levels else [narrow]
 
@@ -74,12 +74,14 @@ class SearchSpace:
 
     def exceeded(self, keep: Masks, limits: Limits) -> list[str]:
         """The costs that are above their limits by more than rounding."""
-        shapes = kept_shapes(keep)
+        shapes = kept_shapes(keep, self.units.shapes)
         return [name for name, limit in limits.items() if self.costs[name].of(shapes) > limit * (1 + 1e-9)]
 
     def refusal(self, keep: Masks, limits: Limits) -> UserError:
         """The error for limits that a model with nothing left to remove exceeds: how far they must be raised."""
-        least = {name: self.costs[name].of(kept_shapes(keep)) for name in self.exceeded(keep, limits)}
+        least = {
+            name: self.costs[name].of(kept_shapes(keep, self.units.shapes)) for name in self.exceeded(keep, limits)
+        }
         raises = [
             f"{name} to {value:,.6g} ({value / self.costs[name].of(self.units.shapes):.3f} of the model's own)"
             for name, value in least.items()
@@ -88,6 +90,6 @@ class SearchSpace:
 
     def savings(self, keep: Masks, removals: Sequence[Sequence[Unit]], names: Sequence[str]) -> list[float]:
         """The savings of removals from a masked model: fractions of the unpruned model's costs, summed over costs."""
-        blocks = kept_blocks(keep)
+        blocks = kept_blocks(keep, self.units.shapes)
         costs = [(self.costs[name], self.costs[name].of(self.units.shapes)) for name in names]
         return [float(sum(cost.saved(units, self.units, blocks) / full for cost, full in costs)) for units in removals]

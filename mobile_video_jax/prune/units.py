@@ -1,7 +1,7 @@
 """The units that pruning removes: blocks, attention heads and groups of FFN channels."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,8 +36,8 @@ class Units:
     group: int
 
     def __post_init__(self) -> None:
-        if self.config.layout or self.config.skips:
-            raise UserError("a model with a layout of attention kinds cannot be pruned: prune it before the conversion")
+        if self.config.skips:
+            raise UserError("blocks that skips join (model.skips) cannot be pruned: name another model")
         if self.config.kv_heads:
             raise UserError("heads that share keys and values (model.kv_heads) cannot be pruned: name another model")
         for ffn in {shape.ffn for shape in self.shapes}:
@@ -79,25 +79,31 @@ def _positions(unit: Unit, step: int) -> tuple[slice, ...]:
     return () if unit.kind == "block" else (slice(unit.number * step, (unit.number + 1) * step),)
 
 
-def block_shape(widths: Mapping[str, int]) -> BlockShape:
-    """The shape of a block by its sizes of WIDTHS."""
-    return BlockShape(heads=widths["heads"], cross_heads=widths["cross_heads"], ffn=widths["ffn"])
+def with_widths(shape: BlockShape, widths: Mapping[str, int]) -> BlockShape:
+    """A block of the same kind and resolution with these sizes of WIDTHS."""
+    return dataclasses.replace(shape, heads=widths["heads"], cross_heads=widths["cross_heads"], ffn=widths["ffn"])
 
 
-def kept_blocks(keep: Masks) -> dict[int, BlockShape]:
-    """The kept blocks by their numbers, with what is kept of their widths."""
+def kept_blocks(keep: Masks, shapes: Sequence[BlockShape]) -> dict[int, BlockShape]:
+    """The kept ones of these blocks by their numbers, with what is kept of their widths."""
     counts = zip(*(np.asarray(getattr(keep, kind)).sum(axis=1).astype(int).tolist() for kind in WIDTHS), strict=True)
-    return {i: BlockShape(*sizes) for i, sizes in enumerate(counts) if keep.block[i]}
+    widths = [dict(zip(WIDTHS, sizes, strict=True)) for sizes in counts]
+    return {i: with_widths(shape, widths[i]) for i, shape in enumerate(shapes) if keep.block[i]}
 
 
-def kept_shapes(keep: Masks) -> tuple[BlockShape, ...]:
-    """The shapes of the kept blocks, in order."""
-    return tuple(kept_blocks(keep).values())
+def kept_shapes(keep: Masks, shapes: Sequence[BlockShape]) -> tuple[BlockShape, ...]:
+    """The shapes of the kept ones of these blocks, in order."""
+    return tuple(kept_blocks(keep, shapes).values())
+
+
+# Parameters of an attention, whatever its kind, with an entry for each head: on the first axis, and on the last one.
+PER_HEAD = ("q_features", "k_features", "k_squares", "v_squares")
+OF_HEADS = ("gate",)
 
 
 def head_modules(config: DitConfig) -> tuple[str, ...]:
-    """The modules of an attention whose output channels are those of its heads."""
-    return ("q", "k", "v", "q_norm", "k_norm") if config.qk_norm_across_heads else ("q", "k", "v")
+    """The modules of an attention, whatever its kind, whose output channels are those of its heads."""
+    return ("q", "k", "v", "conv", *(("q_norm", "k_norm") if config.qk_norm_across_heads else ()))
 
 
 def channel_group(config: DitConfig) -> int:

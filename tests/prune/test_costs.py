@@ -16,14 +16,15 @@ from mobile_video_jax.cost.phone.trace import ops_of_network
 from mobile_video_jax.dit.config import BlockShape
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.models.denoiser import Denoiser
-from mobile_video_jax.nn.module import apply
+from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.prune.costs import Costs, counted_costs, phone_latency
 from mobile_video_jax.prune.surgery import pruned_config, slice_params
 from mobile_video_jax.prune.units import Unit, Units, channel_group, kept_shapes
 from mobile_video_jax.stages.config import DitTraining
-from tests.prune.tiny import CONFIG, LARGE, UNITS, clips, params
+from tests.prune.tiny import CONFIG, LARGE, LAYOUT, UNITS, clips, params
 
 INPUTS = [jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for x in jax.eval_shape(clips.__wrapped__)]
+EVEN_INPUTS = [jax.ShapeDtypeStruct((1, 3, 4, 4, 4), jnp.float32), *INPUTS[1:4]]
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +35,18 @@ def costs() -> Costs:
 def test_costs_are_those_of_the_sliced_model(costs):
     removed = [Unit("block", 1), Unit("heads", 0, 1), Unit("cross_heads", 2, 0), Unit("ffn", 2, 3)]
     for keep in (UNITS.all(), UNITS.without(UNITS.all(), removed)):
+        kept = kept_shapes(keep, CONFIG.block_shapes)
         dit, sliced = (
             Dit(pruned_config(CONFIG, keep)),
             jax.eval_shape(lambda p, keep=keep: slice_params(p, CONFIG, keep), params()),
         )
-        assert costs["parameters"].of(kept_shapes(keep)) == count_parameters(sliced)
+        assert costs["parameters"].of(kept) == count_parameters(sliced)
         counted = count_flops(lambda *x, dit=dit: apply(dit, *x), sliced, *INPUTS)
-        assert costs["flops"].of(kept_shapes(keep)) == sum(counted.values())
+        assert costs["flops"].of(kept) == sum(counted.values())
         sixteen = Dit(dataclasses.replace(dit.config, dtype="bfloat16"))
         written = written_bytes(lambda *x, dit=sixteen: apply(dit, *x), sliced, *INPUTS)
-        assert costs["activations"].of(kept_shapes(keep)) == written
-        assert costs["latency"].of(kept_shapes(keep)) == pytest.approx(call_seconds(ops_of_network(dit, *INPUTS)))
+        assert costs["activations"].of(kept) == written
+        assert costs["latency"].of(kept) == pytest.approx(call_seconds(ops_of_network(dit, *INPUTS)))
 
 
 def test_a_removal_saves_what_the_model_has_less_of_without_it(costs):
@@ -57,7 +59,7 @@ def test_a_removal_saves_what_the_model_has_less_of_without_it(costs):
     ]
     for cost in costs.values():
         for removal in removals:
-            less = cost.of(kept_shapes(UNITS.without(UNITS.all(), removal)))
+            less = cost.of(kept_shapes(UNITS.without(UNITS.all(), removal), CONFIG.block_shapes))
             saved = cost.saved(removal, UNITS, shapes)
             assert saved == pytest.approx(cost.of(CONFIG.block_shapes) - less, rel=1e-9) and saved > 0
 
@@ -93,7 +95,7 @@ def test_a_unit_has_its_own_share_of_a_linear_cost():
 def test_units_of_unequal_blocks_are_those_that_each_has():
     units = Units(dataclasses.replace(CONFIG, blocks=((2, 1, 8), (1, 3, 4))), 4)
     keep = units.all()
-    assert kept_shapes(keep) == units.shapes
+    assert kept_shapes(keep, units.shapes) == units.shapes
     assert units.kept(keep, "cross_heads") == [Unit("cross_heads", 0), *(Unit("cross_heads", 1, i) for i in range(3))]
     assert units.kept(keep, "ffn") == [Unit("ffn", 0, 0), Unit("ffn", 0, 1), Unit("ffn", 1, 0)]
     assert units.kept(units.without(keep, [Unit("block", 0)]), "heads") == [Unit("heads", 1, 0)]
@@ -108,3 +110,19 @@ def test_groups_divide_the_ffn():
     assert [channel_group(dataclasses.replace(CONFIG, ffn=ffn)) for ffn in (8192, 512, 8)] == [64, 32, 1]
     with pytest.raises(UserError, match="groups of 5 channels"):
         Units(CONFIG, 5)
+
+
+def test_costs_of_a_layout_are_those_of_the_sliced_model():
+    costs = counted_costs(LAYOUT, *EVEN_INPUTS)
+    units = Units(LAYOUT, 4)
+    removed = [Unit("block", 1), Unit("heads", 0, 1), Unit("cross_heads", 2, 0), Unit("ffn", 3, 3)]
+    for keep in (units.all(), units.without(units.all(), removed)):
+        kept, dit = kept_shapes(keep, units.shapes), Dit(pruned_config(LAYOUT, keep))
+        params = jax.eval_shape(lambda *x, dit=dit: init(dit, jax.random.key(0), *x), *EVEN_INPUTS)
+        assert costs["parameters"].of(kept) == count_parameters(params)
+        counted = count_flops(lambda *x, dit=dit: apply(dit, *x), params, *EVEN_INPUTS)
+        assert costs["flops"].of(kept) == sum(counted.values())
+        assert costs["latency"].of(kept) == pytest.approx(call_seconds(ops_of_network(dit, *EVEN_INPUTS)))
+    shapes = dict(enumerate(units.shapes))
+    saved = costs["flops"].saved([Unit("block", 0)], units, shapes)
+    assert saved > 1.5 * costs["flops"].saved([Unit("block", 2)], units, shapes)  # of a quarter of the tokens

@@ -54,7 +54,7 @@ def every_keep(space: SearchSpace):
         if any(unit.block in removed_blocks and unit.kind != "block" for unit in removed):
             continue
         keep = space.units.without(space.units.all(), removed)
-        shapes = kept_shapes(keep)
+        shapes = kept_shapes(keep, space.units.shapes)
         sizes = dict(zip(np.flatnonzero(keep.block).tolist(), shapes, strict=True))
         allowed = all(
             getattr(shape, kind) // space.units.step(kind) in space.counts(i, kind)
@@ -147,9 +147,9 @@ def test_the_papers_budget_leads_from_server_to_mobile(large, names):
     limits = {name: value for name, value in target_limits(large).items() if name in names}
     keep = greedy(large, level_limits(large, limits), lambda keep, units: np.zeros(len(units)))
     assert pruned_config(MODELS["server"], keep) == MODELS["mobile"]
-    assert large.costs["parameters"].of(kept_shapes(keep)) == pytest.approx(0.9e9, rel=0.08)
+    assert large.costs["parameters"].of(kept_shapes(keep, large.units.shapes)) == pytest.approx(0.9e9, rel=0.08)
     mobile = BlockShape(20, 20, 6144)
-    assert kept_shapes(keep) == (mobile,) * 20
+    assert kept_shapes(keep, large.units.shapes) == (mobile,) * 20
     assert limits == {name: large.costs[name].of([mobile] * 20) for name in names}
 
 

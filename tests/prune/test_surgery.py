@@ -3,18 +3,21 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.features import first_blocks
+from mobile_video_jax.dit.groups import groups
 from mobile_video_jax.dit.masks import Masks
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import stack_blocks
+from mobile_video_jax.nn.attention.config import KIND_NAMES
 from mobile_video_jax.prune.surgery import block_map, pruned_config, slice_params
-from mobile_video_jax.prune.units import Unit
-from tests.nets import params_like, run
-from tests.prune.tiny import ACROSS_HEADS, CONFIG, UNITS, clips, params
+from mobile_video_jax.prune.units import Unit, Units
+from tests.nets import normal, params_like, run
+from tests.prune.tiny import ACROSS_HEADS, CONFIG, LAYOUT, UNITS, clips, params
 
 EACH_ITS_OWN = [
     Unit("block", 1),
@@ -104,3 +107,39 @@ def test_angles_for_other_heads_are_refused(change, message):
 def test_a_model_of_nothing_is_refused(removed, message):
     with pytest.raises(UserError, match=message):
         pruned_config(CONFIG, UNITS.without(UNITS.all(), removed))
+
+
+@pytest.mark.parametrize("kind", KIND_NAMES)
+@pytest.mark.parametrize("causal", [False, True], ids=["whole", "causal"])
+def test_every_kind_is_sliced_as_it_is_masked(kind, causal):
+    """Two stages of half the resolution, which meet when the block between them goes, and one of them too."""
+    layout = ((kind, 2), ("full", 1), (kind, 2), (kind, 2), (kind, 1))
+    config = dataclasses.replace(LAYOUT, depth=5, layout=layout, causal=causal)
+    units, batch = Units(config, 4), even_clips()
+    full = params_like(Dit(config), *batch, scale=0.2)
+    removed = [*(Unit("block", i) for i in (1, 2)), Unit("heads", 0, 1), Unit("heads", 3, 0), Unit("heads", 4, 2)]
+    keep = units.without(units.all(), [*removed, Unit("cross_heads", 3, 1), Unit("ffn", 0, 2)])
+    pruned = pruned_config(config, keep)
+    assert pruned.layout == ((kind, 2), (kind, 2), (kind, 1)) and pruned.new_stages == (1,)
+    sliced = slice_params(full, config, keep)
+    assert jax.tree.map(np.shape, sliced) == jax.tree.map(np.shape, params_like(Dit(pruned), *batch))
+    masked = run(Dit(config), full, *batch, None, keep)
+    np.testing.assert_allclose(run(Dit(pruned), sliced, *batch), masked, atol=2e-5)
+    scanned = dataclasses.replace(config, scan=True)
+    stacked = slice_params(stack_blocks(full, groups(scanned)), scanned, keep)
+    np.testing.assert_allclose(run(Dit(pruned_config(scanned, keep)), stacked, *batch), masked, atol=2e-5)
+
+
+def test_a_stage_without_blocks_is_gone():
+    units, batch = Units(LAYOUT, 4), even_clips()
+    full = params_like(Dit(LAYOUT), *batch, scale=0.4)
+    keep = units.without(units.all(), [Unit("block", 1), Unit("block", 2)])
+    sliced = slice_params(full, LAYOUT, keep)
+    assert not any(name.startswith(("down", "up")) for name in sliced)
+    masked = run(Dit(LAYOUT), full, *batch, None, keep)
+    np.testing.assert_allclose(run(Dit(pruned_config(LAYOUT, keep)), sliced, *batch), masked, atol=2e-5)
+
+
+def even_clips() -> tuple:
+    """Two clips of 3x4x4 latents."""
+    return normal(0, 2, 3, 4, 4, 4), jnp.array([0.3, 0.8]), normal(1, 2, 3, 5), jnp.ones((2, 3), bool)

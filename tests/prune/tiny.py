@@ -19,6 +19,10 @@ CONFIG = DitConfig(width=12, depth=3, heads=3, head_dim=6, ffn=16, time_features
 ACROSS_HEADS = dataclasses.replace(
     CONFIG, width=18, rope_scale=(0.32, 32.0, 32.0), rope_theta=1e4, qk_norm_across_heads=True, qk_norm_eps=1e-5
 )
+# Every kind of attention, two of them at half of the resolution.
+LAYOUT = dataclasses.replace(
+    CONFIG, depth=4, layout=(("lcha", 1), ("chunked", 2), ("ssa", 2), ("full", 1)), chunk_frames=1, attention_stride=1
+)
 DIT = Dit(CONFIG)
 UNITS = Units(CONFIG, 4)
 # Parameters of the paper's server by hand: D 2048, heads of 64 channels.
