@@ -112,6 +112,7 @@ def test_groups_divide_the_ffn():
         Units(CONFIG, 5)
 
 
+@pytest.mark.slow
 def test_costs_of_a_layout_are_those_of_the_sliced_model():
     costs = counted_costs(LAYOUT, *EVEN_INPUTS)
     units = Units(LAYOUT, 4)
