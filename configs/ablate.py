@@ -29,7 +29,8 @@ features; 21 cells, three seeds. `snapgen_quick` has half of the steps. Neither 
 
 `lazy` samples one transformer in fewer steps, or with outputs reused from the step before by trained gates, at equal
 FLOPs, and its 4-step student with modules left out, by sensitivity or chance, or pruned to the same phone time.
-`lazy_quick` is two numbers of steps and one target; `lazy_gpu`, the small transformer. None has been timed.
+`lazy_quick` is one seed, two numbers of steps and one target, 31 minutes on one core; `lazy_gpu`, the small
+transformer. The others have not been timed.
 
 `elastic` trains one transformer whose half width is a network of its own, adding both gradients as they are, or of one
 size as a whole or by tensor, beside both widths trained alone for as many steps; 15 cells, three seeds. `elastic_quick`
