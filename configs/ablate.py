@@ -34,8 +34,8 @@ transformer. The others have not been timed.
 
 `elastic` trains one transformer whose half width is a network of its own, adding both gradients as they are, or of one
 size as a whole or by tensor, beside both widths trained alone for as many steps; 15 cells, three seeds. `elastic_quick`
-is one seed, one of the ways and a fifth of the steps; `elastic_gpu`, widths of the small transformer. None
-has been timed.
+is one seed, one of the ways and a fifth of the steps; `elastic_gpu`, widths of the small transformer. None has
+been timed.
 
 Two studies of one strong teacher, in pairs of one seed, at equal counted FLOPs: `distillation_heads` compares
 discriminators, by their held-out AUC against the frozen student and by the students that they teach;
