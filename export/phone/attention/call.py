@@ -15,6 +15,7 @@ from torch.nn import functional
 from export.phone.layers import Rope
 from mobile_video_jax.nn.attention.config import Chunks, Grid
 
+LARGEST = 65504.0  # of fp16; a clamp without it would get a bound that overflows
 WHOLE_CLIP, FIRST, NEXT = "", "first", "next"
 State = dict[str, Tensor]
 Heads = Float[Tensor, "h d 1 s"]

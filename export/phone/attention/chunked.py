@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from export.phone.attention.call import Call, Heads, Packed, State, ages, exist, last_tokens, packed
+from export.phone.attention.call import LARGEST, Call, Heads, Packed, State, ages, exist, last_tokens, packed
 from export.phone.attention.linear import EPS, PhoneLinear, Sums
 from export.phone.layers import rotate
 from mobile_video_jax.cost.phone.tiles import query_chunks
@@ -61,7 +61,7 @@ class PhoneChunked(PhoneLinear):
     ) -> Heads:
         """All chunks of the call. `queries` are turned for softmax, as features, and these turned."""
         if self.call.continues:
-            count = (past["frames_before"] - self.past_frames).clamp(min=1) * self.tokens
+            count = (past["frames_before"] - self.past_frames).clamp(1, LARGEST) * self.tokens
             sizes = self.call.grid[0], self.call.grid[0] + self.past_frames
             return self._joint(queries, near, bias, self._carried(past), torch.log(count), sizes)
         results = []
@@ -104,8 +104,8 @@ class PhoneChunked(PhoneLinear):
         count, overlap = self.call.grid[0], self.past_frames
         values, weights = (sum(parts[1:], parts[0]) for parts in zip(*frames[:count], strict=True))
         if self.call.continues:
-            before = (past["frames_before"][0] - overlap).clamp(min=0)
-            after = (past["frames_before"][0] + (count - overlap)).clamp(min=1)
+            before = (past["frames_before"][0] - overlap).clamp(0, LARGEST)
+            after = (past["frames_before"][0] + (count - overlap)).clamp(1, LARGEST)
             carried = self._carried(past)
             values, weights = (
                 x * (before / after) + y / after for x, y in zip(carried, (values, weights), strict=True)
@@ -140,9 +140,9 @@ def _joint_head(
         weights = torch.exp(logits - largest)
         values: Tensor = torch.einsum("bkhq,bchk->bchq", weights, v)
         return values / weights.sum(1, keepdim=True)
-    largest = torch.maximum(largest, log_count) if isinstance(log_count, Tensor) else largest.clamp(min=log_count)
+    largest = torch.maximum(largest, log_count) if isinstance(log_count, Tensor) else largest.clamp(log_count, LARGEST)
     weights, factor = torch.exp(logits - largest), torch.exp(log_count - largest)
     far_values, far_weights = beyond
     values = torch.einsum("bkhq,bchk->bchq", weights, v) + factor * far_values
     total = weights.sum(1, keepdim=True) + factor * far_weights
-    return values / total.clamp(min=EPS)
+    return values / total.clamp(EPS, LARGEST)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from export.phone.attention.call import Call, Packed, State, packed
+from export.phone.attention.call import LARGEST, Call, Packed, State, packed
 from export.phone.attention.linear import EPS, PhoneLinear, Sums
 from export.phone.layers import rotate
 from export.pytorch.safe_norms import rms_normalize
@@ -53,7 +53,7 @@ class PhoneLinearConv(PhoneLinear):
             frames += stop - start
             mean = self._mean(total, frames, past)
             values, weights = self._far(mean, queries[..., own], turned[..., own])
-            chunks.append(values / weights.clamp(min=EPS))
+            chunks.append(values / weights.clamp(EPS, LARGEST))
         return torch.cat(chunks, dim=3), self._state(mean) if self.call.streams else {}
 
     def _mean(self, total: Sums, frames: int, past: State) -> Sums:
