@@ -1,6 +1,6 @@
 """Sampling steps that reuse outputs of the step before (LazyDiT, arXiv 2412.12444), or leave modules out.
 
-python -m launch.lazy --run=runs/dit --target=0.3 --out=runs/lazy --config=configs/lazy.py:paper
+python -m launch.lazy --model=runs/dit --target=0.3 --out=runs/lazy --config=configs/lazy.py:paper
 
 Variants: paper (500 steps of AdamW at 1e-4 with batches of 256, as published) and tiny (two CPU cores).
 """

@@ -1,6 +1,6 @@
 """How the layout of a transformer is searched.
 
-python -m launch.search --run=runs/dit --budget_ms=200 --out=runs/searched --config=configs/search.py:s2dit
+python -m launch.search --model=runs/dit --budget_ms=200 --out=runs/searched --config=configs/search.py:s2dit
 
 Variants: tiny for two CPU cores; s2dit, the kinds of S2DiT (arXiv 2601.12719) for a large transformer, whose variants
 are distilled for longer.

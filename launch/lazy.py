@@ -1,4 +1,4 @@
-"""Makes sampling cheaper: python -m launch.lazy --run=RUN --target=0.3 --out=DIR [--config=configs/lazy.py:VARIANT]
+"""Makes sampling cheaper: python -m launch.lazy --model=RUN --target=0.3 --out=DIR [--config=configs/lazy.py:VARIANT]
 
 Writes a run that every command samples with the same weights, and whose steps do without some self-attentions and FFNs
 so that the share --target of the FLOPs is saved. Of a guided run the steps reuse outputs of the step before, where
@@ -20,21 +20,21 @@ from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.stages.config import LazyTraining
 
 CONFIG = cli.define_config(lambda values: LazyTraining, "How modules are chosen.", default=lambda: "lazy")
-RUN = flags.DEFINE_string("run", "", "A transformer's run directory.")
-CHECKPOINT = cli.define_checkpoint("run")
+MODEL = flags.DEFINE_string("model", "", "A transformer's run directory.")
+CHECKPOINT = cli.define_checkpoint("model")
 DATA = flags.DEFINE_string("data", "", "Encoded clips to train gates and to score on; those of the run if empty.")
 TARGET = cli.define_number("target", 0.3, PositiveShare, "The share of the cost of sampling that is saved.")
 OUT = cli.define_path("out", "The folder of the new run.", local=True)
 
 
 def main() -> None:
-    if not RUN.value or OUT.value is None:
-        raise UserError("name the transformer with --run=RUN and a new folder with --out=DIR")
+    if not MODEL.value or OUT.value is None:
+        raise UserError("name the transformer with --model=RUN and a new folder with --out=DIR")
     from mobile_video_jax.core.lock import only_writer
     from mobile_video_jax.lazy.run import make_lazy
     from mobile_video_jax.models.run import Run
 
-    run, out = Run.open(storage_path(RUN.value), **CHECKPOINT.value), OUT.value
+    run, out = Run.open(storage_path(MODEL.value), **CHECKPOINT.value), OUT.value
     config = dataclasses.replace(CONFIG.value, data=DATA.value or CONFIG.value.data)
     with only_writer(out):
         summary = make_lazy(config, run, TARGET.value, out)

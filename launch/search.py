@@ -1,10 +1,10 @@
-"""Searches a transformer's layout: python -m launch.search --run=RUN --budget_ms=MS --out=DIR
+"""Searches a transformer's layout: python -m launch.search --model=RUN --budget_ms=MS --out=DIR
 
 Each block of a trained transformer of full attention may become another kind of attention at another resolution
 (--config.kinds, --config.resolutions). Variants of all blocks are distilled from the block itself; the search chooses
 one for each block within the budgets of one call: milliseconds on the phone (an estimate, or a measured table,
---costs), memory, FLOPs. Methods: dynamic (exact, on the rise of the held-out loss of one block at a time), evolution
-(on the loss of whole layouts, with random search beside it), random.
+--costs), memory, FLOPs. Methods: dp (a dynamic program, exact on the rise of the held-out loss of one block at a time),
+evolution (on the loss of whole layouts, with random search beside it), random.
 
 Writes a run of the chosen layout that every command accepts: train it further with
 --config=configs/recover.py:VARIANT --config.init_from=DIR, or a layout of fresh weights with --values=DIR/layout.yaml.
@@ -25,11 +25,11 @@ from mobile_video_jax.search.config import SearchConfig
 Flops = Annotated[float, Range(0, 1e18, open="low")]
 
 CONFIG = cli.define_config(lambda values: SearchConfig, "The space and the search.", default=lambda: "search")
-RUN = flags.DEFINE_string("run", None, "A transformer's run directory.", required=True)
-CHECKPOINT = cli.define_checkpoint("run")
+MODEL = flags.DEFINE_string("model", None, "A transformer's run directory.", required=True)
+CHECKPOINT = cli.define_checkpoint("model")
 DATA = flags.DEFINE_string("data", "", "Encoded clips; those the model was trained on if empty.")
 OUT = cli.require_path("out", "The folder of the new run.", local=True)
-METHOD = flags.DEFINE_enum("method", "dynamic", ["dynamic", "evolution", "random"], "How layouts are searched.")
+METHOD = flags.DEFINE_enum("method", "dp", ["dp", "evolution", "random"], "How layouts are searched.")
 MILLISECONDS = cli.define_number("budget_ms", None, Positive, "Most milliseconds of one call for one clip.")
 MEMORY = cli.define_number("budget_memory", None, Positive, "Most megabytes of weights (16 bits) and the largest op.")
 FLOPS = cli.define_number("budget_flops", None, Flops, "Most FLOPs of one call for one clip; a multiply-add is two.")
@@ -45,7 +45,7 @@ def main() -> None:
     from mobile_video_jax.search.run import search
     from mobile_video_jax.search.space import as_text
 
-    started, out, run = time.monotonic(), OUT.value, Run.open(storage_path(RUN.value), **CHECKPOINT.value)
+    started, out, run = time.monotonic(), OUT.value, Run.open(storage_path(MODEL.value), **CHECKPOINT.value)
     with one_writer(out):
         searched, table = search(CONFIG.value, run, DATA.value, out, limits(), METHOD.value, COSTS.value)
         chosen = searched.candidates[CHOSEN]

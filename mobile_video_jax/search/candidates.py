@@ -50,7 +50,7 @@ def search_dynamic(sampler: Sampler, losses: LayoutLosses, config: SearchConfig)
     chosen, counted = (find(space, scores.means, table, limits) for find in (best_layout, counts_first))
     front = pareto_front(space, scores.means, table, next(iter(limits)))
     layouts = {CHOSEN: chosen.layout, "counts first": counted.layout}
-    return Searched("dynamic", limits, _compared(layouts, sampler, losses, config), scores, tuple(front))
+    return Searched("dp", limits, _compared(layouts, sampler, losses, config), scores, tuple(front))
 
 
 def search_evolution(sampler: Sampler, losses: LayoutLosses, config: SearchConfig) -> Searched:
@@ -71,7 +71,7 @@ def search_random(sampler: Sampler, losses: LayoutLosses, config: SearchConfig) 
     return Searched("random", sampler.limits, compared, outcomes={"random": sampled})
 
 
-METHODS = {"dynamic": search_dynamic, "evolution": search_evolution, "random": search_random}
+METHODS = {"dp": search_dynamic, "evolution": search_evolution, "random": search_random}
 
 
 def _compared(

@@ -156,7 +156,7 @@ def _fingerprint(config: SearchConfig, stage: DitStage, run: Run) -> str:
 
 def _evaluations(config: SearchConfig, space: Space, method: str) -> int:
     """The most evaluations that a search has."""
-    if method == "dynamic":
+    if method == "dp":
         return sum(map(len, space.positions)) + 3 + config.floor
     return (2 if method == "evolution" else 1) * sum(random_sizes(config.evolution)) + 3 + config.floor
 

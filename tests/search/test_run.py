@@ -51,7 +51,7 @@ def limits(trained) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def searched(trained, limits, tmp_path_factory):
     out = tmp_path_factory.mktemp("searched") / "run"
-    return *search(CONFIG, trained, "", out, limits, "dynamic"), out
+    return *search(CONFIG, trained, "", out, limits, "dp"), out
 
 
 def test_the_chosen_layout_is_a_run_within_the_budget_with_the_loss_that_was_measured(searched, trained, limits):
@@ -77,10 +77,10 @@ def test_a_search_resumes_without_an_evaluation_and_refuses_another_folder(searc
     result, _, out = searched
     losses = (out / LOSSES).read_text()
     monkeypatch.setattr(variants, "_distilled", None)  # nothing is distilled again
-    again, _ = search(CONFIG, trained, "", out, limits, "dynamic")
+    again, _ = search(CONFIG, trained, "", out, limits, "dp")
     assert again.candidates == result.candidates and (out / LOSSES).read_text() == losses
     with pytest.raises(UserError, match="was made with another limits: name another --out"):
-        search(CONFIG, trained, "", out, {"flops": 1.1 * limits["flops"]}, "dynamic")
+        search(CONFIG, trained, "", out, {"flops": 1.1 * limits["flops"]}, "dp")
 
 
 @pytest.mark.slow
@@ -97,9 +97,9 @@ def test_evolution_trains_candidates_within_the_budget_and_is_reported(trained, 
 
 def test_the_command_refuses_a_budget_below_the_cheapest_and_none(trained, tmp_path):
     small = ("--config.kinds=full", "--config.resolutions=1")
-    bad = command("launch.search", f"--run={trained.path}", "--budget_ms=0.01", f"--out={tmp_path / 'run'}", *small)
+    bad = command("launch.search", f"--model={trained.path}", "--budget_ms=0.01", f"--out={tmp_path / 'run'}", *small)
     assert (
         bad.status == 2 and "no layout is within 0.01 ms: the cheapest, " in bad.err and not (tmp_path / "run").exists()
     )
-    bad = command("launch.search", f"--run={trained.path}", f"--out={tmp_path / 'run'}")
+    bad = command("launch.search", f"--model={trained.path}", f"--out={tmp_path / 'run'}")
     assert bad.status == 2 and bad.err.splitlines()[-1].startswith("error: a search needs a budget: set --budget_ms")

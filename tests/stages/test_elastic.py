@@ -93,7 +93,7 @@ def test_the_same_slice_again_changes_nothing_and_another_is_refused(trained, ha
 
 
 def test_the_command_refuses_a_width_that_is_not_in_the_network_and_a_run_without_widths(trained, half, tmp_path):
-    done = command("launch.slice", f"--run={trained.path}", "--width=0.4", f"--out={tmp_path / 'out'}")
+    done = command("launch.slice", f"--model={trained.path}", "--width=0.4", f"--out={tmp_path / 'out'}")
     assert (done.status, done.out) == (2, "") and not (tmp_path / "out").exists(), done.err
     assert done.err == f"error: {trained.path} has no width 0.4: use one of 0.5, 1\n"
     with pytest.raises(UserError, match="is a run of stage 'dit', which has one width"):
