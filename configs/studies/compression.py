@@ -1,0 +1,74 @@
+"""Studies of the VAE: which compression, which loss, and where to compress."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from configs import demo
+from configs.studies.trainings import dit_training, vae_training
+from mobile_video_jax.core.config import Config
+from mobile_video_jax.data.shapes.world import World
+from mobile_video_jax.generate.config import SampleConfig
+from mobile_video_jax.studies.config import StudyConfig
+
+
+def _tiny() -> StudyConfig:
+    return StudyConfig(
+        compressions=("t4_s8_c16", "t4_s8_c8", "t4_s16_c32", "t8_s16_c64", "t8_s32_c256", "t8_s32_c128"),
+        vae=vae_training("tiny_t4_s8_c16", steps=800, checkpoint_every=400),
+        dit=dit_training("tiny", steps=600, eval_every=600, checkpoint_every=600),
+        server=dit_training("server"),
+        mobile=dit_training("mobile"),
+        world=demo.WORLD,
+        sampling=SampleConfig(steps=20, guidance=8.0),
+    )
+
+
+def _quick(**changes: Any) -> StudyConfig:
+    study = _tiny()
+    vae = dataclasses.replace(study.vae, steps=250, checkpoint_every=250)
+    dit = dataclasses.replace(study.dit, steps=300, eval_every=300, checkpoint_every=300)
+    return dataclasses.replace(study, vae=vae, dit=dit, **changes)
+
+
+def _accelerator(**changes: Any) -> StudyConfig:
+    """Mobile VAEs on rendered clips of 17x128x128, or on --config.data of your own."""
+    study = StudyConfig(
+        compressions=(
+            *("t4_s8_c16", "t4_s16_c64", "t4_s16_c32", "t8_s16_c128"),
+            *("t4_s32_c128", "t8_s32_c256", "t8_s32_c128", "t8_s32_c64"),
+        ),
+        size="mobile",
+        vae=vae_training("mobile_t8_s32_c128", clip="17x128x128", steps=20_000, batch_size=32),
+        finetune_steps=2_000,
+        dit=dit_training("small", clip="17x128x128", steps=20_000, batch_size=64, text_tokens=24),
+        server=dit_training("server"),
+        mobile=dit_training("mobile"),
+        world=World(),
+        train_clips=20_000,
+        validation_clips=256,
+        test_clips=256,
+        samples=1_000,
+        sampling=SampleConfig(steps=40, guidance=5.0),
+    )
+    return dataclasses.replace(study, **changes)
+
+
+STUDIES: dict[str, Callable[[], Config]] = {
+    "compression": _tiny,
+    "compression_quick": lambda: _quick(
+        compressions=("t4_s8_c16", "t4_s16_c32", "t8_s16_c64", "t8_s32_c128"),
+    ),
+    "patch": lambda: _quick(compressions=("t4_s16_c64", "t4_s8_c16_p2", "t4_s4_c4_p4"), seeds=(0, 1, 2)),
+    "patch_gpu": lambda: _accelerator(compressions=("t8_s32_c128", "t8_s16_c32_p2", "t8_s8_c8_p4")),
+    "objectives": lambda: _quick(
+        compressions=("t4_s8_c16",),
+        objectives=("plain", "consistency", "equivariance"),
+        seeds=(0, 1, 2),
+        finetune_steps=100,
+    ),
+    "compression_gpu": _accelerator,
+    "compression_pod": lambda: _accelerator(
+        objectives=("plain", "consistency", "equivariance", "both"), seeds=(0, 1, 2)
+    ),
+}

@@ -1,0 +1,96 @@
+"""Studies of other networks and ways to compute them: U-Net, widths of one network, reused outputs."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from configs import demo, elastic, lazy, prune
+from configs.studies.distillation import distillation_study_gpu
+from configs.studies.pruning import pruning_study, pruning_study_gpu
+from configs.studies.rewards import reward_study
+from configs.studies.trainings import distill_training, dit_training, recover_training
+from mobile_video_jax.core.config import Config, from_mapping
+from mobile_video_jax.prune.config import PruneConfig
+from mobile_video_jax.stages.config import DitTraining, ElasticTraining, LazyTraining
+from mobile_video_jax.studies.config import ArchitectureStudy, ChainStudy, ElasticStudy, LazyStudy
+
+
+def _snapgen(*, teacher_steps: int, steps: int, **changes: Any) -> ArchitectureStudy:
+    """A tiny U-Net taught by the tiny transformer, on still images of one object."""
+    pruning = pruning_study()
+    shared: dict[str, Any] = {field.name: getattr(pruning, field.name) for field in dataclasses.fields(ChainStudy)}
+    shared |= {
+        "world": dataclasses.replace(demo.WORLD, motions=("still",)),
+        "dit": dit_training("tiny", clip="1x32x32", steps=teacher_steps, eval_every=teacher_steps // 4, eval_batches=8),
+        "teacher_right": 0.0,
+        "seeds": (0, 1, 2),
+    }
+    return ArchitectureStudy(**shared | changes, student=recover_training("unet", steps=steps, eval_batches=8))
+
+
+def _elastic(*, steps: int, **changes: Any) -> ElasticStudy:
+    """The demo's transformer, whole and of half the width, in the world of the study of rewards."""
+    chain = reward_study()
+    shared: dict[str, Any] = {f.name: getattr(chain, f.name) for f in dataclasses.fields(ChainStudy)}
+    periods: dict[str, Any] = {"steps": steps, "eval_every": steps, "eval_batches": 4, "checkpoint_every": steps}
+    shared |= {"dit": dit_training("tiny", **periods), "samples": 120}
+    training = from_mapping(ElasticTraining, elastic.get_config("tiny").to_dict())
+    return ElasticStudy(**shared | changes, elastic=dataclasses.replace(training, **periods))
+
+
+def _elastic_gpu() -> ElasticStudy:
+    """The small transformer on rendered clips of 17x128x128."""
+    pruning = pruning_study_gpu()
+    shared: dict[str, Any] = {f.name: getattr(pruning, f.name) for f in dataclasses.fields(ChainStudy)}
+    shared |= {"teacher_right": 0.0, "seeds": (0, 1, 2)}
+    same = {field.name: getattr(pruning.dit, field.name) for field in dataclasses.fields(DitTraining)}
+    training = ElasticTraining(**same | {"stage": "elastic"}, widths=elastic.WIDTHS["small"])
+    return ElasticStudy(**shared, elastic=training)
+
+
+def _lazy() -> LazyStudy:
+    """The demo's transformer in the demo's world, and its student of 4 steps by distillation alone."""
+    pruning, distill = pruning_study(), distill_training("tiny")
+    shared: dict[str, Any] = {f.name: getattr(pruning, f.name) for f in dataclasses.fields(ChainStudy)}
+    shared |= {"dit": dit_training("tiny", steps=1200, checkpoint_every=200), "seeds": (0, 1, 2), "samples": 120}
+    objective = dataclasses.replace(distill.objective, method="kd")
+    return LazyStudy(
+        **shared,
+        student_target=0.1,  # of 48 tokens' time on a phone modules are 17 %
+        lazy=from_mapping(LazyTraining, lazy.get_config("tiny").to_dict()),
+        distill=dataclasses.replace(distill, objective=objective, steps=200),
+        prune=from_mapping(PruneConfig, prune.get_config("tiny").to_dict()),
+    )
+
+
+def _lazy_gpu() -> LazyStudy:
+    """The small transformer on rendered clips of 17x128x128, with the published training of gates."""
+    pruning, distill = pruning_study_gpu(), distillation_study_gpu().distill
+    shared: dict[str, Any] = {f.name: getattr(pruning, f.name) for f in dataclasses.fields(ChainStudy)}
+    objective = dataclasses.replace(distill.objective, method="kd")
+    return LazyStudy(
+        **shared | {"seeds": (0, 1, 2)},
+        lazy=from_mapping(LazyTraining, lazy.get_config("paper").to_dict()),
+        distill=dataclasses.replace(distill, objective=objective),
+        prune=pruning.prune,
+        phase_steps=1_000,
+    )
+
+
+STUDIES: dict[str, Callable[[], Config]] = {
+    "snapgen": lambda: _snapgen(teacher_steps=800, steps=400),
+    "snapgen_quick": lambda: _snapgen(teacher_steps=400, steps=200),
+    "elastic": lambda: _elastic(steps=600),
+    "elastic_quick": lambda: _elastic(steps=120, seeds=(0,), samples=60, arms=("alone", "global")),
+    "elastic_gpu": _elastic_gpu,
+    "lazy": _lazy,
+    "lazy_quick": lambda: dataclasses.replace(
+        _lazy(),
+        steps=(20, 10),
+        targets=(0.3,),
+        seeds=(0,),
+        distill=dataclasses.replace(_lazy().distill, steps=120),
+        phase_steps=40,
+    ),
+    "lazy_gpu": _lazy_gpu,
+}
