@@ -45,6 +45,7 @@ def finished(out: Path) -> dict[str, int]:
     }
 
 
+@pytest.mark.slow
 def test_a_killed_job_starts_again_and_keeps_its_shards(root, tmp_path):
     out = tmp_path / "latents"
     job = start(root, out)

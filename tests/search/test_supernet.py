@@ -40,6 +40,7 @@ def params(denoiser):
     return {"rest": rest, "variants": {name: blocks for name, (_, blocks) in variants.items()}}
 
 
+@pytest.mark.slow
 def test_the_supernet_is_the_network_of_the_layout(denoiser, params):
     numbers = jnp.array([SPACE.choices.index(choice) for choice in LAYOUT])
     net = Supernet(MODEL, choices=SPACE.choices, layout=numbers, variants=params["variants"])

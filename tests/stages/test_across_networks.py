@@ -38,6 +38,7 @@ def teacher(tmp_path_factory) -> Path:
     return tiny.dit_run(tmp_path_factory.mktemp("runs") / "dit", tiny.dit_config(Path("x"), clip=IMAGE, model=TEACHER))
 
 
+@pytest.mark.slow
 def test_velocity_and_projected_features_teach_in_balance(data):
     stage = RecoverStage(config(data, balance="timestep"))
     params = randomly(jax.eval_shape(stage.init, jax.random.key(0)))

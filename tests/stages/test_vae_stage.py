@@ -55,6 +55,7 @@ def decoder(videos, base, tmp_path_factory) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_a_smaller_decoder_keeps_the_encoder_and_the_statistics(base, decoder):
     old, new = Run.open(base).vae(), Run.open(decoder).vae()
     jax.tree.map(np.testing.assert_array_equal, new.params["encoder"], old.params["encoder"])
@@ -66,6 +67,7 @@ def test_a_smaller_decoder_keeps_the_encoder_and_the_statistics(base, decoder):
     assert Run.open(decoder).record["description"]["frame_rate"] == 8.0
 
 
+@pytest.mark.slow
 def test_a_smaller_decoder_serves_a_transformer_of_its_latents_and_no_other(base, decoder, tmp_path):
     latents = tiny.latents(tmp_path / "latents")
     shutil.rmtree(latents / "vae")

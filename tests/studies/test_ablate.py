@@ -74,6 +74,7 @@ def test_every_study_of_the_config_file_is_legal_and_can_be_planned():
         studies.get_config("everything")
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_study_that_resumes_and_reports_what_is_there(tmp_path):
     config = study()
     first = ablate.run_study(config, tmp_path, worker=0, workers=2)

@@ -143,6 +143,7 @@ def test_a_synthetic_run_times_steps_needs_no_data_and_cannot_be_evaluated(tmp_p
             Run.open(run).vae()
 
 
+@pytest.mark.slow
 def test_a_run_with_spikes_told_resumes(latents, tmp_path):
     optimizer = dataclasses.replace(tiny.OPTIMIZER, spike_sigmas=6.0)
     for steps in (1, 2):

@@ -59,6 +59,7 @@ def test_padding_of_a_caption_changes_nothing_and_its_words_do(params):
     assert np.abs(run(Unet(SMALL), params, latents, t, text.at[1, 0].add(9.0), mask) - whole)[1].max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_level_sees_all_positions_of_the_lowest_resolution_and_passes_features_on(params):
     latents, *rest = INPUTS
     whole, features = velocity_and_maps(Unet(SMALL), params, *INPUTS)
