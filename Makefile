@@ -39,7 +39,7 @@ test: setup $(VENV)/tpu
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 3 --dist loadfile --durations 10
 
-# About an hour on two cores by the sum of its files' times; the whole demo and two whole studies are half of it.
+# More than an hour on two cores by the sum of its files' times; two demos and two whole studies are half of it.
 test-slow: setup
 	$(BIN)/python -m pytest -m slow --ignore tests/test_walk.py
 

@@ -85,7 +85,7 @@ COMPRESSIONS = {
     "s2dit": Compression(8, 16, 128),
     "snapgenpp": Compression(8, 16, 128),
 }
-# By phase, where they are not those of PHASES.
+# Clips of each phase, where they differ from those of PHASES.
 CLIPS = {
     "s2dit": {"": "49x288x512"},
     "snapgenpp": {"images": "1x256x256", "low": "1x512x512", "": "1x1024x1024"},

@@ -3,7 +3,7 @@
 python -m launch.train --config=configs/elastic.py:tiny --workdir=runs/elastic --config.data=data/latents
 python -m launch.slice --model=runs/elastic --width=0.5 --out=runs/half
 
-Each step trains the whole network and one of `widths`, drawn evenly. Variants: tiny (two CPU cores), small, and
+Each step trains the whole network and one of `widths`, sampled uniformly. Variants: tiny (two CPU cores), small, and
 snapgenpp, three stages; all trained as the transformers of configs/dit.py, whose phases they have too: small_images.
 """
 

@@ -11,7 +11,7 @@ from export.agreement import LEAST_PSNR
 from export.app import manifest as manifests
 from export.app.denoisers import EXPORTERS, Exporter
 from export.app.ffn_memory import ffn_memory
-from export.app.parts import call_tokens, text_part, vae_parts
+from export.app.parts import call_tokens, check_decoder, text_part, vae_parts
 from export.app.report import write_export_report
 from export.app.settings import Settings, distillation_warnings, own_steps
 from export.app.tokenizer import write_tokenizer
@@ -23,6 +23,7 @@ from export.metadata import Metadata
 from export.part import Part, joined
 from export.phone.denoisers import FORMS
 from export.phone.steps import phone_steps
+from export.pytorch.dit import check_form
 from mobile_video_jax.core.claim import check_free
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
@@ -57,7 +58,9 @@ def export_run(run: Run | Path, out: Path, settings: Settings, progress: Progres
         else:
             _check_blocks(opened)
             _check_stream(opened, settings)
+            check_form(opened.denoiser.config.model)
             generators = _generators(opened, settings)
+            check_decoder(generators[0].vae.vae)  # before minutes of conversion
             steps = settings.steps or own_steps(opened.denoiser.sampling)
             generators[0].sample_config(steps=steps, guidance=1.0)  # raises for steps that the run cannot be sampled in
             settings = dataclasses.replace(

@@ -48,9 +48,9 @@ def dit_tensors(config: DitConfig, params: Any, *inputs: Any) -> Tensors:
 def step_tensors(
     config: DitConfig, params: Any, steps: Sequence[PhoneStep], times: Any, *inputs: Any
 ) -> Iterator[Tensors]:
-    """Those of each sampling step that does without modules, from noise on; `times` are one more than steps.
+    """Inputs and outputs of each sampling step, from noise on, where steps do without modules.
 
-    kept_NAME_BLOCK are outputs of modules, past_NAME_BLOCK those of the steps before.
+    `times` are one more than `steps`. kept_NAME_BLOCK are outputs of modules, past_NAME_BLOCK those of earlier steps.
     """
     model, params = block_by_block(Dit(dataclasses.replace(config, dtype="float32")), params)
 

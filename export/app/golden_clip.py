@@ -1,4 +1,4 @@
-"""A whole clip by JAX in float32, which packages and assets are to draw from the same noise."""
+"""A whole clip by JAX in float32, which packages and assets are to generate from the same noise."""
 
 import dataclasses
 import functools
@@ -63,8 +63,8 @@ def _fresh_noise(
     """That of the steps after the first, of a whole clip or of each chunk."""
     parts = np.split(start, np.cumsum(chunks)[:-1], axis=1) if len(chunks) else [start]
 
-    def drawn(part: Any) -> np.ndarray:
+    def of_steps(part: Any) -> np.ndarray:
         steps = [row(tokens(fresh_noise(jnp.asarray(part), jnp.int32(i)))) for i in range(config.steps - 1)]
         return np.concatenate(steps) if steps else row(tokens(part))[:0]
 
-    return np.concatenate([drawn(part) for part in parts], axis=3)
+    return np.concatenate([of_steps(part) for part in parts], axis=3)

@@ -171,10 +171,8 @@ def _filled(sums: np.ndarray, limit: int) -> list[int]:
 def vae_parts(bundle: VaeBundle, clip: ClipShape, out: Path) -> Iterator[Part]:
     """The decoder of a clip's first latent frame and that of every later one; LTX-Video's is of a whole clip."""
     vae, shape = bundle.vae, clip.latent(bundle.vae.config.strides)
-    if isinstance(vae, WanVae):
-        raise UserError("Wan's decoder has no phone form yet: train a smaller one for its latents, or export another")
-    if isinstance(vae, Vae) and vae.config.compact_decoder:
-        raise UserError("a compact decoder has no phone form yet: export the VAE's own, or a smaller one")
+    check_decoder(vae)
+    assert not isinstance(vae, WanVae)
     mirror = torch_ltx_vae.Decoder(vae.config) if isinstance(vae, LtxVae) else torch_vae.Decoder(vae.config)
     # One level down, so that a parameter of the decoder itself has a name.
     load_params(nn.ModuleDict({"decoder": mirror}), {"decoder": bundle.params["decoder"]})
@@ -184,6 +182,14 @@ def vae_parts(bundle: VaeBundle, clip: ClipShape, out: Path) -> Iterator[Part]:
     chunks = golden.decoder_tensors(vae, bundle.params, latents)
     for (name, module), tensors in zip(_phone_decoders(mirror, shape), chunks, strict=False):
         yield Part(name, module, _select(tensors, module.inputs), _select(tensors, module.outputs))
+
+
+def check_decoder(vae: Any) -> None:
+    """Raises UserError for a VAE whose decoder has no phone form."""
+    if isinstance(vae, WanVae):
+        raise UserError("Wan's decoder has no phone form yet: train a smaller one for its latents, or export another")
+    if isinstance(vae, Vae) and vae.config.compact_decoder:
+        raise UserError("a compact decoder has no phone form yet: export the VAE's own, or a smaller one")
 
 
 def _phone_decoders(

@@ -35,8 +35,7 @@ class Dit(nn.Module):
 
     def __init__(self, config: DitConfig, latent_shape: tuple[int, int, int, int], text_width: int):
         super().__init__()
-        if missing := lacking(config):
-            raise UserError(f"a transformer with {missing} has no phone form yet: export another model")
+        check_form(config)
         lt, lh, lw, channels = latent_shape
         config.check_grid((lt, lh, lw))
         self.config, self.grid = config, (lt, lh, lw)
@@ -102,6 +101,12 @@ def lacking(config: DitConfig) -> str:
     """What of a transformer has no phone form yet, in words; empty where all has one."""
     kinds = sorted({shape.kind for shape in config.block_shapes} - KINDS.keys())
     return ", ".join([*kinds, *(key for key in ("skips", "kv_heads") if getattr(config, key))])
+
+
+def check_form(config: object) -> None:
+    """Raises UserError for a transformer that has no phone form yet."""
+    if isinstance(config, DitConfig) and (missing := lacking(config)):
+        raise UserError(f"a transformer with {missing} has no phone form yet: export another model")
 
 
 class DitBlock(nn.Module):

@@ -25,6 +25,7 @@ from mobile_video_jax.metrics.lattice import Lattice, flat_clips, lattice
 from mobile_video_jax.metrics.metric import Metric
 from mobile_video_jax.metrics.spectrum import dct_curve, high_frequency_share, standardised
 from mobile_video_jax.models.vae import VaeBundle, check_rows, on_mesh
+from mobile_video_jax.nn.clip_ops import shuffle_up
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.vae.pixels import to_bytes, to_signed
@@ -76,6 +77,8 @@ def reconstruct(
     items = list(itertools.islice(captioned_clips(ClipSource.open(data), split, clip), count))
     clips = np.stack([item["video"] for item in items])
     latents, decoded = _code(coder, clips, "reconstruct clips:")
+    strides = bundle.vae.config.strides
+    latents = np.asarray(shuffle_up(jnp.asarray(latents), 1, strides.patch))  # as the VAE has them, without patches
     block = min(BLOCK, *latents.shape[2:4])
     _, flat = _code(coder, flat_clips(clip), "reconstruct flat colours:")
     return Reconstruction(
@@ -84,7 +87,7 @@ def reconstruct(
         decoded=decoded,
         per_clip=pair_scores(RECONSTRUCTION, clips, decoded),
         spectrum={name: dct_curve(standardised(x), block) for name, x in (("latents", latents), ("rgb", clips))},
-        lattice=lattice(flat, bundle.vae.config.strides.space),
+        lattice=lattice(flat, strides.of_vae.space),
     )
 
 
