@@ -1,4 +1,4 @@
-"""Searches a transformer's layout: python -m launch.search --model=RUN --budget_ms=MS --out=DIR
+"""Searches a transformer's layout: python -m launch.search --model=RUN_OR_CONFIG --budget_ms=MS --out=DIR
 
 Each block of a trained transformer of full attention may become another kind of attention at another resolution
 (--config.kinds, --config.resolutions). Variants of all blocks are distilled from the block itself; the search chooses
@@ -9,6 +9,10 @@ evolution (on the loss of whole layouts, with random search beside it), random.
 Writes a run of the chosen layout that every command accepts: train it further with
 --config=configs/recover.py:VARIANT --config.init_from=DIR, or a layout of fresh weights with --values=DIR/layout.yaml.
 Writes costs.json, report.html, report.json and front.png beside it. Started again, it resumes.
+
+A config, as --model=dit:s2dit, has no weights whose loss could be compared: the layout is chosen by cost alone, as one
+that computes most within the budgets. There is no run then; train the layout with --config=dit:s2dit
+--values=DIR/layout.yaml.
 """
 
 import time
@@ -25,7 +29,7 @@ from mobile_video_jax.search.config import SearchConfig
 Flops = Annotated[float, Range(0, 1e18, open="low")]
 
 CONFIG = cli.define_config(lambda values: SearchConfig, "The space and the search.", default=lambda: "search")
-MODEL = flags.DEFINE_string("model", None, "A transformer's run directory.", required=True)
+MODEL = flags.DEFINE_string("model", None, "A transformer's run, or FILE.py:VARIANT, a config.", required=True)
 CHECKPOINT = cli.define_checkpoint("model")
 DATA = flags.DEFINE_string("data", "", "Encoded clips; those the model was trained on if empty.")
 OUT = cli.require_path("out", "The folder of the new run.", local=True)
@@ -37,24 +41,47 @@ COSTS = cli.define_path("costs", "A cost table that was measured, as a search's 
 
 
 def main() -> None:
-    from mobile_video_jax.models.run import Run
+    from mobile_video_jax.models.denoiser import Denoiser
     from mobile_video_jax.parallel.distributed import one_writer
-    from mobile_video_jax.search.candidates import CHOSEN
+    from mobile_video_jax.prune.plan import named_denoiser, names_config
+    from mobile_video_jax.search.candidates import CHOSEN, Searched
+    from mobile_video_jax.search.costs import CostTable
     from mobile_video_jax.search.network_costs import network_costs
     from mobile_video_jax.search.report import PAGE, write_search_report
-    from mobile_video_jax.search.run import search
     from mobile_video_jax.search.space import as_text
 
-    started, out, run = time.monotonic(), OUT.value, Run.open(storage_path(MODEL.value), **CHECKPOINT.value)
+    def searched_layouts() -> tuple[Denoiser, Searched, CostTable]:
+        if not names_config(MODEL.value):
+            from mobile_video_jax.models.run import Run
+            from mobile_video_jax.search.run import search
+
+            run = Run.open(storage_path(MODEL.value), **CHECKPOINT.value)
+            return run.denoiser, *search(CONFIG.value, run, DATA.value, out, limits(), METHOD.value, COSTS.value)
+        from mobile_video_jax.search.untrained import search_untrained
+
+        check_untrained()
+        denoiser = named_denoiser(MODEL.value)
+        return denoiser, *search_untrained(CONFIG.value, MODEL.value, denoiser, out, limits(), COSTS.value)
+
+    started, out = time.monotonic(), OUT.value
     with one_writer(out):
-        searched, table = search(CONFIG.value, run, DATA.value, out, limits(), METHOD.value, COSTS.value)
+        denoiser, searched, table = searched_layouts()
         chosen = searched.candidates[CHOSEN]
-        whole = network_costs(run.denoiser, chosen.layout)
+        whole = network_costs(denoiser, chosen.layout)
         seconds = time.monotonic() - started
         numbers = write_search_report(searched, table, CONFIG.value.evolution, whole, out, seconds)
     print(as_text(chosen.layout))
     summary = {"out": str(out), "method": METHOD.value, "chosen": numbers["candidates"][CHOSEN], "seconds": seconds}
-    cli.finish(out / PAGE, summary)
+    cli.finish(out / PAGE, summary | {"by": numbers["by"]})
+
+
+def check_untrained() -> None:
+    """Raises UserError for flags that ask for weights, which a config has none of."""
+    if METHOD.value != "dp" or DATA.value or any(CHECKPOINT.value.values()):
+        raise UserError(
+            f"{MODEL.value} is a config without weights, whose layout is searched by cost alone: leave out "
+            "--method, --data, --step and --best, or name a run"
+        )
 
 
 def limits() -> dict[str, float]:

@@ -110,7 +110,12 @@ def named_denoiser(name: str, **checkpoint: Any) -> Denoiser:
 
     `checkpoint` are arguments of Run.open.
     """
-    file = name.partition(":")[0]
-    if file.endswith(".py") or not ("/" in name or Path(file).exists()):
+    if names_config(name):
         return Denoiser(from_mapping(DitTraining, load_config(name)))
     return Run.open(storage_path(name), **checkpoint).denoiser
+
+
+def names_config(name: str) -> bool:
+    """True for FILE.py:VARIANT and NAME:VARIANT, False for a run."""
+    file = name.partition(":")[0]
+    return file.endswith(".py") or not ("/" in name or Path(file).exists())

@@ -23,7 +23,7 @@ class Candidate:
 
     layout: Layout
     costs: Costs
-    rise: Comparison
+    rise: Comparison | None = None  # None where no network is trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Searched:
     importance: Importance | None = None  # with the dynamic program
     front: tuple[Point, ...] = ()  # with it, of the summed rise and the first limited cost
     outcomes: dict[str, Outcome] = dataclasses.field(default_factory=dict)  # with the others, by method
+
+    @property
+    def by_loss(self) -> bool:
+        """True where layouts are compared by losses, False where they are by cost alone."""
+        return all(candidate.rise for candidate in self.candidates.values())
 
     @property
     def metric(self) -> str:

@@ -1,6 +1,6 @@
 """The report of a search: report.html, report.json and the plot of the Pareto front."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,20 @@ from mobile_video_jax.report.figures import panels, save_figure
 from mobile_video_jax.report.page import write_report
 from mobile_video_jax.search.candidates import CHOSEN, Candidate, Searched
 from mobile_video_jax.search.costs import METRICS, Costs, CostTable
+from mobile_video_jax.search.dynamic import Point
 from mobile_video_jax.search.evolution import EvolutionConfig, Outcome, rank_correlation
 from mobile_video_jax.search.space import as_text
 
 PAGE, NUMBERS, FRONT = "report.html", "report.json", "front.png"
+LEAD = (
+    "Each block of a transformer may be another kind of attention at another resolution, a divisor of the token grid's "
+    "height and width. "
+)
+BY_LOSS = "Losses are of a trained network's distilled variants in place, before any training of the whole."
+BY_COST = (
+    "Nothing is trained, so no quality was measured: the layout is chosen by cost alone, as the one that computes most "
+    "within the budget. Search on a trained run (--model=RUN) to choose by the held-out loss."
+)
 
 
 def write_search_report(
@@ -42,7 +52,11 @@ def _numbers(searched: Searched, config: EvolutionConfig) -> dict[str, Any]:
         "method": searched.method,
         "limits": dict(searched.limits),
         "candidates": {name: _candidate(candidate) for name, candidate in searched.candidates.items()},
-        "front": [{"rise": point.rise, **_costs(point.costs), "layout": point.layout} for point in searched.front],
+        "by": "losses" if searched.by_loss else "cost alone",
+        "front": [
+            ({"rise": point.rise} if searched.by_loss else {}) | _costs(point.costs) | {"layout": point.layout}
+            for point in searched.front
+        ],
         "rank_correlation": {
             name: rank_correlation(outcome, config.fidelities) for name, outcome in searched.outcomes.items()
         },
@@ -61,7 +75,8 @@ def _evaluations(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def _candidate(candidate: Candidate) -> dict[str, Any]:
-    return {"layout": candidate.layout, **_costs(candidate.costs), "rise": _interval(candidate.rise)}
+    rise = {"rise": _interval(candidate.rise)} if candidate.rise else {}
+    return {"layout": candidate.layout} | _costs(candidate.costs) | rise
 
 
 def _costs(costs: Costs) -> dict[str, float]:
@@ -84,30 +99,29 @@ def _page(searched: Searched, table: CostTable, numbers: dict[str, Any], out: Pa
         "hardware": numbers["hardware"],
         "commit": numbers["commit"],
     }
-    lead = (
-        "Each block of a trained transformer may be another kind of attention at another resolution, a divisor of the "
-        "token grid's height and width. Losses are of distilled variants in place, before any training of the whole."
-    )
     sections = [
         Section("Layouts", "", [_layouts(searched)]),
-        Section("Front", "", [Picture("Rise of the held-out loss by cost", out / FRONT)]),
+        Section("Front", "", [Picture(f"{_quality(searched)[0].capitalize()} by cost", out / FRONT)]),
         *_importance(searched),
         *_evolution(searched, numbers),
         Section("Costs", "What a block adds to one call, and what a change of resolution adds.", [_costs_of(table)]),
     ]
-    return Report("Layout search", lead, facts, sections)
+    return Report("Layout search", LEAD + (BY_LOSS if searched.by_loss else BY_COST), facts, sections)
 
 
 def _layouts(searched: Searched) -> Table:
     rows: list[list[Cell]] = []
     for name, candidate in searched.candidates.items():
         rise, costs = candidate.rise, candidate.costs
-        interval = f"{rise.difference:+.4f} ({rise.low:+.4f} to {rise.high:+.4f})"
+        interval = [f"{rise.difference:+.4f} ({rise.low:+.4f} to {rise.high:+.4f})"] if rise else []
         sizes = [costs.milliseconds, costs.memory / 1e6, costs.flops / 1e9, costs.parameters / 1e6]
-        rows.append([name, interval, *(float(x) for x in sizes), as_text(candidate.layout)])
-    columns = ["layout", "rise of the loss", "ms", "memory, MB", "GFLOPs", "parameters, M", "blocks"]
-    caption = "Rises over the trained network's held-out loss, with 95 % intervals over the same clips."
-    return Table(columns, rows, caption, highlight=[list(searched.candidates).index(CHOSEN)])
+        rows.append([name, *interval, *(float(x) for x in sizes), as_text(candidate.layout)])
+    columns = ["ms", "memory, MB", "GFLOPs", "parameters, M", "blocks"]
+    caption = "Of one call for one clip."
+    if searched.by_loss:
+        columns = ["rise of the loss", *columns]
+        caption += " Rises over the trained network's held-out loss, with 95 % intervals over the same clips."
+    return Table(["layout", *columns], rows, caption, highlight=[list(searched.candidates).index(CHOSEN)])
 
 
 def _importance(searched: Searched) -> list[Section]:
@@ -149,20 +163,35 @@ def _costs_of(table: CostTable) -> Table:
 
 
 def _front_plot(searched: Searched, path: Path) -> None:
-    """The front of summed rises, and the measured rises of the compared layouts."""
-    metric = searched.metric
+    """The front of summed rises and the measured rises of the compared layouts, or without losses the FLOPs of both."""
+    metric, (label, quality) = searched.metric, _quality(searched)
     figure, [axes] = panels(1, width=7)
     if searched.front:
-        x, y = zip(*((getattr(point.costs, metric), point.rise) for point in searched.front), strict=True)
-        axes.plot(x, y, marker=".", label="front, summed rises")
-    for label, marker, candidates in _groups(searched):
-        values = [(getattr(c.costs, metric), c.rise.difference, c.rise.low, c.rise.high) for c in candidates]
-        cost, rise, low, high = np.array(values).T
-        axes.errorbar(cost, rise, np.stack([rise - low, high - rise]), fmt=marker, capsize=3, label=label)
+        x, y = zip(*((getattr(point.costs, metric), quality(point)[0]) for point in searched.front), strict=True)
+        axes.plot(x, y, marker=".", label="front, summed rises" if searched.by_loss else "front")
+    for name, marker, candidates in _groups(searched):
+        values = [(getattr(candidate.costs, metric), *quality(candidate)) for candidate in candidates]
+        cost, value, low, high = np.array(values).T
+        axes.errorbar(cost, value, np.stack([value - low, high - value]), fmt=marker, capsize=3, label=name)
     axes.axvline(searched.limits[metric], color="gray", linestyle=":", label="budget")
-    axes.set(xlabel=f"{metric} of one call" + (", ms" if metric == "milliseconds" else ""), ylabel="rise of the loss")
+    axes.set(xlabel=f"{metric} of one call" + (", ms" if metric == "milliseconds" else ""), ylabel=label)
     axes.legend(frameon=False)
     save_figure(figure, path)
+
+
+def _quality(searched: Searched) -> tuple[str, Callable[[Candidate | Point], tuple[float, float, float]]]:
+    """What layouts are compared by: its name, and of a layout the value with the ends of its interval."""
+
+    if not searched.by_loss:
+        return "GFLOPs of one call", lambda layout: (layout.costs.flops / 1e9,) * 3
+
+    def rise(layout: Candidate | Point) -> tuple[float, float, float]:
+        value = layout.rise
+        if isinstance(value, Comparison):
+            return value.difference, value.low, value.high
+        return (value or 0.0,) * 3
+
+    return "rise of the loss", rise
 
 
 def _groups(searched: Searched) -> Iterable[tuple[str, str, list[Candidate]]]:

@@ -3,7 +3,6 @@
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import yaml
@@ -12,7 +11,7 @@ from mobile_video_jax.core.claim import claim
 from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing, write_json
-from mobile_video_jax.core.progress import EVERY, Progress
+from mobile_video_jax.core.progress import EVERY, Progress, say
 from mobile_video_jax.core.revision import digest
 from mobile_video_jax.data.location import data_folder
 from mobile_video_jax.dit.groups import groups
@@ -33,7 +32,7 @@ from mobile_video_jax.search.evolution import random_sizes
 from mobile_video_jax.search.losses import LayoutLosses
 from mobile_video_jax.search.network_costs import network_digest, phone_table
 from mobile_video_jax.search.random_layouts import Sampler
-from mobile_video_jax.search.space import Layout, Space, uniform_space
+from mobile_video_jax.search.space import Choice, Layout, Space, uniform_space
 from mobile_video_jax.search.supernet import Params, layout_denoiser, layout_params
 from mobile_video_jax.search.variants import supernet_params
 from mobile_video_jax.stages.dit import DitStage
@@ -60,7 +59,7 @@ def search(
     check_limits(limits)
     check_feasible(space, table, limits)
     inputs = {"run": run.name, "step": run.step, "limits": dict(limits), "method": method, "config": plain(config)}
-    claim(out, SEARCH, inputs | {"costs": digest(_entries(table))}, "search")
+    claim(out, SEARCH, inputs | claimed_table(table), "search")
     write_costs(table, out / COSTS)
     mesh = make_mesh(stage.config.mesh)
     check_batch(config.batch_clips, mesh)
@@ -88,14 +87,28 @@ def search_space(config: SearchConfig, denoiser: Denoiser) -> Space:
     model = denoiser.config.transformer
     if model.layout or model.blocks or model.skips:
         raise UserError("layouts are searched for a transformer of full attention whose blocks are equal: name another")
-    return uniform_space(model.depth, config.kinds, config.resolutions)
+    return Space((_fitting(config, denoiser),) * model.depth)
+
+
+def _fitting(config: SearchConfig, denoiser: Denoiser) -> tuple[Choice, ...]:
+    """The choices that fit the clip's grid of tokens. Raises UserError where a kind or a resolution never does."""
+    refused: dict[Choice, UserError] = {}
+    choices = uniform_space(1, config.kinds, config.resolutions).choices
+    for choice in choices:
+        try:
+            layout_denoiser(denoiser, (choice,))
+        except UserError as error:
+            refused[choice] = error
+    fitting = tuple(choice for choice in choices if choice not in refused)
+    for choice, reason in refused.items():
+        if not all(any(value in other for other in fitting) for value in choice):
+            raise reason
+        say(f"search: {choice} is left out: {reason}")
+    return fitting
 
 
 def cost_table(denoiser: Denoiser, space: Space, file: Path | None = None) -> CostTable:
     """The table of a file, else the phone's estimate. Raises UserError for a table that lacks choices of the space."""
-    for choice in space.choices:
-        network = layout_denoiser(denoiser, (choice,))
-        network.config.transformer.check_grid(network.latent_shape[:3])
     table = read_costs(file, network_digest(denoiser)) if file else phone_table(denoiser, space)
     table.check(space)
     return table
@@ -113,12 +126,17 @@ def write_layout(run: Run, denoiser: Denoiser, layout: Layout, params: Params, c
         save_model(out, run.step or 0, stack_blocks(weights, groups(model)) if scanned else weights)
     run.vae_run().copy(out / VAE)
     write_json(out / PRUNED, {"teacher": run.name, "teacher_step": run.step, "block_map": list(range(len(layout)))})
-    places = [[kind, resolution] for kind, resolution in layout]
-    with replacing(out / LAYOUT) as temporary:
-        temporary.write_text(yaml.safe_dump({"model": {"depth": len(layout), "layout": places}}))
+    write_layout_file(layout, out)
     student = dataclasses.replace(training, model=model)
     sampling = dataclasses.asdict(run.denoiser.sampling) | {"reuse": ()}  # a table is for the blocks as they were
     write_run(out, "dit", plain(student), Denoiser(student).describe(), sampling)
+
+
+def write_layout_file(layout: Layout, out: Path) -> None:
+    """Writes the layout as a file for --values."""
+    places = [[kind, resolution] for kind, resolution in layout]
+    with replacing(out / LAYOUT) as temporary:
+        temporary.write_text(yaml.safe_dump({"model": {"depth": len(layout), "layout": places}}))
 
 
 def _stage(config: SearchConfig, run: Run, data: str) -> DitStage:
@@ -141,10 +159,10 @@ def _stage(config: SearchConfig, run: Run, data: str) -> DitStage:
     return stage
 
 
-def _entries(table: CostTable) -> list[Any]:
-    """The table as plain values."""
+def claimed_table(table: CostTable) -> dict[str, str]:
+    """What a search's folder remembers of its table."""
     parts = [*table.choices.items(), *table.moves.items()]
-    return [table.rest, *([*key, *costs] for key, costs in parts)]
+    return {"costs": digest([table.rest, *([*key, *costs] for key, costs in parts)])}
 
 
 def _fingerprint(config: SearchConfig, stage: DitStage, run: Run) -> str:

@@ -1,11 +1,14 @@
 """A search on a run: it keeps the budget, writes a run that training takes, and resumes."""
 
 import dataclasses
+import itertools
 import json
 
 import jax
 import pytest
+import yaml
 
+from mobile_video_jax.core.config import from_mapping, plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.models.run import Run
@@ -18,7 +21,11 @@ from mobile_video_jax.search.dynamic import cheapest
 from mobile_video_jax.search.evolution import EvolutionConfig
 from mobile_video_jax.search.network_costs import phone_table
 from mobile_video_jax.search.report import write_search_report
-from mobile_video_jax.search.run import LOSSES, search, search_space
+from mobile_video_jax.search.run import LAYOUT, LOSSES, search, search_space
+from mobile_video_jax.search.space import Choice
+from mobile_video_jax.search.supernet import layout_denoiser
+from mobile_video_jax.search.untrained import OWN, search_untrained
+from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.dit import DitStage
 from tests import tiny
 from tests.commands import run as command
@@ -95,6 +102,28 @@ def test_evolution_trains_candidates_within_the_budget_and_is_reported(trained, 
     assert "random search" in (tmp_path / "report.html").read_text()
 
 
+def test_a_config_is_searched_by_cost_alone_for_the_layout_that_computes_most(trained, limits, tmp_path):
+    own = layout_denoiser(trained.denoiser, (Choice("full", 2),) * 2)
+    result, table = search_untrained(CONFIG, "dit:own", own, tmp_path, limits)
+    possible = map(table.of, itertools.product(table.choices, repeat=2))
+    most = max(costs.flops for costs in possible if costs.flops <= limits["flops"])
+    chosen = result.candidates[CHOSEN]
+    assert chosen.costs.flops == most < result.candidates["full attention"].costs.flops and OWN in result.candidates
+    values = {"model": plain(MODEL) | yaml.safe_load((tmp_path / LAYOUT).read_text())["model"]}
+    assert from_mapping(DitTraining, values).transformer.layout == chosen.layout
+    numbers = write_search_report(result, table, CONFIG.evolution, chosen.costs, tmp_path, 1.0)
+    assert numbers["by"] == "cost alone" and not any("rise" in each for each in numbers["candidates"].values())
+    assert "no quality was measured" in (tmp_path / "report.html").read_text()
+
+
+def test_choices_that_the_grid_does_not_allow_are_left_out_and_named_or_refused(trained, capsys):
+    config = dataclasses.replace(CONFIG, kinds=("full", "ssa"), resolutions=(1, 4))
+    assert list(map(str, search_space(config, trained.denoiser).choices)) == ["full/1", "full/4", "ssa/1"]
+    assert "search: ssa/4 is left out: a stride of 2 does not divide the 1x1 tokens" in capsys.readouterr().err
+    with pytest.raises(UserError, match="resolution 3 does not divide the 4x4 tokens"):
+        search_space(dataclasses.replace(config, resolutions=(1, 3)), trained.denoiser)
+
+
 def test_the_command_refuses_a_budget_below_the_cheapest_and_none(trained, tmp_path):
     small = ("--config.kinds=full", "--config.resolutions=1")
     bad = command("launch.search", f"--model={trained.path}", "--budget_ms=0.01", f"--out={tmp_path / 'run'}", *small)
@@ -103,3 +132,5 @@ def test_the_command_refuses_a_budget_below_the_cheapest_and_none(trained, tmp_p
     )
     bad = command("launch.search", f"--model={trained.path}", f"--out={tmp_path / 'run'}")
     assert bad.status == 2 and bad.err.splitlines()[-1].startswith("error: a search needs a budget: set --budget_ms")
+    bad = command("launch.search", "--model=dit:tiny", "--method=evolution", f"--out={tmp_path / 'run'}")
+    assert bad.status == 2 and "dit:tiny is a config without weights" in bad.err and not (tmp_path / "run").exists()
