@@ -37,6 +37,11 @@ size as a whole or by tensor, beside both widths trained alone for as many steps
 is one seed, one of the ways and a fifth of the steps; `elastic_gpu`, widths of the small transformer. None has
 been timed.
 
+`attention` converts one causal transformer of full attention on 320 tokens into linear attention, LCHA, LCHA with every
+fourth block softmax, chunked attention, a sandwich that is searched for half of the phone's time, and random layouts of
+that time, at equal training FLOPs, and streams all of them; three seeds. `attention_quick` is one seed with shorter
+trainings; `attention_gpu`, the small transformer. None has been timed.
+
 Two studies of one strong teacher, in pairs of one seed, at equal counted FLOPs: `distillation_heads` compares
 discriminators, by their held-out AUC against the frozen student and by the students that they teach;
 `distillation_steps` compares Euler steps and x0 noised afresh, with and without a discriminator, DMD2 and sCM, at four
@@ -54,13 +59,13 @@ from collections.abc import Callable
 
 import ml_collections
 
-from configs.studies import compression, distillation, networks, pruning, rewards
+from configs.studies import attention, compression, distillation, networks, pruning, rewards
 from mobile_video_jax.core.config import Config, to_config_dict
 from mobile_video_jax.core.errors import UserError
 
 STUDIES: dict[str, Callable[[], Config]] = {
     name: study
-    for studies in (compression, pruning, distillation, networks, rewards)
+    for studies in (compression, pruning, distillation, networks, attention, rewards)
     for name, study in studies.STUDIES.items()
 }
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mobile_video_jax.core.arrays import LatentMask, Latents, TextMask, TextStates, Times, Tokens
+from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, TextMask, TextStates, Tokens
 from mobile_video_jax.dit.block import DitBlock, at_full_resolution
 from mobile_video_jax.dit.features import Features
 from mobile_video_jax.dit.model import Dit
@@ -22,7 +22,7 @@ def block_distances(
     params: Any,
     features: Features,
     x_t: Latents,
-    t: Times,
+    t: FrameTimes,
     text: TextStates,
     text_mask: TextMask,
     latent_mask: LatentMask | None = None,

@@ -10,7 +10,9 @@ from mobile_video_jax.core.ranges import Count, CountOrZero, PositiveShare, Rang
 from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.prune.config import PruneConfig
+from mobile_video_jax.search.config import SearchConfig
 from mobile_video_jax.stages.config import (
+    ConvertTraining,
     CriticTraining,
     DistillTraining,
     DitTraining,
@@ -56,6 +58,7 @@ RewardArm = Literal[
 ]
 CountingArm = Literal["count", "count_attention", "count_best"]
 ElasticArm = Literal["alone", "none", "global", "tensor"]
+AttentionArm = Literal["full", "linear", "lcha", "lcha-softmax", "chunked", "sandwich", "random"]
 LazyArm = Literal["fewer", "lazy", "chance", "none", "sensitivity", "random", "smaller"]
 Seeds = Annotated[tuple[Seed, ...], Range(1, 1000)]
 
@@ -231,6 +234,37 @@ class ElasticStudy(ChainStudy):
     arms: tuple[ElasticArm, ...] = get_args(ElasticArm)  # each width alone, and ways of adding gradients
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionStudy(ChainStudy):
+    """Kinds of attention and layouts in place of a seed's transformer `dit`, causal and of full attention.
+
+    Each is converted from it block by block and trained on; both together take the FLOPs of the full one's `tune`. The
+    sandwich is searched for a share of full attention's time on the phone, random layouts have its time. All stream.
+    """
+
+    convert: ConvertTraining  # conversion, whose layout an arm names
+    tune: DitTraining  # training after it; its steps are those of full attention
+    search: SearchConfig  # search of the sandwich; its `floor` is the number of random layouts
+    phone: DitTraining  # transformer whose time on a phone is estimated: layouts are stretched to its depth
+    budget: PositiveShare = 0.5  # of full attention's estimated time, what searched layouts may take
+    windows: Annotated[tuple[Count, ...], Range(1, 10)] = (
+        1,
+        2,
+        4,
+        8,
+    )  # of a training clip's length, that streams reach
+    streamed: Count = 24  # clips that are streamed to the last window; the others end with the first
+    kind: Literal["attention"] = "attention"  # tells this study from the others
+    arms: tuple[AttentionArm, ...] = get_args(AttentionArm)  # kinds and layouts
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.dit.transformer.causal or self.dit.transformer.layout:
+            raise UserError("all models of this study stream, from one of full attention: set dit.model.causal=True")
+        if self.windows[0] != 1 or self.samples % self.streamed:
+            raise UserError("windows begin with 1, and samples are whole batches of the clips that are streamed on")
+
+
 STUDIES: dict[str, type[Config]] = {
     "vae": StudyConfig,
     "pruning": PruningStudy,
@@ -240,6 +274,7 @@ STUDIES: dict[str, type[Config]] = {
     "counting": CountingStudy,
     "lazy": LazyStudy,
     "elastic": ElasticStudy,
+    "attention": AttentionStudy,
 }
 
 

@@ -3,8 +3,19 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from mobile_video_jax.studies import architectures, compression, counting, distillation, elastic, lazy, pruning, reward
+from mobile_video_jax.studies import (
+    architectures,
+    attention,
+    compression,
+    counting,
+    distillation,
+    elastic,
+    lazy,
+    pruning,
+    reward,
+)
 from mobile_video_jax.studies.architectures_report import write_architecture_study
+from mobile_video_jax.studies.attention_report import write_attention_study
 from mobile_video_jax.studies.compression_report import write_study
 from mobile_video_jax.studies.counting_report import write_counting_study
 from mobile_video_jax.studies.distillation_report import write_distillation_study
@@ -43,4 +54,5 @@ KINDS = {
     "counting": Kind(counting.cells, counting.plan_counting, counting.run_counting_study, write_counting_study),
     "lazy": Kind(lazy.cells, lazy.plan_lazy, lazy.run_lazy_study, write_lazy_study),
     "elastic": Kind(elastic.cells, elastic.plan_elastic, elastic.run_elastic_study, write_elastic_study),
+    "attention": Kind(attention.cells, attention.plan_attention, attention.run_attention_study, write_attention_study),
 }

@@ -4,7 +4,7 @@ import dataclasses
 
 from mobile_video_jax.core.errors import UserError
 
-FULL, LCHA, SSA, CHUNKED, ASSA = KIND_NAMES = ("full", "lcha", "ssa", "chunked", "assa")
+FULL, LINEAR, LCHA, SSA, CHUNKED, ASSA = KIND_NAMES = ("full", "linear", "lcha", "ssa", "chunked", "assa")
 Grid = tuple[int, int, int]  # frames, rows and columns of tokens
 
 

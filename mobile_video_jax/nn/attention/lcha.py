@@ -1,4 +1,4 @@
-"""Linear-convolution hybrid attention (S2DiT, arXiv 2601.12719): a linear and a convolution branch, mixed by a gate."""
+"""Linear attention, and the linear-convolution hybrid (S2DiT, arXiv 2601.12719), which mixes it with a convolution."""
 
 import flax.linen as nn
 import jax
@@ -16,12 +16,8 @@ from mobile_video_jax.nn.norm import RMSNorm
 from mobile_video_jax.nn.stream import running_totals
 
 
-class LinearConvAttention(SelfAttention):
-    """a rmsnorm(linear attention) + (1 - a) depthwise convolution of the values, with a = sigmoid(logit) for each head.
-
-    The paper's channel mix of the convolution is the output layer, which both branches share. A stream carries the sums
-    of linear attention and the convolution's last two frames.
-    """
+class LinearAttention(SelfAttention):
+    """rmsnorm(linear attention); a stream carries its sums."""
 
     @nn.compact
     def __call__(  # type: ignore[override]
@@ -39,11 +35,10 @@ class LinearConvAttention(SelfAttention):
         queries = FeatureMap(name="q_features")(q, rope)
         keys = FeatureMap(name="k_features")(k, rope, key_mask)
         linear = RMSNorm(axis=None, dtype=self.dtype, name="linear_norm")(self._linear(queries, keys, v))
+        return self._output(self._mixed(linear, v), head_mask, x.shape[-1])
 
-        clip = v.reshape(len(x), *self.grid, -1)
-        convolved = DepthwiseConv("heads", self.dtype, name="conv")(clip).reshape(v.shape)
-        share = self._share()
-        return self._output(share * linear + (1 - share) * convolved, head_mask, x.shape[-1])
+    def _mixed(self, linear: Float[Array, "b n h d"], v: Float[Array, "b n h d"]) -> Float[Array, "b n h d"]:
+        return linear
 
     def _linear(self, queries: Features, keys: Features, v: Float[Array, "b n h d"]) -> Float[Array, "b n h d"]:
         sums = frame_sums(keys, v, self.grid)
@@ -59,6 +54,20 @@ class LinearConvAttention(SelfAttention):
         plain, turned = (call.grouped(call.padded(by_frame(x, self.grid))) for x in queries)
         out = numerator(turned, sums) / jnp.maximum(denominator(plain, sums), EPS)
         return call.flat(out).reshape(v.shape)
+
+
+class LinearConvAttention(LinearAttention):
+    """a rmsnorm(linear attention) + (1 - a) depthwise convolution of the values, with a = sigmoid(logit) for each head.
+
+    The paper's channel mix of the convolution is the output layer, which both branches share. A stream carries the sums
+    of linear attention and the convolution's last two frames.
+    """
+
+    def _mixed(self, linear: Float[Array, "b n h d"], v: Float[Array, "b n h d"]) -> Float[Array, "b n h d"]:
+        clip = v.reshape(len(v), *self.grid, -1)
+        convolved = DepthwiseConv("heads", self.dtype, name="conv")(clip).reshape(v.shape)
+        share = self._share()
+        return share * linear + (1 - share) * convolved
 
     def _share(self) -> Float[Array, "h 1"]:
         logit: jax.Array = self.param("gate", partitioned(zeros, (None,)), (self.heads,))
