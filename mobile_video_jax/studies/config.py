@@ -253,7 +253,9 @@ class AttentionStudy(ChainStudy):
         4,
         8,
     )  # of a training clip's length, that streams reach
-    streamed: Count = 24  # clips that are streamed to the last window; the others end with the first
+    streamed: Annotated[int, Range(4, 1 << 20)] = (
+        24  # clips that are streamed to the last window; the others end with the first
+    )
     kind: Literal["attention"] = "attention"  # tells this study from the others
     arms: tuple[AttentionArm, ...] = get_args(AttentionArm)  # kinds and layouts
 

@@ -44,7 +44,7 @@ def small(study) -> AttentionStudy:
     parts["tune"] = dataclasses.replace(parts["tune"], steps=12)
     search = dataclasses.replace(study.search, distill_steps=2, clips=8, batch_clips=8, times=1)
     phone = dit_training("tiny", model=dataclasses.replace(MODEL, depth=8))
-    counts = {"train_clips": 32, "validation_clips": 16, "test_clips": 8, "samples": 4, "streamed": 2}
+    counts = {"train_clips": 32, "validation_clips": 16, "test_clips": 8, "samples": 8, "streamed": 4}
     sampling = dataclasses.replace(study.sampling, steps=2)
     return dataclasses.replace(study, vae=vae, **parts, search=search, phone=phone, **counts, sampling=sampling)
 
