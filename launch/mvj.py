@@ -24,6 +24,7 @@ COMMANDS = {
     "slice": "launch.slice",
     "sample": "launch.sample",
     "label": "launch.label",
+    "teach": "launch.teach",
     "evaluate": "launch.evaluate",
     "compare": "launch.compare",
     "vbench": "launch.vbench",

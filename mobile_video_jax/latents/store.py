@@ -21,6 +21,7 @@ from mobile_video_jax.data.integrity import check_files, file_digest
 MANIFEST, EMPTY = "manifest.json", "empty_caption.npy"
 KEYS = ("clips", "compression", "splits", "text_encoder", "text_tokens", "text_width")  # of every manifest
 AGAIN = "encode the data set again"
+TAUGHT = "taught"  # of a record, a teacher's outputs; of a manifest, where they are from
 Record = dict[str, Any]
 
 
@@ -32,8 +33,9 @@ def shard_path(folder: Path, split: str, clip: ClipShape, index: int, count: int
 def write_shard(path: Path, records: Sequence[Record], keys: Sequence[str] = ()) -> None:
     """Writes records {latents, text_states, caption, id, attributes}, whole or not at all, and a summary beside them.
 
-    A record is a safetensors blob: arrays in float16, the rest as JSON bytes. Nothing in it can run code. `keys` tell
-    the records apart from those of another data set.
+    A record is a safetensors blob: arrays in float16, the rest as JSON bytes. Nothing in it can run code. Arrays under
+    "taught" are a teacher's (latents/taught.py), each in its own dtype. `keys` tell the records apart from those of
+    another data set.
     """
     with replacing(path) as temporary:
         writer = ArrayRecordWriter(str(temporary), "group_size:1")
@@ -43,6 +45,7 @@ def write_shard(path: Path, records: Sequence[Record], keys: Sequence[str] = ())
                 "latents": record["latents"].astype(np.float16),
                 "text_states": record["text_states"].astype(np.float16),
                 "info": np.frombuffer(json.dumps(info).encode(), np.uint8),
+                **{f"{TAUGHT}.{name}": value for name, value in record.get(TAUGHT, {}).items()},
             }
             writer.write(safetensors.numpy.save(blob))
         writer.close()
@@ -141,7 +144,8 @@ def parse(blob: bytes) -> Record:
     arrays = safetensors.numpy.load(blob)
     info = json.loads(arrays["info"].tobytes())
     floats = {key: arrays[key].astype(np.float32) for key in ("latents", "text_states")}
-    return {**floats, **info}
+    taught = {key.partition(".")[2]: value for key, value in arrays.items() if key.startswith(f"{TAUGHT}.")}
+    return {**floats, **info, **({TAUGHT: taught} if taught else {})}
 
 
 def records(folder: Path, split: str) -> Iterator[Record]:

@@ -97,6 +97,15 @@ class RecoverTraining(DitTraining):
 
 
 @dataclasses.dataclass(frozen=True)
+class TaughtTraining(DitTraining):
+    """Config of a run on a taught data set, whose teacher is not in memory; its size is any."""
+
+    stage: str = "taught"  # the training stage
+    flow_weight: Weight = 1.0  # weight of the flow-matching loss
+    teacher_weight: Weight = 1.0  # weight of the relative squared error against the teacher's stored velocity
+
+
+@dataclasses.dataclass(frozen=True)
 class ConvertTraining(DitTraining):
     """Config of a conversion run: sizes, latents and captions come from `init_from`, the layout from `model`."""
 
@@ -188,6 +197,7 @@ TRAININGS: dict[str, type[TrainConfig]] = {
     "reward_tuning": RewardTuning,
     "lazy": LazyTraining,
     "elastic": ElasticTraining,
+    "taught": TaughtTraining,
 }
 
 

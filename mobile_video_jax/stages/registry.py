@@ -14,6 +14,7 @@ from mobile_video_jax.stages.config import (
     RecoverTraining,
     RewardTraining,
     RewardTuning,
+    TaughtTraining,
     VaeTraining,
     training_class,
 )
@@ -26,6 +27,7 @@ from mobile_video_jax.stages.lazy import LazyStage
 from mobile_video_jax.stages.recover import RecoverStage
 from mobile_video_jax.stages.reward import RewardStage
 from mobile_video_jax.stages.reward_tuning import RewardTuningStage
+from mobile_video_jax.stages.taught import TaughtStage
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.train.config import TrainConfig
 from mobile_video_jax.train.stage import Stage
@@ -41,6 +43,7 @@ STAGES: dict[type[TrainConfig], type[Stage]] = {
     RewardTuning: RewardTuningStage,
     LazyTraining: LazyStage,
     ElasticTraining: ElasticStage,
+    TaughtTraining: TaughtStage,
 }
 
 
