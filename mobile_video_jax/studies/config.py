@@ -60,6 +60,7 @@ CountingArm = Literal["count", "count_attention", "count_best"]
 ElasticArm = Literal["alone", "none", "global", "tensor"]
 AttentionArm = Literal["full", "linear", "lcha", "lcha-softmax", "chunked", "sandwich", "random"]
 LazyArm = Literal["fewer", "lazy", "chance", "none", "sensitivity", "random", "smaller"]
+SeveralClips = Annotated[int, Range(4, 1 << 20)]
 Seeds = Annotated[tuple[Seed, ...], Range(1, 1000)]
 
 
@@ -253,9 +254,7 @@ class AttentionStudy(ChainStudy):
         4,
         8,
     )  # of a training clip's length, that streams reach
-    streamed: Annotated[int, Range(4, 1 << 20)] = (
-        24  # clips that are streamed to the last window; the others end with the first
-    )
+    streamed: SeveralClips = 24  # clips that are streamed to the last window; the others end with the first
     kind: Literal["attention"] = "attention"  # tells this study from the others
     arms: tuple[AttentionArm, ...] = get_args(AttentionArm)  # kinds and layouts
 
