@@ -61,6 +61,7 @@ ElasticArm = Literal["alone", "none", "global", "tensor"]
 AttentionArm = Literal["full", "linear", "lcha", "lcha-softmax", "chunked", "sandwich", "random"]
 LazyArm = Literal["fewer", "lazy", "chance", "none", "sensitivity", "random", "smaller"]
 SeveralClips = Annotated[int, Range(4, 1 << 20)]
+Windows = Annotated[tuple[Count, ...], Range(1, 10)]
 Seeds = Annotated[tuple[Seed, ...], Range(1, 1000)]
 
 
@@ -248,12 +249,7 @@ class AttentionStudy(ChainStudy):
     search: SearchConfig  # search of the sandwich; its `floor` is the number of random layouts
     phone: DitTraining  # transformer whose time on a phone is estimated: layouts are stretched to its depth
     budget: PositiveShare = 0.5  # of full attention's estimated time, what searched layouts may take
-    windows: Annotated[tuple[Count, ...], Range(1, 10)] = (
-        1,
-        2,
-        4,
-        8,
-    )  # of a training clip's length, that streams reach
+    windows: Windows = (1, 2, 4, 8)  # lengths of a training clip after which streams are measured
     streamed: SeveralClips = 24  # clips that are streamed to the last window; the others end with the first
     kind: Literal["attention"] = "attention"  # tells this study from the others
     arms: tuple[AttentionArm, ...] = get_args(AttentionArm)  # kinds and layouts
