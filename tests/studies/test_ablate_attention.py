@@ -74,7 +74,7 @@ def test_conversion_and_training_have_the_flops_of_full_attention(small):
 
 
 def test_a_layout_is_stretched_over_the_phones_network(small):
-    small = dataclasses.replace(small, search=dataclasses.replace(small.search, kinds=("full",)))
+    small = dataclasses.replace(small, search=dataclasses.replace(small.search, kinds=("full",), resolutions=(1,)))
     table = phone_costs(small)
     full = repeated_layout("full", 4)
     assert phone_milliseconds(small, full) == pytest.approx(table.of(full).milliseconds, rel=1e-6)
