@@ -8,7 +8,7 @@ import numpy as np
 from mobile_video_jax.metrics.interval import percentiles, resampled_means
 from mobile_video_jax.studies.attention_layouts import FULL, RANDOM, SANDWICH
 from mobile_video_jax.studies.pairs import difference, hits_by_arm
-from mobile_video_jax.studies.table import Row
+from mobile_video_jax.studies.table import Row, grouped
 
 KEEP = 0.98  # share of full attention's right samples that a layout is to keep
 RESAMPLES = 2000
@@ -35,7 +35,8 @@ class Kept:
 def kept(results: Sequence[Row]) -> list[Kept]:
     """Each arm beside full attention, of the seeds that have both; prompts are resampled for both alike."""
     hits = hits_by_arm(results, "hits")
-    times = {row["arm"]: float(row["phone_milliseconds"]) for row in results if "phone_milliseconds" in row}
+    timed = grouped([row for row in results if "phone_milliseconds" in row], lambda row: row["arm"])
+    times = {rows[0]["arm"]: float(np.mean([row["phone_milliseconds"] for row in rows])) for rows in timed}
     found = []
     for arm in dict.fromkeys(arm for arm, _ in hits if arm != FULL and arm in times):
         seeds = [seed for name, seed in hits if name == arm and (FULL, seed) in hits]
