@@ -1,7 +1,6 @@
 """What all tests share: programs are compiled once a test run, and quickly; no process outlives its test."""
 
 import gc
-import importlib
 import multiprocessing
 import os
 import tempfile
@@ -9,6 +8,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 
 import pytest
+
+from tests.array_types import check_array_types
 
 # Set before jax is imported anywhere, and inherited by the processes that tests start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="compiled-"))
@@ -19,18 +20,10 @@ FLAGS = ["--xla_backend_optimization_level=0"]
 if version("jaxlib").startswith("0.10."):
     FLAGS += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+# Without where each operation comes from, programs are traced and lowered faster.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores, and torch's threads would wait for them busily
-
-# What most of the package imports. While jaxtyping imports a module that it checks, it names compiled files otherwise
-# than pip did: what is first imported from within one is compiled from its source.
-IMPORTS = ("tensorboardX", "optax", "orbax.checkpoint", "flax.linen", "grain", "tensorflow_datasets", "scipy.stats")
-IMPORTS += ("matplotlib.pyplot", "jinja2")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """A worker of many files imports first what they need."""
-    for name in IMPORTS if hasattr(config, "workerinput") else ():
-        importlib.import_module(name)
+check_array_types()
 
 
 def pytest_collection_finish() -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import coremltools  # noqa: F401  first: what a checked module imports is compiled anew, which warns of coremltools' strings
 import jaxtyping
 import pytest
 import torch
