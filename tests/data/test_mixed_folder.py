@@ -13,9 +13,10 @@ from tests.data.odd_videos import encoded, hdr, hidden, moving, seeking_files, s
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("mixed")
-    (root / "videos").mkdir()
+def videos(tmp_path_factory):
+    """Eight files that are taken, and three that are not."""
+    videos = tmp_path_factory.mktemp("mixed") / "videos"
+    videos.mkdir()
     files = {
         **seeking_files(),
         "wide.mp4": stretched("a.mp4", moving(20)[:, :, ::2], "2"),
@@ -27,12 +28,16 @@ def data(tmp_path_factory):
         "damaged.mp4": b"no video",
     }
     for name, content in files.items():
-        (root / "videos" / name).write_bytes(content)
+        (videos / name).write_bytes(content)
     lines = [json.dumps({"file": name, "caption": f"a video called {name}"}) for name in files]
-    (root / "videos" / "captions.jsonl").write_text("\n".join(lines))
-    summary = prepare(str(root / "videos"), root / "data", min_frames=9)
-    assert (summary["accepted"], summary["rejected"]) == (len(files) - 3, 3)
-    return root / "data"
+    (videos / "captions.jsonl").write_text("\n".join(lines))
+    return videos
+
+
+@pytest.fixture(scope="module")
+def data(videos):
+    prepare(str(videos), videos.parent / "data", min_frames=9)
+    return videos.parent / "data"
 
 
 @pytest.mark.slow
@@ -48,8 +53,9 @@ def test_it_trains_200_steps(data, tmp_path):
     assert train(VaeStage(config), tmp_path / "run")["step"] == 200
 
 
-def test_data_without_a_validation_split_train_and_nothing_is_evaluated(data, tmp_path, capsys):
-    prepare(str(data.parent / "videos"), tmp_path / "data", min_frames=9, validation=0.0)
+def test_data_without_a_validation_split_train_and_nothing_is_evaluated(videos, tmp_path, capsys):
+    summary = prepare(str(videos), tmp_path / "data", min_frames=9, validation=0.0)
+    assert (summary["accepted"], summary["rejected"]) == (len(list(videos.glob("*.*"))) - 4, 3)  # captions.jsonl
     train(VaeStage(tiny.vae_config(tmp_path / "data", steps=2, eval_every=1)), tmp_path / "run")
     assert capsys.readouterr().err.count("no validation split, so nothing is evaluated") == 1
     assert "eval_loss" not in (tmp_path / "run" / "metrics.jsonl").read_text()

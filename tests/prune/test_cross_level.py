@@ -29,7 +29,7 @@ def losses_of(loss) -> Losses:
 def test_units_of_different_levels_that_cost_alike_go_as_brute_force_says():
     space = SearchSpace(SMALL, ALIKE, ffn_multiple=2, uniform=False, levels=("head", "channel"))
     keeps = list(every_keep(space))
-    for seed, fraction in itertools.product(range(4), (0.9, 0.75, 0.6)):
+    for seed, fraction in enumerate((0.9, 0.75, 0.6)):
         limits, scores = fraction_limits(space, {"parameters": fraction}), random_scores(SMALL, seed)
         loss = lambda keep, scores=scores: removed_score(space, scores, keep)
         best = min(loss(keep) for keep in keeps if not space.exceeded(keep, limits))

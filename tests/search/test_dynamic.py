@@ -20,10 +20,10 @@ def random_limits(rng, space, table, names):
 
 
 @pytest.mark.parametrize("names", LIMITED)
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_search_equals_brute_force(names, seed):
     rng = np.random.default_rng(seed)
-    resolutions = ((1,), (1, 2), (1, 2, 4))[seed % 3]
+    resolutions = ((1,), (1, 2), (1, 2, 4))[seed]
     space, rises, table = random_instance(seed, depth=int(rng.integers(1, 5)), resolutions=resolutions)
     limits = random_limits(rng, space, table, names)
     least = brute_force(space, rises, table, limits)
@@ -54,7 +54,7 @@ def test_positions_may_have_choices_of_their_own_at_one_resolution_each():
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_front_is_monotone_and_holds_the_best_of_every_budget(metric):
-    space, rises, table = random_instance(11, depth=6)
+    space, rises, table = random_instance(11, depth=5)
     front = pareto_front(space, rises, table, metric)
     costs = [getattr(point.costs, metric) for point in front]
     assert costs == sorted(costs, reverse=True) and len(set(costs)) == len(costs) >= 3
@@ -65,8 +65,8 @@ def test_the_front_is_monotone_and_holds_the_best_of_every_budget(metric):
 
 def test_counts_first_is_within_the_budget_and_never_better():
     better = 0
-    for seed in range(10):
-        space, rises, table = random_instance(seed, depth=6)
+    for seed in range(5):
+        space, rises, table = random_instance(seed, depth=5)
         limits = random_limits(np.random.default_rng(seed), space, table, ("milliseconds",))
         first, best = counts_first(space, rises, table, limits), best_layout(space, rises, table, limits)
         assert not table.exceeded(first.layout, limits)
