@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from export.coreml.compress import LEAST_NUMBERS
-from export.coreml.palette import palette
+from mobile_video_jax.weights.mixed_bits import LEAST_NUMBERS
+from mobile_video_jax.weights.palette import palette
 
 
 class Palette(nn.Module):

@@ -7,14 +7,13 @@ from typing import Any
 
 import coremltools as ct
 
-from export.coreml.palette import palette
 from export.coreml.quiet import quietly
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.weights.mixed_bits import LEAST_NUMBERS
+from mobile_video_jax.weights.palette import palette
 
 optimize = ct.optimize.coreml
 
-# The least numbers of a tensor that is compressed. Smaller ones, tables and norms, spare few bytes and cost much error.
-LEAST_NUMBERS = 2048
 DEFAULT_BITS = 6.0
 BITS_RANGE, PSNR_RANGE = (4, 8), (1, 100)
 

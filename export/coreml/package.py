@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from export.coreml.compress import Weights, compress
-from export.coreml.mixed_bits import Recipe, recipe
+from export.coreml.mixed_bits import recipe
 from export.coreml.quiet import quietly
 from export.metadata import Metadata
 from export.part import FIRST_FUNCTION, Part, dtype_of
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.weights.mixed_bits import Recipe
 
 Record = dict[str, Any]
 # Token ids are never negative.

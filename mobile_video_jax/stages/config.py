@@ -106,6 +106,15 @@ class TaughtTraining(DitTraining):
 
 
 @dataclasses.dataclass(frozen=True)
+class QuantiseTraining(RecoverTraining):
+    """Config of a quantisation run: sizes, latents, captions, times and sampling come from `init_from`."""
+
+    stage: str = "quantise"  # the training stage
+    flow_weight: Weight = 0.0  # weight of the flow-matching loss beside those of `kd`
+    bits: Annotated[float, Range(4, 16)] = 4.3  # bits a weight on average: 4, 6, 8 or 16 for each tensor
+
+
+@dataclasses.dataclass(frozen=True)
 class ConvertTraining(DitTraining):
     """Config of a conversion run: sizes, latents and captions come from `init_from`, the layout from `model`."""
 
@@ -190,6 +199,7 @@ TRAININGS: dict[str, type[TrainConfig]] = {
     "vae": VaeTraining,
     "dit": DitTraining,
     "recover": RecoverTraining,
+    "quantise": QuantiseTraining,
     "convert": ConvertTraining,
     "distill": DistillTraining,
     "reward": RewardTraining,

@@ -11,6 +11,7 @@ from mobile_video_jax.stages.config import (
     DitTraining,
     ElasticTraining,
     LazyTraining,
+    QuantiseTraining,
     RecoverTraining,
     RewardTraining,
     RewardTuning,
@@ -24,6 +25,7 @@ from mobile_video_jax.stages.distill import DistillStage
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.elastic import ElasticStage
 from mobile_video_jax.stages.lazy import LazyStage
+from mobile_video_jax.stages.quantise import QuantiseStage
 from mobile_video_jax.stages.recover import RecoverStage
 from mobile_video_jax.stages.reward import RewardStage
 from mobile_video_jax.stages.reward_tuning import RewardTuningStage
@@ -36,6 +38,7 @@ STAGES: dict[type[TrainConfig], type[Stage]] = {
     VaeTraining: VaeStage,
     DitTraining: DitStage,
     RecoverTraining: RecoverStage,
+    QuantiseTraining: QuantiseStage,
     ConvertTraining: ConvertStage,
     DistillTraining: DistillStage,
     RewardTraining: RewardStage,

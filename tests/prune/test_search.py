@@ -74,7 +74,12 @@ def enumerated(request) -> tuple:
 
 @pytest.mark.parametrize(
     ("seed", "fractions"),
-    [(0, {"parameters": 0.8}), (1, {"parameters": 0.55}), (2, {"latency": 0.8}), (3, {"parameters": 0.7, "latency": 0.6})],
+    [
+        (0, {"parameters": 0.8}),
+        (1, {"parameters": 0.55}),
+        (2, {"latency": 0.8}),
+        (3, {"parameters": 0.7, "latency": 0.6}),
+    ],
 )
 def test_the_integer_program_equals_brute_force(enumerated, seed, fractions):
     space, keeps = enumerated

@@ -16,8 +16,9 @@ def palette(
     Fp16 has few numbers, so each is taken once, with its count: a table of words takes a second or two, where
     coremltools' own k-means takes minutes; the errors are those of k-means++ within a few percent.
     """
-    values, positions, counts = np.unique(weight.astype(np.float16), return_inverse=True, return_counts=True)
-    values, size = values.astype(np.float64), 2**bits
+    # Sorted as float64: on some processors numpy 2.3 leaves a sorted float16 array out of order.
+    numbers, size = weight.astype(np.float16).astype(np.float64), 2**bits
+    values, positions, counts = np.unique(numbers, return_inverse=True, return_counts=True)
     if len(values) <= size:
         table = np.pad(values, (0, size - len(values)), mode="edge")
     else:

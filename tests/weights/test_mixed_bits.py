@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from export.coreml.mixed_bits import Layer, assign
-from export.coreml.palette import palette, palettized
+from mobile_video_jax.weights.mixed_bits import Layer, assign, scaled_errors
+from mobile_video_jax.weights.palette import palette, palettized
 
 NUMBERS = np.random.default_rng(0).standard_normal((40, 60)).astype(np.float32)
 # A quarter of the error for each bit, as of fine palettes: 2 bits are 1/16.
@@ -43,3 +43,8 @@ def test_a_psnr_is_met_with_few_bits():
     assert assign(layers, psnr=40.0) == {"loud": 6, "quiet": 4}
     assert assign(layers, psnr=53.0) == {"loud": 8, "quiet": 4}
     assert assign(layers, psnr=100.0) == {"loud": 16, "quiet": 16}
+
+
+def test_weights_that_a_palette_holds_take_no_more_bits():
+    held = Layer("held", 100, scaled_errors(0.0, [0.0, 0.0, 0.0]))
+    assert assign([held, layer("other", 100, 1e-6)], bits=8.0) == {"held": 4, "other": 8}
