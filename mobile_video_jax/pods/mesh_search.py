@@ -6,8 +6,6 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jax
-
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.cost.tpu.roofline import RING_LINKS
@@ -15,7 +13,9 @@ from mobile_video_jax.cost.tpu.topology import Topology
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.remat import POLICIES
 from mobile_video_jax.pods.compile import CompiledStep, compile_step
+from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.registry import build_stage
+from mobile_video_jax.stages.student import StudentStage
 
 BATCHES_PER_DEVICE = (1, 2, 4, 8, 16)
 # How far the batch may grow over the config's: a step of more clips is quicker a clip, but learns less from each.
@@ -23,15 +23,18 @@ MOST_GROWTH, CHOSEN_GROWTH = 4, 2
 MOST_COMPILED = 4
 # Where fsdp takes all chips, XLA turns gathers into rings of products that read and write their sums at every chip.
 LARGEST_WHOLE_FSDP = 8
-# Bytes of the state for each parameter: float32 weights, their average and two moments.
-STATE_BYTES = 16
+# Bytes of the state for each parameter: float32 weights, their average and two moments; a frozen one's alone in bf16.
+STATE_BYTES, FROZEN_BYTES = 16, 2
+# Bytes that an optimizer's step moves for each trained parameter of a chip's shard. Compiled recoveries of `mobile` on
+# v5p:4x4x8 differ by 220 between meshes of 128 x 1 and of 8 x 16; sums of whole gradients are among those.
+STATE_TRAFFIC = 90
 # What a step executes over its model's FLOPs, and what a block keeps over its input: measured in compiled steps of the
 # server transformer (dots keeps the results of ten matrix products, one of them four times as wide, and attention's).
 RECOMPUTED = {"none": 1.0, "dots": 1.05, "full": 4 / 3}
 KEPT = {"none": 40, "dots": 15, "full": 1}
 # What `choose` takes over the fastest candidate where a clip takes at most so much longer: a smaller batch, no tensor
 # axis, and fsdp of at most 16, with which a chip's share of the state is small and rings are short.
-EQUALLY_FAST, ENOUGH_FSDP = 1.03, 16
+EQUALLY_FAST, ENOUGH_FSDP = 1.04, 16
 # A candidate is not compiled where the estimate leaves less than this share of the memory free.
 RESERVE = 0.2
 
@@ -130,10 +133,15 @@ def _agrees(fixed: Mapping[str, Any], mesh: MeshConfig, remat: str, batch_size: 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSize:
-    """Facts of a stage for estimates: its parameters, and of one clip the FLOPs, the tokens and the network's sizes."""
+    """Facts of a stage for estimates: its parameters, and of one clip the FLOPs, the tokens and the network's sizes.
 
-    parameters: int
+    `passes` is the FLOPs of a step over those of plain training of the network: a teacher's and a critic's are more.
+    """
+
+    parameters: int  # that are trained
+    frozen: int  # that are not
     flops: int
+    passes: float
     tokens: int
     width: int
     depth: int
@@ -142,29 +150,39 @@ class ModelSize:
         """A block's input in bf16."""
         return 2 * self.tokens * clips * self.width
 
+    @property
+    def state_bytes(self) -> int:
+        """Of all chips together."""
+        return STATE_BYTES * self.parameters + FROZEN_BYTES * self.frozen
+
 
 def chip_bytes(size: ModelSize, mesh: MeshConfig, remat: str, clips: int) -> float:
-    """Bytes on a chip with so many clips: its shard of the state, and activations, sharded by tensor where wide."""
+    """Bytes on a chip with so many clips: its shard of the state, and activations, sharded by tensor where wide.
+
+    Activations grow with half of the passes, as in a compiled distillation, whose gradient flows through its teacher.
+    """
     block = size.block_bytes(clips)
-    activations = block * size.depth * (1 if remat == "full" else KEPT[remat] / mesh.tensor)
-    return STATE_BYTES * size.parameters / (mesh.fsdp * mesh.tensor) + activations + KEPT["none"] * block / mesh.tensor
+    kept = size.depth * max(1.0, size.passes / 2)
+    activations = block * kept * (1 if remat == "full" else KEPT[remat] / mesh.tensor)
+    return size.state_bytes / (mesh.fsdp * mesh.tensor) + activations + KEPT["none"] * block / mesh.tensor
 
 
 def clip_seconds(size: ModelSize, topology: Topology, mesh: MeshConfig, remat: str, clips: int) -> float:
     """Seconds of a step for each clip of the batch, with so many clips on a chip.
 
     Computing at the chip's peak; what blocks keep, written and read, and the state, read and written by the optimizer;
-    and what goes over both links of one axis: the bf16 weights of the rest of fsdp,
-    gathered twice and their gradients scattered once; the sum of a chip's own gradients over data; and with tensor
-    four sums of activations a block. Between slices the gradients go over the hosts' network.
+    and what goes over both links of one axis: the bf16 weights of the rest of fsdp, gathered twice and their gradients
+    scattered once, frozen ones gathered once; the sum of a chip's own gradients over data; and with tensor four sums of
+    activations a block in plain training, as many times as there are passes. Between slices the gradients go over the
+    hosts' network.
     """
     chip = topology.chip
     compute = RECOMPUTED[remat] * size.flops * clips / (mesh.tensor * chip.flops)
     saved_bytes = size.block_bytes(clips) * size.depth * KEPT[remat] / mesh.tensor
-    traffic = 2 * (saved_bytes + STATE_BYTES * size.parameters / (mesh.fsdp * mesh.tensor)) / chip.hbm
-    weights = 3 * 2 * size.parameters / mesh.tensor * (mesh.fsdp - 1) / mesh.fsdp
+    traffic = (2 * saved_bytes + STATE_TRAFFIC * size.parameters / (mesh.fsdp * mesh.tensor)) / chip.hbm
+    weights = 2 * (3 * size.parameters + size.frozen) / mesh.tensor * (mesh.fsdp - 1) / mesh.fsdp
     gradients = 2 * 2 * size.parameters / (mesh.fsdp * mesh.tensor)
-    sums = 4 * 2 * size.block_bytes(clips) * size.depth * (mesh.tensor - 1) / mesh.tensor
+    sums = size.passes * 4 * 2 * size.block_bytes(clips) * size.depth * (mesh.tensor - 1) / mesh.tensor
     over_data = gradients * (mesh.data - 1) / mesh.data
     between = gradients * (topology.slices - 1) / topology.slices / (chip.dcn / chip.machine_chips)
     seconds = compute + traffic + (weights + over_data + sums) / (RING_LINKS * chip.link) + between
@@ -174,8 +192,17 @@ def clip_seconds(size: ModelSize, topology: Topology, mesh: MeshConfig, remat: s
 def _model_size(values: Mapping[str, Any]) -> ModelSize:
     stage = build_stage({**values, "batch_size": 1, "mesh": dataclasses.asdict(MeshConfig())})
     cost, model = stage.cost(1), values["model"]
-    parameters = count_parameters(jax.eval_shape(stage.init, jax.random.key(0)))
-    return ModelSize(parameters, cost.flops, cost.tokens, model.get("width", 0), model.get("depth", 0))
+    frozen = sum(count_parameters(stage.shapes[part]) for part in stage.frozen)
+    passes = cost.flops / DitStage(stage.config).cost(1).flops if isinstance(stage, StudentStage) else 1.0
+    return ModelSize(
+        parameters=count_parameters(stage.shapes) - frozen,
+        frozen=frozen,
+        flops=cost.flops,
+        passes=passes,
+        tokens=cost.tokens,
+        width=model.get("width", 0),
+        depth=model.get("depth", 0),
+    )
 
 
 def meshes(devices: int, slices: int, model: Mapping[str, Any]) -> Iterator[MeshConfig]:

@@ -18,6 +18,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import read_json, write_json
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.cost.flops import count_flops
+from mobile_video_jax.diffusion.timesteps import stratified_times
 from mobile_video_jax.distill.kd import relative_errors
 from mobile_video_jax.dit.stacking import unstack_blocks
 from mobile_video_jax.models.network_config import as_transformer
@@ -25,8 +26,10 @@ from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.distributed import is_first, to_hosts
 from mobile_video_jax.parallel.mesh import put_batch
 from mobile_video_jax.stages.config import QuantiseTraining
+from mobile_video_jax.stages.noisy_batch import noisy_batch
 from mobile_video_jax.stages.recover import RecoverStage
 from mobile_video_jax.stages.student import StudentStage
+from mobile_video_jax.train.held_out import mean_over_clips
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
 from mobile_video_jax.weights.mixed_bits import BITS, LEAST_NUMBERS, Layer, Recipe, assign, scaled_errors
 from mobile_video_jax.weights.palette import palettized
@@ -69,11 +72,24 @@ class QuantiseStage(RecoverStage):
         return frozenset({"palettes", "teacher"})
 
     def ema_params(self, params: Params) -> Params:
-        """The student's, as one network."""
-        return joined(params)
+        """The student's, as one network, beside the teacher that it is evaluated against."""
+        return {**joined(params), "teacher": {}}
+
+    def network_params(self, params: Params) -> Params:
+        return {name: part for name, part in params.items() if name != "teacher"}
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
         return super().loss({"student": joined(params), "teacher": params["teacher"]}, batch, rng)
+
+    def evaluate_batch(self, params: Params, batch: Batch, rng: Rng) -> Metrics:
+        """The held-out error of the velocity, |v - v'|^2 / |v|^2 with v of the network before, and flow matching's."""
+        metrics = super().evaluate_batch(params, batch, rng)
+        x0 = batch["latents"]
+        t = stratified_times(x0.shape[0], shift=self.time_shift(x0))
+        noisy = noisy_batch(batch, t, batch["text"], batch["text_mask"], named_key(rng, "noise"))
+        velocity = self.denoiser.velocity(self.network_params(params), *noisy.inputs)
+        errors = relative_errors(velocity, self.teacher.velocity(params["teacher"], *noisy.inputs), noisy.mask)
+        return metrics | {"flow_loss": metrics["loss"], "loss": mean_over_clips(errors, batch)}
 
     def train_batches(self, mesh: Mesh) -> grain.IterDataset:
         if not self.source:

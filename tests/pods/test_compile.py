@@ -23,7 +23,7 @@ from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.pods.automatic import automatic, automatic_config, topology_of
 from mobile_video_jax.pods.compile import check_fits, compile_step, does_not_fit
-from mobile_video_jax.pods.mesh_search import candidates, meshes
+from mobile_video_jax.pods.mesh_search import ModelSize, candidates, chip_bytes, clip_seconds, meshes
 from mobile_video_jax.pods.run_cost import run_cost
 from mobile_video_jax.pods.scoring import compile_scoring
 from mobile_video_jax.prune.config import PruneConfig
@@ -238,6 +238,20 @@ def test_a_config_chooses_for_itself_what_no_flag_sets():
     chosen = automatic(server, pod, {"mesh.fsdp": 32, "batch_size": 256})
     assert chosen["mesh"]["fsdp"] == 32 and chosen["batch_size"] == 256
     assert automatic(server | {"auto": False}, pod, {}) == server | {"auto": False}
+
+
+def test_a_frozen_teacher_has_little_state_and_its_passes_are_summed_over_tensor_as_well():
+    plain = ModelSize(10**9, frozen=0, flops=10**13, passes=1.0, tokens=1344, width=2048, depth=20)
+    taught = dataclasses.replace(plain, frozen=2 * 10**9, passes=1.8)
+    whole, cut = MeshConfig(8, 16, 1), MeshConfig(4, 16, 2)
+    more = chip_bytes(taught, whole, "dots", 4) - chip_bytes(plain, whole, "dots", 4)
+    assert more == pytest.approx(2 * taught.frozen / 16)
+    lost = {
+        name: clip_seconds(size, Topology("v5p:4x4x8"), cut, "dots", 8)
+        - clip_seconds(size, Topology("v5p:4x4x8"), whole, "dots", 4)
+        for name, size in {"plain": plain, "taught": taught}.items()
+    }
+    assert lost["taught"] > lost["plain"]
 
 
 @needs_libtpu

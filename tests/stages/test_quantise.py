@@ -30,7 +30,8 @@ def config(tmp_path_factory) -> QuantiseTraining:
     base = tiny.dit_run(root / "dit", tiny.dit_config(data, model=MODEL))
     record = json.loads((base / "run.json").read_text())
     (base / "run.json").write_text(json.dumps(record | {"sampling": {"steps": 4, "guidance": 1.0}}))
-    shared = {"init_from": str(base), "steps": STEPS, "eval_every": STEPS}
+    optimizer = dataclasses.replace(tiny.OPTIMIZER, learning_rate=1e-4)
+    shared = {"init_from": str(base), "steps": STEPS, "eval_every": STEPS, "optimizer": optimizer}
     plain = vars(tiny.dit_config(data, **shared)) | {"stage": "quantise"}
     return QuantiseTraining(**plain, bits=4.5)
 
@@ -54,10 +55,10 @@ def test_a_run_is_left_whose_weights_are_palettes_and_whose_small_tensors_were_t
         assert len(np.unique(after[path])) <= 2**bits, path
     up = before["blocks/block/ffn/up/kernel"][1]
     assert 0 < np.abs(after["block_1/ffn/up/kernel"] - up).max() < 0.2 * np.abs(up).max()
-    assert np.abs(after["block_1/ffn/up/bias"] - before["blocks/block/ffn/up/bias"][1]).max() > 1e-3
+    assert np.abs(after["block_1/ffn/up/bias"] - before["blocks/block/ffn/up/bias"][1]).max() > 1e-5
     assert quantised.denoiser.sampling.steps == 4 and quantised.denoiser.config.transformer.depth == 2
-    first, last = read_metrics(quantised.path)
-    assert first["velocity_kd"] > 0 and "eval_loss" in last
+    last = read_metrics(quantised.path)[-1]
+    assert 0 < last["velocity_kd"] < 0.1 and 0 < last["eval_loss"] < 0.1 < last["eval_flow_loss"]
 
 
 def test_a_run_goes_on_with_its_palettes(config, quantised, monkeypatch):
