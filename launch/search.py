@@ -16,7 +16,8 @@ that computes most within the budgets. There is no run then; train the layout wi
 """
 
 import time
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from absl import flags
 
@@ -25,6 +26,11 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import Positive, Range
 from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.search.config import SearchConfig
+
+if TYPE_CHECKING:
+    from mobile_video_jax.models.denoiser import Denoiser
+    from mobile_video_jax.search.candidates import Searched
+    from mobile_video_jax.search.costs import CostTable
 
 Flops = Annotated[float, Range(0, 1e18, open="low")]
 
@@ -41,31 +47,15 @@ COSTS = cli.define_path("costs", "A cost table that was measured, as a search's 
 
 
 def main() -> None:
-    from mobile_video_jax.models.denoiser import Denoiser
     from mobile_video_jax.parallel.distributed import one_writer
-    from mobile_video_jax.prune.plan import named_denoiser, names_config
-    from mobile_video_jax.search.candidates import CHOSEN, Searched
-    from mobile_video_jax.search.costs import CostTable
+    from mobile_video_jax.search.candidates import CHOSEN
     from mobile_video_jax.search.network_costs import network_costs
     from mobile_video_jax.search.report import PAGE, write_search_report
     from mobile_video_jax.search.space import as_text
 
-    def searched_layouts() -> tuple[Denoiser, Searched, CostTable]:
-        if not names_config(MODEL.value):
-            from mobile_video_jax.models.run import Run
-            from mobile_video_jax.search.run import search
-
-            run = Run.open(storage_path(MODEL.value), **CHECKPOINT.value)
-            return run.denoiser, *search(CONFIG.value, run, DATA.value, out, limits(), METHOD.value, COSTS.value)
-        from mobile_video_jax.search.untrained import search_untrained
-
-        check_untrained()
-        denoiser = named_denoiser(MODEL.value)
-        return denoiser, *search_untrained(CONFIG.value, MODEL.value, denoiser, out, limits(), COSTS.value)
-
     started, out = time.monotonic(), OUT.value
     with one_writer(out):
-        denoiser, searched, table = searched_layouts()
+        denoiser, searched, table = searched_layouts(out)
         chosen = searched.candidates[CHOSEN]
         whole = network_costs(denoiser, chosen.layout)
         seconds = time.monotonic() - started
@@ -73,6 +63,21 @@ def main() -> None:
     print(as_text(chosen.layout))
     summary = {"out": str(out), "method": METHOD.value, "chosen": numbers["candidates"][CHOSEN], "seconds": seconds}
     cli.finish(out / PAGE, summary | {"by": numbers["by"]})
+
+
+def searched_layouts(out: Path) -> "tuple[Denoiser, Searched, CostTable]":
+    """The transformer, its searched layouts and their costs: of a run by its loss, of a config by cost alone."""
+    from mobile_video_jax.models.run import Run
+    from mobile_video_jax.prune.plan import named_denoiser, names_config
+    from mobile_video_jax.search.run import search
+    from mobile_video_jax.search.untrained import search_untrained
+
+    if names_config(MODEL.value):
+        check_untrained()
+        denoiser = named_denoiser(MODEL.value)
+        return denoiser, *search_untrained(CONFIG.value, MODEL.value, denoiser, out, limits(), COSTS.value)
+    run = Run.open(storage_path(MODEL.value), **CHECKPOINT.value)
+    return run.denoiser, *search(CONFIG.value, run, DATA.value, out, limits(), METHOD.value, COSTS.value)
 
 
 def check_untrained() -> None:

@@ -31,6 +31,7 @@ COLUMNS = (
     RIGHT,
     Column("distance", "kernel distance", "{:.3f}"),
     Column("floor", "of real halves", "{:.3f}"),
+    Column("floor_deviation", "its deviation", "{:.3f}"),
     Column("motion", "motion, of real", "{:.2f}"),
     PHONE,
     Column("steps", "steps", "{:.0f}"),
