@@ -7,6 +7,7 @@ import numpy as np
 from torch import nn
 
 FIRST_FUNCTION = "main"  # the name of the only function of a package or an asset
+FP16, FP32 = "fp16", "fp32"
 ENTRY_POINTS = {"vae_first": ("vae", "first"), "vae_next": ("vae", "next")}  # parts that are one asset
 
 Tensors = dict[str, np.ndarray]
@@ -21,6 +22,7 @@ class Part:
     inputs: Tensors  # by name, in the module's order
     outputs: Tensors  # the reference's, which the package is verified against
     function: str = FIRST_FUNCTION
+    precision: str = FP16  # of weights and of the values between inputs and outputs: FP16 or FP32
 
     @property
     def asset(self) -> str:

@@ -42,6 +42,9 @@ FORMAT = flags.DEFINE_enum(
 )
 DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "Of weights that are not packages.")
 TEXT_ENCODER = cli.define_located("text_encoder", "", "Folder of the run's text encoder: KIND:FOLDER.")
+TEXT_PRECISION = flags.DEFINE_enum(
+    "text_precision", "fp16", ["fp16", "fp32"], "Of the text encoder; fp32 for a T5 whose values pass fp16's end."
+)
 CLIP = cli.define_clips(
     "clip", "Frames x height x width of the clips, the run's own if not given; several become functions."
 )
@@ -117,6 +120,7 @@ def main() -> None:
         vae=VAE.value,
         clips=tuple(CLIP.value),
         text_encoder=TEXT_ENCODER.value,
+        text_precision=TEXT_PRECISION.value,
         stream=STREAM.value,
         form=FORM.value,
         prompt=PROMPT.value,

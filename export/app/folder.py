@@ -29,6 +29,7 @@ from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.lock import new_folder
+from mobile_video_jax.cost.phone.tiles import tokens_at_a_time
 from mobile_video_jax.dit.step_table import COMPUTED
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.run import Run
@@ -133,14 +134,15 @@ def _records(records: list[Any], settings: Settings) -> list[Any]:
 
 
 def _ffn_memory(generators: Sequence[Generator], settings: Settings) -> list[dict[str, int]]:
-    """Memory of the largest FFN at the largest clip."""
+    """Memory of the largest FFN at the largest clip, for the tokens that it has at a time."""
     if not generators:
         return []
     model = generators[0].denoiser.config.model
     if not (sizes := FORMS[type(model)].largest_ffn(model)):
         return []
-    width, hidden = sizes
-    return ffn_memory(width, hidden, _most_tokens(generators, settings), settings.layout, settings.cut_inputs)
+    (width, hidden), tokens = sizes, _most_tokens(generators, settings)
+    tokens = tokens_at_a_time(width, tokens) if settings.layout.in_pieces else tokens
+    return ffn_memory(width, hidden, tokens, settings.layout, settings.cut_inputs)
 
 
 def _exporter(run: Run) -> Exporter:
@@ -191,11 +193,11 @@ def _groups(
 ) -> Iterator[list[Part]]:
     """The functions of each package of a transformer's run, one package after the other; writes its tokenizer too."""
     first = generators[0]
-    config, prompt = first.denoiser.config, settings.prompt
+    config = first.denoiser.config
     for line in write_tokenizer(first.text_encoder, config.text_tokens, folder):
         progress(f"warning: {line}")
     source = EncoderName.parse(settings.text_encoder or config.text_encoder)
-    yield [text_part(first.text_encoder, source, prompt, config.text_tokens, folder)]
+    yield [text_part(first.text_encoder, source, settings, config.text_tokens, folder)]
     clips = [generator.clip for generator in generators]
     parts = EXPORTERS[type(config.model)].parts
     yield from _grouped([parts(generator, settings, folder) for generator in generators], clips)

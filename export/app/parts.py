@@ -18,7 +18,7 @@ from torch import nn
 from export.app import golden, golden_stream
 from export.app.golden_clip import noise as noise_of
 from export.app.settings import Settings
-from export.part import FIRST_FUNCTION, Part, Tensors
+from export.part import FIRST_FUNCTION, FP16, Part, Tensors
 from export.phone import ltx_vae as phone_ltx_vae
 from export.phone.attention.call import FIRST, NEXT
 from export.phone.dit import PhoneDit, low_stages
@@ -44,16 +44,17 @@ from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.wan.model import WanVae
 
 
-def text_part(encoder: TextEncoder, source: EncoderName, prompt: str, tokens: int, out: Path) -> Part:
+def text_part(encoder: TextEncoder, source: EncoderName, settings: Settings, tokens: int, out: Path) -> Part:
     """The text encoder for captions of at most `tokens` tokens; its weights are read from `source`."""
-    mirror = torch_text.load(source)
+    mirror, prompt = torch_text.load(source, in_fp16=settings.text_precision == FP16), settings.prompt
     write_weights(mirror, mirror.config, out / "text.safetensors")
     states, mask = pad(encoder.encode([prompt]), tokens)
     ids = np.zeros((1, tokens), np.int32)
     ids[mask] = encoder.tokenizer.encode(prompt).ids
     inputs = {"ids": ids, "text_mask": mask.astype(np.float32)[:, None, None]}
     module = PhoneText(mirror, encoder.padded_to - tokens if encoder.padded_to else None)
-    return Part("text", module, inputs, {"text": states.swapaxes(1, 2)[:, :, None]})
+    outputs = {"text": states.swapaxes(1, 2)[:, :, None]}
+    return Part("text", module, inputs, outputs, precision=settings.text_precision)
 
 
 def dit_parts(generator: Generator, settings: Settings, out: Path) -> Iterator[Part]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from export.coreml.compress import Weights
 from export.estimate.tiles import fastest_tiles
 from export.metadata import UNSTATED
+from export.part import FP16
 from export.phone.layout import LAYOUTS, Layout
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
@@ -27,6 +28,7 @@ class Settings:
     vae: Path | None = None  # a run whose decoder is exported in place of the run's own
     clips: tuple[str, ...] = ()  # shapes of clips, the run's own where there are none
     text_encoder: str = ""  # where the run's text encoder lies, as an EncoderName; an embedded one is found by itself
+    text_precision: str = FP16  # of the text encoder: FP16, or FP32 where its values pass fp16's end
     backends: tuple[str, ...] = ("coreml",)  # of BACKENDS
     author: str = UNSTATED
     licence: str = UNSTATED  # of the weights
@@ -51,7 +53,7 @@ class Settings:
         depth = len(model.block_shapes)
         if not self.tiles:
             hidden = max(block.ffn for block in model.block_shapes)
-            return (fastest_tiles(model.width, hidden, tokens),) * depth
+            return (fastest_tiles(model.width, hidden, tokens) if self.layout.in_pieces else 1,) * depth
         if len(self.tiles) not in (1, depth):
             raise UserError(f"--tiles names {len(self.tiles)} numbers: use one, or {depth}, one for each block")
         return self.tiles * depth if len(self.tiles) == 1 else self.tiles

@@ -95,8 +95,11 @@ def _verify_function(folder: Path, record: Mapping[str, Any], name: str) -> Figu
 
 
 def ffn_products(program: Any) -> dict[int, int]:
-    """The count of products in the FFN of each block of this function, by the block's index in the package."""
-    names = [var.name for op in program.operations if op.op_type in PRODUCTS for var in arguments(op)]
+    """The count of products in the FFN of each block of this function, by the block's index in the package.
+
+    One that is taken piece by piece of the tokens counts once: its weights are one tile.
+    """
+    names = {var.name for op in program.operations if op.op_type in PRODUCTS for var in arguments(op)}
     counts = Counter(int(match[1]) for match in map(FFN_WEIGHT.match, names) if match and "_weight" in match.string)
     return {i: counts[i] for i in sorted(counts)}
 

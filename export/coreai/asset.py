@@ -17,7 +17,7 @@ from export.coreai.compress import compressed
 from export.coreml.compress import Weights
 from export.coreml.package import digests, size
 from export.metadata import Metadata
-from export.part import Part
+from export.part import FP32, Part
 
 SMALL_ENCODER = 100_000_000  # parameters: in fp32 it takes 200 MB more than in fp16, at most
 
@@ -57,10 +57,12 @@ def write_asset(
 
 
 def stored_as(part: Part, weights: Weights) -> str:
-    """The kind of a part's weights: those given, but fp32 for a small text encoder instead of fp16.
+    """The kind of a part's weights: those given, but fp32 for a part in fp32, and for a small text encoder, not fp16.
 
     Core AI's fp16 costs MiniLM, whose values have outliers, a relative error of 7.3e-3 on this machine.
     """
+    if part.precision == FP32:
+        return FP32
     small = sum(x.numel() for x in part.module.parameters()) < SMALL_ENCODER
     return "fp32" if part.name == "text" and weights.kind == "fp16" and small else weights.kind
 

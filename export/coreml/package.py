@@ -1,5 +1,6 @@
 """Saved Core ML packages of PyTorch modules."""
 
+import dataclasses
 import hashlib
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from export.coreml.compress import Weights, compress
 from export.coreml.mixed_bits import recipe
 from export.coreml.quiet import quietly
 from export.metadata import Metadata
-from export.part import FIRST_FUNCTION, Part, dtype_of
+from export.part import FIRST_FUNCTION, FP16, FP32, Part, dtype_of
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.weights.mixed_bits import Recipe
 
@@ -32,10 +33,11 @@ def write_package(
 ) -> Record:
     """Writes OUT/NAME.mlpackage of functions that share weights, and returns its entry in manifest.json.
 
-    Before weights are compressed the package is written to OUT/fp16/NAME.mlpackage. Raises UserError for a kind of
-    weights that does not make this network smaller.
+    Before weights are compressed the package is written to OUT/fp16/NAME.mlpackage; one in fp32 is not compressed, and
+    lies there too. Raises UserError for a kind of weights that does not make this network smaller.
     """
-    name, compressed = parts[0].name, weights.kind != "fp16"
+    name, kind = parts[0].name, weights.kind if parts[0].precision == FP16 else FP32
+    compressed = kind not in (FP16, FP32)
     path = out / f"{name}.mlpackage"
     uncompressed = out / UNCOMPRESSED / path.name if compressed else path
     uncompressed.parent.mkdir(exist_ok=True)
@@ -55,7 +57,10 @@ def write_package(
             _save_functions(after, list(models), path)
         _save_functions(before, list(models), uncompressed)  # last: models read their weights from there
     _check_size(parts, size(uncompressed))
-    _describe(path, metadata)
+    _describe(path, dataclasses.replace(metadata, weights=kind))
+    if kind == FP32 and weights.kind != FP16:
+        (out / UNCOMPRESSED).mkdir(exist_ok=True)
+        (out / UNCOMPRESSED / path.name).symlink_to(path.resolve(), target_is_directory=True)
     if compressed and size(path) >= size(uncompressed):
         raise UserError(
             f"{name} takes {size(path)} bytes with {weights.kind}, {size(uncompressed)} with fp16: use --weights=fp16"
@@ -64,7 +69,7 @@ def write_package(
     return {
         "name": name,
         "file": path.name,
-        "weights": weights.kind,
+        "weights": kind,
         "bytes": size(path),
         "fp16_bytes": size(uncompressed),
         "sha256": digests(path),
@@ -75,6 +80,7 @@ def write_package(
 
 def convert(part: Part, path: Path) -> Any:
     """Writes the module as a package of static shapes for iOS 18, fp16 in and out, and returns coremltools' model."""
+    precision = ct.precision.FLOAT16 if part.precision == FP16 else ct.precision.FLOAT32
     # torch.tensor copies: a trace needs contiguous examples.
     examples = tuple(torch.tensor(x) for x in part.inputs.values())
     pipeline = ct.PassPipeline.DEFAULT
@@ -86,7 +92,7 @@ def convert(part: Part, path: Path) -> Any:
             inputs=[ct.TensorType(name, x.shape, dtype_of(x)) for name, x in part.inputs.items()],
             outputs=[ct.TensorType(name, dtype=np.float16) for name in part.outputs],
             minimum_deployment_target=ct.target.iOS18,
-            compute_precision=ct.precision.FLOAT16,
+            compute_precision=precision,
             compute_units=ct.ComputeUnit.CPU_AND_NE,
             pass_pipeline=pipeline,
             skip_model_load=True,
@@ -150,11 +156,11 @@ def _save_functions(folder: Path, functions: Sequence[str], path: Path) -> None:
 
 
 def _check_size(parts: Sequence[Part], stored: int) -> None:
-    """Raises RuntimeError for more than two bytes a number: weights would have been stored twice or widened."""
+    """Raises RuntimeError for more than two bytes a number, or four: weights would be stored twice or widened."""
     weights = {name: x for part in parts for name, x in part.module.named_parameters()}
     # Functions have tables of their own, such as those of positions.
     tables = {x.data_ptr(): x for part in parts for x in part.module.buffers()}
     shared = {x.data_ptr(): x for x in weights.values()}
-    expected = 2 * sum(x.numel() for x in (*shared.values(), *tables.values()))
+    expected = (2 if parts[0].precision == FP16 else 4) * sum(x.numel() for x in (*shared.values(), *tables.values()))
     if stored > 1.02 * expected + OVERHEAD * len(parts):
         raise RuntimeError(f"{parts[0].name} takes {stored} bytes, {expected} were expected of its weights in fp16")

@@ -260,6 +260,7 @@ def _changes(plan: Plan, calls: Mapping[str, Calls]) -> dict[str, float]:
         "assumed: a quarter more memory bytes a second": assuming(memory=1.25 * ASSUMED.memory),
         "assumed: a quarter fewer memory bytes a second": assuming(memory=0.75 * ASSUMED.memory),
         "assumed: tensors of up to 4 MB stay on the chip": assuming(on_chip=4_000_000),
+        "assumed: tensors of up to 1 MB alone stay on the chip": assuming(on_chip=1_000_000),
         "assumed: 1 us for each op": assuming(op=1e-6),
         "element-wise ops merged into their neighbours": ops(lambda op: op if op.flops or op.reduces else None),
         "8-bit numbers in all products, at twice the operations a second": clip_seconds(

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.estimate.ops import ops_of_module
-from export.pytorch.safe_norms import rms_normalize
 from mobile_video_jax.cost.phone.ops import Op
 
 
@@ -60,6 +59,20 @@ def distilbert() -> list[Op]:
     with torch.device("meta"):
         layers = nn.ModuleList(Layer(768, 3072, heads=12, kv_heads=12, crosses=False) for _ in range(6))
     return ops_of_module(Stack(layers), empty(1, 768, 1, 128), empty(1, 768, 1, 1))
+
+
+def mobileclip_b_image() -> list[Op]:
+    """MobileCLIP-B's image encoder, ViT-B/16 for 224x224, from its patches on (85 M of 86.3 M parameters)."""
+    with torch.device("meta"):
+        layers = nn.ModuleList(Layer(768, 3072, heads=12, kv_heads=12, crosses=False) for _ in range(12))
+    return ops_of_module(Stack(layers), empty(1, 768, 1, 197), empty(1, 768, 1, 1))
+
+
+def mobileclip_text() -> list[Op]:
+    """The text encoder of MobileCLIP-S1, S2 and B for 77 tokens, from embeddings on (38 M of 63.4 M parameters)."""
+    with torch.device("meta"):
+        layers = nn.ModuleList(Layer(512, 2048, heads=8, kv_heads=8, crosses=False) for _ in range(12))
+    return ops_of_module(Stack(layers), empty(1, 512, 1, 77), empty(1, 512, 1, 1))
 
 
 def snapgen_plus_base() -> list[Op]:
@@ -122,11 +135,11 @@ class Layer(nn.Module):
         self.up, self.down = nn.Conv2d(width, hidden, 1), nn.Conv2d(hidden, width, 1)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        y = rms_normalize(x)
+        y = _normalize(x)
         x = x + self.self_attention(y, y)
         if self.cross_attention is not None:
             x = x + self.cross_attention(x, context)
-        hidden = functional.gelu(self.up(rms_normalize(x)))
+        hidden = functional.gelu(self.up(_normalize(x)))
         result: Tensor = x + self.down(hidden)
         return result
 
@@ -149,6 +162,13 @@ class Attention(nn.Module):
         return projected
 
 
+def _normalize(x: Tensor) -> Tensor:
+    """An RMS norm that fp16 holds, in the plainest ops: those of the published packages are not known."""
+    scale = 1 / x.abs().amax(1, keepdim=True).clamp(1.0, 16384.0)
+    small = x * scale
+    return small * torch.rsqrt((small * small).mean(1, keepdim=True) + (0.01 * scale) ** 2)
+
+
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """One head: q [s, d], k and v [m, d] to [s, d]."""
     attended: Tensor = torch.einsum("kq,kc->qc", torch.softmax(torch.einsum("qc,kc->kq", q, k), dim=0), v)
@@ -157,5 +177,13 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 NETWORKS: dict[str, Callable[[], list[Op]]] = {
     function.__name__: function
-    for function in (stable_diffusion_2_1, stable_diffusion_xl, distilbert, snapgen_plus_base, ltx_decoder)
+    for function in (
+        stable_diffusion_2_1,
+        stable_diffusion_xl,
+        distilbert,
+        snapgen_plus_base,
+        ltx_decoder,
+        mobileclip_b_image,
+        mobileclip_text,
+    )
 }

@@ -16,7 +16,7 @@ from mobile_video_jax.cost.phone.ops import HALF, Op, Value
 
 # Ops that show a tensor's numbers at other positions. PyTorch's views are known by their storage.
 VIEWS = {"reshape", "transpose", "expand_dims", "squeeze", "split", "slice_by_index"}
-REDUCTIONS = {"softmax", "amax", "mean", "sum", "group_norm", "layer_norm"}
+REDUCTIONS = {"softmax", "amax", "amin", "linalg_vector_norm", "mean", "sum", "group_norm", "layer_norm"}
 
 
 def ops_of_program(function: Any) -> list[Op]:

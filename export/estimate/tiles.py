@@ -6,12 +6,14 @@ from torch import nn
 from export.estimate.ops import ops_of_module
 from export.phone.tiled_ffn import TiledFfn
 from mobile_video_jax.cost.phone.roofline import call_seconds
+from mobile_video_jax.cost.phone.tiles import tokens_at_a_time
 
 TILES = (1, 2, 4, 8)
 
 
 def fastest_tiles(width: int, hidden: int, tokens: int) -> int:
-    """One of TILES: more than 1 where it keeps the hidden channels on the chip and partial sums cost less."""
+    """One of TILES, for as many tokens as the FFN has at a time: more than 1 where hidden channels stay on the chip."""
+    tokens = tokens_at_a_time(width, tokens)
     with torch.device("meta"):
         up, down = nn.Linear(width, hidden), nn.Linear(hidden, width)
         x = torch.empty(1, width, 1, tokens)

@@ -21,15 +21,14 @@ Features = dict[str, Tensor]
 
 
 class PhoneBlock(nn.Module):
-    """dit.block.DitBlock, with its heads' rows of the RoPE tables as constants.
+    """dit.block.DitBlock, with its heads' rows of the full RoPE tables as constants.
 
     It takes its inputs from the features by name, and adds to them the module outputs that the step keeps. A module
-    that the step leaves out is the bias of its output layer.
+    that the step leaves out is the bias of its output layer. Norms, modulation, residuals and the FFN run on as many
+    tokens at a time as stay on the chip.
     """
 
     table: Tensor
-    cos: Tensor
-    sin: Tensor
 
     def __init__(
         self,
@@ -43,7 +42,7 @@ class PhoneBlock(nn.Module):
         call: Call | None,
     ):
         super().__init__()
-        self.index, self.channels, self.eps = index, layout.channels, block.eps
+        self.index, self.layout, self.channels, self.eps = index, layout, layout.channels, block.eps
         self.width = block.modulation.shape[1]
         self.register_buffer("table", layout.turn(table_column(block.modulation, scales=(1, 4))))
         self.letters = {name: step.letter(index, name) for name in MODULES}
@@ -55,12 +54,11 @@ class PhoneBlock(nn.Module):
             self.self_attention: Any = kind
             self.states = {f"{index}_{name}": shape for name, shape in kind.shapes.items()}
         elif self.letters["self_attention"] == COMPUTED:
-            for name, table in zip(("cos", "sin"), rope, strict=True):
-                self.register_buffer(name, layout.rope(block.select_heads(table)))
+            own = layout.rope(block.select_heads(rope[0])), layout.rope(block.select_heads(rope[1]))
             tokens = rope[0].shape[-2]
-            self.self_attention = layout.attention(block.self_attention, query_chunks(tokens, tokens))
+            self.self_attention = layout.attention(block.self_attention, query_chunks(tokens, tokens), (own, own))
         self.normalize = layer_normalize if block.layer_norm else rms_normalize
-        self.cross_attention = layout.attention(block.cross_attention, 1)
+        self.cross_attention = layout.attention(block.cross_attention, 1, None)
         norm = block.cross_attention_norm
         self.cross_attention_norm = None if norm is None else PhoneLayerNorm(norm, layout)
         if self.letters["ffn"] == COMPUTED:
@@ -72,17 +70,33 @@ class PhoneBlock(nn.Module):
     def forward(self, x: LaidOut, features: Features, bias: LaidOut) -> LaidOut:
         vectors = torch.split(features["modulation"] + self.table, self.width, dim=self.channels)
         shift1, scale1, gate1, shift2, scale2, gate2 = vectors
-        attend = lambda z: self._attend(z, features)
-        x = x + gate1 * self._output("self_attention", attend, x, (scale1, shift1), features)
-        queried = x if self.cross_attention_norm is None else self.cross_attention_norm(x)
-        x = x + self.cross_attention(queried, features["projected_text"], None, None, bias)
-        return x + gate2 * self._output("ffn", lambda z: self.ffn(z), x, (scale2, shift2), features)
+        piecewise = self.layout.piecewise
+
+        def modulated(z: LaidOut) -> LaidOut:
+            return self._normalize(z) * scale1 + shift1
+
+        attended = self._output("self_attention", lambda: self._attend(piecewise(modulated, x), features), features)
+        x = piecewise(lambda x, y: x + gate1 * y, x, attended)
+        queried = x if self.cross_attention_norm is None else piecewise(self.cross_attention_norm, x)
+        crossed = self.cross_attention(queried, features["projected_text"], bias)
+
+        def hidden(z: LaidOut) -> LaidOut:
+            computed: LaidOut = self.ffn(self._normalize(z) * scale2 + shift2)
+            return computed
+
+        def with_ffn(x: LaidOut, y: LaidOut) -> LaidOut:
+            x = x + y
+            return x + gate2 * hidden(x)
+
+        if self.letters["ffn"] == COMPUTED and "ffn" not in self.kept:
+            return piecewise(with_ffn, x, crossed)
+        x = x + crossed
+        return x + gate2 * self._output("ffn", lambda: piecewise(hidden, x), features)
 
     def _attend(self, z: LaidOut, features: Features) -> LaidOut:
         attended: Tensor
         if not self.has_kind:
-            rope = self.cos, self.sin
-            attended = self.self_attention(z, z, rope, rope)
+            attended = self.self_attention(z, z)
             return attended
         prefix = f"past_{self.index}_"
         past = {name.removeprefix(prefix): x for name, x in features.items() if name.startswith(prefix)}
@@ -92,21 +106,16 @@ class PhoneBlock(nn.Module):
         features |= {f"kept_{self.index}_{name}": x for name, x in kept.items()}
         return attended
 
-    def _output(
-        self,
-        name: str,
-        compute: Callable[[LaidOut], LaidOut],
-        x: LaidOut,
-        scale_shift: tuple[LaidOut, LaidOut],
-        features: Features,
-    ) -> LaidOut:
+    def _normalize(self, x: LaidOut) -> LaidOut:
+        return self.normalize(x, self.channels, self.eps)
+
+    def _output(self, name: str, compute: Callable[[], LaidOut], features: Features) -> LaidOut:
         """A module's output: computed, that of an earlier step, or its bias."""
         if self.letters[name] == BOTH:
             return features[feature("past", self.index, name)]
         if self.letters[name] != COMPUTED:
             return self.get_buffer(f"{name}_bias")
-        scale, shift = scale_shift
-        y = compute(self.normalize(x, self.channels, self.eps) * scale + shift)
+        y = compute()
         if name in self.kept:
             features[feature("kept", self.index, name)] = y
         return y

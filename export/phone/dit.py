@@ -16,6 +16,7 @@ from export.phone.block import PhoneBlock, table_column
 from export.phone.layout import PHONE, LaidOut, Layout
 from export.phone.resolution import PhoneDown, PhoneUp
 from export.phone.steps import WHOLE, PhoneStep
+from export.phone.turn import full_tables
 from export.pytorch import dit as torch_dit
 from export.pytorch.attention import Rope
 from export.pytorch.safe_norms import layer_normalize, rms_normalize
@@ -63,7 +64,7 @@ class PhoneDit(nn.Module):
         self.outputs += step.keeps(first, last)
         frames = {WHOLE_CLIP: dit.grid[0], FIRST: 1, NEXT: config.chunk_frames}[call]
         self.embed = PhoneEmbed(dit, layout) if self.starts else None
-        rope = dit.cos, dit.sin
+        rope = full_tables((dit.cos, dit.sin))  # once, as no table of all heads is small
         self.blocks = nn.ModuleList(
             PhoneBlock(dit.blocks[i], i, tiles[i], layout, rope, cut_inputs, step, _call_of(dit, i, frames, call))
             for i in range(first, last)
@@ -150,7 +151,7 @@ def _call_of(dit: torch_dit.Dit, index: int, frames: int, kind: str) -> Call | N
     size = block.shape.resolution
 
     def rope(first: int, count: int, stride: int) -> Rope:
-        cos, sin = dit.rope(first, count, size * stride)
+        cos, sin = full_tables(dit.rope(first, count, size * stride))
         return block.select_heads(cos), block.select_heads(sin)
 
     return Call((frames, dit.grid[1] // size, dit.grid[2] // size), config.chunks, kind, rope)
@@ -190,7 +191,7 @@ class PhoneOutput(nn.Module):
 
     def __init__(self, output: torch_dit.Output, layout: Layout):
         super().__init__()
-        self.channels, self.eps = layout.channels, output.eps
+        self.layout, self.channels, self.eps = layout, layout.channels, output.eps
         self.normalize = layer_normalize if output.layer_norm else rms_normalize
         self.width = output.modulation.shape[1]
         self.register_buffer("table", layout.turn(table_column(output.modulation, scales=(1,))))
@@ -199,5 +200,6 @@ class PhoneOutput(nn.Module):
     def forward(self, x: LaidOut, embedding: LaidOut) -> LaidOut:
         vectors = torch.cat([embedding, embedding], dim=self.channels) + self.table
         shift, scale = torch.split(vectors, self.width, dim=self.channels)
-        velocity: Tensor = self.velocity(self.normalize(x, self.channels, self.eps) * scale + shift)
+        modulated = self.layout.piecewise(lambda x: self.normalize(x, self.channels, self.eps) * scale + shift, x)
+        velocity: Tensor = self.velocity(modulated)
         return velocity

@@ -3,15 +3,19 @@
 The layout is that of Apple's ml-ane-transformers. Weights are shared with the mirror that a layer is made from.
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from export.phone.pieces import piecewise, static_shape
+from export.phone.turn import Rope, Turn, turns
 from export.pytorch.attention import Attention
 from export.pytorch.safe_norms import rms_normalize
+from mobile_video_jax.cost.phone.tiles import pieces, spans
 
-# Cosines and sines for heads [h, d, 1, s], of all heads or of each; or in the other layout, [1, s, h, d].
-Rope = tuple[Float[Tensor, "_ _ _ _"], Float[Tensor, "_ _ _ _"]]
+Column = Float[Tensor, "1 c 1 1"]
 
 
 def convolution(weight: Float[Tensor, "o i k k"], bias: Float[Tensor, "o"] | None) -> nn.Conv2d:
@@ -29,62 +33,76 @@ def pointwise(weight: Float[Tensor, "o i"], bias: Float[Tensor, "o"] | None) -> 
     return convolution(weight[:, :, None, None], bias)
 
 
-def column(vector: Float[Tensor, "c"]) -> Float[Tensor, "1 c 1 1"]:
+def column(vector: Float[Tensor, "c"]) -> Column:
     """A constant for each channel."""
     return vector.detach()[None, :, None, None]
 
 
-def rotate(x: Float[Tensor, "_ _ _ _"], rope: Rope, axis: int = 1) -> Float[Tensor, "_ _ _ _"]:
-    """nn.embeddings.apply_rope for heads whose d channels lie along an axis; the tables have d/2 there."""
-    cos, sin = rope
-    first, second = x.chunk(2, dim=axis)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=axis)
+class PhoneHeads(nn.Module):
+    """Projections of nn.attention.Attention, and what makes queries and keys of them.
 
-
-class PhoneAttention(nn.Module):
-    """nn.attention.Attention, one head at a time; norms and rotation take all heads at once, as a batch.
-
-    A norm across heads comes before the split into heads. `chunks` of queries keep their logits on the chip.
+    Norms and rotations take as many heads at once, as a batch, as stay on the chip. A norm across heads comes before
+    the split into heads.
     """
 
-    q_scale: Tensor
-    k_scale: Tensor
-
-    def __init__(self, attention: Attention, chunks: int = 1):
+    def __init__(self, attention: Attention):
         super().__init__()
-        self.chunks = chunks
         self.heads, self.head_dim = attention.heads, attention.q.weight.shape[0] // attention.heads
         self.norm_across_heads, self.eps = attention.norm_across_heads, attention.norm_eps
         self.q, self.k, self.v = (pointwise(part.weight, part.bias) for part in (attention.q, attention.k, attention.v))
         self.out = pointwise(attention.out.weight, attention.out.bias)
-        # The rotation is linear, so the logits' factor may come before it.
-        self.register_buffer("q_scale", column(attention.q_norm.weight) * self.head_dim**-0.5)
-        self.register_buffer("k_scale", column(attention.k_norm.weight))
+
+    def scales(self, attention: Attention) -> tuple[Column, Column]:
+        """Those of the norms of queries and keys. The rotation is linear, so the logits' factor may come before it."""
+        return column(attention.q_norm.weight) * self.head_dim**-0.5, column(attention.k_norm.weight)
+
+    def _turned(self, x: Float[Tensor, "1 hd 1 s"], turn: Turn) -> Float[Tensor, "h d 1 s"]:
+        """All heads, normalised and turned."""
+        groups = self._groups(x, turn)
+        return torch.cat(groups) if len(groups) > 1 else groups[0]
+
+    def _groups(self, x: Float[Tensor, "1 hd 1 s"], turn: Turn) -> list[Float[Tensor, "_ d 1 s"]]:
+        """Heads, normalised and turned, in groups."""
+        if self.norm_across_heads:
+            x = piecewise(lambda x: turn.scaled(rms_normalize(x, epsilon=self.eps)), x)
+        results, heads = [], self._heads(x)
+        count = min(pieces(math.prod(static_shape(x))), self.heads)
+        for own in spans(self.heads, count):
+            group = heads[own]
+            if not self.norm_across_heads:
+                group = turn.scaled(rms_normalize(group, epsilon=self.eps))
+            results.append(turn.rotated(group, own))
+        return results
+
+    def _heads(self, x: Float[Tensor, "_ _ 1 s"]) -> Float[Tensor, "h d 1 s"]:
+        return x.view(self.heads, self.head_dim, 1, -1)
+
+
+class PhoneAttention(PhoneHeads):
+    """nn.attention.Attention, one head at a time; `rope` are the tables of x and of the context.
+
+    `chunks` of queries keep their logits on the chip.
+    """
+
+    def __init__(self, attention: Attention, chunks: int = 1, rope: tuple[Rope, Rope] | None = None):
+        super().__init__(attention)
+        self.chunks = chunks
+        self.q_turn, self.k_turn = turns(self.scales(attention), rope, 1, across=self.norm_across_heads)
 
     def forward(
         self,
         x: Float[Tensor, "1 c 1 s"],
         context: Float[Tensor, "1 c 1 m"],
-        rope: Rope | None,
-        context_rope: Rope | None,
         bias: Float[Tensor, "1 m 1 1"] | None = None,
     ) -> Float[Tensor, "1 c 1 s"]:
         """Attention of x to the context; `bias` is added to the logits."""
-        q = self._normalized(self.q(x), self.q_scale, rope)
-        k = self._normalized(self.k(context), self.k_scale, context_rope).transpose(1, 3)
-        v = self._heads(self.v(context))
-        queries, keys, values = (torch.split(part, 1) for part in (q, k, v))
+        queries = [head for group in self._groups(self.q(x), self.q_turn) for head in group.split(1)]
+        groups = (group.transpose(1, 3) for group in self._groups(self.k(context), self.k_turn))
+        keys = [head for group in groups for head in group.split(1)]
+        values = self._heads(self.v(context)).split(1)
         heads = [attend(*head, bias, self.chunks) for head in zip(queries, keys, values, strict=True)]
         attended: Tensor = self.out(torch.cat(heads, dim=1))
         return attended
-
-    def _normalized(self, x: Float[Tensor, "1 hd 1 s"], scale: Tensor, rope: Rope | None) -> Float[Tensor, "h d 1 s"]:
-        x = x if self.norm_across_heads else self._heads(x)
-        heads = self._heads(rms_normalize(x, epsilon=self.eps) * scale)
-        return heads if rope is None else rotate(heads, rope)
-
-    def _heads(self, x: Float[Tensor, "_ _ 1 s"]) -> Float[Tensor, "h d 1 s"]:
-        return x.view(self.heads, self.head_dim, 1, -1)
 
 
 def attend(

@@ -12,7 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.phone.layers import PhoneAttention, Rope, pointwise, rotate
+from export.phone.layers import PhoneAttention, pointwise
+from export.phone.pieces import piecewise
+from export.phone.turn import Rope, Turn, turns
 from export.pytorch.attention import Attention
 from export.pytorch.safe_norms import rms_normalize
 from export.tensors import PhoneMask
@@ -27,15 +29,21 @@ class Layout:
 
     channels: int
     layer: Callable[[Float[Tensor, "o i"], Float[Tensor, "o"] | None], nn.Module]
-    attention: Callable[[Attention, int], nn.Module]  # and the chunks that queries are cut into
+    # Of the chunks that queries are cut into, and the tables of queries and of keys.
+    attention: Callable[[Attention, int, tuple[Rope, Rope] | None], nn.Module]
     turn: Callable[[LaidOut], LaidOut]  # from [1, c, 1, s], in which packages take and return it, and back
-    rope: Callable[[Float[Tensor, "h s half"]], Float[Tensor, "_ _ _ _"]]  # h is 1 for a table of all heads
+    rope: Callable[[Float[Tensor, "h s d"]], Float[Tensor, "_ _ _ _"]]  # h is 1 for a table of all heads
     bias: Callable[[PhoneMask], LaidOut]  # what is added to the logits
+    in_pieces: bool  # whether values that stay on the chip cost less
 
     @property
     def tokens(self) -> int:
         """The axis of tokens."""
         return 4 - self.channels
+
+    def piecewise(self, function: Callable[..., LaidOut], *tensors: LaidOut) -> LaidOut:
+        """A function of tokens, in pieces where that costs less."""
+        return piecewise(function, *tensors) if self.in_pieces else function(*tensors)
 
     def linear(self, linear: nn.Linear) -> nn.Module:
         """A linear layer over channels."""
@@ -45,28 +53,24 @@ class Layout:
 class GpuAttention(nn.Module):
     """nn.attention.Attention over tokens [1, s, 1, c]."""
 
-    q_scale: Tensor
-    k_scale: Tensor
-
-    def __init__(self, attention: Attention):
+    def __init__(self, attention: Attention, rope: tuple[Rope, Rope] | None):
         super().__init__()
         self.heads, self.norm_across_heads = attention.heads, attention.norm_across_heads
         self.eps = attention.norm_eps
         self.q, self.k, self.v, self.out = attention.q, attention.k, attention.v, attention.out
-        self.register_buffer("q_scale", attention.q_norm.weight.detach())
-        self.register_buffer("k_scale", attention.k_norm.weight.detach())
+        scales = attention.q_norm.weight.detach(), attention.k_norm.weight.detach()
+        shaped = scales[0][None, None, None], scales[1][None, None, None]
+        self.q_turn, self.k_turn = turns(shaped, rope, 3, across=self.norm_across_heads)
 
     def forward(
         self,
         x: Float[Tensor, "1 s 1 c"],
         context: Float[Tensor, "1 m 1 c"],
-        rope: Rope | None,
-        context_rope: Rope | None,
         bias: Float[Tensor, "1 1 1 m"] | None = None,
     ) -> Float[Tensor, "1 s 1 c"]:
         """Attention of x to the context; `bias` is added to the logits."""
-        q = self._normalized(self.q(x), self.q_scale, rope).transpose(1, 2)
-        k = self._normalized(self.k(context), self.k_scale, context_rope).transpose(1, 2)
+        q = self._turned(self.q(x), self.q_turn).transpose(1, 2)
+        k = self._turned(self.k(context), self.k_turn).transpose(1, 2)
         v = self._heads(self.v(context)).transpose(1, 2)
         heads = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         attended: Tensor = self.out(heads.transpose(1, 2).flatten(2)[:, :, None])
@@ -75,11 +79,10 @@ class GpuAttention(nn.Module):
     def _heads(self, x: Float[Tensor, "1 s 1 hd"]) -> Float[Tensor, "1 s h d"]:
         return torch.unflatten(x.squeeze(2), 2, (self.heads, -1))
 
-    def _normalized(self, x: Float[Tensor, "1 s 1 hd"], scale: Tensor, rope: Rope | None) -> Float[Tensor, "1 s h d"]:
-        x = x if self.norm_across_heads else self._heads(x)
-        normalized = rms_normalize(x, axis=3, epsilon=self.eps) * scale
-        heads = self._heads(normalized) if self.norm_across_heads else normalized
-        return heads if rope is None else rotate(heads, rope, axis=3)
+    def _turned(self, x: Float[Tensor, "1 s 1 hd"], turn: Turn) -> Float[Tensor, "1 s h d"]:
+        if self.norm_across_heads:
+            return turn.rotated(self._heads(turn.scaled(rms_normalize(x, 3, self.eps))))
+        return turn.rotated(turn.scaled(rms_normalize(self._heads(x), 3, self.eps)))
 
 
 def matrix(weight: Float[Tensor, "o i"], bias: Float[Tensor, "o"] | None) -> nn.Linear:
@@ -103,14 +106,16 @@ LAYOUTS = {
         turn=lambda x: x,
         rope=lambda table: table.transpose(1, 2)[:, :, None],
         bias=lambda mask: additive(mask).transpose(1, 3),
+        in_pieces=True,
     ),
     "gpu": Layout(
         channels=3,
         layer=matrix,
-        attention=lambda attention, _: GpuAttention(attention),  # its one op holds no logits
+        attention=lambda attention, _, rope: GpuAttention(attention, rope),  # its one op holds no logits
         turn=lambda x: x.transpose(1, 3),
         rope=lambda table: table.transpose(0, 1)[None],
         bias=additive,
+        in_pieces=False,
     ),
 }
 PHONE = LAYOUTS["phone"]

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.phone.layers import attend, rotate
+from export.phone.layers import attend
 from export.phone.layout import PHONE
+from export.phone.turn import full_tables, rotate
 from export.pytorch.safe_norms import rms_normalize
 from export.tensors import PhoneMask
 from mobile_video_jax.cost.phone.tiles import query_chunks
@@ -169,8 +170,9 @@ class Attention(nn.Module):
         self.chunks = query_chunks(rows * columns, rows * columns) if self.is_own else 1
         self.contexts = frames if self.is_own else 1
         table = rope_table((1, rows, columns), config.head_dim, config.rope_theta)
-        for name, part in zip(("cos", "sin"), table, strict=True):
-            self.register_buffer(name, torch.tensor(np.asarray(part)).T[None, :, None], persistent=False)
+        tables = full_tables((torch.tensor(np.asarray(table[0])), torch.tensor(np.asarray(table[1]))))
+        for name, part in zip(("cos", "sin"), tables, strict=True):
+            self.register_buffer(name, part.T[None, :, None], persistent=False)
 
     def forward(self, x: Frames, context: Text | None = None, bias: Frames | None = None) -> Frames:
         x = x.flatten(2)[:, :, None]

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.phone.layers import PhoneAttention, Rope, column, convolution, pointwise
+from export.phone.layers import PhoneAttention, column, convolution, pointwise
+from export.phone.turn import full_tables
 from export.pytorch import vae as torch_vae
 from export.pytorch.safe_norms import rms_normalize
 from export.pytorch.vae import CausalState, block_names
@@ -148,16 +149,14 @@ class PhoneUp(nn.Module):
 class PhoneWindow(nn.Module):
     """vae.blocks.AttentionBlock, frame by frame."""
 
-    cos: Tensor
-    sin: Tensor
-
     def __init__(self, block: torch_vae.AttentionBlock, grid: tuple[int, int]):
         super().__init__()
         self.window, self.grid = block.window, grid
         self.norm = PhoneNorm(block.norm)
-        self.attention = PhoneAttention(block.attention)
-        for name, part in zip(("cos", "sin"), block.rope(*grid), strict=True):
-            self.register_buffer(name, part.T[None, :, None])
+        cos, sin = (part.T[None, :, None] for part in full_tables(block.rope(*grid)))
+        positions = math.prod(grid)
+        last = cos[..., -positions:], sin[..., -positions:]
+        self.attention = PhoneAttention(block.attention, rope=(last, (cos, sin)))
 
     def forward(self, x: PhoneFrames, state: CausalState, name: str) -> PhoneFrames:
         past = state.with_past(name, self.norm(x), self.window - 1)
@@ -167,10 +166,7 @@ class PhoneWindow(nn.Module):
 
     def _attend(self, frames: Sequence[Float[Tensor, "1 c 1 hw"]]) -> Float[Tensor, "1 c 1 hw"]:
         """Attention of the last frame to all of them."""
-        positions = math.prod(self.grid)
-        rope: Rope = (self.cos, self.sin)
-        query_rope: Rope = (self.cos[..., -positions:], self.sin[..., -positions:])
-        attended: Tensor = self.attention(frames[-1], torch.cat(tuple(frames), dim=3), query_rope, rope)
+        attended: Tensor = self.attention(frames[-1], torch.cat(tuple(frames), dim=3))
         return attended
 
 

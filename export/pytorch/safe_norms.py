@@ -19,7 +19,8 @@ def rms_normalize(x: Float[Tensor, "*n"], axis: int = 1, epsilon: float = EPS) -
     """
     scale = _inverse_of_largest(x, axis, (epsilon / EPS) ** 0.5)
     small, root = x * scale, epsilon**0.5 * scale
-    return small * torch.rsqrt((small * small).mean(axis, keepdim=True) + root * root)
+    mean = torch.linalg.vector_norm(small, dim=axis, keepdim=True) * x.shape[axis] ** -0.5
+    return small * torch.rsqrt(mean * mean + root * root)
 
 
 def layer_normalize(x: Float[Tensor, "*n"], axis: int = 1, epsilon: float = EPS) -> Float[Tensor, "*n"]:
@@ -32,4 +33,5 @@ def layer_normalize(x: Float[Tensor, "*n"], axis: int = 1, epsilon: float = EPS)
 
 
 def _inverse_of_largest(x: Tensor, axis: int, least: float) -> Tensor:
-    return 1 / x.abs().amax(axis, keepdim=True).clamp(least, LARGEST)
+    largest = torch.maximum(x.amax(axis, keepdim=True), -x.amin(axis, keepdim=True))
+    return 1 / largest.clamp(least, LARGEST)

@@ -1,5 +1,7 @@
 """T5 v1.1's and UMT5's encoders in PyTorch, with the names and shapes of mobile_video_jax/text/t5.py."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -17,12 +19,12 @@ LARGEST = 64504.0  # 1,000 below fp16's largest, as in transformers
 class T5Text(nn.Module):
     """text.t5.T5Encoder: maps token ids and their mask to the last layer's normalised states.
 
-    Without a mask every id is a token.
+    Without a mask every id is a token. `in_fp16` keeps its values within what fp16 holds.
     """
 
     buckets: Tensor
 
-    def __init__(self, config: T5Config):
+    def __init__(self, config: T5Config, *, in_fp16: bool = True):
         super().__init__()
         self.config = config
         self.words = nn.Embedding(config.vocabulary, config.width)
@@ -33,7 +35,7 @@ class T5Text(nn.Module):
         for i in range(config.layers):
             if i == 0 or config.bias_per_layer:
                 self.add_module(f"relative_bias_{i}", nn.Embedding(config.buckets, config.heads))
-            self.add_module(f"layer_{i}", T5Layer(config))
+            self.add_module(f"layer_{i}", T5Layer(config, in_fp16=in_fp16))
         self.norm = T5Norm(config)
 
     def forward(self, ids: TokenIds, mask: FloatMask | None = None) -> TextStates:
@@ -57,9 +59,10 @@ class T5Layer(nn.Module):
     T5 was trained in bfloat16: in fp16 its hidden values and residual stream are clamped, as transformers does.
     """
 
-    def __init__(self, config: T5Config):
+    def __init__(self, config: T5Config, *, in_fp16: bool = True):
         super().__init__()
         width, inner = config.width, config.heads * config.head_width
+        self.held: Callable[[Tensor], Tensor] = clamped if in_fp16 else _unchanged
         self.heads = config.heads
         self.attention_norm, self.ffn_norm = T5Norm(config), T5Norm(config)
         self.query, self.key, self.value = (nn.Linear(width, inner, bias=False) for _ in range(3))
@@ -71,10 +74,10 @@ class T5Layer(nn.Module):
         normed = self.attention_norm(x)
         query, key, value = (self._heads(part(normed)) for part in (self.query, self.key, self.value))
         weights = torch.softmax(query @ key.transpose(2, 3) + bias, dim=-1)
-        x = clamped(x + self.attention_out((weights @ value).transpose(1, 2).flatten(2)))
+        x = self.held(x + self.attention_out((weights @ value).transpose(1, 2).flatten(2)))
         normed = self.ffn_norm(x)
-        hidden = clamped(functional.gelu(self.ffn_gate(normed), approximate="tanh") * self.ffn_in(normed))
-        return clamped(x + self.ffn_out(hidden))
+        hidden = self.held(functional.gelu(self.ffn_gate(normed), approximate="tanh") * self.ffn_in(normed))
+        return self.held(x + self.ffn_out(hidden))
 
     def _heads(self, x: TextStates) -> Float[Tensor, "b heads s width"]:
         return torch.unflatten(x, -1, (self.heads, -1)).transpose(1, 2)
@@ -83,6 +86,10 @@ class T5Layer(nn.Module):
 def clamped(x: Tensor) -> Tensor:
     """Values within what fp16 holds; in float32 a trained T5's are, but for outliers."""
     return x.clamp(-LARGEST, LARGEST)
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
 
 
 class T5Norm(nn.Module):

@@ -11,8 +11,11 @@ from mobile_video_jax.weights import huggingface
 TextMirror = Bert | ClipText | T5Text
 
 
-def load(name: EncoderName) -> TextMirror:
-    """Loads the mirror of a text encoder. Raises UserError where its files are missing or do not fit together."""
+def load(name: EncoderName, *, in_fp16: bool = True) -> TextMirror:
+    """Loads the mirror of a text encoder; only one that is to run in fp16 clamps what fp16 does not hold.
+
+    Raises UserError where its files are missing or do not fit together.
+    """
     if name.kind == MINILM:
         bert = Bert(minilm.BertConfig())
         load_params(bert, minilm.read_params(minilm.find_files() / huggingface.WEIGHTS, bert.config))
@@ -22,6 +25,6 @@ def load(name: EncoderName) -> TextMirror:
         load_params(text, clip.read_params(name.folder, text.config))
         return text
     folder = name.folder / "text_encoder" if name.kind in PIPELINE_TEXTS else name.folder
-    encoder = T5Text(t5.read_config(folder)[1])
+    encoder = T5Text(t5.read_config(folder)[1], in_fp16=in_fp16)
     load_params(encoder, t5.read_params(folder, encoder.config))
     return encoder

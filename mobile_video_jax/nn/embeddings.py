@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -96,6 +97,7 @@ def select_heads(table: RopeTable, heads: Sequence[int]) -> SelectedRope:
     return cos[:, np.array(heads)], sin[:, np.array(heads)]
 
 
+@jax.named_scope("rope")  # cost.phone.trace knows the scope
 def apply_rope(x: Float[Array, "b n h d"], table: RopeTable) -> Float[Array, "b n h d"]:
     """Rotates the pairs (x[j], x[j + d/2]) of each head by its token's angles."""
     cos, sin = (part.astype(x.dtype).reshape(1, x.shape[1], -1, x.shape[3] // 2) for part in table)

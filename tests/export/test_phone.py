@@ -1,5 +1,7 @@
 """The phone's forms equal the mirrors."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,8 @@ from export.pytorch.dit import Dit, time_features
 from export.pytorch.safe_norms import layer_normalize, rms_normalize
 from export.pytorch.vae import Decoder
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.cost.phone.tiles import query_chunks
+from mobile_video_jax.cost.phone.table import ASSUMED
+from mobile_video_jax.cost.phone.tiles import pieces, query_chunks
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.nn.config import EPS
 from mobile_video_jax.vae.config import VaeConfig
@@ -56,6 +59,18 @@ def test_the_transformer_whole_and_in_chunks(config: DitConfig, layout: Layout):
     first, second = (PhoneDit(dit, [2, 3], i, i + 1, layout) for i in range(2))
     passed = dict(zip(first.outputs, first(*arguments), strict=True)) | {"text_mask": arguments[3]}
     close(second(*(passed[name] for name in second.inputs)), expected)
+
+
+@pytest.mark.parametrize("config", [PRUNED, ACROSS_HEADS, WAN], ids=["pruned", "across heads", "wan"])
+def test_pieces_of_tokens_and_of_heads_change_nothing(config: DitConfig, monkeypatch):
+    dit = randomised(Dit(config, LATENTS, TEXT_WIDTH))
+    arguments = phone_inputs(dit, [torch.tensor(np.asarray(array)) for array in inputs()])
+    module = PhoneDit(dit, [1, 2])
+    whole = module(*arguments)
+    monkeypatch.setattr("mobile_video_jax.cost.phone.tiles.ASSUMED", dataclasses.replace(ASSUMED, on_chip=400))
+    tokens = arguments[0].shape[3]
+    assert pieces(tokens * config.width) > 1 and pieces(tokens * 2 * config.head_dim) > 1
+    close(module(*arguments), whole)
 
 
 @pytest.mark.parametrize("config", [OMNI, PLAIN, PACKED], ids=["temporal attention", "two attentions", "packed"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -70,8 +71,14 @@ def test_shapes_alone_give_what_the_package_holds(dit, package):
     np.testing.assert_allclose(values, saved_values, rtol=0.05)
 
 
-def test_the_jax_network_has_the_ops_of_the_exported_one():
-    """The one exception: the frequencies of the time's features, [f / 2] numbers, which the app computes."""
+@pytest.mark.parametrize("on_chip", [ASSUMED.on_chip, 4000])
+def test_the_jax_network_has_the_ops_of_the_exported_one(on_chip: int, monkeypatch):
+    """The one exception: the frequencies of the time's features, [f / 2] numbers, which the app computes.
+
+    Where little stays on the chip, tokens and heads are in pieces.
+    """
+    assumed = dataclasses.replace(ASSUMED, on_chip=on_chip)
+    monkeypatch.setattr("mobile_video_jax.cost.phone.tiles.ASSUMED", assumed)
     training = config_of("tiny")
     model = dataclasses.replace(training.model, blocks=((4, 3, 100), (2, 4, 512)))
     config = dataclasses.replace(training, model=model)
@@ -88,12 +95,13 @@ def test_the_jax_network_has_the_ops_of_the_exported_one():
             ffn_tiles=tiles,
         )
         assert sum(op.flops for op in traced) == sum(op.flops for op in exported)
-        weights = sum(op.weight_bytes for op in exported)
-        assert sum(op.weight_bytes for op in traced) == weights + HALF * model.time_features // 2
+        if on_chip == ASSUMED.on_chip:  # a bias counts once, also where its product is in pieces
+            weights = sum(op.weight_bytes for op in exported)
+            assert sum(op.weight_bytes for op in traced) == weights + HALF * model.time_features // 2
         # With no memory on the chip every value is traffic; ops differ in a few of a row of numbers.
         all_traffic = dataclasses.replace(ASSUMED, on_chip=0)
         seconds = [call_seconds(ops, assumptions=all_traffic) for ops in (traced, exported)]
-        assert seconds[0] == pytest.approx(seconds[1], rel=0.002)
+        assert seconds[0] == pytest.approx(seconds[1], rel=0.002 if on_chip == ASSUMED.on_chip else 0.02)
         assert len(traced) == pytest.approx(len(exported), rel=0.03)
 
 
@@ -118,13 +126,13 @@ def test_a_block_of_the_mobile_transformer_takes_the_same_time_from_both():
     t = jax.ShapeDtypeStruct((1,), jnp.float32)
     traced = ops_of_network(denoiser.network, inputs["latents"], t, inputs["text"], inputs["text_mask"], ffn_tiles=1)
     assert call_seconds(traced) == pytest.approx(call_seconds(exported.ops), rel=0.01)
-    # At its peak it holds the FFN's hidden channels, before and after GELU, the residual and the norm's result.
-    assert 2 * HALF * 1344 * 6144 < exported.peak_activation_bytes < 60e6
+    # The FFN's hidden channels are those of a third of the tokens, before and after GELU, beside the residual stream.
+    assert HALF * 1344 * (2 * 6144 // 3 + 2048) < exported.peak_activation_bytes < HALF * 1344 * 2 * 6144
 
 
 def test_tiles_are_those_that_the_estimate_is_fastest_with():
-    assert fastest_tiles(2048, 6144, 1344) == 1  # partial sums of 5.5 MB would cost more than they spare
-    assert fastest_tiles(2048, 6144, 336) == 4  # sums and tiles of hidden channels stay on the chip
+    # 448 tokens at a time, and 336: sums and tiles of hidden channels stay on the chip.
+    assert fastest_tiles(2048, 6144, 1344) == fastest_tiles(2048, 6144, 336) == 4
     assert fastest_tiles(2, 2, 4) == 1
 
 
@@ -163,11 +171,21 @@ def test_a_clip_of_the_tiny_model():
 
 
 def test_the_default_export_of_mobile_is_in_real_time():
-    calls = Plan(config_of("mobile")).calls()
+    config, blocks = config_of("mobile"), config_of("mobile").model.depth
+    models = [dataclasses.replace(config.model, depth=depth, scan=False, remat="none") for depth in (1, 2)]
+    one, two = (Plan(dataclasses.replace(config, model=model)).denoiser().ops for model in models)
+    decoders = Plan(config).decoders()
+
+    def whole(sum_of: Callable[[list[Op]], float]) -> float:
+        """Of all blocks, which are alike."""
+        return sum_of(one) + (blocks - 1) * (sum_of(two) - sum_of(one))
+
     # Two FLOPs a multiply-add of 0.92 B weights and 1,344 tokens, and the attention's products.
-    assert sum(op.flops for op in calls["dit"].ops) == pytest.approx(2.41e12, rel=0.01)
-    assert sum(op.weight_bytes for op in calls["dit"].ops) == pytest.approx(2 * 0.97e9, rel=0.01)
-    assert 49 / clip_seconds(calls) > 24
+    assert whole(lambda ops: sum(op.flops for op in ops)) == pytest.approx(2.41e12, rel=0.01)
+    # Those of the FFNs are read for each third of the tokens.
+    weights, of_ffns = 2 * 0.97e9, 2 * 20 * 2 * 2048 * 6144
+    assert whole(lambda ops: sum(op.weight_bytes for op in ops)) == pytest.approx(weights + 2 * of_ffns, rel=0.01)
+    assert 49 / (4 * whole(call_seconds) + clip_seconds(decoders)) > 32
 
 
 def test_bad_input_is_refused():

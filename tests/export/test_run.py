@@ -198,9 +198,8 @@ def generator(runs: Path) -> Generator:
 
 @pytest.fixture(scope="module")
 def text(generator, tmp_path_factory) -> Part:
-    return parts.text_part(
-        generator.text_encoder, EncoderName("minilm"), "a red circle", 12, tmp_path_factory.mktemp("text")
-    )
+    source, folder = EncoderName("minilm"), tmp_path_factory.mktemp("text")
+    return parts.text_part(generator.text_encoder, source, Settings(), 12, folder)
 
 
 def test_the_text_encoder_equals_jax(text):
@@ -325,7 +324,14 @@ def test_what_fails_is_status_1(runs, tmp_path):
 @pytest.mark.slow
 def test_the_command_exports_a_whole_run(runs, tmp_path):
     out = tmp_path / "out"
-    arguments = (f"--model={runs}/dit", f"--out={out}", "--clip=9x32x32", "--clip=5x32x32", "--weights=int8")
+    arguments = (
+        f"--model={runs}/dit",
+        f"--out={out}",
+        "--clip=9x32x32",
+        "--clip=5x32x32",
+        "--weights=int8",
+        "--tiles=3,1",
+    )
     done = commands.run("export.run", *arguments, timeout=500)
     assert done.status == 0, done.err
     summary = json.loads(done.out.splitlines()[-1])

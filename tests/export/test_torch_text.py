@@ -64,6 +64,25 @@ def test_a_t5s_package_equals_it(tmp_path):
     assert np.linalg.norm(states - expected) < 2e-3 * np.linalg.norm(expected)
 
 
+def test_a_t5s_package_in_fp32_holds_what_fp16_does_not(tmp_path):
+    inputs = {"ids": IDS[1:], "text_mask": MASK[1:, None, None].astype(np.float32)}
+    weights = T5Text(T5).requires_grad_(False)
+    weights.layer_1.ffn_out.weight *= 3e6  # the last layer's: the norm after it turns values far beyond 65,504 to ones
+    states = {}
+    for precision in ("fp16", "fp32"):
+        encoder = T5Text(T5, in_fp16=precision == "fp16").requires_grad_(False)
+        encoder.load_state_dict(weights.state_dict())
+        module = PhoneText(encoder)
+        states[precision] = module(*map(torch.tensor, inputs.values())).numpy()
+    assert np.linalg.norm(states["fp16"] - states["fp32"]) > 0.05 * np.linalg.norm(states["fp32"])
+    part = Part("text", module, inputs, {"text": states["fp32"]}, precision="fp32")
+    convert(part, tmp_path / "text.mlpackage")
+    evaluation = evaluate(load_package(tmp_path / "text.mlpackage").function(), inputs)
+    # Inputs and outputs are fp16.
+    assert np.linalg.norm(evaluation.outputs["text"] - states["fp32"]) < 1e-3 * np.linalg.norm(states["fp32"])
+    assert not [line for line in evaluation.warnings if "overflow" in line]
+
+
 def test_a_t5_whose_values_pass_fp16s_end_stays_finite():
     layer = T5Layer(T5).requires_grad_(False)
     layer.ffn_out.weight *= 1e5

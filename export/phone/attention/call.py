@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from export.phone.layers import Rope
+from export.phone.turn import Rope
 from mobile_video_jax.nn.attention.config import Chunks, Grid
 
 LARGEST = 65504.0  # of fp16; a clamp without it would get a bound that overflows
@@ -26,7 +26,7 @@ Packed = Float[Tensor, "1 hd 1 s"]
 class Call:
     """`grid` are the frames of the call, and rows and columns of the block's tokens; `kind` one of those above.
 
-    `rope(first, frames, size)` is the table of frames from a position on, of squares of size x size of the tokens.
+    `rope(first, frames, size)` are full tables of frames from a position on, of squares of size x size of the tokens.
     """
 
     grid: Grid

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from export.phone.attention.call import LARGEST, Call, Heads, Packed, State, ages, exist, last_tokens, packed
 from export.phone.attention.linear import EPS, PhoneLinear, Sums
-from export.phone.layers import rotate
+from export.phone.turn import rotate
 from mobile_video_jax.cost.phone.tiles import query_chunks
 from mobile_video_jax.nn.attention.layer import MASKED
 
@@ -31,8 +31,8 @@ class PhoneChunked(PhoneLinear):
         before = self.past_frames if call.continues else 0
         self.register_buffer("needed", ages(before, call.grid[0], self.tokens) if before else None)
 
-    def forward(self, x: Packed, past: State) -> tuple[Packed, State]:  # type: ignore[override]
-        q, k = self._normalized(self.q(x), self.q_scale, None), self._normalized(self.k(x), self.k_scale, None)
+    def forward(self, x: Packed, past: State) -> tuple[Packed, State]:
+        q, k = self._turned(self.q(x), self.q_scale), self._turned(self.k(x), self.k_scale)
         v, bias = self._heads(self.v(x)), None
         if self.needed is not None:
             k, v = (torch.cat([self._heads(past[name]), part], dim=3) for name, part in (("k", k), ("v", v)))

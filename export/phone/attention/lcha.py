@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from export.phone.attention.call import LARGEST, Call, Packed, State, packed
 from export.phone.attention.linear import EPS, PhoneLinear, Sums
-from export.phone.layers import rotate
+from export.phone.turn import rotate
 from export.pytorch.safe_norms import rms_normalize
 
 QUERY_SCALE = 16.0  # of features of queries, which the quotient cancels, so that EPS clamps few of them
@@ -31,8 +31,8 @@ class PhoneLinearConv(PhoneLinear):
         conv = {"conv": (1, self.heads * self.head_dim, 1, 2 * self.tokens)}
         return super().shapes | (conv if self.call.streams else {})
 
-    def forward(self, x: Packed, past: State) -> tuple[Packed, State]:  # type: ignore[override]
-        q, k = self._normalized(self.q(x), self.q_scale, None), self._normalized(self.k(x), self.k_scale, None)
+    def forward(self, x: Packed, past: State) -> tuple[Packed, State]:
+        q, k = self._turned(self.q(x), self.q_scale), self._turned(self.k(x), self.k_scale)
         packed_v, rope = self.v(x), self._rope()
         queries, keys, v = self._mapped(self.q_features, q), self._mapped(self.k_features, k), self._heads(packed_v)
         linear, kept = self._linear(queries, rotate(queries, rope), keys, rotate(keys, rope), v, past)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.phone.attention.call import Call, Heads, State, packed
-from export.phone.layers import PhoneAttention, Rope, rotate
+from export.phone.layers import PhoneHeads
+from export.phone.turn import Rope, Turn, rotate
 
 KEY_SCALE = 1 / 64
 EPS = 1e-4  # least denominator, of a mean over tokens; in fp16 a smaller one would be subnormal
@@ -20,7 +21,7 @@ EPS = 1e-4  # least denominator, of a mean over tokens; in fp16 a smaller one wo
 Sums = tuple[Float[Tensor, "h d e"], Float[Tensor, "h d 1"]]  # S and Z, as sums over frames of means over their tokens
 
 
-class PhoneLinear(PhoneAttention):
+class PhoneLinear(PhoneHeads):
     """The part that both kinds share: features, and their sums over frames."""
 
     past_frames = 0  # whose keys and values a stream carries
@@ -28,6 +29,7 @@ class PhoneLinear(PhoneAttention):
     def __init__(self, attention: Any, call: Call):
         super().__init__(attention)
         self.call, self.tokens = call, call.tokens
+        self.q_scale, self.k_scale = (Turn(scale, None, 1) for scale in self.scales(attention))
         self.q_features = self._features(attention.q_features, self.head_dim**0.5)  # queries have the logits' factor
         self.k_features = self._features(attention.k_features, 1.0, KEY_SCALE)
         before = self.past_frames if call.continues else 0

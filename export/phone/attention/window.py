@@ -7,12 +7,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from export.phone.attention.call import Call, Packed, State, ages, exist, last_tokens
-from export.phone.layers import PhoneAttention, attend, rotate
+from export.phone.layers import PhoneHeads, attend
+from export.phone.turn import Rope, Turn, rotate, turns
 from mobile_video_jax.cost.phone.tiles import query_chunks
 from mobile_video_jax.nn.attention.layer import MASKED
 
 
-class PhoneWindowAttention(PhoneAttention):
+class PhoneWindowAttention(PhoneHeads):
     """nn.attention.full.FullAttention of a call. A stream carries keys, not turned, and values of the window."""
 
     cos: Tensor
@@ -26,8 +27,13 @@ class PhoneWindowAttention(PhoneAttention):
         self.tokens = call.tokens // self.stride**2
         self.window = call.chunks.window if call.streams else 0
         frames = self.window if call.continues else 0
-        for name, table in zip(("cos", "sin"), call.rope(-frames, frames + call.grid[0], self.stride), strict=True):
-            self.register_buffer(name, table.transpose(1, 2)[:, :, None])
+        cos, sin = (x.transpose(1, 2)[:, :, None] for x in call.rope(-frames, frames + call.grid[0], self.stride))
+        self.register_buffer("cos", cos)
+        self.register_buffer("sin", sin)
+        scales, first = self.scales(attention), frames * self.tokens
+        own: Rope = cos[..., first:], sin[..., first:]
+        self.q_turn, _ = turns(scales, (own, own), 1, across=self.norm_across_heads)
+        self.k_scale = Turn(scales[1], None, 1)
         self.register_buffer("needed", ages(frames, call.grid[0], self.tokens) if frames else None)
 
     @property
@@ -36,8 +42,8 @@ class PhoneWindowAttention(PhoneAttention):
         shape = (1, self.heads * self.head_dim, 1, self.window * self.tokens)
         return dict.fromkeys(("k", "v"), shape) if self.window else {}
 
-    def forward(self, x: Packed, past: State) -> tuple[Packed, State]:  # type: ignore[override]
-        q, k = self._normalized(self.q(x), self.q_scale, None), self._normalized(self.k(x), self.k_scale, None)
+    def forward(self, x: Packed, past: State) -> tuple[Packed, State]:
+        q, k = self._turned(self.q(x), self.q_turn), self._turned(self.k(x), self.k_scale)
         v, own, bias = self._heads(self.v(x)), self.call.grid[0] * self.tokens, None
         if self.needed is not None:
             k, v = (torch.cat([self._heads(past[name]), part], dim=3) for name, part in (("k", k), ("v", v)))
@@ -45,7 +51,6 @@ class PhoneWindowAttention(PhoneAttention):
         count = self.window * self.tokens
         keys = own + (count if self.needed is not None else 0)
         kept = {"k": last_tokens(k, count, keys), "v": last_tokens(v, count, keys)} if count else {}
-        q = rotate(q, (self.cos[..., keys - own :], self.sin[..., keys - own :]))
         k = rotate(k, (self.cos, self.sin))
         attended: Tensor = self.out(self._attend(q, k, v, bias, query_chunks(own, keys)))
         return attended, kept
@@ -75,7 +80,7 @@ class PhoneStridedAttention(PhoneWindowAttention):
         self.stride = call.chunks.stride
         super().__init__(attention, call)
 
-    def forward(self, x: Packed, past: State) -> tuple[Packed, State]:  # type: ignore[override]
+    def forward(self, x: Packed, past: State) -> tuple[Packed, State]:
         frames, height, width = self.call.grid
         images = x.view(1, -1, frames * height, width)
         low = functional.avg_pool2d(images, self.stride)

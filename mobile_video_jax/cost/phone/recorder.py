@@ -4,11 +4,16 @@ import dataclasses
 from collections.abc import Iterable
 
 from mobile_video_jax.cost.phone.ops import HALF, Op, Value
+from mobile_video_jax.cost.phone.tiles import pieces
+
+# The first part of the path of a transformer's modules, the class of dit.model.
+TRANSFORMER = "Dit/"
 
 # The steps of norms that fp16 can hold (export/pytorch/safe_norms.py), operands > result: x is the norm's operand, y a
 # value of its size, r a number for each row.
-RMS_NORM = ("x>y", "y>r", "r>r", "r>r", "r>r", "xr>y", "r>r", "y>y", "y>r", "r>r", "rr>r", "r>r", "yr>y")
-LAYER_NORM = ("x>y", "y>r", "r>r", "r>r", "r>r", "xr>y", "y>r", "rr>r", "xr>y", *RMS_NORM)
+LARGEST = ("x>r", "x>r", "r>r", "rr>r", "r>r", "r>r", "r>r")
+RMS_NORM = (*LARGEST, "xr>y", "r>r", "y>r", "r>r", "r>r", "r>r", "rr>r", "r>r", "yr>y")
+LAYER_NORM = (*LARGEST, "xr>y", "y>r", "rr>r", "xr>y", *RMS_NORM)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,6 +61,18 @@ class Function(Array):
         return any(name.startswith("reduce_") for name in self.primitives)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scaled(Array):
+    """The result of a norm of queries or keys, `normalized`, that its scale has not multiplied yet.
+
+    One `across` heads is taken in pieces of tokens, others in pieces of heads.
+    """
+
+    normalized: Array = Array(0, 0)
+    scale: Array = Array(0, 0)
+    across: bool = False
+
+
 class Recorder:
     """The ops of a network in their order."""
 
@@ -75,11 +92,36 @@ class Recorder:
 
     def computed(self, x: Array, part: str) -> Array:
         """The array, after the ops of a function."""
-        if not isinstance(x, Function):
+        if not isinstance(x, Function | Scaled):
             return x
         if x not in self._results:
-            self._results[x] = self._norm(x, part) if x.is_norm else self._simple(x, part)
+            if isinstance(x, Scaled):
+                plain = self.computed(x.normalized, part)
+                reads, size = [plain.share(plain.pieces), x.scale], plain.size // plain.pieces
+                scaled = self.op(part, reads, size, pieces=plain.pieces)
+                self._results[x] = self.joined(scaled, part) if x.across else scaled
+            else:
+                self._results[x] = self._norm(x, part) if x.is_norm else self._simple(x, part)
         return self._results[x]
+
+    def unscaled(self, x: Scaled, part: str) -> Array:
+        """The norm's result without its scale."""
+        plain = self.computed(x.normalized, part)
+        return self.joined(plain, part) if x.across else plain
+
+    def latest(self, x: Array) -> Array:
+        """The array, as one tensor where its pieces have been joined."""
+        return self._results.get(x, x)
+
+    def rotated(self, x: Array, table: Array, part: str) -> Array:
+        """Heads, turned (export/phone/turn.py); the scale of a head's own norm is in the tables."""
+        x = self.unscaled(x, part) if isinstance(x, Scaled) and not x.across else self.computed(x, part)
+        count = x.pieces if x.pieces > 1 else pieces_of(x.size, part)
+        piece, size = x.share(count), x.size // count
+        table = table.share(count) if table.size == x.size else table
+        swapped = self.op(part, [piece], size, pieces=count)
+        products = (self.op(part, [y, table], size, pieces=count) for y in (piece, swapped.share(count)))
+        return self.op(part, [y.share(count) for y in products], size, pieces=count)
 
     def joined(self, x: Array, part: str) -> Array:
         """The array as one tensor, after a concatenation of its pieces."""
@@ -102,10 +144,16 @@ class Recorder:
         return self.op(part, reads, x.size // x.pieces, pieces=x.pieces, reduces=x.reduces)
 
     def _norm(self, x: Function, part: str) -> Array:
-        arrays = {"x": x.root, "y": Array(x.size, x.size // x.pieces), "r": Array(x.rows, x.rows // x.pieces)}
+        count = x.pieces if x.pieces > 1 else pieces_of(x.size, part)
+        arrays = {"x": x.root, "y": Array(x.size, x.size // count), "r": Array(x.rows, x.rows // count)}
         result = x.root
         for step in LAYER_NORM if "sub" in x.primitives else RMS_NORM:
             operands, _, kind = step.partition(">")
-            reads, size = [arrays[name].share(x.pieces) for name in operands], arrays[kind].size // x.pieces
-            result = self.op(part, reads, size, pieces=x.pieces, reduces=step == "y>r")
+            reads, size = [arrays[name].share(count) for name in operands], arrays[kind].size // count
+            result = self.op(part, reads, size, pieces=count, reduces=step in ("x>r", "y>r"))
         return result
+
+
+def pieces_of(size: int, part: str) -> int:
+    """The pieces in which a transformer's norms, rotations and residuals run (export/phone): of heads, or of tokens."""
+    return pieces(size) if part.startswith(TRANSFORMER) else 1

@@ -8,21 +8,26 @@ Sizes = tuple[int, int, int]
 
 
 def tiled_up(recorder: Recorder, part: str, x: Array, sizes: Sizes, tiles: int) -> Array:
-    """The first product, whose result is in tiles of hidden channels."""
+    """The first product, whose result is in tiles of hidden channels of each piece of x, which are of rows."""
     (rows, inputs, outputs), first = sizes, len(recorder.ops)
-    pieces = tile_sizes(outputs, tiles)
-    for piece in pieces:
-        _add_product(recorder, part, x, (rows, inputs, piece), is_first=True)
+    hidden = tile_sizes(outputs, tiles)
+    for own in tile_sizes(rows, x.pieces):
+        for tile in hidden:
+            _add_product(recorder, part, x.share(x.pieces), (own, inputs, tile), is_first=True)
+    size, count = rows * outputs, x.pieces * len(hidden)
+    return Array(size, size // count, pieces=count, product=(first, part))
+
+
+def tiled_down(recorder: Recorder, part: str, x: Array, sizes: Sizes, tiles: int) -> Array:
+    """The second product: a sum over the tiles of each piece's hidden channels."""
+    (rows, inputs, outputs), first = sizes, len(recorder.ops)
+    hidden = tile_sizes(inputs, tiles)
+    count = x.pieces // len(hidden)
+    for own in tile_sizes(rows, count):
+        for i, tile in enumerate(hidden):
+            _add_product(recorder, part, Array(own * tile, own * tile), (own, tile, outputs), is_first=i == 0)
     size = rows * outputs
-    return Array(size, size // len(pieces), pieces=len(pieces), product=(first, part))
-
-
-def tiled_down(recorder: Recorder, part: str, x: Array, sizes: Sizes) -> Array:
-    """The second product: a sum over the tiles of x."""
-    (rows, inputs, outputs), first = sizes, len(recorder.ops)
-    for i, tile in enumerate(tile_sizes(inputs, x.pieces)):
-        _add_product(recorder, part, Array(rows * tile, rows * tile), (rows, tile, outputs), is_first=i == 0)
-    return Array(rows * outputs, rows * outputs, product=(first, part))
+    return Array(size, size // count, pieces=count, product=(first, part))
 
 
 def _add_product(recorder: Recorder, part: str, x: Array, sizes: Sizes, is_first: bool) -> None:

@@ -1,5 +1,6 @@
-"""Sizes of tiles: what keeps attention's logits, and an FFN's hidden channels, on the chip."""
+"""Sizes of tiles: what keeps on the chip values that the next op reads, such as logits and an FFN's hidden channels."""
 
+import itertools
 import math
 
 import numpy as np
@@ -16,6 +17,22 @@ def query_chunks(queries: int, keys: int) -> int:
     Apple's SPLIT_EINSUM_V2 (ml-stable-diffusion) cuts queries into chunks of 512.
     """
     return max(1, min(math.ceil(HALF * queries * keys / ASSUMED.on_chip), queries // LEAST_QUERIES))
+
+
+def pieces(numbers: int) -> int:
+    """The fewest equal pieces of a tensor of so many numbers that stay on the chip."""
+    return max(1, math.ceil(HALF * numbers / ASSUMED.on_chip))
+
+
+def tokens_at_a_time(width: int, tokens: int) -> int:
+    """The most tokens of a piece of a transformer's residual stream."""
+    return math.ceil(tokens / pieces(width * tokens))
+
+
+def spans(size: int, count: int) -> list[slice]:
+    """So many slices of an axis, as even as they can be."""
+    ends = np.cumsum([0, *tile_sizes(size, count)]).tolist()
+    return [slice(start, stop) for start, stop in itertools.pairwise(ends)]
 
 
 def tile_sizes(size: int, tiles: int) -> list[int]:

@@ -10,9 +10,13 @@ The phone's form (export/phone) differs from the jaxpr by these rules:
   with weights.
 - A function of one value alone is one op, as softmax and GELU are. A norm is several, so that fp16 can hold it.
 - The hidden channels of an FFN are cut into tiles.
+- Heads are turned in four ops, by tables that hold the scales of their norms; without a rotation queries have no scale.
+- In a transformer norms, modulation, residuals and the FFN run on pieces of tokens, and those of queries and keys on
+  pieces of heads, that stay on the chip.
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,7 +26,7 @@ from jax.extend import core as jex_core
 
 from mobile_video_jax.cost.flops import PRODUCT_FLOPS, inner_jaxprs, shape_of, size_of
 from mobile_video_jax.cost.phone.ops import Op
-from mobile_video_jax.cost.phone.recorder import Array, Function, Recorder
+from mobile_video_jax.cost.phone.recorder import TRANSFORMER, Array, Function, Recorder, Scaled, pieces_of
 from mobile_video_jax.cost.phone.table import FFN_TILES
 from mobile_video_jax.cost.phone.tiled_ffn import tiled_down, tiled_up
 from mobile_video_jax.cost.phone.tiles import query_chunks
@@ -42,6 +46,11 @@ ELEMENTWISE = _names(
     "abs add add_any and clamp cos div eq erf erfc exp exp2 expm1 ge gt integer_pow is_finite le log log1p logistic lt "
     "max min mul ne neg not or pow rsqrt select_n sign sin sqrt square sub tan tanh"
 )
+# The scope of nn.embeddings.apply_rope, and norms whose scale may join another factor.
+ROPE = "rope"
+QK_NORMS = ("q_norm", "k_norm")
+# The module of a transformer whose own ops are on its tokens.
+ON_TOKENS = re.compile(r"(^|/)(block(_\d+)?|output)$")
 # The module of nn.attention.assa that computes cells of tokens.
 CELLS = "near"
 # Paths of the modules of nn.dense.FeedForward, whose products are tiled.
@@ -75,6 +84,7 @@ class _Trace:
 
     def __init__(self, ffn_tiles: int):
         self.recorder, self._ffn_tiles = Recorder(), ffn_tiles
+        self._tables = Array(0, 0, is_weight=True)  # of the rotation that is being followed
 
     def run(self, jaxpr: jex_core.Jaxpr, arrays: Sequence[Array], scope: str) -> list[Array]:
         """The results of a jaxpr for these arguments. `scope` is the path of modules that run it."""
@@ -99,7 +109,16 @@ class _Trace:
         if all(x.is_weight for x in inputs):
             return [_array(x, is_weight=True) for x in eqn.outvars]
         if name in PRODUCT_FLOPS:
-            return [self._product(eqn, [self.recorder.computed(x, part) for x in inputs], part)]
+            operands = [self.recorder.computed(x, part) for x in self._with_one_scale(inputs, part)]
+            return [self._product(eqn, operands, part)]
+        module = part.rpartition("/")[2]
+        if module == ROPE:
+            return self._rotation(eqn, inputs, part)
+        if name == "mul" and module in QK_NORMS and part.startswith(TRANSFORMER) and inputs[1].is_weight:
+            x, scale = inputs
+            across = scale.size > shape_of(eqn.outvars[0])[-1]
+            return [Scaled(x.size, x.whole, normalized=x, scale=scale, across=across)]
+        inputs = [self.recorder.computed(x, part) if isinstance(x, Scaled) else x for x in inputs]
         operands = [x for x in inputs if not x.is_number]
         if len(operands) == 1 and (name == "mul" or (name == "div" and inputs[1].is_number)):
             return operands
@@ -115,12 +134,34 @@ class _Trace:
         return self._op(eqn, operands, part)
 
     def _op(self, eqn: jex_core.JaxprEqn, operands: list[Array], part: str) -> list[Array]:
-        """An op, or where it is element-wise one for each piece that its operands are in."""
-        pieces = max(x.pieces for x in operands) if eqn.primitive.name in ELEMENTWISE else 1
-        operands = [x if x.pieces == pieces else self.recorder.joined(x, part) for x in operands]
-        sizes = [size_of(x) for x in eqn.outvars]
-        reads = [x.share(pieces) if x.pieces == pieces or x.size == sizes[0] else x for x in operands]
-        return [self.recorder.op(part, reads, size // pieces, pieces=pieces) for size in sizes]
+        """An op, or where it is element-wise one for each piece that its operands are in, or that stays on the chip."""
+        sizes, elementwise = [size_of(x) for x in eqn.outvars], eqn.primitive.name in ELEMENTWISE
+        operands = [self.recorder.latest(x) for x in operands]
+        count = max(x.pieces for x in operands) if elementwise else 1
+        on_tokens = elementwise and bool(ON_TOKENS.search(part))
+        is_joined = on_tokens and count > 1 and all(x.size == sizes[0] for x in operands)  # the residual stream
+        count = pieces_of(sizes[0], part) if on_tokens and count == 1 else count
+        operands = [x if x.pieces == count else self.recorder.joined(x, part) for x in operands]
+        reads = [x.share(count) if x.pieces == count or x.size == sizes[0] else x for x in operands]
+        results = [self.recorder.op(part, reads, size // count, pieces=count) for size in sizes]
+        return [self.recorder.joined(x, part) for x in results] if is_joined else results
+
+    def _rotation(self, eqn: jex_core.JaxprEqn, inputs: list[Array], part: str) -> list[Array]:
+        """The heads, until their halves are joined again: then they are turned."""
+        for x in inputs:
+            if x.is_weight:
+                self._tables = Array(2 * x.size, 2 * x.size, is_weight=True)
+        heads = next(x for x in inputs if not x.is_weight)
+        if eqn.primitive.name != "concatenate":
+            return [heads] * len(eqn.outvars)
+        return [self.recorder.rotated(heads, self._tables, part)]
+
+    def _with_one_scale(self, operands: Sequence[Array], part: str) -> list[Array]:
+        """Operands of a product: of queries and keys that both have a scale yet, the smaller has both scales."""
+        if not all(isinstance(x, Scaled) for x in operands):
+            return list(operands)
+        queries = max(operands, key=lambda x: x.size)
+        return [self.recorder.unscaled(x, part) if x is queries and isinstance(x, Scaled) else x for x in operands]
 
     def _product(self, eqn: jex_core.JaxprEqn, operands: list[Array], part: str) -> Array:
         size, flops = size_of(eqn.outvars[0]), PRODUCT_FLOPS[eqn.primitive.name](eqn)
@@ -129,7 +170,9 @@ class _Trace:
             pieces = batch * _query_chunks(eqn)
             if split := [x.pieces for x in operands if x.pieces % batch == 0 and x.pieces > batch]:
                 pieces = split[0]
-            operands = [x if x.pieces in (batch, pieces) else self.recorder.joined(x, part) for x in operands]
+            # Pieces of fewer than all heads hold several, whose parts are views.
+            known = (*range(1, batch + 1), pieces)
+            operands = [x if x.pieces in known else self.recorder.joined(x, part) for x in operands]
             # The queries are the first operand of the logits, and what is in pieces already of the product after.
             queries = next((i for i, x in enumerate(operands) if x.pieces == pieces), 0)
             reads = [x.share(pieces if i == queries else batch) for i, x in enumerate(operands)]
@@ -139,8 +182,8 @@ class _Trace:
             rows = size // shape_of(eqn.outvars[0])[-1]
             sizes = rows, x.size // rows, size // rows
             if part.endswith(UP):
-                return tiled_up(self.recorder, part, self.recorder.joined(x, part), sizes, self._ffn_tiles)
-            return tiled_down(self.recorder, part, x, sizes)
+                return tiled_up(self.recorder, part, x, sizes, self._ffn_tiles)
+            return tiled_down(self.recorder, part, x, sizes, self._ffn_tiles)
         self.recorder.op(part, [self.recorder.joined(x, part) for x in operands], size, flops=flops)
         return Array(size, size, product=(len(self.recorder.ops) - 1, part))
 
