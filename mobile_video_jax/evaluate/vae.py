@@ -58,7 +58,7 @@ class VaeTask:
     tile: int = 0  # pixels a side of a coded tile; 0: whole frames
     overlap: int = 0  # pixels that neighbouring tiles share
     rows: int = 1  # devices that share each clip
-    fvd: bool = False  # Fréchet and kernel video distance
+    fvd: bool | None = False  # Fréchet and kernel video distance; None: where they can be measured
     lpips: str = ""  # "vgg:FILE": LPIPS with the classifier in the file
 
 
@@ -73,10 +73,9 @@ def evaluate_vae(task: VaeTask) -> dict[str, Any]:
     shape = ClipShape.parse(task.clip or description["clip"]).check(bundle.vae.config.strides)
     coder = _coder(task, bundle, shape)
     settings = _settings(task, shape)
-    if task.fvd and (reason := obstacle(shape, settings["clips"])):
-        raise UserError(reason)
-    net = _Lpips.parse(task.lpips) if task.lpips else None
-    settings["metrics"] = (SETTINGS if task.fvd else {}) | ({"lpips": net.name} if net else {})
+    measures_fvd = _measures_fvd(task, shape, settings["clips"])
+    net = Lpips.parse(task.lpips) if task.lpips else None
+    settings["metrics"] = (SETTINGS if measures_fvd else {}) | ({"lpips": net.name} if net else {})
     claim(task.out, CLAIM, settings, "evaluation")
     coded = reconstruct(bundle, task.data, task.split, shape, task.count, coder)
     if net:
@@ -92,7 +91,7 @@ def evaluate_vae(task: VaeTask) -> dict[str, Any]:
         settings=settings,
         clips=write_clips(task.out, coded.prompts, coded.decoded, frame_rate),
         prompts=coded.prompts,
-        metrics=coded.scores | (_distances(task.out, coded) if task.fvd else {}),
+        metrics=coded.scores | (_distances(task.out, coded) if measures_fvd else {}),
         per_clip=coded.per_clip,
         more=more,
     )
@@ -101,8 +100,16 @@ def evaluate_vae(task: VaeTask) -> dict[str, Any]:
     return report
 
 
+def _measures_fvd(task: VaeTask, shape: ClipShape, count: int) -> bool:
+    """True where video distances are asked for, or can be measured. Raises UserError where only the first is so."""
+    reason = obstacle(shape, count) if task.fvd is not False else "not asked for"
+    if task.fvd and reason:
+        raise UserError(reason)
+    return not reason
+
+
 @dataclasses.dataclass(frozen=True)
-class _Lpips:
+class Lpips:
     """LPIPS of one net, and a name for its weights."""
 
     net: Net
@@ -110,7 +117,7 @@ class _Lpips:
     name: str
 
     @classmethod
-    def parse(cls, text: str) -> "_Lpips":
+    def parse(cls, text: str) -> "Lpips":
         """Reads "vgg:FILE". Raises UserError for another form and where weights are missing."""
         net, _, file = text.partition(":")
         if net not in get_args(Net) or not file:

@@ -8,29 +8,32 @@ from typing import Any
 
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import read_json
 from mobile_video_jax.core.revision import git_revision, hardware
-from mobile_video_jax.data.dataset import open_split
-from mobile_video_jax.data.prepare.prepare import prepare
-from mobile_video_jax.evaluate.alignment import generate_samples
-from mobile_video_jax.evaluate.evaluation import plain_scores
+from mobile_video_jax.evaluate.evaluation import SCORES, plain_scores
+from mobile_video_jax.evaluate.generation import GenerationTask, evaluate_generation
 from mobile_video_jax.evaluate.linear_floor import linear_floor
-from mobile_video_jax.evaluate.reconstruction import reconstruct
+from mobile_video_jax.evaluate.posterior_bits import posterior_bits
+from mobile_video_jax.evaluate.vae import Lpips, VaeTask, evaluate_vae
 from mobile_video_jax.latents.encode import encode_dataset
 from mobile_video_jax.latents.plan import EncodeOptions
-from mobile_video_jax.metrics.accuracy import accuracies
+from mobile_video_jax.metrics.interval import FEW
 from mobile_video_jax.metrics.reconstruction import PSNR
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.studies.budget import dit_config, network, training_flops, vae_phases
+from mobile_video_jax.studies.cell_costs import cell_costs
 from mobile_video_jax.studies.cells import open_study, run_cells, share
+from mobile_video_jax.studies.compression_data import check_enough, held_out_clips, judged_clip, make_data, study_data
 from mobile_video_jax.studies.config import StudyConfig
 from mobile_video_jax.studies.learning import Learning, psnr_curve
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
-from mobile_video_jax.vae.decoder_flops import decoder_flops_per_frame
 from mobile_video_jax.vae.losses.terms import CONSISTENT, EQUIVARIANT
 
+# Folders of a cell with the evaluations of its VAE and of its transformer's samples.
+RECONSTRUCTION, GENERATION = "reconstruction", "generation"
 OBJECTIVES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "plain": ({}, {}),
     "consistency": (CONSISTENT, CONSISTENT),
@@ -59,9 +62,12 @@ def cells(study: StudyConfig) -> dict[str, Cell]:
         raise UserError(
             f"finetune_steps {study.finetune_steps} leave none of {study.vae.steps} steps before: lower them"
         )
+    if not study.data and study.test_clips < FEW:
+        raise UserError(f"test_clips {study.test_clips} are fewer than the {FEW} that a verdict needs: raise them")
     for compression in study.compressions:
         network(study, compression)
-        ClipShape.parse(study.vae.clip).check(Compression.parse(compression))
+        for clip in (study.vae.clip, judged_clip(study)):
+            ClipShape.parse(clip).check(Compression.parse(compression))
     grid = [Cell(*point) for point in itertools.product(study.compressions, study.objectives, study.seeds)]
     return {cell.name: cell for cell in grid}
 
@@ -69,43 +75,53 @@ def cells(study: StudyConfig) -> dict[str, Cell]:
 def run_study(study: StudyConfig, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:
     """Runs this worker's share of the cells that are not finished; returns the results of all that are.
 
-    Worker 0 also renders the clips. A cell is a folder of `out`/cells, and every stage in it resumes.
+    Worker 0 also makes the data set, of synthetic clips or of a folder of videos. A cell is a folder of `out`/cells,
+    and every stage in it resumes. Raises UserError for data that are missing or too few for a verdict.
     """
-    grid = cells(study)
-    data = Path(study.data) if study.data else out / "data"
-    if study.data:
-        open_split(data, "train")  # told now, not by every cell
+    grid, data = cells(study), study_data(study, out)
+    if data.exists():  # told now, not by every cell
+        check_enough(data)
+    if study.lpips:
+        Lpips.parse(study.lpips)
     open_study(study, out, worker=worker, workers=workers)
-    share(lambda: _render_clips(study, data), data.exists, worker=worker)
+    share(lambda: make_data(study, data), data.exists, worker=worker)
     run = lambda name, folder: run_cell(study, grid[name], data, folder)
     return run_cells(list(grid), out, run, worker=worker, workers=workers)
-
-
-def _render_clips(study: StudyConfig, data: Path) -> None:
-    if not study.data:
-        sizes = {"train": study.train_clips, "validation": study.validation_clips, "test": study.test_clips}
-        prepare("moving_shapes", data, world=study.world, clip=ClipShape.parse(study.vae.clip), sizes=sizes)
 
 
 def run_cell(study: StudyConfig, cell: Cell, data: Path, out: Path) -> dict[str, Any]:
     """Trains and evaluates one cell, and counts its costs."""
     started = time.monotonic()
     phases = _train_vae(study, cell, data, out)
-    trained, run = time.monotonic(), phases[-1]
-    clip, compression = ClipShape.parse(study.vae.clip), Compression.parse(cell.compression)
-    reconstruction = reconstruct(Run.open(run).vae(), data, "test", clip, study.test_clips)
-    floor = linear_floor(data, compression.of_vae, clip, reconstruction.clips)
-    learning = Learning(psnr_curve(phases), reconstruction.scores[PSNR].value, floor[PSNR].value if floor else None)
+    trained, run = time.monotonic(), Run.open(phases[-1])
+    reconstruction = evaluate_vae(
+        VaeTask(
+            run=run,
+            data=data,
+            out=out / RECONSTRUCTION,
+            clip=judged_clip(study),
+            count=study.test_clips,
+            fvd=None,
+            lpips=study.lpips,
+        )
+    )
+    clips = held_out_clips(data, ClipShape.parse(judged_clip(study)), study.test_clips)
+    compression = Compression.parse(cell.compression)
+    floor = linear_floor(data, compression.of_vae, ClipShape.parse(study.vae.clip), clips)
+    scores = reconstruction["metrics"]
+    learning = Learning(psnr_curve(phases), scores[PSNR.key]["value"], floor[PSNR].value if floor else None)
     return {
         **dataclasses.asdict(cell),
         "name": cell.name,
         "network": _network(study, cell),
         "ratio": compression.ratio,
-        **_costs(study, cell),
-        **reconstruction.numbers(),
+        **cell_costs(study, cell.compression),
+        **{key: reconstruction[key] for key in ("metrics", "spectrum", "high_frequency", "lattice")},
+        "psnr_by_clip": read_json(out / RECONSTRUCTION / SCORES)["scores"][PSNR.key],
+        "bits": posterior_bits(run.vae(), clips),
         "linear": plain_scores(floor) if floor else {},
         "learning": {**dataclasses.asdict(learning), "untrained": learning.verdict},
-        "diffusability": _diffuse(study, cell, data, run, out),
+        "diffusability": _diffuse(study, cell, data, run.path, out),
         "seconds": {"vae": trained - started, "all": time.monotonic() - started},
         "commit": git_revision(),
         "hardware": hardware(),
@@ -137,7 +153,7 @@ def _train_vae(study: StudyConfig, cell: Cell, data: Path, out: Path) -> list[Pa
 
 
 def _diffuse(study: StudyConfig, cell: Cell, data: Path, vae: Path, out: Path) -> dict[str, Any]:
-    """Trains the study's transformer on the VAE's latents and reads its samples back."""
+    """Trains the study's transformer on the VAE's latents and evaluates its samples for held-out captions."""
     latents = out / "latents"
     options = EncodeOptions(study.dit.text_encoder, (study.vae.clip,), shard_records=4096)
     manifest = encode_dataset(vae, data, latents, options)
@@ -145,12 +161,17 @@ def _diffuse(study: StudyConfig, cell: Cell, data: Path, vae: Path, out: Path) -
     config = dataclasses.replace(dit_config(study, cell.compression), seed=cell.seed, data=str(latents), **text)
     train(DitStage(config), out / "dit")
     held_out = [line["eval_loss"] for line in read_metrics(out / "dit") if "eval_loss" in line]
-    result: dict[str, Any] = {"eval_loss": held_out[-1]}
-    if not study.data:
-        samples = generate_samples(out / "dit", study.world, study.samples, study.sampling, study.dit.text_encoder)
-        scores = accuracies(study.world, samples.pairs)
-        result["accuracy"] = {name: dataclasses.asdict(score) for name, score in scores.items()}
-    return result
+    samples = evaluate_generation(
+        GenerationTask(
+            run=Run.open(out / "dit"),
+            data=data,
+            out=out / GENERATION,
+            sampling=dataclasses.asdict(study.sampling),
+            count=study.samples,
+            text_encoder=study.dit.text_encoder,
+        )
+    )
+    return {"eval_loss": held_out[-1], "samples": samples["metrics"], "real": samples["beside"]["real_clips"]}
 
 
 def _network(study: StudyConfig, cell: Cell) -> str:
@@ -159,17 +180,3 @@ def _network(study: StudyConfig, cell: Cell) -> str:
     widths, depths = ("-".join(map(str, sizes)) for sizes in (config.decoder_widths, config.decoder_depths))
     steps = sum(phase.steps for phase in vae_phases(study, cell.compression))
     return f"patch {config.patch}, widths {widths}, depths {depths}, {steps} steps"
-
-
-def _costs(study: StudyConfig, cell: Cell) -> dict[str, Any]:
-    """Cost of the paper's clip at this compression: tokens, and FLOPs of one training step a clip."""
-    clip = ClipShape.parse(study.server.clip)
-    costs: dict[str, Any] = {
-        "tokens": clip.tokens(Compression.parse(cell.compression)),
-        **training_flops(study, cell.compression),
-    }
-    for name, reference in (("server", study.server), ("mobile", study.mobile)):
-        config = dataclasses.replace(reference, compression=cell.compression, batch_size=1)
-        costs[f"{name}_step_flops"] = DitStage(config).cost().flops
-    costs["decoder_flops_per_frame"] = decoder_flops_per_frame(network(study, cell.compression), clip)
-    return costs

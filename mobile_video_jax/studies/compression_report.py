@@ -6,21 +6,49 @@ from pathlib import Path
 import numpy as np
 
 from mobile_video_jax.core.revision import git_revision, hardware
-from mobile_video_jax.report.blocks import Block, Curves, Picture, Report, Section, Table
+from mobile_video_jax.cost.phone.table import PHONE as PHONE_NAME
+from mobile_video_jax.metrics.paired import compare
+from mobile_video_jax.report.blocks import Block, Cell, Curves, Marked, Picture, Report, Section, Table
 from mobile_video_jax.report.page import write_report
+from mobile_video_jax.studies.cell_costs import PHONE_STEPS
 from mobile_video_jax.studies.cells import failures
 from mobile_video_jax.studies.compression import cells
-from mobile_video_jax.studies.compression_plots import PLOTS, write_plots
-from mobile_video_jax.studies.compression_table import COLUMNS, LOSS, best_group, read_back, summary, table_rows
+from mobile_video_jax.studies.compression_clips import FILE as CLIPS
+from mobile_video_jax.studies.compression_clips import write_clips
+from mobile_video_jax.studies.compression_plots import PLOTS, RATE, write_plots
+from mobile_video_jax.studies.compression_table import (
+    GENERATIONS,
+    KVD,
+    LOSS,
+    PHONE_COSTS,
+    RECONSTRUCTIONS,
+    best_group,
+    judge,
+    read_back,
+    summary,
+    table_rows,
+)
 from mobile_video_jax.studies.config import StudyConfig
 from mobile_video_jax.studies.learning import GAIN
-from mobile_video_jax.studies.table import Row, write_tables
+from mobile_video_jax.studies.table import Column, Row, write_tables
 
 PROTOCOLS = {
     "flops": "training FLOPs of the VAEs, and of the transformers",
     "steps": "training steps",
     "decoder": "training steps, and the decoder's FLOPs",
 }
+BITS_ARE = (
+    "Bits a pixel are the KL divergence of the posteriors from the normal law of each channel's own aggregate over the "
+    "test clips, an upper bound on what the latents tell of them. A standard normal in place of the aggregate would "
+    "count the latents' scale, which a small KL term leaves free."
+)
+PHONE_IS = (
+    f"A step is one forward and backward pass of one clip. Times on {PHONE_NAME} are estimates, by the ops' roofline: "
+    f"{PHONE_STEPS} steps of the mobile transformer, and the decoder frame by frame. Decoder, MB: its weights, the "
+    "stream's state and the values of its largest op. More than 16,384 tokens are beyond the neural engine, which "
+    "makes those times too short."
+)
+CLIPS_ARE = "First, middle and last frame of the first test clip: real, decoded, and generated for its caption."
 RETRY = "Remove failure.json of a cell's folder to run it again."
 
 
@@ -31,6 +59,7 @@ def write_study(name: str, study: StudyConfig, results: Sequence[Row], out: Path
     write_tables(name, rows, groups, out)
     if rows:
         write_plots(results, groups, out)
+        write_clips(study, [row["name"] for row in rows], out)
         write_report(out / "report.html", _page(name, study, results, groups, out))
     return {
         **{"out": str(out), "cells": len(cells(study)), "finished": len(rows), "failed": len(failures(out))},
@@ -56,11 +85,15 @@ def _page(name: str, study: StudyConfig, results: Sequence[Row], groups: Sequenc
     if read_back(groups):
         lead += "whose samples a rule-based detector reads back."
     else:
-        lead += f"whose {LOSS.heading} tells how well the latents diffuse."
+        lead += "whose samples for held-out captions are evaluated beside the real clips."
     plots = [Picture(f"Quality against {label}.", out / file) for file, label in PLOTS.values()]
+    rates = Picture(RATE[1], out / RATE[0])
     sections = [
-        Section("Quality", _explanation(groups), [_qualities(groups), *plots]),
-        Section("Cost of a 49x384x512 clip, and of the study's trainings", "", [_cost_table(groups)]),
+        Section("Reconstruction", _explanation(groups), [_qualities(groups, RECONSTRUCTIONS), *_differences(results)]),
+        Section("Generation", _of_samples(groups), [_qualities(groups, GENERATIONS), *plots]),
+        Section("Rate and distortion", BITS_ARE, [rates]),
+        Section("Clips", "", [Picture(CLIPS_ARE, out / CLIPS)]),
+        Section("Cost of a 49x384x512 clip, and of the study's trainings", PHONE_IS, [_cost_table(groups)]),
         *([Section("Failed cells", RETRY, [_failed(failed)])] if (failed := failures(out)) else []),
         Section("Spectrum", "", _spectrum(results)),
     ]
@@ -74,35 +107,66 @@ def _held_out_clips(results: Sequence[Row]) -> str:
 
 
 def _explanation(groups: Sequence[Row]) -> str:
-    text = "Mean, and deviation over seeds where there are several. A dashed line is the linear code's PSNR."
+    text = (
+        "Mean, with the deviation over seeds where there are several, else the 95 % interval over clips. A dashed line "
+        "is the linear code's PSNR. Front: the qualities in which no trained cell is better and as fast on the phone; "
+        "a dotted line in the plot."
+    )
     if any(group["untrained"] for group in groups):
         text += (
             " Cells marked as not trained, hollow in the plots, lie below that line or still gained more than "
             f"{GAIN} dB in the last quarter of their training: they show how far training went, not what the "
             "compression costs, and none of them is called best."
         )
-    if read_back(groups):
-        return text
-    return (
-        f"{text} No samples are read back: the detector knows synthetic clips alone. A lower {LOSS.heading} means "
-        "latents that are easier to diffuse, among VAEs of one compression; latents of other strides and channels have "
-        "losses on other scales, so no compression is called best."
+    return text
+
+
+def _of_samples(groups: Sequence[Row]) -> str:
+    text = (
+        f"A lower {LOSS.heading} means latents that are easier to diffuse, among VAEs of one compression; latents of "
+        "other strides and channels have losses on other scales. "
     )
+    if judge(groups) is None:
+        return f"{text}Nothing here compares samples of different compressions, so no compression is called best."
+    if any(group[KVD.key]["mean"] is not None for group in groups):
+        text += (
+            "KVD and FVD are of the 400 logits of I3D against the real clips of the captions. FVD is biased upward by "
+            "few clips: compare values of equal n alone. KVD is not biased by them."
+        )
+    return text
 
 
-def _qualities(groups: Sequence[Row]) -> Table:
-    shown = [column for column in COLUMNS if any(group[column.key]["mean"] is not None for group in groups)]
+def _qualities(groups: Sequence[Row], columns: Sequence[Column]) -> Table:
+    shown = [column for column in columns if any(group[column.key]["mean"] is not None for group in groups)]
     lines = [
         [
             group["compression"],
             group["objective"],
             f"{group['ratio']:g}:1",
             f"no: {group['untrained']}" if group["untrained"] else "yes",
+            ", ".join(group.get("front", ())) or "–",
             *(column.text(group) for column in shown),
         ]
         for group in groups
     ]
-    return Table(["compression", "objective", "ratio", "trained", *(column.heading for column in shown)], lines)
+    heads = ["compression", "objective", "ratio", "trained", "front", *(column.heading for column in shown)]
+    return Table(heads, lines)
+
+
+def _differences(results: Sequence[Row]) -> list[Block]:
+    """PSNR of each cell less that of the first of its seed, on the same clips."""
+    firsts: dict[int, Row] = {}
+    lines: list[list[Cell]] = []
+    for result in results:
+        first = firsts.setdefault(result["seed"], result)
+        if result is first:
+            continue
+        compared = compare(*(np.array(each["psnr_by_clip"], np.float64) for each in (first, result)))
+        verdict = Marked("differs", compared.difference > 0) if compared.differs else "not told apart"
+        interval = f"{compared.low:+.2f} to {compared.high:+.2f}"
+        lines.append([result["name"], first["name"], f"{compared.difference:+.2f}", interval, compared.n, verdict])
+    heads = ["cell", "less", "PSNR (dB)", "95 % interval", "clips", ""]
+    return [Table(heads, lines, "Paired differences on the same clips.")] if lines else []
 
 
 def _failed(failed: Mapping[str, str]) -> Table:
@@ -112,6 +176,7 @@ def _failed(failed: Mapping[str, str]) -> Table:
 def _cost_table(groups: Sequence[Row]) -> Table:
     columns = [
         *("compression", "tokens", "server step, TFLOP", "mobile step, TFLOP", "decoder, GFLOP a frame"),
+        *("phone: step, ms", "decoder, ms", "clip, s", "decoder, MB"),
         *("VAE training, PFLOP", "transformer training, PFLOP", "VAE"),
     ]
     lines = {
@@ -121,13 +186,14 @@ def _cost_table(groups: Sequence[Row]) -> Table:
             group["server_step_flops"] / 1e12,
             group["mobile_step_flops"] / 1e12,
             group["decoder_flops_per_frame"] / 1e9,
+            *(group[key] for key in PHONE_COSTS),
             group["vae_flops"] / 1e15,
             group["dit_flops"] / 1e15,
             group["network"],
         ]
         for group in groups
     }
-    return Table(columns, list(lines.values()), "A step is one forward and backward pass of one clip.")
+    return Table(columns, list(lines.values()))
 
 
 def _spectrum(results: Sequence[Row]) -> list[Block]:

@@ -86,13 +86,15 @@ class StudyConfig(Config):
     seeds: Seeds = (0,)  # seeds of the cells
     size: SizeName = "tiny"  # size of the VAEs
     protocol: Protocol = "flops"  # equal in all cells: FLOPs of training, steps, or steps and the decoder's FLOPs
-    data: str = ""  # prepared data set in place of synthetic clips; no samples are read back then
+    data: str = ""  # prepared data set or folder of videos in place of synthetic clips; no samples are read back then
+    judged_clip: str = ""  # frames x height x width of clips that reconstructions are evaluated on; `vae.clip` if empty
+    lpips: str = ""  # vgg:FILE or alex:FILE: LPIPS of reconstructions with the classifier in the file; none if empty
     train_clips: Count = 2000  # synthetic clips to train on
     validation_clips: Count = 64  # synthetic clips held out for training's own evaluations
-    test_clips: Count = 64  # synthetic clips that reconstructions are evaluated on
+    test_clips: Count = 120  # clips that reconstructions are evaluated on at most
     finetune_steps: CountOrZero = 0  # last steps of a VAE, a phase with changes of the loss of its own
     sampling: SampleConfig = GUIDED  # sampler of a cell's clips
-    samples: Count = 120  # clips that a cell's transformer is evaluated by
+    samples: Count = 120  # clips that a cell's transformer is evaluated by at most, for captions of test clips
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -23,15 +23,24 @@ class Column:
     form: str = "{:.1%}"
 
     def text(self, group: Row) -> str:
-        """A group's mean, and deviation where there are several seeds; a dash where there is none."""
-        mean, std = group[self.key]["mean"], group[self.key]["std"]
-        if mean is None:
+        """A group's mean, with the deviation over seeds or one seed's interval; a dash where there is none."""
+        figures = group[self.key]
+        if figures["mean"] is None:
             return "–"
-        return self.form.format(mean) + (f" ± {self.form.format(std)}" if group["seeds"] > 1 else "")
+        mean = self.form.format(figures["mean"])
+        if group["seeds"] > 1:
+            return f"{mean} ± {self.form.format(figures['std'])}"
+        if figures.get("low") is None:
+            return mean
+        return f"{mean} ({self.form.format(figures['low'])} to {self.form.format(figures['high'])})"
 
     def spread(self, rows: Sequence[Row]) -> Row:
-        """Mean and standard deviation over rows, None where no row has a value."""
-        return spread([row.get(self.key) for row in rows])
+        """Mean and standard deviation over rows, None where no row has a value.
+
+        Of one row also the ends of its interval, where it has them under the keys with _low and _high behind.
+        """
+        ends = {end: rows[0].get(f"{self.key}_{end}") for end in ("low", "high")} if len(rows) == 1 else {}
+        return spread([row.get(self.key) for row in rows]) | ends
 
 
 def write_tables(name: str, rows: Sequence[Row], groups: Sequence[Row], out: Path) -> None:

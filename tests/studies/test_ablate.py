@@ -11,16 +11,20 @@ from configs import ablate as studies
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.config import from_mapping, plain
 from mobile_video_jax.core.errors import Stopped, UserError
+from mobile_video_jax.data.prepare.prepare import prepare
 from mobile_video_jax.data.shapes.world import World
-from mobile_video_jax.studies import budget, cells
+from mobile_video_jax.report.figures import panels, save_figure
+from mobile_video_jax.studies import budget, cells, compression_report
 from mobile_video_jax.studies import compression as ablate
 from mobile_video_jax.studies.cells import RESULT
 from mobile_video_jax.studies.compression import Cell
+from mobile_video_jax.studies.compression_data import make_data, study_data
 from mobile_video_jax.studies.compression_report import write_study
-from mobile_video_jax.studies.compression_table import COSTS, summary
+from mobile_video_jax.studies.compression_table import COSTS, KVD, QUALITY, best_group, summary, table_rows
 from mobile_video_jax.studies.config import StudyConfig, study_class
 from mobile_video_jax.studies.kinds import KINDS
 from mobile_video_jax.studies.learning import Learning, psnr_curve
+from mobile_video_jax.studies.pareto import front
 from mobile_video_jax.train.divergence import TrainingDiverged
 from mobile_video_jax.vae.decoder_flops import decoder_flops_per_frame
 from tests import tiny
@@ -42,7 +46,7 @@ def study(**changes) -> StudyConfig:
         world=World(counts=(1,)),
         train_clips=16,
         validation_clips=8,
-        test_clips=4,
+        test_clips=8,
         samples=3,
         sampling=dataclasses.replace(config.sampling, steps=1),
     )
@@ -58,6 +62,10 @@ def test_a_grid_is_every_combination_and_refuses_what_cannot_be():
         ablate.cells(study(compressions=("t8_s64_c4",)))
     with pytest.raises(UserError, match="does not divide by the spatial stride"):
         ablate.cells(study(vae=dataclasses.replace(study().vae, clip="9x24x24"), compressions=("t4_s16_c4",)))
+    with pytest.raises(UserError, match="height 40 does not divide by the spatial stride 16"):
+        ablate.cells(study(judged_clip="9x40x32"))
+    with pytest.raises(UserError, match="test_clips 7 are fewer than the 8 that a verdict needs"):
+        ablate.cells(study(test_clips=7))
     with pytest.raises(UserError, match="finetune_steps 3 leave none of 3 steps"):
         ablate.cells(study(finetune_steps=3))
     with pytest.raises(UserError, match="worker 2 of 2"):
@@ -83,7 +91,9 @@ def test_two_workers_share_a_study_that_resumes_and_reports_what_is_there(tmp_pa
     stamp = written.stat().st_mtime_ns
     assert ablate.run_study(config, tmp_path, worker=0, workers=2) == first and written.stat().st_mtime_ns == stamp
     assert first[0]["tokens"] == 13 * 24 * 32 and first[0]["ratio"] == 768.0
-    assert set(first[0]["diffusability"]["accuracy"]) == {"colour", "shape", "motion", "all"}
+    samples = first[0]["diffusability"]["samples"]
+    assert samples["motion_energy"]["n"] == 3 and {"accuracy_all", "flicker", "diversity"} <= set(samples)
+    assert first[0]["bits"] > 0 and len(first[0]["psnr_by_clip"]) == 8
     assert write_study("test", config, first, tmp_path) == {
         **{"out": str(tmp_path), "cells": 2, "finished": 1, "failed": 0, "best": None}
     }
@@ -96,7 +106,7 @@ def test_two_workers_share_a_study_that_resumes_and_reports_what_is_there(tmp_pa
     assert rows[0]["name"] == first[0]["name"] and float(rows[0]["psnr"]) == first[0]["metrics"]["psnr"]["value"]
     table = json.loads((tmp_path / "table.json").read_text())
     assert table["rows"][0]["server_step_flops"] > table["rows"][0]["mobile_step_flops"]
-    for name in ("quality_vs_ratio.png", "quality_vs_tokens.png", "spectrum.png"):
+    for name in ("quality_vs_ratio.png", "quality_vs_phone.png", "rate_distortion.png", "spectrum.png", "clips.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "report.html").read_text()
     assert "t4_s16_c4" in page and "none of them is called best" in page
@@ -178,7 +188,7 @@ def test_workers_wait_for_worker_0_to_prepare(tmp_path, monkeypatch):
 
 
 def test_the_summary_is_the_mean_and_spread_over_seeds():
-    fixed = dict.fromkeys(COSTS, 1) | {"untrained": ""}
+    fixed = dict.fromkeys(COSTS, 1.0) | {"untrained": ""}
     qualities = dict.fromkeys(("ssim", "flicker", "high_frequency", "lattice", "samples_right"), 0.0)
     rows = [
         {"compression": "t4_s8_c4", "objective": "plain", "seed": seed, "psnr": psnr, **fixed, **qualities}
@@ -188,33 +198,74 @@ def test_the_summary_is_the_mean_and_spread_over_seeds():
     assert group["seeds"] == 3 and group["psnr"] == {"mean": 22.0, "std": 2.0}
 
 
-def result(compression: str, objective: str, psnr: float, loss: float) -> dict:
+def result(compression: str, objective: str, psnr: float, loss: float, seconds: float = 1.0, **samples: float) -> dict:
     """A cell's result on videos whose content no detector reads."""
-    score = {"value": psnr, "low": psnr, "high": psnr, "n": 2}
+    score = {"value": psnr, "low": psnr, "high": psnr, "n": 8}
+    moves = {"motion_energy": {**score, "value": 3.0}, "flicker": score}
     curve = {"latents": [1.0, 0.5], "rgb": [1.0, 0.1]}
-    costs = dict.fromkeys(COSTS[2:], 1e12)
+    costs = dict.fromkeys(COSTS[2:], 1e12) | {"phone_seconds": seconds}
     learning = {"psnr": dict.fromkeys(("half", "three_quarters", "all"), psnr), "floor_psnr": 19.0, "untrained": ""}
+    diffused = moves | {key: {**score, "value": value} for key, value in samples.items()}
     return {
         **{"name": f"{compression}-{objective}-seed0", "compression": compression, "objective": objective, "seed": 0},
         **{"ratio": 48.0, "tokens": 1344, **costs, "metrics": {"psnr": score, "ssim": score}},
-        **{"high_frequency": {"latents": 0.5}, "lattice": {"amplitude": 1.0}, "spectrum": curve},
-        **{"diffusability": {"eval_loss": loss}, "seconds": {"all": 1.0}, "linear": {}, "learning": learning},
+        **{"high_frequency": {"latents": 0.5}, "lattice": {"amplitude": 1.0}, "spectrum": curve, "bits": 0.1},
+        **{
+            "seconds": {"all": 1.0},
+            "linear": {},
+            "learning": learning,
+            "psnr_by_clip": [psnr + i % 3 for i in range(8)],
+        },
+        "diffusability": {"eval_loss": loss, "samples": diffused, "real": moves},
     }
 
 
-def test_a_study_on_own_videos_claims_no_more_than_it_measured(tmp_path):
+def test_a_study_on_own_videos_claims_no_more_than_it_measured(tmp_path, monkeypatch):
+    picture = lambda study, names, out: save_figure(panels(1, width=1)[0], out / "clips.png")
+    monkeypatch.setattr(compression_report, "write_clips", picture)
     config = study(data="videos", objectives=("plain",))
     results = [result("t4_s16_c4", "plain", 25.0, 0.4321), result("t8_s16_c4", "plain", 20.0, 0.3)]
     assert write_study("own", config, results, tmp_path)["best"] is None
     page = (tmp_path / "report.html").read_text()
-    assert "evaluated on 2 held out" in page and "0.4321" in page and page.count("<img") == 2
+    assert "evaluated on 8 held out" in page and "0.4321" in page and page.count("<img") == 5
     assert "reads back" not in page and "no compression is called best" in page
+    assert "-5.00" in page and "25.00 (25.00 to 25.00)" in page
     # Objectives of one compression have losses on one scale.
     results = [result("t4_s16_c4", "plain", 25.0, 0.4), result("t4_s16_c4", "equivariance", 24.0, 0.3)]
     assert write_study("own", config, results, tmp_path)["best"] == "t4_s16_c4-equivariance"
+    with pytest.raises(UserError, match="an older version evaluated cell t4_s16_c4-plain-seed0: remove its"):
+        write_study("own", config, [{key: value for key, value in results[0].items() if key != "bits"}], tmp_path)
 
 
-def test_a_data_set_that_is_not_there_is_told_before_the_first_cell(tmp_path):
+def test_the_front_is_what_no_trained_cell_beats_at_its_phone_time():
+    """By PSNR, more of which is better, and by KVD, less of which is."""
+    points = [(1.0, 5.0), (2.0, 4.0), (1.0, 6.0), (3.0, 7.0)]
+    assert front(points) == [2, 3]
+    results = [
+        result("t4_s8_c16", "plain", 30.0, 0.4, seconds=8.0, kvd=0.2),
+        result("t4_s16_c32", "plain", 25.0, 0.4, seconds=2.0, kvd=0.1),
+        result("t8_s32_c128", "plain", 20.0, 0.4, seconds=1.0, kvd=0.3),
+    ]
+    groups = summary(table_rows(results))
+    psnr, kvd = QUALITY.heading, KVD.heading
+    assert [group.get("front") for group in groups] == [[psnr], [psnr, kvd], [psnr, kvd]]
+    assert best_group(groups) == "t4_s16_c32-plain" and groups[0]["sample_motion"]["mean"] == 1.0
+    results[2]["learning"]["untrained"] = "gained 1.0 dB in the last quarter"
+    assert "front" not in summary(table_rows(results))[2]
+
+
+def test_data_are_told_before_the_first_cell(tmp_path):
+    """Data that are not there and a prepared set with too few test clips; a folder of videos is prepared."""
     with pytest.raises(UserError, match="is no data set: make one"):
         ablate.run_study(study(data=str(tmp_path / "none")), tmp_path / "study")
+    prepare(
+        "moving_shapes", tmp_path / "few", clip=ClipShape(5, 32, 32), sizes={"train": 2, "validation": 1, "test": 6}
+    )
+    with pytest.raises(UserError, match="has 6 test clips, a verdict needs 8"):
+        ablate.run_study(study(data=str(tmp_path / "few")), tmp_path / "study")
     assert not (tmp_path / "study").exists()
+    (tmp_path / "videos").mkdir()
+    config = study(data=str(tmp_path / "videos"))
+    assert study_data(config, tmp_path / "study") == tmp_path / "study" / "data"
+    with pytest.raises(UserError, match="holds no videos"):
+        make_data(config, tmp_path / "study" / "data")
