@@ -8,8 +8,9 @@ its FLOPs; `compression_quick`, 4 of them at a third of the budget, about 20. Ce
 those of few tokens take more steps; --config.protocol=steps or decoder makes other things equal. --config.data takes a
 data set or a folder of videos of your own in place of rendered clips. `objectives` is latent consistency and scale
 equivariance on and off, three seeds, about 35 minutes. One accelerator: `compression_gpu`, 8 cells of mobile VAEs with
-a fine-tuning phase. A pod: `compression_pod`, 96 cells in four objectives and three seeds. --plan prints the hours of each, from counted FLOPs. `patch` is three ways to one number of tokens
-and values: stride 16, stride 8 with patches of 2x2 and stride 4 with 4x4 in the transformer; three seeds.
+a fine-tuning phase. A pod: `compression_pod`, 96 cells in four objectives and three seeds. --plan prints the hours of
+each, from counted FLOPs. `patch` is three ways to one number of tokens and values: stride 16, stride 8 with patches of
+2x2 and stride 4 with 4x4 in the transformer; three seeds.
 
 `pruning` prunes one strong transformer of 12 blocks (trained until 90 % of its samples are right) to a third and half
 of its blocks' parameters by KD sensitivity, over all levels or blocks alone, by chance ten times and in other ways, and

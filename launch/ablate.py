@@ -3,8 +3,10 @@
 A study is a grid of ways to do one thing, with seeds; its cells are folders OUT/cells/NAME with what was trained and
 result.json. Started again it resumes where it stopped, and cells may be added. A cell that fails is recorded in
 failure.json and the others go on; the status is 1 then. Several processes or hosts share a study
-with --workers=N --worker=0 ... N-1 on one file system, where worker 0 makes what all cells share. Writes table.csv,
-table.json, report.html and PNG plots of the finished cells; --table writes them alone, also while a study runs.
+with --workers=N --worker=0 ... N-1 on one file system: each takes cells that no other has claimed, and worker 0 makes
+what all share. --cell=NAME runs one cell, with --distributed on all hosts of a job, of a study of VAEs, whose --out
+and --config.data may be in a bucket (launch.tpu.job --study makes such jobs). Writes table.csv, table.json, report.html
+and PNG plots of the finished cells; --table writes them alone, also while a study runs.
 
 NAME is a variant of configs/ablate.py, which says what each takes; --config=configs/ablate.py:NAME is the same.
 compression and objectives train a VAE a cell, its latents and a small transformer on them; pruning prunes one
@@ -14,6 +16,7 @@ ways.
 
 import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -27,8 +30,9 @@ STUDY = flags.DEFINE_string("study", "compression", "The study: a variant of con
 CONFIG = cli.define_config(
     study_class, "The study's config, in place of --study.", default=lambda: f"ablate:{STUDY.value}"
 )
-OUT = cli.define_path("out", "The study's folder, new or to resume.", local=True)
-WORKER = cli.define_number("worker", 0, CountOrZero, "The share of the cells that this process runs.")
+OUT = cli.define_path("out", "The study's folder, new or to resume.")
+CELL = flags.DEFINE_string("cell", "", "The one cell to run, of a study of VAEs; --table then collects all of them.")
+WORKER = cli.define_number("worker", 0, CountOrZero, "Which of the workers this is; 0 makes what all cells share.")
 WORKERS = cli.define_number("workers", 1, Size, "Processes that share the study.")
 TABLE = flags.DEFINE_bool("table", False, "Only write the tables of the cells that are finished.")
 PLAN = flags.DEFINE_bool("plan", False, "Only print what the cells will cost.")
@@ -41,7 +45,8 @@ UTILIZATION = cli.define_number(
 def main() -> None:
     from mobile_video_jax.core.claim import check_holds_some
     from mobile_video_jax.core.lock import only_writer
-    from mobile_video_jax.studies.cells import FAILURE, failures, finished
+    from mobile_video_jax.core.storage import ObjectPath
+    from mobile_video_jax.studies.cells import RESULT, finished
     from mobile_video_jax.studies.kinds import KINDS
 
     study, out = CONFIG.value, OUT.value
@@ -50,7 +55,13 @@ def main() -> None:
         return print_plan(kind.plan(study), 1e12 * PEAK.value * UTILIZATION.value)
     if out is None:
         raise UserError("name the study's folder with --out=DIR; --plan needs none")
-    check_holds_some(out, ("data", "shared.json", "cells", "table.json"), "study")
+    if study.kind != "vae" and (CELL.value or isinstance(out, ObjectPath)):
+        raise UserError("this study's cells share networks: leave out --cell, share it by --workers on one file system")
+    check_holds_some(out, ("data", "shared.json", "cells", "table.json", "study.json"), "study")
+    if CELL.value:
+        kind.run(study, out, only=CELL.value)
+        leave_if_failed(out, CELL.value)
+        return cli.finish(out / "cells" / CELL.value / RESULT, {"out": str(out), "cell": CELL.value})
     # Workers write cells of their own, and each run in them has its lock.
     with contextlib.nullcontext() if TABLE.value or WORKERS.value > 1 else only_writer(out):
         if TABLE.value:
@@ -59,8 +70,15 @@ def main() -> None:
             results = kind.run(study, out, worker=WORKER.value, workers=WORKERS.value)
         summary = kind.write(CONFIG.variant or STUDY.value, study, results, out)
     cli.finish(out / "table.csv", summary)
-    if failed := failures(out):
-        raise Stopped(f"error: {len(failed)} cells failed, see {out}/cells/{next(iter(failed))}/{FAILURE}", status=1)
+    leave_if_failed(out)
+
+
+def leave_if_failed(out: Path, cell: str = "") -> None:
+    """Ends with status 1 where cells failed, or this one."""
+    from mobile_video_jax.studies.cells import FAILURE, failures
+
+    if failed := [name for name in failures(out) if name == cell or not cell]:
+        raise Stopped(f"error: {len(failed)} cells failed, see {out}/cells/{failed[0]}/{FAILURE}", status=1)
 
 
 def print_plan(rows: list[dict[str, Any]], flops_per_second: float) -> None:
@@ -74,4 +92,4 @@ def print_plan(rows: list[dict[str, Any]], flops_per_second: float) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, config=CONFIG)
+    cli.run(main, config=CONFIG, distributed=True)

@@ -5,15 +5,20 @@ host runs `launch.train` with this config, --workdir and every --config.key=valu
 the summary as a YAML comment, `# {JSON}`. `kubectl apply -f` starts it. A preempted or failed job starts again and
 resumes from its newest checkpoint. The cluster needs the JobSet controller and TPU node pools of this shape, as
 `xpk cluster create` makes them.
+
+With --study=NAME in place of --config it makes a JobSet for each cell of a study of VAEs, or for those of --cell, whose
+hosts run `launch.ablate --cell` with --workdir as the study's folder; `launch.ablate --table --out=gs://BUCKET/PATH`
+collects them.
 """
 
+import dataclasses
 import json
 import re
 
 import yaml
 from absl import flags
 
-from launch.tpu.jobset import ACCELERATORS, Job, jobset
+from launch.tpu.jobset import ACCELERATORS, SHARED, Job, jobset
 from mobile_video_jax import cli
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
@@ -21,8 +26,16 @@ from mobile_video_jax.core.files import replacing
 from mobile_video_jax.core.ranges import CountOrZero, Size
 from mobile_video_jax.cost.tpu.topology import Topology
 from mobile_video_jax.stages.config import training_class
+from mobile_video_jax.studies.config import StudyConfig, study_class
+from mobile_video_jax.train.config import TrainConfig
 
-CONFIG = cli.define_config(training_class, "The stage's config.")
+STUDY = flags.DEFINE_string("study", "", "A study of VAEs, a variant of configs/ablate.py, in place of --config.")
+CELL = flags.DEFINE_multi_string("cell", [], "With --study: a cell to make a job for; repeatable. All without it.")
+CONFIG = cli.define_config(
+    lambda values: study_class(values) if "kind" in values else training_class(values),
+    "The stage's config.",
+    default=lambda: f"ablate:{STUDY.value}" if STUDY.value else None,
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "The run directory, gs://BUCKET/PATH.", required=True)
 TOPOLOGY = flags.DEFINE_string("topology", None, "GENERATION:SHAPE of one slice, such as v5p:4x4x8.", required=True)
 SLICES = cli.define_number("slices", 1, Size, "Slices of this shape.")
@@ -47,10 +60,11 @@ def main() -> None:
     _check_workdir()
     topology = Topology(TOPOLOGY.value, SLICES.value)
     processes = topology.hosts * topology.slices
-    _check_batch(topology, processes)
-    text = yaml.safe_dump(jobset(_job(topology)), sort_keys=False)
+    jobs = _jobs(topology)
+    _check_batches(topology, processes)
+    text = yaml.safe_dump_all(map(jobset, jobs), sort_keys=False)
     accelerator = ACCELERATORS[TOPOLOGY.value.partition(":")[0]]
-    summary = {"out": str(OUT.value or ""), "processes": processes, "accelerator": accelerator}
+    summary = {"out": str(OUT.value or ""), "processes": processes, "accelerator": accelerator, "jobs": len(jobs)}
     if OUT.value is None:
         print(f"{text}# {json.dumps(summary)}")  # YAML to its end, as kubectl reads it
         return
@@ -67,34 +81,76 @@ def _check_workdir() -> None:
         )
 
 
-def _check_batch(topology: Topology, processes: int) -> None:
-    """Raises UserError where the config has no batch that divides over the data shards and processes."""
+def _trainings(topology: Topology) -> list[TrainConfig]:
+    """The trainings of a job, with what the topology chooses."""
     from mobile_video_jax.pods.automatic import automatic
 
-    config = from_mapping(type(CONFIG.value), automatic(CONFIG.values, topology, CONFIG.changed))
-    data, fsdp, _ = config.mesh.sizes(topology.chips * topology.slices)
-    if config.batch_size % (data * fsdp) or config.batch_size % processes:
+    if isinstance(study := CONFIG.value, StudyConfig):
+        return [study.vae, study.dit]
+    return [from_mapping(type(CONFIG.value), automatic(CONFIG.values, topology, CONFIG.changed))]
+
+
+def _check_batches(topology: Topology, processes: int) -> None:
+    """Raises UserError where a training has no batch that divides over the data shards and processes."""
+    for config in _trainings(topology):
+        data, fsdp, _ = config.mesh.sizes(topology.chips * topology.slices)
+        if config.batch_size % (data * fsdp) or config.batch_size % processes:
+            raise UserError(
+                f"batch_size {config.batch_size} does not divide over {data * fsdp} data shards and {processes} "
+                f"processes: use a multiple of {max(data * fsdp, processes)}"
+            )
+
+
+def _jobs(topology: Topology) -> list[Job]:
+    """The job, or that of each cell. Raises UserError for a study, or cells, that jobs cannot run."""
+    executable = [f"--executable={EXECUTABLE.value}"] if EXECUTABLE.value else []
+    if not isinstance(CONFIG.value, TrainConfig):
+        commands = [["launch.ablate", f"--out={WORKDIR.value}", f"--cell={cell}"] for cell in _cells()]
+    elif CELL.value:
+        raise UserError("--cell is of a study: name that with --study")
+    else:
+        commands = [["launch.train", f"--workdir={WORKDIR.value}", *executable]]
+    job = _job(topology)
+    names = [f"{NAME.value}-{i}" for i in range(len(commands))] if len(commands) > 1 else [NAME.value]
+    return [
+        dataclasses.replace(job, name=name, command=["python", "-m", *command, *CONFIG.arguments, "--distributed"])
+        for name, command in zip(names, commands, strict=True)
+    ]
+
+
+def _cells() -> list[str]:
+    """The cells that jobs are made for."""
+    from mobile_video_jax.studies.compression import cells
+
+    study = CONFIG.value
+    if not isinstance(study, StudyConfig):
+        raise UserError("cells of this study share networks: run it on one host, --workers share it there")
+    if EXECUTABLE.value:
+        raise UserError("--executable is one training's: leave it out with --study")
+    if not re.match(rf"gs://\w|{SHARED}/", study.data):
         raise UserError(
-            f"batch_size {config.batch_size} does not divide over {data * fsdp} data shards and {processes} processes: "
-            f"use a multiple of {max(data * fsdp, processes)}"
+            f"the jobs of a study read data that are there: name them with --config.data=gs://BUCKET/PATH or {SHARED}/…"
         )
+    grid = cells(study)
+    if unknown := [cell for cell in CELL.value if cell not in grid]:
+        raise UserError(f"the study has no cell '{unknown[0]}': launch.ablate --plan lists them")
+    return CELL.value or list(grid)
 
 
 def _job(topology: Topology) -> Job:
     from mobile_video_jax.cost.tpu.compiler_flags import as_arguments, compiler_options
 
-    executable = [f"--executable={EXECUTABLE.value}"] if EXECUTABLE.value else []
-    arguments = [f"--workdir={WORKDIR.value}", *CONFIG.arguments, *executable, "--distributed"]
+    [config, *_] = _trainings(topology)
     return Job(
         name=NAME.value,
         image=IMAGE.value,
-        command=["python", "-m", "launch.train", *arguments],
+        command=[],
         topology=topology,
         bucket=BUCKET.value,
         service_account=SERVICE_ACCOUNT.value,
         queue=QUEUE.value,
         restarts=RESTARTS.value,
-        compiler_flags=as_arguments(compiler_options(CONFIG.value.xla_flags, topology.generation)),
+        compiler_flags=as_arguments(compiler_options(config.xla_flags, topology.generation)),
     )
 
 

@@ -64,7 +64,7 @@ def _write_frames(path: Path, frames: Frames) -> None:
 def read_frames(path: Path) -> Frames:
     """The frames of a generated clip. Raises UserError where it or its mp4 is missing or damaged."""
     try:
-        probe(path.with_suffix(".mp4"))
+        probe(path.with_suffix(".mp4").read_bytes())  # which may be in a bucket
         with path.open("rb") as file, np.load(file) as arrays:
             return np.asarray(arrays["frames"])
     except (OSError, ValueError, KeyError, UnreadableVideo, zipfile.BadZipFile, zlib.error) as error:

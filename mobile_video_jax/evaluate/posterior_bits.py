@@ -24,8 +24,9 @@ def posterior_bits(bundle: VaeBundle, clips: Clips) -> float:
         return posterior.mean, posterior.log_variance
 
     coded = [jax.device_get(encode(bundle.params, clip[None])) for clip in tracked("encode:", clips, len(clips))]
-    mean, log_variance = (np.concatenate(parts) for parts in zip(*coded, strict=True))
-    return bits_a_value(mean, log_variance) * mean.size / clips[..., 0].size
+    mean, log_variance = (np.asarray(np.concatenate(parts)) for parts in zip(*coded, strict=True))
+    values_a_pixel: float = mean.size / clips[..., 0].size
+    return bits_a_value(mean, log_variance) * values_a_pixel
 
 
 def bits_a_value(mean: Moments, log_variance: Moments) -> float:

@@ -1,10 +1,12 @@
 """The cells of a study: each a folder with a result or a failure, run once, shared by several processes."""
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from flax.traverse_util import flatten_dict
 
 from mobile_video_jax.core.claim import claim
@@ -13,6 +15,7 @@ from mobile_video_jax.core.errors import Stopped, UserError
 from mobile_video_jax.core.files import read_json, write_json
 from mobile_video_jax.core.progress import duration, say
 from mobile_video_jax.core.revision import git_revision
+from mobile_video_jax.parallel.distributed import is_first, one_writer, wait_for_all
 from mobile_video_jax.train.divergence import TrainingDiverged
 
 SETTINGS, RESULT, FAILURE = "study.json", "result.json", "failure.json"
@@ -42,26 +45,66 @@ def run_cells(
     *,
     worker: int = 0,
     workers: int = 1,
+    only: str = "",
 ) -> list[dict[str, Any]]:
-    """Runs this worker's share of the cells that have neither result nor failure; returns the results of all that have.
+    """Runs the cells that have neither result nor failure, nor another process; returns the results of all that have.
 
-    Cell k belongs to worker k mod `workers`. `run` fills a cell's folder and returns its result. Where it fails, the
-    error is written to the cell's folder and the other cells go on.
+    Worker w of n begins with the cells of index w, w + n, … and goes on with the others that nobody has claimed; with
+    `only` that cell alone runs. `run` fills a cell's folder and returns its result. Where it fails, the error is
+    written to the cell's folder and the other cells go on.
     """
-    started = time.monotonic()
-    mine = [name for name in names[worker::workers] if not _is_done(out / "cells" / name)]
-    for done, name in enumerate(mine):
-        remaining = duration((time.monotonic() - started) / done * (len(mine) - done)) if done else "not known yet"
-        say(f"══ {name}: cell {done + 1} of {len(mine)}, left: {remaining}")
+    started, done = time.monotonic(), 0
+    mine = set(names[worker::workers])
+    for name in [only] if only else sorted(names, key=lambda name: name not in mine):
         folder = out / "cells" / name
+        with contextlib.suppress(Taken), claimed_cell(folder):
+            if _is_done(folder):
+                continue
+            left = sum(not _is_done(out / "cells" / other) for other in names)
+            remaining = duration((time.monotonic() - started) / done * left) if done else "not known yet"
+            say(f"══ {name}: {left} cells to do, left: {remaining}")
+            run_cell(name, folder, run)
+            done += 1
+    return finished(names, out)
+
+
+class Taken(Exception):
+    """Another process runs the cell."""
+
+
+@contextlib.contextmanager
+def claimed_cell(folder: Path) -> Iterator[None]:
+    """Claims a cell within the block, by a lock that ends with its processes. Raises Taken where another has it."""
+    with contextlib.ExitStack() as stack:
         try:
-            write_json(folder / RESULT, run(name, folder))
-        except Exception as error:
-            if isinstance(error, Stopped) and not isinstance(error, TrainingDiverged):
-                raise  # asked to stop: the cell resumes
+            stack.enter_context(one_writer(folder))
+        except UserError as error:
+            say(str(error))
+            raise Taken from None
+        yield
+
+
+def run_cell(name: str, folder: Path, run: Callable[[str, Path], dict[str, Any]]) -> None:
+    """Runs a cell and writes its result or, where it failed, its error.
+
+    In a job of several processes the error is raised again, as the others cannot go on without this one, and is
+    written only where another start would end in the same way.
+    """
+    try:
+        result = run(name, folder)
+    except Exception as error:
+        if isinstance(error, Stopped) and not isinstance(error, TrainingDiverged):
+            raise  # asked to stop: the cell resumes
+        together = jax.process_count() > 1
+        if not together or isinstance(error, UserError | TrainingDiverged):
             say(f"══ {name} failed: {error}")
             write_json(folder / FAILURE, {"error": f"{type(error).__name__}: {error}", "commit": git_revision()})
-    return finished(names, out)
+        if together:
+            raise
+    else:
+        if is_first():
+            write_json(folder / RESULT, result)
+        wait_for_all("the cell's result is written")
 
 
 def finished(names: Sequence[str], out: Path) -> list[dict[str, Any]]:

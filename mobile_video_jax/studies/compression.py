@@ -1,14 +1,17 @@
 """A study: a grid of VAEs, each trained, evaluated and used for a small transformer of fixed size and budget."""
 
+import contextlib
 import dataclasses
 import itertools
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import read_json
+from mobile_video_jax.core.files import filling, read_json
 from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.evaluate.evaluation import SCORES, plain_scores
 from mobile_video_jax.evaluate.generation import GenerationTask, evaluate_generation
@@ -20,6 +23,7 @@ from mobile_video_jax.latents.plan import EncodeOptions
 from mobile_video_jax.metrics.interval import FEW
 from mobile_video_jax.metrics.reconstruction import PSNR
 from mobile_video_jax.models.run import Run
+from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.studies.budget import dit_config, network, training_flops, vae_phases
@@ -72,56 +76,44 @@ def cells(study: StudyConfig) -> dict[str, Cell]:
     return {cell.name: cell for cell in grid}
 
 
-def run_study(study: StudyConfig, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:
-    """Runs this worker's share of the cells that are not finished; returns the results of all that are.
+def run_study(
+    study: StudyConfig, out: Path, *, worker: int = 0, workers: int = 1, only: str = ""
+) -> list[dict[str, Any]]:
+    """Runs the cells that are not finished and that no other worker runs, or `only` one; returns all results.
 
     Worker 0 also makes the data set, of synthetic clips or of a folder of videos. A cell is a folder of `out`/cells,
-    and every stage in it resumes. Raises UserError for data that are missing or too few for a verdict.
+    and every stage in it resumes. Raises UserError for an unknown cell, and data that are missing or too few for a
+    verdict.
     """
     grid, data = cells(study), study_data(study, out)
+    if only and only not in grid:
+        raise UserError(f"the study has no cell '{only}': --plan lists them")
     if data.exists():  # told now, not by every cell
         check_enough(data)
     if study.lpips:
         Lpips.parse(study.lpips)
     open_study(study, out, worker=worker, workers=workers)
-    share(lambda: make_data(study, data), data.exists, worker=worker)
+    if is_first():
+        share(lambda: make_data(study, data), data.exists, worker=worker)
+    wait_for_all("the data are there")
     run = lambda name, folder: run_cell(study, grid[name], data, folder)
-    return run_cells(list(grid), out, run, worker=worker, workers=workers)
+    return run_cells(list(grid), out, run, worker=worker, workers=workers, only=only)
 
 
 def run_cell(study: StudyConfig, cell: Cell, data: Path, out: Path) -> dict[str, Any]:
-    """Trains and evaluates one cell, and counts its costs."""
+    """Trains and evaluates one cell, and counts its costs. Processes of a job train together, and the first writes."""
     started = time.monotonic()
     phases = _train_vae(study, cell, data, out)
-    trained, run = time.monotonic(), Run.open(phases[-1])
-    reconstruction = evaluate_vae(
-        VaeTask(
-            run=run,
-            data=data,
-            out=out / RECONSTRUCTION,
-            clip=judged_clip(study),
-            count=study.test_clips,
-            fvd=None,
-            lpips=study.lpips,
-        )
-    )
-    clips = held_out_clips(data, ClipShape.parse(judged_clip(study)), study.test_clips)
-    compression = Compression.parse(cell.compression)
-    floor = linear_floor(data, compression.of_vae, ClipShape.parse(study.vae.clip), clips)
-    scores = reconstruction["metrics"]
-    learning = Learning(psnr_curve(phases), scores[PSNR.key]["value"], floor[PSNR].value if floor else None)
+    wait_for_all("the VAE's runs are written")
+    trained = time.monotonic()
     return {
         **dataclasses.asdict(cell),
         "name": cell.name,
         "network": _network(study, cell),
-        "ratio": compression.ratio,
+        "ratio": Compression.parse(cell.compression).ratio,
         **cell_costs(study, cell.compression),
-        **{key: reconstruction[key] for key in ("metrics", "spectrum", "high_frequency", "lattice")},
-        "psnr_by_clip": read_json(out / RECONSTRUCTION / SCORES)["scores"][PSNR.key],
-        "bits": posterior_bits(run.vae(), clips),
-        "linear": plain_scores(floor) if floor else {},
-        "learning": {**dataclasses.asdict(learning), "untrained": learning.verdict},
-        "diffusability": _diffuse(study, cell, data, run.path, out),
+        **_reconstruct(study, cell, data, phases, out / RECONSTRUCTION),
+        "diffusability": _diffuse(study, cell, data, phases[-1], out),
         "seconds": {"vae": trained - started, "all": time.monotonic() - started},
         "commit": git_revision(),
         "hardware": hardware(),
@@ -150,6 +142,37 @@ def _train_vae(study: StudyConfig, cell: Cell, data: Path, out: Path) -> list[Pa
         train(VaeStage(config), out / name)
         runs.append(out / name)
     return runs
+
+
+def _reconstruct(study: StudyConfig, cell: Cell, data: Path, phases: list[Path], out: Path) -> dict[str, Any]:
+    """Evaluates the VAE on test clips, beside the linear code of the same latents."""
+    run, clip = Run.open(phases[-1]), judged_clip(study)
+    task = VaeTask(run, data, out, clip, count=study.test_clips, fvd=None, lpips=study.lpips)
+    with _written_by_first(out) as folder:
+        report = evaluate_vae(dataclasses.replace(task, out=folder))
+        by_clip = read_json(folder / SCORES)["scores"][PSNR.key]
+    clips = held_out_clips(data, ClipShape.parse(clip), study.test_clips)
+    compression = Compression.parse(cell.compression).of_vae
+    floor = linear_floor(data, compression, ClipShape.parse(study.vae.clip), clips)
+    psnr = report["metrics"][PSNR.key]["value"]
+    learning = Learning(psnr_curve(phases), psnr, floor[PSNR].value if floor else None)
+    return {
+        **{key: report[key] for key in ("metrics", "spectrum", "high_frequency", "lattice")},
+        "psnr_by_clip": by_clip,
+        "bits": posterior_bits(run.vae(), clips),
+        "linear": plain_scores(floor) if floor else {},
+        "learning": {**dataclasses.asdict(learning), "untrained": learning.verdict},
+    }
+
+
+@contextlib.contextmanager
+def _written_by_first(out: Path) -> Iterator[Path]:
+    """Gives a local folder that becomes `out`; in the other processes of a job, which do the same work, it is lost."""
+    with contextlib.ExitStack() as stack:
+        if is_first():
+            yield stack.enter_context(filling(out))
+        else:
+            yield Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
 
 def _diffuse(study: StudyConfig, cell: Cell, data: Path, vae: Path, out: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 from mobile_video_jax.core.arrays import Clips
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.data.dataset import MANIFEST, ClipSource, open_split
 from mobile_video_jax.data.pipeline import captioned_clips
 from mobile_video_jax.data.prepare.prepare import prepare
@@ -20,7 +21,7 @@ def study_data(study: StudyConfig, out: Path) -> Path:
 
     Raises UserError where the study's `data` are no folder.
     """
-    given = Path(study.data)
+    given = storage_path(study.data)
     if not study.data or (given.is_dir() and not (given / MANIFEST).exists()):
         return out / "data"
     open_split(given, "train")
@@ -32,7 +33,7 @@ def make_data(study: StudyConfig, data: Path) -> None:
 
     Raises UserError for a folder without usable videos, or with too few.
     """
-    if study.data and Path(study.data) != data:
+    if study.data and storage_path(study.data) != data:
         frames = max(ClipShape.parse(clip).frames for clip in (study.vae.clip, judged_clip(study)))
         prepare(study.data, data, min_frames=frames)
     elif not study.data:

@@ -161,7 +161,8 @@ def _differences(results: Sequence[Row]) -> list[Block]:
         first = firsts.setdefault(result["seed"], result)
         if result is first:
             continue
-        compared = compare(*(np.array(each["psnr_by_clip"], np.float64) for each in (first, result)))
+        before, after = (np.array(each["psnr_by_clip"], np.float64) for each in (first, result))
+        compared = compare(before, after)
         verdict = Marked("differs", compared.difference > 0) if compared.differs else "not told apart"
         interval = f"{compared.low:+.2f} to {compared.high:+.2f}"
         lines.append([result["name"], first["name"], f"{compared.difference:+.2f}", interval, compared.n, verdict])

@@ -108,8 +108,8 @@ def summary(rows: Sequence[Row]) -> list[Row]:
         | {column.key: column.spread(members) for column in COLUMNS}
         for members in grouped(rows, lambda row: (row["compression"], row["objective"]))
     ]
-    for column in (QUALITY, judge(groups)):
-        for group in on_front(groups, column) if column else ():
+    for column in filter(None, (QUALITY, judge(groups))):
+        for group in on_front(groups, column):
             group.setdefault("front", []).append(column.heading)
     return groups
 
@@ -150,7 +150,7 @@ def best_group(groups: Sequence[Row]) -> str | None:
     else:
         same = len({group["compression"] for group in groups}) == 1
         best = min(groups, key=lambda group: group[LOSS.key]["mean"]) if same else None
-    return best and f"{best['compression']}-{best['objective']}"
+    return f"{best['compression']}-{best['objective']}" if best else None
 
 
 def _is_known(groups: Sequence[Row], column: Column) -> bool:

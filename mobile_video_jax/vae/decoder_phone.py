@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mobile_video_jax.core.clip import ClipShape, Compression
+from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.cost.phone.ops import HALF, Op
 from mobile_video_jax.cost.phone.roofline import call_seconds
 from mobile_video_jax.cost.phone.trace import ops_of_call
@@ -42,13 +43,13 @@ def decoder_cost(vae: nn.Module, strides: Compression, clip: ClipShape, *, strea
         return vae.apply({**weights, **state}, z, method="decode", mutable=[STREAM])
 
     _, state = jax.eval_shape(decode, weights, {}, latents)
-    first, later = (ops_of_call(decode, weights, kept, latents) for kept in ({}, state))
+    first, later = ops_of_call(decode, weights, {}, latents), ops_of_call(decode, weights, state, latents)
     seconds = call_seconds(first) + (frames - 1) * call_seconds(later)
     return DecoderCost(seconds, _bytes(weights) + _bytes(state) + _most([*first, *later]))
 
 
 def _bytes(tree: Any) -> int:
-    return HALF * sum(leaf.size for leaf in jax.tree.leaves(tree))
+    return HALF * count_parameters(tree)
 
 
 def _most(ops: Sequence[Op]) -> int:

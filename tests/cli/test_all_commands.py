@@ -85,7 +85,7 @@ def test_a_value_that_cannot_be_meant_ends_in_one_line_before_anything_is_writte
 
 LOCAL = [
     ("export", ["--model=.", "--out=gs://a/b"]),
-    ("ablate", ["--out=gs://a/b"]),
+    ("ablate", ["--study=pruning", "--out=gs:/a/b"]),
     ("demo", ["--out=gs://a/b"]),
     ("vbench", ["--results=.", "--out=gs://a/b"]),
     ("compile", ["--config=dit:tiny", "--topology=v5p:4x4x8", "--out=gs:/a/b"]),

@@ -104,9 +104,26 @@ def test_the_command_of_a_manifest_trains_in_two_processes(tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
 
 
+def test_a_study_has_a_job_for_each_cell(schema):
+    flags = ["--topology=v5e:2x4", "--image=image", "--workdir=gs://clips/study", "--config.data=gs://clips/data"]
+    done = run("launch.tpu.job", "--study=compression_quick", *flags)
+    jobs = list(yaml.safe_load_all(done.out))
+    assert [job["metadata"]["name"] for job in jobs] == [f"train-{i}" for i in range(4)], done.err
+    for job, cell in zip(jobs, ("t4_s8_c16", "t4_s16_c32", "t8_s16_c64", "t8_s32_c128"), strict=True):
+        schema.validate(job)
+        [pod] = job["spec"]["replicatedJobs"]
+        command = pod["template"]["spec"]["template"]["spec"]["containers"][0]["command"]
+        assert command[2:5] == ["launch.ablate", "--out=gs://clips/study", f"--cell={cell}-plain-seed0"]
+        assert command[-2:] == ["--config.data=gs://clips/data", "--distributed"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (["--cell=t4_s8_c16-plain-seed0"], "name that with --study"),
+        (["--config=ablate:compression_quick"], "name them with --config.data=gs://BUCKET/PATH"),
+        (["--config=ablate:compression_quick", "--config.data=gs://a", "--cell=x"], "has no cell 'x'"),
+        (["--config=ablate:pruning"], "cells of this study share networks"),
         (["--config.mesh.fsdp=3"], "does not divide 8 device"),
         (["--config.batch_size=12"], "use a multiple of 8"),
         (["--name=My_Job"], "small letters"),

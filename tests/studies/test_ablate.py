@@ -28,6 +28,9 @@ from mobile_video_jax.studies.pareto import front
 from mobile_video_jax.train.divergence import TrainingDiverged
 from mobile_video_jax.vae.decoder_flops import decoder_flops_per_frame
 from tests import tiny
+from tests.commands import run as command
+from tests.object_store import new_folder
+from tests.train.jobs import finish_job, start_job
 
 pytestmark = pytest.mark.first
 
@@ -110,6 +113,25 @@ def test_two_workers_share_a_study_that_resumes_and_reports_what_is_there(tmp_pa
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "report.html").read_text()
     assert "t4_s16_c4" in page and "none of them is called best" in page
+
+
+@pytest.mark.slow
+def test_a_cell_runs_on_two_hosts_in_a_bucket_and_is_collected(tmp_path):
+    folder, data = new_folder(), tmp_path / "clips"
+    sizes = {"train": 16, "validation": 8, "test": 8}
+    prepare("moving_shapes", data, world=World(counts=(1,)), clip=ClipShape(9, 32, 32), sizes=sizes)
+    small = {"steps": 2, "eval_every": 2, "checkpoint_every": 2, "optimizer.name": "adamw", "batch_size": 4}
+    keys = {f"{part}.{key}": value for part in ("vae", "dit") for key, value in small.items()}
+    keys |= {"compressions": "t4_s16_c4,t8_s16_c4", "size": "micro", "protocol": "steps", "data": data, "samples": 3}
+    keys |= {"dit.model.depth": 1, "sampling.steps": 1, "vae.stats_batches": 2}
+    study = ["launch.ablate", "--study=compression", *(f"--config.{key}={value}" for key, value in keys.items())]
+    cell = [*study, f"--out={folder}", "--cell=t4_s16_c4-plain-seed0"]
+    for status, _, err in finish_job(start_job(cell, processes=2)):
+        assert status == 0, err
+    done = command(*study, f"--out={folder}", "--table")
+    assert done.status == 0, done.err
+    assert json.loads(done.out.splitlines()[-1])["finished"] == 1
+    assert (folder / "report.html").exists() and (folder / "cells" / "t4_s16_c4-plain-seed0" / "generation").is_dir()
 
 
 def test_cells_of_a_study_have_equal_budgets():
@@ -267,5 +289,5 @@ def test_data_are_told_before_the_first_cell(tmp_path):
     (tmp_path / "videos").mkdir()
     config = study(data=str(tmp_path / "videos"))
     assert study_data(config, tmp_path / "study") == tmp_path / "study" / "data"
-    with pytest.raises(UserError, match="holds no videos"):
+    with pytest.raises(UserError, match="has no captions.jsonl"):
         make_data(config, tmp_path / "study" / "data")
