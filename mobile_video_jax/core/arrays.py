@@ -14,6 +14,8 @@ TextMask = Bool[Array, "b s"]
 Times = Float[Array, "b"]
 FrameTimes = Float[Array, "b *lt"]  # a time for each clip, or for each latent frame
 LatentMask = Bool[Array, "b lt lh lw"]
+# Features of a clip's first frame at each level of a VAE's encoder, from high resolution to low.
+ImageFeatures = tuple[Float[Array, "b 1 _ _ _"], ...]
 Scalar = Float[Array, ""]
 Rng = PRNGKeyArray
 

@@ -46,7 +46,7 @@ class VaeBundle:
 
         Raises UserError where the run is unfinished or damaged.
         """
-        vae, stats = _network(model), LatentStats.load(run)
+        vae, stats = network_of(model), LatentStats.load(run)
         space = vae.config.strides.space
         shapes = nn.unbox(jax.eval_shape(lambda: init(vae, jax.random.key(0), jnp.zeros((1, 1, space, space, 3)))))
         device = SingleDeviceSharding(jax.local_devices()[0])
@@ -82,13 +82,20 @@ class VaeBundle:
         return video
 
 
-def _network(model: Mapping[str, Any]) -> Network:
+def network_of(model: Mapping[str, Any]) -> Network:
     """The VAE of a run's config.model; published ones name their family."""
     if model.get("family") == LtxVaeConfig.family:
         return LtxVae(from_mapping(LtxVaeConfig, model))
     if model.get("family") == WanVaeConfig.family:
         return WanVae(from_mapping(WanVaeConfig, model))
     return Vae(from_mapping(VaeConfig, model))
+
+
+def published_network(config: VaeConfig) -> LtxVae | WanVae | None:
+    """The published VAE whose encoder a config has."""
+    if isinstance(config.encoder, LtxVaeConfig):
+        return LtxVae(config.encoder)
+    return WanVae(config.encoder) if isinstance(config.encoder, WanVaeConfig) else None
 
 
 def check_rows(bundle: VaeBundle, clip: ClipShape, rows: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import grain
 import jax
 import jax.numpy as jnp
@@ -22,20 +23,23 @@ from mobile_video_jax.cost.flops import flops_by_part, parameters_by_part
 from mobile_video_jax.data.video.write import write_mp4
 from mobile_video_jax.generate.clips import FRAME_RATE
 from mobile_video_jax.models.run import Run
+from mobile_video_jax.models.vae import network_of, published_network
 from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 from mobile_video_jax.parallel.mesh import put_batch, replicated
 from mobile_video_jax.stages import vae_batches
 from mobile_video_jax.stages.config import VaeTraining
-from mobile_video_jax.stages.vae_source import open_source
+from mobile_video_jax.stages.vae_source import open_source, with_published_encoder
 from mobile_video_jax.train.held_out import mean_over_clips
 from mobile_video_jax.train.stage import Batch, Metrics, Params, Samples, Stage
 from mobile_video_jax.train.synthetic import SYNTHETIC, synthetic_batches
 from mobile_video_jax.vae.decoder_flops import decoder_flops_per_frame
+from mobile_video_jax.vae.decoder_phone import decoder_cost
 from mobile_video_jax.vae.latent_stats import LatentStats
 from mobile_video_jax.vae.losses.by_clip import psnr_by_clip, terms_by_clip
 from mobile_video_jax.vae.losses.discriminator import PatchDiscriminator
 from mobile_video_jax.vae.losses.objective import VaeObjective
+from mobile_video_jax.vae.losses.teacher import Pair, Projectors, decode_with_features, pairs
 from mobile_video_jax.vae.losses.terms import TERMS
 from mobile_video_jax.vae.losses.vgg import Vgg, load_vgg
 from mobile_video_jax.vae.model import Vae
@@ -58,12 +62,18 @@ class VaeStage(Stage):
             config.scales,
             Vgg(config.vgg_stages),
             PatchDiscriminator(config.discriminator_widths),
+            self._teacher,
         )
         _check_scales(config, self.clip)
 
+    @classmethod
+    def build(cls, config: VaeTraining) -> "VaeStage":
+        """The stage of a config; a decoder for a published VAE has the encoder of that in `init_from`."""
+        return cls(with_published_encoder(config))
+
     @property
     def frozen(self) -> frozenset[str]:
-        return frozenset({"vgg", "encoder"} if self.config.freeze_encoder else {"vgg"})
+        return frozenset({"vgg", "teacher", "encoder"} if self.config.freeze_encoder else {"vgg"})
 
     def init(self, rng: Rng) -> Params:
         video = jnp.zeros((1, self.clip.frames, self.clip.height, self.clip.width, 3))
@@ -72,7 +82,33 @@ class VaeStage(Stage):
             params["vgg"] = init(self.objective.vgg, rng, video[0])
         if self.config.loss.adversarial:
             params["discriminator"] = init(self.objective.discriminator, named_key(rng, "discriminator"), video)
+        if self._teacher:
+            params["teacher"] = init(self._teacher, rng, video)["decoder"]
+        if self.config.loss.features:
+            params["projectors"] = self._projectors(params, named_key(rng, "projectors"))
         return params
+
+    @functools.cached_property
+    def _teacher(self) -> nn.Module | None:
+        """The network of the VAE whose decoder teaches. Raises UserError where none can."""
+        if not (self.config.loss.teacher or self.config.loss.features):
+            return None
+        if not self.config.freeze_encoder:
+            raise UserError("a decoder is taught on latents that stay: set --config.freeze_encoder or no loss.teacher")
+        if self.config.init_from and self.source:
+            return network_of(self.source.config["model"])
+        return published_network(self.config.model)
+
+    def _projectors(self, params: Params, rng: Rng) -> Params:
+        """Fresh projectors of the features that the decoder and its teacher share."""
+        shape = (1, *self.clip.latent(self.config.model.strides), self.config.model.strides.channels)
+
+        def both(params: Params) -> list[Pair]:
+            decoders = ((self.vae, params["decoder"]), (self._teacher, params["teacher"]))
+            return pairs(*(decode_with_features(vae, part, jnp.zeros(shape))[1] for vae, part in decoders))
+
+        shapes = jax.eval_shape(both, nn.unbox(params))
+        return init(Projectors(), rng, jax.tree.map(lambda x: jnp.zeros(x.shape), shapes))
 
     def ema_params(self, params: Params) -> Params:
         """Encoder and decoder, without the networks of the loss."""
@@ -85,6 +121,8 @@ class VaeStage(Stage):
         pretrained = {part: target[part] for part in parts if part in target}
         if pretrained and self.source:
             params |= self.source.params(pretrained)
+        if "teacher" in target and self.source:
+            params["teacher"] = self.source.params({"decoder": target["teacher"]})["decoder"]
         return params
 
     @functools.cached_property
@@ -147,8 +185,18 @@ class VaeStage(Stage):
             "parameters": counts,
             "flops": flops_by_part(lambda params, video: apply(self.vae, params, video), params, video),
             "decoder_flops_per_512_frame": decoder_flops_per_frame(self.config.model, ClipShape(49, 512, 512)),
+            **self._phone_seconds(),
             "bytes": 4 * counts["total"],
         }
+
+    def _phone_seconds(self) -> dict[str, float]:
+        """Estimated phone time of decoding a clip, and of decoding it by the published VAE whose encoder this is."""
+        clip, strides = ClipShape(49, 512, 512), self.config.model.strides
+        seconds = {"decoder_phone_seconds": decoder_cost(self.vae, strides, clip).seconds}
+        if published := published_network(self.config.model):
+            streams = published.config.decoder_streams
+            seconds["published_decoder_phone_seconds"] = decoder_cost(published, strides, clip, streams=streams).seconds
+        return seconds
 
     @property
     def sample_every(self) -> int:

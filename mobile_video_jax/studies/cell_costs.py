@@ -9,6 +9,7 @@ from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.cost.phone.roofline import call_seconds
 from mobile_video_jax.cost.phone.trace import ops_of_network
 from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.studies.budget import network, training_flops
@@ -28,15 +29,15 @@ def cell_costs(study: StudyConfig, compression: str) -> dict[str, Any]:
     """
     clip, model = ClipShape.parse(study.server.clip), network(study, compression)
     server, mobile = (
-        dataclasses.replace(reference, compression=compression, batch_size=1)
+        dataclasses.replace(reference, compression=compression, batch_size=1, mesh=MeshConfig())
         for reference in (study.server, study.mobile)
     )
     step, decoder = _phone_step(mobile), decoder_cost(Vae(model), model.strides, clip)
     return {
         "tokens": clip.tokens(Compression.parse(compression)),
         **training_flops(study, compression),
-        "server_step_flops": DitStage(server).cost().flops,
-        "mobile_step_flops": DitStage(mobile).cost().flops,
+        "server_step_flops": DitStage(server).cost(1).flops,
+        "mobile_step_flops": DitStage(mobile).cost(1).flops,
         "decoder_flops_per_frame": decoder_flops_per_frame(model, clip),
         "phone_step_ms": 1e3 * step,
         "phone_decoder_ms": 1e3 * decoder.seconds,

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from flax.traverse_util import flatten_dict
 
-from mobile_video_jax.core.claim import claim
+from mobile_video_jax.core.claim import check_claim
 from mobile_video_jax.core.config import Config, plain
 from mobile_video_jax.core.errors import Stopped, UserError
 from mobile_video_jax.core.files import read_json, write_json
@@ -35,7 +35,11 @@ def open_study(study: Config, out: Path, *, worker: int, workers: int) -> None:
     if (out / "cells").exists() and not (out / SETTINGS).exists():
         say(f"{out}: its cells are older than {SETTINGS} and are taken as of this study")
         write_json(out / SETTINGS, flatten_dict(shared, sep="."))
-    claim(out, SETTINGS, flatten_dict(shared, sep="."), "study")
+    settings = flatten_dict(shared, sep=".")
+    # Keys that came since the study was begun are taken as they are now.
+    check_claim(out, SETTINGS, settings, "study", lambda before: settings | before)
+    if not (out / SETTINGS).exists():
+        write_json(out / SETTINGS, settings)
 
 
 def run_cells(

@@ -5,6 +5,8 @@ import hashlib
 import importlib.util
 import io
 import json
+import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +17,10 @@ from tensorboardX.proto.summary_pb2 import Summary
 from mobile_video_jax.core.arrays import Frames
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import append, filling
+from mobile_video_jax.core.storage import ObjectPath, upload
 from mobile_video_jax.data.video.write import gif_bytes
+
+UPLOAD_SECONDS = 60.0  # between copies of growing event files to an object store
 
 
 class Writer(Protocol):
@@ -48,16 +53,28 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Event files in a folder, with clips as animations; they reach an object store on close."""
+    """Event files in a folder, with clips as animations.
+
+    An object store gets them whole every UPLOAD_SECONDS, so that a kill loses no more, and on close.
+    """
 
     def __init__(self, folder: Path, resumed_step: int):
-        self._open = contextlib.ExitStack()
-        self._board = SummaryWriter(str(self._open.enter_context(filling(folder))), purge_step=resumed_step)
+        self._open, self._folder, self._uploaded = contextlib.ExitStack(), folder, -math.inf
+        self._local = self._open.enter_context(filling(folder))
+        self._board = SummaryWriter(str(self._local), purge_step=resumed_step)
         self._open.callback(self._board.close)
 
     def write_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self._upload()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+
+    def _upload(self) -> None:
+        """Copies what was written before; a thread of tensorboardX has brought it into the local file meanwhile."""
+        if isinstance(self._folder, ObjectPath) and time.monotonic() - self._uploaded > UPLOAD_SECONDS:
+            self._board.flush()
+            upload(self._local, self._folder)
+            self._uploaded = time.monotonic()
 
     def write_clips(self, step: int, clips: Mapping[str, Frames], frame_rate: float) -> None:
         # Not add_video, which needs moviepy for the same gif.

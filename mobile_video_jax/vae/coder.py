@@ -19,7 +19,7 @@ from mobile_video_jax.vae.wan.model import WanVae
 
 Chunk = Shaped[np.ndarray, "_ _ _ _ _"]  # [b t h w c]
 Network = Vae | LtxVae | WanVae
-Image = tuple[Shaped[np.ndarray, "b 1 _ _ _"], ...]  # vae.model.ImageFeatures on the host
+Image = tuple[Shaped[np.ndarray, "b 1 _ _ _"], ...]  # core.arrays.ImageFeatures on the host
 
 
 @dataclasses.dataclass(frozen=True)

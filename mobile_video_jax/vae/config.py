@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 from mobile_video_jax.core.clip import Compression
 from mobile_video_jax.core.config import Config
@@ -10,6 +10,8 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import Positive, Range, Size, SizeOrZero, Weight
 from mobile_video_jax.nn.config import Dtype
 from mobile_video_jax.parallel.config import Remat
+from mobile_video_jax.vae.ltx.config import LtxVaeConfig
+from mobile_video_jax.vae.wan.config import WanVaeConfig
 
 Sizes = Annotated[tuple[Size, ...], Range(1, 16)]
 
@@ -22,6 +24,13 @@ class Level:
     depth: int  # residual blocks
     temporal: bool  # whether convolutions are causal 3-D, not 2-D
     step: tuple[int, int] | None  # strides in time and space to the next lower resolution; None at the lowest
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnEncoder(Config):
+    """The encoder of VaeConfig's own sizes."""
+
+    family: Literal["own"] = "own"  # tells it from published encoders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +51,7 @@ class VaeConfig(Config):
     attention_window: Size = 3  # latent frames that a frame attends to, itself included
     head_dim: Size = 32  # channels of an attention head
     rope_theta: Positive = 100.0  # base of RoPE's wavelengths, in latent positions
+    encoder: OwnEncoder | LtxVaeConfig | WanVaeConfig = OwnEncoder()  # of these sizes, or a published VAE's
     compact_decoder: bool = False  # a decoder of separable convolutions without attention (vae/compact.py)
     omni: bool = False  # the decoder may be given the features of the first frame
     remat: Remat = "none"  # kept for the backward pass: none (all), dots (products), full (each block's input)
@@ -97,3 +107,5 @@ class VaeLossConfig(Config):
     scale_equivariance: Weight = 0.0  # error of decoded latents that were averaged to `scales`
     perceptual: Weight = 0.0  # distance of VGG's features
     adversarial: Weight = 0.0  # hinge loss against a patch discriminator
+    teacher: Weight = 0.0  # mean absolute error from the clip that init_from's decoder makes of the same latents
+    features: Weight = 0.0  # error of predicting the teacher's features from those of the same resolution

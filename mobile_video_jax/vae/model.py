@@ -2,9 +2,8 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from mobile_video_jax.core.arrays import Latents, Video
+from mobile_video_jax.core.arrays import ImageFeatures, Latents, Video
 from mobile_video_jax.nn.clip_ops import Clip, Resized, shuffle_down, shuffle_up
 from mobile_video_jax.nn.conv import Conv
 from mobile_video_jax.nn.dense import Dense, zeros
@@ -13,14 +12,14 @@ from mobile_video_jax.nn.stream import continues
 from mobile_video_jax.parallel.remat import checkpointed
 from mobile_video_jax.vae.blocks import AttentionBlock, ConvBlock
 from mobile_video_jax.vae.compact import CompactDecoder
-from mobile_video_jax.vae.config import VaeConfig
+from mobile_video_jax.vae.config import OwnEncoder, VaeConfig
+from mobile_video_jax.vae.ltx import model as ltx
+from mobile_video_jax.vae.ltx.config import LtxVaeConfig
 from mobile_video_jax.vae.posterior import Posterior
+from mobile_video_jax.vae.wan import model as wan
 
 # Log variance of a fresh posterior: small beside the mean, so that the decoder can learn from the start.
 INITIAL_LOG_VARIANCE = -6.0
-
-# Features of the first frame at each level of the encoder, from high resolution to low.
-ImageFeatures = tuple[Float[Array, "b 1 _ _ _"], ...]
 
 
 class Encoder(nn.Module):
@@ -83,26 +82,36 @@ class Decoder(nn.Module):
 
 
 class Vae(nn.Module):
-    """A causal video autoencoder: `encode` to a posterior over latents, `decode` back to pixels."""
+    """A causal video autoencoder: `encode` to a posterior over latents, `decode` back to pixels.
+
+    The encoder is a published one where the config names it.
+    """
 
     config: VaeConfig
 
     def setup(self) -> None:
-        self.encoder = Encoder(self.config)
+        self.encoder = _encoder(self.config)
         self.decoder = (CompactDecoder if self.config.compact_decoder else Decoder)(self.config)
 
     def encode(self, video: Video) -> Posterior:
         """Posterior of clips [b t h w 3] in [-1, 1]; latent frame j depends on frames up to time_stride * j only."""
-        return self.encoder(video)[0]
+        return self.encode_with_image(video)[0]
 
     def encode_with_image(self, video: Video) -> tuple[Posterior, ImageFeatures]:
-        """The posterior, and the first frame's features for `decode`."""
-        return self.encoder(video)
+        """The posterior, and the first frame's features for `decode`; a published encoder has none."""
+        encoded = self.encoder(video)
+        return encoded if isinstance(encoded, tuple) else (encoded, ())
 
     def decode(self, latents: Latents, image: ImageFeatures | None = None) -> Video:
         """Clips of unnormalised latents; with `image`, clips that start with the frame that has these features."""
         return self.decoder(latents, image)
 
     def __call__(self, video: Video) -> Video:
-        posterior, image = self.encoder(video)
+        posterior, image = self.encode_with_image(video)
         return self.decoder(posterior.mean, image if self.config.omni else None)
+
+
+def _encoder(config: VaeConfig) -> nn.Module:
+    if isinstance(config.encoder, OwnEncoder):
+        return Encoder(config)
+    return (ltx if isinstance(config.encoder, LtxVaeConfig) else wan).Encoder(config.encoder)

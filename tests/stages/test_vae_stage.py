@@ -5,11 +5,13 @@ import json
 import shutil
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
 from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.data.prepare.prepare import prepare
 from mobile_video_jax.data.shapes.world import World
@@ -19,11 +21,30 @@ from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.config import VaeTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.vae import VaeStage
+from mobile_video_jax.train.checkpoint import save_model
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
+from mobile_video_jax.train.run import write_run
 from mobile_video_jax.train.sessions import read_sessions
-from mobile_video_jax.vae.config import VaeLossConfig
+from mobile_video_jax.vae.config import VaeConfig, VaeLossConfig
+from mobile_video_jax.vae.latent_stats import LatentStats
+from mobile_video_jax.vae.ltx.config import LtxVaeConfig
+from mobile_video_jax.vae.ltx.model import LtxVae
 from tests import tiny
+from tests.nets import normal, params_like
+
+PUBLISHED = LtxVaeConfig(
+    channels=4,
+    encoder_widths=(8, 8, 8, 8),
+    encoder_depths=(0, 0, 1, 0),
+    encoder_steps=("spatial", "temporal", "conv"),
+    decoder_widths=(8, 8),
+    decoder_depths=(1, 1, 1),
+    up=(True, True),
+    up_factor=(1, 1),
+    up_residual=(False, False),
+    noise=(False, False, False),
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +125,57 @@ def test_a_run_with_a_discriminator_and_vgg_resumes_exactly(videos, tmp_path):
     assert [session["steps"] for session in read_sessions(run)] == [[0, 4], [2, 4]]
     # What a run leaves for use is the VAE alone.
     assert set(Run.open(run).vae().params) == {"encoder", "decoder"}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    """The run that an import of LTX-Video's VAE leaves, with random weights."""
+    run = tmp_path_factory.mktemp("import") / "vae"
+    LatentStats((0.1,) * 4, (0.5,) * 4).save(run)
+    save_model(run, 0, params_like(LtxVae(PUBLISHED), jax.numpy.zeros((1, 1, 16, 16, 3))))
+    described = {"clip": tiny.CLIP, "compression": "t4_s16_c4"}
+    write_run(run, "vae", {"stage": "vae", "clip": tiny.CLIP, "model": plain(PUBLISHED)}, described)
+    return run
+
+
+def student(videos: Path, published: Path, **changes) -> VaeTraining:
+    model = VaeConfig("t4_s16_c4", (6, 6, 6), (1, 1, 1), (6, 6, 6), (1, 1, 1), attention_blocks=0)
+    loss = VaeLossConfig(l1=1.0, l2=0.0, kl=0.0, teacher=1.0, features=0.1)
+    return config(
+        videos, **{"model": model, "freeze_encoder": True, "init_from": str(published), "loss": loss, **changes}
+    )
+
+
+def test_a_decoder_for_an_imported_vae_has_its_encoder_and_learns_from_its_decoder(videos, published):
+    stage = VaeStage.build(student(videos, published))
+    assert stage.config.model.encoder == PUBLISHED and stage.frozen == {"vgg", "teacher", "encoder"}
+    shapes = nn.unbox(jax.eval_shape(stage.init, jax.random.key(0)))
+    # Features of the resolutions that both decoders have, from latents to patches of 4x4 pixels.
+    assert {name: x["kernel"].shape for name, x in shapes["projectors"].items()} == {
+        f"level_{i}": (6, 8) for i in range(3)
+    }
+    loaded = stage.pretrained(shapes)
+    theirs = Run.open(published).vae().params
+    jax.tree.map(np.testing.assert_array_equal, loaded["encoder"], theirs["encoder"])
+    jax.tree.map(np.testing.assert_array_equal, loaded["teacher"], theirs["decoder"])
+    assert "decoder" not in loaded
+    with pytest.raises(UserError, match="has latents of t4_s16_c4, this decoder reads t4_s8_c6: use configs"):
+        VaeStage.build(student(videos, published, model=tiny.VAE))
+    with pytest.raises(UserError, match="a decoder is taught on latents that stay"):
+        VaeStage(student(videos, published, freeze_encoder=False))
+
+
+@pytest.mark.slow
+def test_a_decoder_for_an_imported_vae_trains_and_serves_in_its_place(videos, published, tmp_path):
+    train(VaeStage.build(student(videos, published)), tmp_path / "run")
+    lines = read_metrics(tmp_path / "run")
+    assert {"teacher", "features"} <= set(lines[-1]) and lines[-1]["features"] < lines[0]["features"]
+    old, new = Run.open(published).vae(), Run.open(tmp_path / "run").vae()
+    assert set(new.params) == {"encoder", "decoder"} and new.stats == old.stats
+    video = normal(0, 1, 9, 32, 32, 3)
+    latents = new.encode(new.params, video)
+    np.testing.assert_allclose(latents, old.encode(old.params, video), atol=1e-5)
+    assert new.decode(new.params, latents).shape == video.shape
 
 
 def test_a_decoder_without_its_encoders_run_is_refused(videos, base, tmp_path):

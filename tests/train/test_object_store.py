@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import jax
@@ -19,6 +20,7 @@ from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh, replicated
 from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.train import writers
 from mobile_video_jax.train.checkpoint import newest_step, restore_model
 from mobile_video_jax.train.checkpoints import Checkpoints, restore_state
 from mobile_video_jax.train.metrics import MetricsLog, read_metrics
@@ -26,6 +28,7 @@ from mobile_video_jax.train.state import TrainState
 from mobile_video_jax.train.step_profile import StepProfile
 from tests import tiny
 from tests.commands import Started, start
+from tests.events import events
 from tests.object_store import new_folder
 from tests.train.test_resume import command, losses, wait_for_step
 
@@ -56,6 +59,18 @@ def test_checkpoints_are_kept_restored_and_counted_only_when_whole(folder):
     # What a kill within a save leaves: some of the objects, and not the one that comes last.
     (folder / "checkpoints" / "2" / "model" / "commit_success.txt").unlink()
     assert newest_step(folder) is None
+
+
+def test_event_files_are_there_before_the_log_is_closed(folder, monkeypatch):
+    monkeypatch.setattr(writers, "UPLOAD_SECONDS", 0.0)
+    log = MetricsLog(folder, resumed_step=0)
+    for step in range(1, 100):
+        log.write(step, {"loss": step / 4})
+        time.sleep(0.02)  # of the thread that writes the local file
+        if values := [value.simple_value for value in events(folder)]:
+            break
+    assert values == [each / 4 for each in range(1, len(values) + 1)] and len(values) < step
+    log.close()
 
 
 def test_a_resumed_log_drops_the_lines_past_its_step(folder):

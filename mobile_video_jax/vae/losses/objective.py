@@ -3,10 +3,11 @@
 import dataclasses
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mobile_video_jax.core.arrays import Rng, Scalar, Video
+from mobile_video_jax.core.arrays import ImageFeatures, Latents, Rng, Scalar, Video
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.nn.clip_ops import shuffle_down, shuffle_up
 from mobile_video_jax.nn.hinge import hinge_discriminator_loss, hinge_generator_loss
@@ -14,14 +15,19 @@ from mobile_video_jax.nn.module import apply
 from mobile_video_jax.vae.config import VaeLossConfig
 from mobile_video_jax.vae.losses.discriminator import PatchDiscriminator
 from mobile_video_jax.vae.losses.perceptual import perceptual_distance
+from mobile_video_jax.vae.losses.teacher import Projectors, decode_with_features, feature_error, pairs
 from mobile_video_jax.vae.losses.terms import latent_consistency, reconstruction_terms, scale_equivariance
 from mobile_video_jax.vae.losses.vgg import Vgg
-from mobile_video_jax.vae.model import ImageFeatures, Vae
+from mobile_video_jax.vae.model import Vae
 
 
 @dataclasses.dataclass(frozen=True)
 class VaeObjective:
-    """(params, clips, key) -> (loss, terms). Parameters beside the VAE's: "vgg" and "discriminator" where used."""
+    """(params, clips, key) -> (loss, terms).
+
+    Parameters beside the VAE's, where used: "vgg", "discriminator", "teacher" (the decoder of another VAE of the same
+    latents) and "projectors" of features.
+    """
 
     vae: Vae
     weights: VaeLossConfig
@@ -29,13 +35,17 @@ class VaeObjective:
     scales: tuple[int, ...]  # of scale equivariance
     vgg: Vgg
     discriminator: PatchDiscriminator
+    teacher: nn.Module | None = None  # the network of the VAE whose decoder teaches
 
     def __call__(self, params: Any, video: Video, rng: Rng) -> tuple[Scalar, dict[str, Scalar]]:
         weights = self.weights
         posterior, image = apply(self.vae, params, video, method="encode_with_image")
         latents = posterior.sample(named_key(rng, "posterior"))
-        decoded = apply(self.vae, params, latents, self._dropped_out(image, named_key(rng, "image")), method="decode")
+        image = self._dropped_out(image, named_key(rng, "image"))
+        decoded = apply(self.vae, params, latents, image, method="decode")
         terms = reconstruction_terms(video, decoded, posterior)
+        if weights.teacher or weights.features:
+            terms |= self._taught(params, latents, image)
         if weights.latent_consistency:
             again = apply(self.vae, jax.lax.stop_gradient(params), decoded, method="encode")
             terms["latent_consistency"] = latent_consistency(again, posterior)
@@ -55,6 +65,17 @@ class VaeObjective:
             terms["discriminator"] = self._discriminator_loss(params["discriminator"], video, decoded)
             loss = loss + terms["discriminator"]
         return loss, terms
+
+    def _taught(self, params: Any, latents: Latents, image: ImageFeatures | None) -> dict[str, Scalar]:
+        """Errors from what the teacher's decoder makes of the latents. The decoder's pass is traced twice, run once."""
+        assert self.teacher
+        decoded, features = decode_with_features(self.vae, params["decoder"], latents, image)
+        target, of_teacher = decode_with_features(self.teacher, params["teacher"], jax.lax.stop_gradient(latents))
+        terms = {"teacher": jnp.mean(jnp.abs(decoded - jax.lax.stop_gradient(target)))}
+        if self.weights.features:
+            both = pairs(features, of_teacher)
+            terms["features"] = feature_error(apply(Projectors(), params["projectors"], both), both)
+        return terms
 
     def _dropped_out(self, image: ImageFeatures, rng: Rng) -> ImageFeatures | None:
         """The first frame's features, zero for a random share of the clips; None unless the decoder is omni."""

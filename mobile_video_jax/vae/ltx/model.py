@@ -5,7 +5,7 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mobile_video_jax.core.arrays import Latents, Times, Video
+from mobile_video_jax.core.arrays import ImageFeatures, Latents, Times, Video
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.nn.clip_ops import Clip
 from mobile_video_jax.nn.norm import rms_normalize
@@ -24,7 +24,6 @@ from mobile_video_jax.vae.ltx.layers import (
     shift_and_scale,
     shifts_and_scales,
 )
-from mobile_video_jax.vae.model import ImageFeatures
 from mobile_video_jax.vae.posterior import Posterior
 
 

@@ -3,11 +3,10 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mobile_video_jax.core.arrays import Latents, Video
+from mobile_video_jax.core.arrays import ImageFeatures, Latents, Video
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.nn.clip_ops import Clip, Resized
 from mobile_video_jax.nn.stream import continues
-from mobile_video_jax.vae.model import ImageFeatures
 from mobile_video_jax.vae.posterior import Posterior
 from mobile_video_jax.vae.wan.config import WanVaeConfig
 from mobile_video_jax.vae.wan.layers import (
