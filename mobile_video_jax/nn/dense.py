@@ -9,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from mobile_video_jax.nn.attention.kernels import platform_of
+from mobile_video_jax.nn.gradient_sums import sums_in_float32
 from mobile_video_jax.nn.module import partitioned
 from mobile_video_jax.parallel.rules import constrain_to_batch, has_sequence
 
@@ -38,7 +39,10 @@ class Dense(nn.Module):
         # One flat matrix product: XLA's CPU back end is several times slower on batched ones. Tokens that are sharded
         # are not flattened: XLA has no sharding for the result and would gather them.
         rows = x if has_sequence(x) else x.reshape(-1, x.shape[-1])
-        y = affine(rows.astype(self.dtype), jnp.asarray(kernel, self.dtype), bias)
+        if self.dtype != jnp.float32 and sums_in_float32():
+            y = affine_summed_in_float32(rows.astype(self.dtype), jnp.asarray(kernel), bias)
+        else:
+            y = affine(rows.astype(self.dtype), jnp.asarray(kernel, self.dtype), bias)
         return constrain_to_batch(y.reshape(*x.shape[:-1], self.features), self.axes[1])
 
 
@@ -74,6 +78,31 @@ def affine(x: Float[Array, "*m i"], w: Float[Array, "i o"], b: Float[Array, "o"]
         y: jax.Array = lax.platform_dependent(x, w, b, cpu=_cpu_affine, default=_plain_affine)
         return y
     return _plain_affine(x, w, b)
+
+
+@jax.custom_vjp
+def affine_summed_in_float32(
+    x: Float[Array, "*m i"], w: Float[Array, "i o"], b: Float[Array, "o"] | None
+) -> Float[Array, "*m o"]:
+    """x w + b in the dtype of x, with float32 gradients of w and b that are rounded nowhere before all devices' sum."""
+    return _plain_affine(x, w.astype(x.dtype), b)
+
+
+def _summed_forward(
+    x: jax.Array, w: jax.Array, b: jax.Array | None
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array | None]]:
+    return affine_summed_in_float32(x, w, b), (x, w, b)
+
+
+def _summed_backward(
+    saved: tuple[jax.Array, jax.Array, jax.Array | None], g: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    (x, w, b), rows = saved, tuple(range(g.ndim - 1))
+    kernel = lax.dot_general(x, g, ((rows, rows), ((), ())), preferred_element_type=jnp.float32)
+    return g @ w.astype(x.dtype).T, kernel, None if b is None else jnp.sum(g, axis=rows, dtype=jnp.float32)
+
+
+affine_summed_in_float32.defvjp(_summed_forward, _summed_backward)
 
 
 def _plain_affine(x: jax.Array, w: jax.Array, b: jax.Array | None) -> jax.Array:

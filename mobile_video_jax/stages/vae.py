@@ -82,10 +82,10 @@ class VaeStage(Stage):
             params["vgg"] = init(self.objective.vgg, rng, video[0])
         if self.config.loss.adversarial:
             params["discriminator"] = init(self.objective.discriminator, named_key(rng, "discriminator"), video)
-        if self._teacher:
-            params["teacher"] = init(self._teacher, rng, video)["decoder"]
-        if self.config.loss.features:
-            params["projectors"] = self._projectors(params, named_key(rng, "projectors"))
+        if teacher := self._teacher:
+            params["teacher"] = init(teacher, rng, video)["decoder"]
+            if self.config.loss.features:
+                params["projectors"] = self._projectors(teacher, params, named_key(rng, "projectors"))
         return params
 
     @functools.cached_property
@@ -99,12 +99,12 @@ class VaeStage(Stage):
             return network_of(self.source.config["model"])
         return published_network(self.config.model)
 
-    def _projectors(self, params: Params, rng: Rng) -> Params:
+    def _projectors(self, teacher: nn.Module, params: Params, rng: Rng) -> Params:
         """Fresh projectors of the features that the decoder and its teacher share."""
         shape = (1, *self.clip.latent(self.config.model.strides), self.config.model.strides.channels)
 
         def both(params: Params) -> list[Pair]:
-            decoders = ((self.vae, params["decoder"]), (self._teacher, params["teacher"]))
+            decoders = ((self.vae, params["decoder"]), (teacher, params["teacher"]))
             return pairs(*(decode_with_features(vae, part, jnp.zeros(shape))[1] for vae, part in decoders))
 
         shapes = jax.eval_shape(both, nn.unbox(params))

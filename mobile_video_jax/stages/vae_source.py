@@ -7,7 +7,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.models.run import VAE, Run
 from mobile_video_jax.models.vae import network_of
 from mobile_video_jax.stages.config import VaeTraining
-from mobile_video_jax.vae.config import OwnEncoder
+from mobile_video_jax.vae.config import OwnEncoder, VaeConfig
 
 # Sizes that the encoder follows from.
 ENCODER = (
@@ -29,9 +29,8 @@ def with_published_encoder(config: VaeTraining) -> VaeTraining:
     if not (config.freeze_encoder and config.init_from):
         return config
     run = Run.open(config.init_from).vae_run()
-    encoder = getattr(network_of(run.config["model"]).config, "encoder", None)
-    if encoder is None:  # a published network, which is its own encoder
-        encoder = network_of(run.config["model"]).config
+    trained = network_of(run.config["model"]).config
+    encoder = trained.encoder if isinstance(trained, VaeConfig) else trained
     if isinstance(encoder, OwnEncoder):
         return config
     if encoder.strides != config.model.strides:

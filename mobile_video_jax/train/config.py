@@ -36,6 +36,7 @@ class OptimizerConfig(Config):
     clip_norm: Positive = 1.0  # largest global norm of the gradients; larger ones are scaled down to it
     skip_steps: CountOrZero = 3  # steps in a row dropped because they are not finite or spike; one more ends the run
     spike_sigmas: Weight = 0.0  # a spike: standard deviations of the norm above the last 128 norms' mean; 0: none is
+    reduce_dtype: Literal["bfloat16", "float32"] = "bfloat16"  # that devices' gradients of bf16 layers are summed in
     accumulate: Count = 1  # parts that a batch is computed in, one after the other, to save memory
     ema_decay: Decay = 0.9999  # decay of the averaged parameters, a step; 0 takes the last ones
 
@@ -48,7 +49,8 @@ class OptimizerConfig(Config):
 class PlayersOptimizerConfig(OptimizerConfig):
     """The generator's optimizer, and that of the parts that train against it.
 
-    Both have their own schedule, moments and clipping; accumulation and averaging are the generator's.
+    Both have their own schedule, moments and clipping; accumulation, sums over devices and averaging are those of the
+    generator.
     """
 
     generator_every: Count = 1  # steps from one update of the generator to the next; the others update at each
@@ -94,4 +96,5 @@ class TrainConfig(Config):
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)  # optimizer and its schedule
     auto: bool = False  # on TPUs: mesh, model.remat and batch_size that suit the slice, where no flag sets them
     xla_flags: str = ""  # of the TPU's compiler, "--xla_A=true --xla_B=3", or none; the generation's if empty
+    splash_blocks: tuple[Size, Size] = (512, 1536)  # most queries and keys in a block of TPUs' attention kernel
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)  # devices by what they share

@@ -24,6 +24,7 @@ MAY_CHANGE = (
     *("steps", "log_every", "eval_every", "eval_batches", "sample_every", "sample_clips"),
     *("checkpoint_every", "keep_checkpoints", "keep_every", "profile", "profiler_port", "hang_seconds", "watch"),
     *("model.remat", "teacher_model.remat", "optimizer.accumulate", "optimizer.skip_steps", "auto", "xla_flags"),
+    "splash_blocks",
     *("sample_prompts", "sample_text_encoder", "wandb"),
     *("mesh", "loader_threads", "loader_processes", "data", "mix_data", "init_from", "teacher"),
 )

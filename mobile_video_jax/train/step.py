@@ -11,6 +11,8 @@ from jax.sharding import Mesh
 from mobile_video_jax.core.rng import step_key
 from mobile_video_jax.cost.tpu.compiler_flags import compiler_options
 from mobile_video_jax.cost.tpu.topology import generation_of
+from mobile_video_jax.nn.attention.kernels import splash_blocks
+from mobile_video_jax.nn.gradient_sums import summed_in
 from mobile_video_jax.parallel.mesh import batch_sharding, replicated
 from mobile_video_jax.train.optimizer import norm_history
 from mobile_video_jax.train.spikes import is_usable
@@ -29,7 +31,8 @@ def make_step(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mesh,
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         rng = step_key(stage.config.seed, state.step)
-        grads, metrics = step_gradients(stage, state, batch, rng)
+        with summed_in(config.reduce_dtype), splash_blocks(*stage.config.splash_blocks):
+            grads, metrics = step_gradients(stage, state, batch, rng)
         trained = trainable(stage, state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         params = state.params | optax.apply_updates(trained, updates)

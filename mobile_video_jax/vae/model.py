@@ -112,6 +112,6 @@ class Vae(nn.Module):
 
 
 def _encoder(config: VaeConfig) -> nn.Module:
-    if isinstance(config.encoder, OwnEncoder):
-        return Encoder(config)
-    return (ltx if isinstance(config.encoder, LtxVaeConfig) else wan).Encoder(config.encoder)
+    if isinstance(config.encoder, LtxVaeConfig):
+        return ltx.Encoder(config.encoder)
+    return Encoder(config) if isinstance(config.encoder, OwnEncoder) else wan.Encoder(config.encoder)

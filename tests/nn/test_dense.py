@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobile_video_jax.nn.dense import affine
+from mobile_video_jax.nn.dense import Dense, affine
+from mobile_video_jax.nn.gradient_sums import summed_in
 
 
 @pytest.mark.parametrize("rows", [6, 5])
@@ -33,3 +34,18 @@ def test_bf16_products_on_a_cpu_are_not_widened():
         r"contracting_dims = \[1\] x .*: \(tensor<\w+xbf16>, tensor<\w+xbf16>\) -> tensor<\w+xf32>", text
     )
     assert len(kernels) == text.count("dot_general") == 3
+
+
+def test_gradients_of_bf16_layers_are_summed_in_float32_where_that_is_asked_for():
+    """The sum of 513 ones is 512 in bf16; output and gradient of the input stay as they were."""
+    layer, x = Dense(4, (None, None), dtype=jnp.bfloat16), jnp.ones((513, 2), jnp.bfloat16)
+    params = {"kernel": jnp.full((2, 4), 0.5), "bias": jnp.zeros(4)}
+    loss = lambda params, x: jnp.sum(layer.apply({"params": params}, x).astype(jnp.float32))
+    sums = {}
+    for dtype in ("bfloat16", "float32"):
+        with summed_in(dtype):
+            value, (grads, of_x) = jax.value_and_grad(loss, (0, 1))(params, x)
+        sums[dtype] = float(grads["kernel"][0, 0])
+        assert value == 513 * 4 and of_x.dtype == jnp.bfloat16 and float(of_x[0, 0]) == 2
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(grads)} == {"float32"}
+    assert sums == {"bfloat16": 512, "float32": 513} and float(grads["bias"][0]) == 513

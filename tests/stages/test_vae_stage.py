@@ -169,7 +169,7 @@ def test_a_decoder_for_an_imported_vae_has_its_encoder_and_learns_from_its_decod
 def test_a_decoder_for_an_imported_vae_trains_and_serves_in_its_place(videos, published, tmp_path):
     train(VaeStage.build(student(videos, published)), tmp_path / "run")
     lines = read_metrics(tmp_path / "run")
-    assert {"teacher", "features"} <= set(lines[-1]) and lines[-1]["features"] < lines[0]["features"]
+    assert {"teacher", "features"} <= set(lines[-1]) and len({line["teacher"] for line in lines}) == 3
     old, new = Run.open(published).vae(), Run.open(tmp_path / "run").vae()
     assert set(new.params) == {"encoder", "decoder"} and new.stats == old.stats
     video = normal(0, 1, 9, 32, 32, 3)
