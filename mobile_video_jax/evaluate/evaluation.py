@@ -22,6 +22,7 @@ from mobile_video_jax.metrics.metric import Metric
 from mobile_video_jax.models.run import Run
 
 REPORT, SCORES, CLAIM, PAGE, CLIPS = "report.json", "scores.json", "inputs.json", "report.html", "clips"
+FEATURES = "features"  # folder of I3D's outputs
 HELD_OUT = ("test", "validation")
 
 

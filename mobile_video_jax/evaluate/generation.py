@@ -21,6 +21,7 @@ from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.evaluate.evaluation import (
     CLAIM,
     CLIPS,
+    FEATURES,
     REPORT,
     Evaluation,
     check_held_out,
@@ -43,7 +44,7 @@ from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 
 SAMPLES = 4  # clips of each caption that diversity is measured on
 HALVES = "fvd and kvd of real clips are between their two halves: fewer clips, which raises Fréchet distance"
-IMAGES, FEATURES = "images", "features"
+IMAGES = "images"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,7 @@ class GenerationTask:
     clip: str = ""
     fsdp: int = 1
     batch_size: int = 16
+    features: Path | None = None  # as for VaeTask
 
 
 def evaluate_generation(task: GenerationTask) -> dict[str, Any]:
@@ -163,7 +165,7 @@ def _score(
 ) -> None:
     """Scores the clips and writes the report."""
     world = read_manifest(task.data)["world"]
-    cache = FeatureCache(task.out / FEATURES) if settings["metrics"] else None
+    cache = FeatureCache(task.features or task.out / FEATURES) if settings["metrics"] else None
     scorer = Scorer(world and from_mapping(World, world), cache)
     scores = score_generation(clips, scorer, coder)
     evaluation = Evaluation(

@@ -16,6 +16,7 @@ from mobile_video_jax.core.storage import local_path
 from mobile_video_jax.data.dataset import read_manifest
 from mobile_video_jax.evaluate.evaluation import (
     CLAIM,
+    FEATURES,
     PAGE,
     Evaluation,
     check_held_out,
@@ -60,6 +61,7 @@ class VaeTask:
     rows: int = 1  # devices that share each clip
     fvd: bool | None = False  # Fréchet and kernel video distance; None: where they can be measured
     lpips: str = ""  # "vgg:FILE": LPIPS with the classifier in the file
+    features: Path | None = None  # folder of I3D's outputs, which evaluations of the same clips share; in `out` if None
 
 
 def evaluate_vae(task: VaeTask) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def evaluate_vae(task: VaeTask) -> dict[str, Any]:
         settings=settings,
         clips=write_clips(task.out, coded.prompts, coded.decoded, frame_rate),
         prompts=coded.prompts,
-        metrics=coded.scores | (_distances(task.out, coded) if measures_fvd else {}),
+        metrics=coded.scores | (_distances(task.features or task.out / FEATURES, coded) if measures_fvd else {}),
         per_clip=coded.per_clip,
         more=more,
     )
@@ -146,8 +148,8 @@ def _settings(task: VaeTask, shape: ClipShape) -> dict[str, Any]:
     return {"run": str(task.run), **run_facts(task.run), **data, "clip": str(shape), **coding}
 
 
-def _distances(out: Path, coded: Reconstruction) -> dict[Metric, Score]:
-    cache, count = FeatureCache(out / "features"), len(coded.clips)
+def _distances(features: Path, coded: Reconstruction) -> dict[Metric, Score]:
+    cache, count = FeatureCache(features), len(coded.clips)
     sets = {"features of decoded clips:": coded.decoded, "features of real clips:": coded.clips}
     decoded, real = (np.stack([cache(frames) for frames in tracked(name, sets[name], count)]) for name in sets)
     return video_distances(decoded, real, paired=True)

@@ -13,7 +13,7 @@ from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import filling, read_json
 from mobile_video_jax.core.revision import git_revision, hardware
-from mobile_video_jax.evaluate.evaluation import SCORES, plain_scores
+from mobile_video_jax.evaluate.evaluation import FEATURES, SCORES, plain_scores
 from mobile_video_jax.evaluate.generation import GenerationTask, evaluate_generation
 from mobile_video_jax.evaluate.linear_floor import linear_floor
 from mobile_video_jax.evaluate.posterior_bits import posterior_bits
@@ -147,7 +147,8 @@ def _train_vae(study: StudyConfig, cell: Cell, data: Path, out: Path) -> list[Pa
 def _reconstruct(study: StudyConfig, cell: Cell, data: Path, phases: list[Path], out: Path) -> dict[str, Any]:
     """Evaluates the VAE on test clips, beside the linear code of the same latents."""
     run, clip = Run.open(phases[-1]), judged_clip(study)
-    task = VaeTask(run, data, out, clip, count=study.test_clips, fvd=None, lpips=study.lpips)
+    shared = out.parents[2] / FEATURES  # cells have the same real clips
+    task = VaeTask(run, data, out, clip, count=study.test_clips, fvd=None, lpips=study.lpips, features=shared)
     with _written_by_first(out) as folder:
         report = evaluate_vae(dataclasses.replace(task, out=folder))
         by_clip = read_json(folder / SCORES)["scores"][PSNR.key]
@@ -192,6 +193,7 @@ def _diffuse(study: StudyConfig, cell: Cell, data: Path, vae: Path, out: Path) -
             sampling=dataclasses.asdict(study.sampling),
             count=study.samples,
             text_encoder=study.dit.text_encoder,
+            features=out.parents[1] / FEATURES,
         )
     )
     return {"eval_loss": held_out[-1], "samples": samples["metrics"], "real": samples["beside"]["real_clips"]}
