@@ -23,13 +23,14 @@ os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 # Without where each operation comes from, programs are traced and lowered faster.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores, and torch's threads would wait for them busily
+gc.disable()  # until all is imported, which leaves little garbage
 check_array_types()
 
 
 def pytest_collection_finish() -> None:
     """Garbage is collected seldom, as tracing makes much of it, and never looked for in what was imported."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(100_000, 50, 100)
 
 
