@@ -72,6 +72,7 @@ def test_shapes_keep_their_world_and_clip(tmp_path):
     assert open_split(tmp_path / "out", "train")[0][0]["video"].shape == (3, 32, 40, 3)
 
 
+@pytest.mark.slow
 def test_sample_clips_hold_out_other_times(tmp_path):
     from mobile_video_jax.data.prepare.sample_clips import SHOTS
 

@@ -53,6 +53,7 @@ def test_it_trains_200_steps(data, tmp_path):
     assert train(VaeStage(config), tmp_path / "run")["step"] == 200
 
 
+@pytest.mark.slow
 def test_data_without_a_validation_split_train_and_nothing_is_evaluated(videos, tmp_path, capsys):
     summary = prepare(str(videos), tmp_path / "data", min_frames=9, validation=0.0)
     assert (summary["accepted"], summary["rejected"]) == (len(list(videos.glob("*.*"))) - 4, 3)  # captions.jsonl

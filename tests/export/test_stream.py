@@ -61,7 +61,7 @@ def test_the_loop_of_functions_equals_launch_samples_stream(generator, tmp_path)
         np.testing.assert_allclose(latents, wanted, atol=1e-4 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("solver", ["euler", "renoise"])
+@pytest.mark.parametrize("solver", ["euler", pytest.param("renoise", marks=pytest.mark.slow)])
 def test_the_golden_clip_is_the_stream_from_its_noise(solver, generator, tmp_path, monkeypatch):
     monkeypatch.setattr(generator.denoiser, "sampling", Sampling(steps=2, guidance=1.0, solver=solver))
     functions = list(parts.dit_parts(generator, Settings(tiles=(1,), steps=2, stream=True), tmp_path))

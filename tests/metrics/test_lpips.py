@@ -67,7 +67,7 @@ def signed(video: np.ndarray) -> "torch.Tensor":
     return torch.tensor(frames).permute(0, 3, 1, 2) / 127.5 - 1
 
 
-@pytest.mark.parametrize(("net", "size"), [("vgg", (16, 35)), ("alex", (31, 70))])
+@pytest.mark.parametrize(("net", "size"), [pytest.param("vgg", (16, 35), marks=pytest.mark.slow), ("alex", (31, 70))])
 def test_distances_equal_the_authors_package(peer, tmp_path, net, size):
     torch.manual_seed(0)
     network = peer.LPIPS(net=net, pnet_rand=True, verbose=False)

@@ -57,6 +57,7 @@ def latents(tmp_path_factory):
     return tiny.latents(tmp_path_factory.mktemp("latents"))
 
 
+@pytest.mark.slow
 def test_a_run_records_its_session_and_traces_the_steps_asked_for(latents, tmp_path):
     summary = train(DitStage(tiny.dit_config(latents, steps=3, profile="2-3")), tmp_path / "run")
     [session] = read_sessions(tmp_path / "run")
