@@ -20,4 +20,6 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     """The config of a variant. Raises UserError for an unknown one."""
     base = from_mapping(DitTraining, dit.get_config(variant).to_dict())
     same = {field.name: getattr(base, field.name) for field in dataclasses.fields(DitTraining)}
-    return to_config_dict(TaughtTraining(**same | {"stage": "taught", "image_probability": 0.0}))
+    return to_config_dict(
+        TaughtTraining(**same | {"stage": "taught", "image_probability": 0.0, "caption_dropout": 0.0})
+    )

@@ -55,4 +55,4 @@ def _function(vars_of: Mapping[str, Any], name: str) -> Callable[..., Any]:
 def names() -> list[str]:
     """The project's own configs."""
     package = importlib.import_module(PACKAGE)
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg)

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, UInt32
 
 from mobile_video_jax.core.arrays import Latents, TextMask, TextStates
@@ -44,6 +45,7 @@ from mobile_video_jax.models.run import VAE, Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import check_batch, make_mesh, put_batch
 from mobile_video_jax.text.encoder import pad
+from mobile_video_jax.train.checkpoint import checkpoint_path
 from mobile_video_jax.vae.latent_stats import LatentStats
 
 CLAIM = "inputs.json"
@@ -78,16 +80,19 @@ def teach(teacher: Run, data: Path, out: Path, options: TeachOptions) -> dict[st
     """Writes the taught data set of an encoded one, shard by shard; returns its manifest.
 
     Called again, it keeps the shards that are finished. Raises UserError for latents of another VAE than the teacher's,
-    captions of another text encoder, and a folder that was taught otherwise.
+    captions of another text encoder, a teacher without weights, and a folder that was taught otherwise.
     """
     manifest = read_manifest(data)
     _check_same_inputs(teacher, data, manifest)
+    checkpoint_path(teacher.path, teacher.step)
+    mesh = make_mesh(MeshConfig(data=-1), jax.local_devices())
+    check_batch(options.batch_size, mesh)
     inputs = {"teacher": teacher.name, "step": teacher.step, "data": manifest, "options": dataclasses.asdict(options)}
     claim(out, CLAIM, inputs, "taught data set")
     Run.open(data / VAE, VAE).copy(out / VAE)
     if (empty := read_empty_caption(data)) is not None:
         write_empty_caption(out, empty[None])
-    lesson, written = _Lesson(teacher, options, empty), dict[str, Any]()
+    lesson, written = _Lesson(teacher, options, empty, mesh), dict[str, Any]()
     jobs = list(_jobs(data, out, manifest))
     progress = Progress("teach: shard", len(jobs))
     for split, path, target in jobs:
@@ -129,11 +134,9 @@ def _check_same_inputs(teacher: Run, data: Path, manifest: dict[str, Any]) -> No
 class _Lesson:
     """A teacher's predictions of noisy versions of records."""
 
-    def __init__(self, teacher: Run, options: TeachOptions, empty: EmptyCaption | None):
+    def __init__(self, teacher: Run, options: TeachOptions, empty: EmptyCaption | None, mesh: Mesh):
         self._denoiser, self._options, self._empty = teacher.denoiser, options, empty
-        self._mesh = make_mesh(MeshConfig(data=-1), jax.local_devices())
-        check_batch(options.batch_size, self._mesh)
-        self._params = teacher.sharded_params(self._mesh)
+        self._mesh, self._params = mesh, teacher.sharded_params(mesh)
         self._predict = jax.jit(self._prediction)
 
     def taught(self, records: list[Record]) -> list[Record]:

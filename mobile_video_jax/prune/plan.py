@@ -11,8 +11,10 @@ import numpy as np
 
 from mobile_video_jax.cli import load_config
 from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.storage import storage_path
 from mobile_video_jax.dit.config import BlockShape
+from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.prune.budget import fraction_limits, level_limits, target_limits
@@ -21,7 +23,6 @@ from mobile_video_jax.prune.costs import Number, counted_costs
 from mobile_video_jax.prune.search import greedy
 from mobile_video_jax.prune.space import SearchSpace
 from mobile_video_jax.prune.units import LEVELS, WIDTHS, Units, channel_group, kept_shapes
-from mobile_video_jax.stages.config import DitTraining
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,10 +109,14 @@ def _forward_flops(plan: Plan) -> float:
 def named_denoiser(name: str, **checkpoint: Any) -> Denoiser:
     """The transformer of a run, or of a config that is not trained yet: FILE.py:VARIANT or NAME:VARIANT.
 
-    `checkpoint` are arguments of Run.open.
+    `checkpoint` are arguments of Run.open. Raises UserError for a config of something else.
     """
     if names_config(name):
-        return Denoiser(from_mapping(DitTraining, load_config(name)))
+        values = load_config(name)
+        if "text_encoder" not in values or "model" not in values:
+            raise UserError(f"{name} is no config of a transformer: name one, as dit:tiny, or a run")
+        own = {field.name for field in dataclasses.fields(DenoiserConfig)}
+        return Denoiser(from_mapping(DenoiserConfig, {key: value for key, value in values.items() if key in own}))
     return Run.open(storage_path(name), **checkpoint).denoiser
 
 

@@ -101,6 +101,7 @@ class TaughtTraining(DitTraining):
     """Config of a run on a taught data set, whose teacher is not in memory; its size is any."""
 
     stage: str = "taught"  # the training stage
+    caption_dropout: Share = 0.0  # 0: captions were dropped where the data were taught
     flow_weight: Weight = 1.0  # weight of the flow-matching loss
     teacher_weight: Weight = 1.0  # weight of the relative squared error against the teacher's stored velocity
 

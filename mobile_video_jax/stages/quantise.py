@@ -29,6 +29,7 @@ from mobile_video_jax.stages.config import QuantiseTraining
 from mobile_video_jax.stages.noisy_batch import noisy_batch
 from mobile_video_jax.stages.recover import RecoverStage
 from mobile_video_jax.stages.student import StudentStage
+from mobile_video_jax.train.checkpoint import newest_step
 from mobile_video_jax.train.held_out import mean_over_clips
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
 from mobile_video_jax.weights.mixed_bits import BITS, LEAST_NUMBERS, Layer, Recipe, assign, scaled_errors
@@ -48,10 +49,15 @@ class QuantiseStage(RecoverStage):
 
     @classmethod
     def build(cls, config: QuantiseTraining) -> "StudentStage":
-        """The stage of a config: the teacher is the run in `init_from`, without which the config's own sizes count."""
+        """The stage of a config: the teacher is the run in `init_from`, without which the config's own sizes count.
+
+        Raises UserError for another teacher.
+        """
+        if config.teacher not in ("", config.init_from):
+            raise UserError("a quantised run learns from the run in init_from: leave out --config.teacher")
         if not config.init_from:
             config = dataclasses.replace(config, teacher_model=config.model)
-        return super().build(dataclasses.replace(config, teacher=config.teacher or config.init_from))
+        return super().build(dataclasses.replace(config, teacher=config.init_from))
 
     @classmethod
     def completions(cls, config: Any, source: Run, teacher: Run, pruned: dict[str, Any]) -> dict[str, Any]:
@@ -141,12 +147,17 @@ class QuantiseStage(RecoverStage):
 
     def check(self, run: Path) -> None:
         super().check(run)
-        self.recipe = read_json(run / RECIPE)["bits"]
+        record = read_json(run / RECIPE, "bits")
+        self.recipe = record["bits"]
+        if self.source and (begun := record.get("step", self.source.step)) != self.source.step:
+            path, now = self.source.path, self.source.step
+            raise UserError(f"{run} quantises step {begun} of {path}, not {now}: set --config.init_from={path}@{begun}")
 
     def start(self, run: Path) -> None:
         super().start(run)
-        if is_first() and not (run / RECIPE).exists():
-            write_json(run / RECIPE, {"mean_bits": self.mean_bits, "bits": self.recipe})
+        if is_first() and self.source and newest_step(run) is None:  # a file of before would be of other palettes
+            step = self.source.step
+            write_json(run / RECIPE, {"mean_bits": self.mean_bits, "step": step, "bits": self.recipe})
 
     @property
     def mean_bits(self) -> float:

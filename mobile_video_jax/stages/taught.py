@@ -36,6 +36,10 @@ class TaughtStage(DitStage):
         super().__init__(config)
         if config.pad_durations or config.image_probability:
             raise UserError("a teacher's outputs are of whole clips: set pad_durations=False and image_probability=0")
+        if config.caption_dropout:
+            raise UserError(
+                "captions are dropped where data are taught: set caption_dropout=0, or teach with another one"
+            )
 
     @property
     def arrays_of(self) -> Callable[[Record], Record]:
@@ -50,12 +54,17 @@ class TaughtStage(DitStage):
                 raise UserError(
                     f"{folder} holds no teacher's outputs: run python -m launch.teach --data={folder} first"
                 )
+        draws = {str(folder): read_manifest(folder)[TAUGHT]["draws"] for folder in folders}
+        if len(set(draws.values())) > 1:
+            raise UserError(
+                f"data of one run have as many versions of each clip: teach all with one --draws, not {draws}"
+            )
         return folders
 
     def abstract_batch(self, devices: int | None = None) -> Batch:
         batch = super().abstract_batch(devices)
         count, *shape = batch["latents"].shape
-        draws = min(read_manifest(folder)[TAUGHT]["draws"] for folder in self.data_folders) if self.has_data else 1
+        draws = read_manifest(self.data_folders[0])[TAUGHT]["draws"] if self.has_data else 1
         shapes: dict[str, tuple[tuple[int, ...], Any]] = {
             "velocity": (tuple(shape), jnp.float16),
             "time": ((), jnp.float32),

@@ -1,13 +1,14 @@
 """Taught data sets: the teacher's outputs are those of the noisy clips that a student is trained on."""
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.files import read_json
+from mobile_video_jax.core.files import read_json, write_json
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.latents import taught
 from mobile_video_jax.latents.store import MANIFEST, read_manifest, records
@@ -44,7 +45,7 @@ def lessons(teacher, data, tmp_path_factory):
 
 def stage_of(data) -> TaughtStage:
     fields = {field.name: getattr(tiny.dit_config(data, model=MODEL), field.name) for field in _fields()}
-    return TaughtStage(TaughtTraining(**fields | {"stage": "taught"}))
+    return TaughtStage(TaughtTraining(**fields | {"stage": "taught", "caption_dropout": 0.0}))
 
 
 def _fields():
@@ -86,4 +87,19 @@ def test_data_without_a_teacher_and_latents_of_another_vae_are_refused(teacher, 
     LatentStats((0.2,) * 6, (0.5,) * 6).save(other / "vae")
     with pytest.raises(UserError, match="holds latents of another VAE"):
         teach(teacher, other, tmp_path / "out", OPTIONS)
+    untrained = tmp_path / "untrained"
+    shutil.copytree(teacher.path, untrained, ignore=lambda *_: ["checkpoints"])
+    with pytest.raises(UserError, match="untrained holds no checkpoint"):
+        teach(Run.open(untrained), data, tmp_path / "out", OPTIONS)
     assert not (tmp_path / "out").exists()
+
+
+def test_data_of_other_counts_of_versions_and_dropped_captions_are_refused(lessons, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(lessons, other)
+    manifest = read_json(other / MANIFEST)
+    write_json(other / MANIFEST, manifest | {"taught": manifest["taught"] | {"draws": 3}})
+    with pytest.raises(UserError, match="teach all with one --draws"):
+        _ = stage_of(f"{lessons},{other}").data_folders
+    with pytest.raises(UserError, match="captions are dropped where data are taught"):
+        TaughtStage(TaughtTraining(caption_dropout=0.1))

@@ -14,6 +14,7 @@ from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh, put_batch
+from mobile_video_jax.prune.plan import named_denoiser
 from mobile_video_jax.search import variants
 from mobile_video_jax.search.candidates import CHOSEN
 from mobile_video_jax.search.config import SearchConfig
@@ -132,5 +133,8 @@ def test_the_command_refuses_a_budget_below_the_cheapest_and_none(trained, tmp_p
     )
     bad = command("launch.search", f"--model={trained.path}", f"--out={tmp_path / 'run'}")
     assert bad.status == 2 and bad.err.splitlines()[-1].startswith("error: a search needs a budget: set --budget_ms")
+    with pytest.raises(UserError, match="vae is no config of a transformer"):
+        named_denoiser("vae")
+    assert named_denoiser("taught:tiny").config.transformer == named_denoiser("dit:tiny").config.transformer
     bad = command("launch.search", "--model=dit:tiny", "--method=evolution", f"--out={tmp_path / 'run'}")
     assert bad.status == 2 and "dit:tiny is a config without weights" in bad.err and not (tmp_path / "run").exists()

@@ -9,6 +9,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.core.files import read_json, write_json
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
@@ -17,6 +18,7 @@ from mobile_video_jax.stages.config import QuantiseTraining
 from mobile_video_jax.stages.quantise import RECIPE, QuantiseStage, split
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
+from mobile_video_jax.train.run import NAME
 from tests import tiny
 
 MODEL = DitConfig(width=32, depth=2, heads=2, head_dim=16, ffn=64, time_features=8, scan=True)
@@ -39,6 +41,8 @@ def config(tmp_path_factory) -> QuantiseTraining:
 @pytest.fixture(scope="module")
 def quantised(config, tmp_path_factory) -> Run:
     run = tmp_path_factory.mktemp("quantised") / "run"
+    for name in (NAME, RECIPE):  # as a run of other bits that was killed before its first checkpoint leaves them
+        write_json(run / name, {"bits": {}})
     train(QuantiseStage.build(config), run)
     return Run.open(run)
 
@@ -64,6 +68,11 @@ def test_a_run_is_left_whose_weights_are_palettes_and_whose_small_tensors_were_t
 def test_a_run_goes_on_with_its_palettes(config, quantised, monkeypatch):
     monkeypatch.setattr(QuantiseStage, "_measured_recipe", None)  # it is read
     stage, mesh = QuantiseStage.build(config), make_mesh(MeshConfig())
+    record = read_json(quantised.path / RECIPE)
+    write_json(quantised.path / RECIPE, record | {"step": 7})
+    with pytest.raises(UserError, match=r"quantises step 7 of .*/dit, not 1: set --config.init_from=.*/dit@7"):
+        stage.check(quantised.path)
+    write_json(quantised.path / RECIPE, record)
     stage.check(quantised.path)
     target = split(stage.denoiser.abstract_params(mesh))["palettes"]
     palettes = flatten_dict(stage.pretrained({"palettes": target})["palettes"], sep="/")
@@ -72,7 +81,9 @@ def test_a_run_goes_on_with_its_palettes(config, quantised, monkeypatch):
         np.testing.assert_allclose(palette, weights[path], rtol=1e-6)
 
 
-def test_nothing_to_start_from_is_refused(config):
+def test_nothing_to_start_from_and_another_teacher_are_refused(config):
+    with pytest.raises(UserError, match="leave out --config.teacher"):
+        QuantiseStage.build(dataclasses.replace(config, teacher="runs/other"))
     stage = QuantiseStage.build(dataclasses.replace(config, init_from=""))
     with pytest.raises(UserError, match="name the run to quantise with --config.init_from=RUN"):
         stage.train_batches(make_mesh(MeshConfig()))
