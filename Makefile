@@ -32,12 +32,13 @@ $(VENV)/tpu: $(VENV)/ready
 demo: setup
 	$(BIN)/python -m launch.demo --out=$(DEMO)
 
-# Three workers for two cores: one often waits for a process that its test started, or for the disk.
+# Three workers for two cores: one often waits for a process that its test started, or for the disk. Types are checked beside.
 test: setup $(VENV)/tpu
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 3 --dist loadfile --durations 10
+	$(BIN)/mypy > $(VENV)/types.txt & types=$$!; \
+	$(BIN)/python -m pytest -n 3 --dist loadfile --durations 10; tests=$$?; \
+	wait $$types; types=$$?; cat $(VENV)/types.txt; exit $$((tests | types))
 
 # More than an hour on two cores by the sum of its files' times; two demos and two whole studies are half of it.
 test-slow: setup

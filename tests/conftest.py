@@ -12,6 +12,7 @@ import pytest
 from tests.array_types import check_array_types
 
 # Set before jax is imported anywhere, and inherited by the processes that tests start.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # programs for TPUs are compiled without asking whether there is one
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="compiled-"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # Tests compile far more than they compute: without LLVM's optimisations they take half the time, and without MLIR's

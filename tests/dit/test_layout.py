@@ -128,6 +128,7 @@ def test_fresh_skips_change_nothing_and_trained_ones_bring_an_earlier_block_back
     assert {name for name in boxed if "skip" in boxed[name]} == {"block_3", "block_4", "block_5"}
 
 
+@pytest.mark.slow
 def test_scanned_skips_equal_separate_ones_with_gradients():
     scan = dataclasses.replace(STAGES, scan=True, remat="full")
     params = params_like(Dit(STAGES), *inputs())
@@ -148,7 +149,7 @@ def test_scanned_skips_equal_separate_ones_with_gradients():
     ("changes", "message"),
     [
         ({"layout": LAYOUT[:2]}, "lists 2 blocks and the model has 3"),
-        ({"layout": (("linear", 1),) * 3}, "kind 'linear' is unknown"),
+        ({"layout": (("local", 1),) * 3}, "kind 'local' is unknown"),
         ({"layout": (("lcha", 3),) * 3}, "resolution 3 does not divide the 4x4 tokens"),
         ({"layout": (("ssa", 4),) * 3}, "stride of 2 does not divide the 1x1 tokens"),
         ({"causal": True, "chunk_frames": 3}, "chunks of 3 latent frames do not divide the 2 after the first"),

@@ -52,6 +52,7 @@ def test_tokens_that_pass_by_do_not_reach_the_others_in_the_middle(params):
     assert (np.abs(moved - before).max(axis=(0, 2)) > 1e-6).nonzero()[0].tolist() == KEPT.tolist()
 
 
+@pytest.mark.slow
 def test_gradients_are_the_same_where_blocks_are_computed_again(params):
     def gradient(remat: str) -> dict:
         dit = Dit(dataclasses.replace(SIZES, remat=remat))

@@ -128,6 +128,7 @@ def test_queries_in_chunks_are_converted(tmp_path):
     assert relative_error(tmp_path / "attended.mlpackage", part) < 2e-3
 
 
+@pytest.mark.slow
 def test_the_hidden_activation_falls_with_the_tiles(monkeypatch):
     monkeypatch.setattr("export.app.ffn_memory.TILES", (1, 4))
     whole, tiled = ffn_memory(16, 64, 5, PHONE)

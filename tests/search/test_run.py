@@ -62,6 +62,7 @@ def searched(trained, limits, tmp_path_factory):
     return *search(CONFIG, trained, "", out, limits, "dp"), out
 
 
+@pytest.mark.slow
 def test_the_chosen_layout_is_a_run_within_the_budget_with_the_loss_that_was_measured(searched, trained, limits):
     result, _, out = searched
     chosen, run = result.candidates[CHOSEN], Run.open(out)
@@ -81,6 +82,7 @@ def test_the_chosen_layout_is_a_run_within_the_budget_with_the_loss_that_was_mea
     assert whole == pytest.approx(measured, rel=0.1) and base == pytest.approx(result.importance.trained.value, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_search_resumes_without_an_evaluation_and_refuses_another_folder(searched, trained, limits, monkeypatch):
     result, _, out = searched
     losses = (out / LOSSES).read_text()

@@ -174,6 +174,7 @@ def test_a_run_of_older_code_goes_on_where_it_lacks_keys_that_came_since(tmp_pat
         check_run(tmp_path / "run", dataclasses.replace(config, time_terminal=0.1))
 
 
+@pytest.mark.slow
 def test_some_tokens_are_left_out_in_training_alone(folder):
     """The held-out loss is that of the whole network; steps cost less, and what they leave out is random."""
     config = tiny.dit_config(folder, model=dataclasses.replace(SMALL, depth=5))

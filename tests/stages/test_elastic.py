@@ -59,6 +59,7 @@ def batch_of(stage: ElasticStage) -> dict:
     return batch | {"latents": normal(0, *batch["latents"].shape), "text_mask": jnp.ones_like(batch["text_mask"])}
 
 
+@pytest.mark.slow
 def test_both_networks_are_evaluated_and_logged(trained):
     metrics = read_metrics(trained.path)
     assert {"loss_whole", "loss_500", "kd_500"} <= {key for line in metrics for key in line}

@@ -75,10 +75,16 @@ def test_a_grid_is_every_combination_and_refuses_what_cannot_be():
         ablate.run_study(study(), Path("nowhere"), worker=2, workers=2)
 
 
-def test_every_study_of_the_config_file_is_legal_and_can_be_planned():
-    for name in studies.STUDIES:
-        values = studies.get_config(name).to_dict()
-        assert KINDS[values["kind"]].cells(from_mapping(study_class(values), values))
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in studies.STUDIES if name.endswith("gpu")]
+
+
+@pytest.mark.parametrize("name", [name for name in studies.STUDIES if not name.endswith("gpu")] + LARGE)
+def test_every_study_of_the_config_file_is_legal(name):
+    values = studies.get_config(name).to_dict()
+    assert KINDS[values["kind"]].cells(from_mapping(study_class(values), values))
+
+
+def test_a_study_is_planned_and_an_unknown_one_refused():
     rows = ablate.plan(study())
     assert len(rows) == 2 and all(row["vae_flops"] > 0 and row["dit_flops"] > 0 for row in rows)
     with pytest.raises(UserError, match="study 'everything' is unknown"):
