@@ -35,6 +35,11 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
+def pytest_sessionfinish() -> None:
+    """What a worker holds at its end is not looked through once more."""
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take longest for their few tests come first, so that two workers end at about the same time."""
     items.sort(key=lambda item: item.get_closest_marker("first") is None)

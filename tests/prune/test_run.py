@@ -254,6 +254,7 @@ def test_timestep_aware_distillation_weighs_as_much_as_flow_matching():
     assert not np.any(jax.grad(lambda x: jnp.sum(scale_to(flow, x)))(distilled))
 
 
+@pytest.mark.slow
 def test_recovery_trains_the_student_alone_and_leaves_it_for_every_command(pruned, data, tmp_path):
     train(RecoverStage(recovery(pruned[1], data)), tmp_path / "run")
     after = Run.open(tmp_path / "run").denoiser

@@ -117,6 +117,7 @@ def _on_device(shapes: dict) -> dict:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_exactly_with_both_players_and_stops_where_it_collapses(config, finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(run / "checkpoints" / "4")  # as if it had not come to the last save

@@ -29,6 +29,7 @@ def test_every_seed_has_the_whole_network_the_widths_alone_and_an_elastic_one_of
     assert study.elastic.steps == study.dit.steps and study.elastic.batch_size == study.dit.batch_size
 
 
+@pytest.mark.slow
 def test_an_elastic_training_costs_what_its_networks_cost_alone(study):
     costs = {row["name"]: row["train_flops"] for row in plan_elastic(dataclasses.replace(study, seeds=(0,)))}
     both = costs["teacher-seed0"] + costs["alone-seed0"]

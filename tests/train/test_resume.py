@@ -70,6 +70,7 @@ def test_kill_9_and_start_again_gives_the_same_losses_to_the_bit(data, unbroken,
     assert losses(tmp_path / "run") == unbroken
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_leaves_and_the_run_goes_on(data, unbroken, tmp_path):
     process = start(*command(data, tmp_path / "run", checkpoint_every=1000, steps=100_000), devices=1)
     wait_for_step(process, tmp_path / "run", 3)
