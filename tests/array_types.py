@@ -1,7 +1,7 @@
 """Array types of the package's functions and dataclasses, checked at run time while tests run.
 
-As jaxtyping's own import hook does, but only where an annotation holds an array: a tenth of all functions, so that
-imports and calls of the others cost nothing. mypy checks what else they take.
+As jaxtyping's own import hook does, but only where an annotation holds an array: of a fifth of all functions and
+classes, so that imports and calls of the others cost nothing. mypy checks what else they take.
 """
 
 import ast

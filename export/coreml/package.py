@@ -60,7 +60,7 @@ def write_package(
     _describe(path, dataclasses.replace(metadata, weights=kind))
     if kind == FP32 and weights.kind != FP16:
         (out / UNCOMPRESSED).mkdir(exist_ok=True)
-        (out / UNCOMPRESSED / path.name).symlink_to(path.resolve(), target_is_directory=True)
+        (out / UNCOMPRESSED / path.name).symlink_to(Path("..", path.name), target_is_directory=True)
     if compressed and size(path) >= size(uncompressed):
         raise UserError(
             f"{name} takes {size(path)} bytes with {weights.kind}, {size(uncompressed)} with fp16: use --weights=fp16"

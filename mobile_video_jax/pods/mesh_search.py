@@ -26,7 +26,8 @@ LARGEST_WHOLE_FSDP = 8
 # Bytes of the state for each parameter: float32 weights, their average and two moments; a frozen one's alone in bf16.
 STATE_BYTES, FROZEN_BYTES = 16, 2
 # Bytes that an optimizer's step moves for each trained parameter of a chip's shard. Compiled recoveries of `mobile` on
-# v5p:4x4x8 differ by 220 between meshes of 128 x 1 and of 8 x 16; sums of whole gradients are among those.
+# v5p:4x4x8 differ by 220 between meshes of 128 x 1 and of 8 x 16, with the sums of whole gradients. 90 is no measure:
+# by it recovery and the server transformer get the mesh, 8 x 16, whose compiled step was the fastest of those tried.
 STATE_TRAFFIC = 90
 # What a step executes over its model's FLOPs, and what a block keeps over its input: measured in compiled steps of the
 # server transformer (dots keeps the results of ten matrix products, one of them four times as wide, and attention's).

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.metrics.accuracy import ALL, chance, wilson_interval
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
@@ -17,6 +18,7 @@ from mobile_video_jax.stages.convert import ConvertStage
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.studies.attention_layouts import (
     FULL,
+    KINDS,
     RANDOM,
     SANDWICH,
     check_budget,
@@ -45,8 +47,10 @@ def cells(study: AttentionStudy) -> Cells:
 def run_attention_study(study: AttentionStudy, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:
     """Runs this worker's share of the cells that are not finished; returns the results of all that are.
 
-    Raises UserError for a budget that no layout keeps, before anything is trained.
+    Raises UserError for budgets of phone time and of training that no layout keeps, before anything is trained.
     """
+    for arm in KINDS.keys() & set(study.arms):
+        tuning_steps(study, repeated_layout(arm, study.dit.transformer.depth))
     if searched := {SANDWICH, RANDOM} & set(study.arms):
         check_budget(study)
 
@@ -105,10 +109,18 @@ def tuning(study: AttentionStudy, layout: Layout) -> DitTraining:
 
 
 def tuning_steps(study: AttentionStudy, layout: Layout) -> int:
-    """The steps that a layout is trained for: conversion and they have the FLOPs of full attention's steps."""
+    """The steps that a layout is trained for: conversion and they have the FLOPs of full attention's steps.
+
+    Raises UserError where conversion alone has more.
+    """
     left = float(budget(study))
     if layout != repeated_layout(FULL, len(layout)):
         left -= study.convert.steps * step_flops(converting(study, layout))
+    if left <= 0:
+        raise UserError(
+            f"{study.convert.steps} steps of conversion cost more than {study.tune.steps} of training: lower "
+            "convert.steps or raise tune.steps"
+        )
     return POINTS * max(1, round(left / step_flops(tuning(study, layout)) / POINTS))
 
 

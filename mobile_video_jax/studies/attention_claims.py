@@ -37,7 +37,7 @@ def kept(results: Sequence[Row]) -> list[Kept]:
     hits = hits_by_arm(results, "hits")
     timed = grouped([row for row in results if "phone_milliseconds" in row], lambda row: row["arm"])
     times = {rows[0]["arm"]: float(np.mean([row["phone_milliseconds"] for row in rows])) for rows in timed}
-    found = []
+    rows = []
     for arm in dict.fromkeys(arm for arm, _ in hits if arm != FULL and arm in times):
         seeds = [seed for name, seed in hits if name == arm and (FULL, seed) in hits]
         if seeds:
@@ -45,8 +45,8 @@ def kept(results: Sequence[Row]) -> list[Kept]:
             means = (np.maximum(resampled_means(values, 0, RESAMPLES), 1e-9) for values in (one, full))
             low, high = percentiles(np.divide(*means))
             ratio = float(one.mean() / max(full.mean(), 1e-9))
-            found.append(Kept(arm, ratio, low, high, times[arm] / times[FULL]))
-    return found
+            rows.append(Kept(arm, ratio, low, high, times[arm] / times[FULL]))
+    return rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -88,7 +88,7 @@ def run_study(
     grid, data = cells(study), study_data(study, out)
     if only and only not in grid:
         raise UserError(f"the study has no cell '{only}': --plan lists them")
-    if data.exists():  # told now, not by every cell
+    if data.exists():  # checked now, not by every cell
         check_enough(data)
     if study.lpips:
         Lpips.parse(study.lpips)
@@ -169,11 +169,12 @@ def _reconstruct(study: StudyConfig, cell: Cell, data: Path, phases: list[Path],
 @contextlib.contextmanager
 def _written_by_first(out: Path) -> Iterator[Path]:
     """Gives a local folder that becomes `out`; in the other processes of a job, which do the same work, it is lost."""
-    with contextlib.ExitStack() as stack:
-        if is_first():
-            yield stack.enter_context(filling(out))
-        else:
-            yield Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    if is_first():
+        with filling(out) as folder:
+            yield folder
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
 
 
 def _diffuse(study: StudyConfig, cell: Cell, data: Path, vae: Path, out: Path) -> dict[str, Any]:

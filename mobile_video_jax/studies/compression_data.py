@@ -21,11 +21,11 @@ def study_data(study: StudyConfig, out: Path) -> Path:
 
     Raises UserError where the study's `data` are no folder.
     """
-    given = storage_path(study.data)
-    if not study.data or (given.is_dir() and not (given / MANIFEST).exists()):
+    source = storage_path(study.data)
+    if not study.data or (source.is_dir() and not (source / MANIFEST).exists()):
         return out / "data"
-    open_split(given, "train")
-    return given
+    open_split(source, "train")
+    return source
 
 
 def make_data(study: StudyConfig, data: Path) -> None:

@@ -71,6 +71,9 @@ def test_conversion_and_training_have_the_flops_of_full_attention(small):
         spent = tuning_steps(small, layout) * step
         spent += small.convert.steps * step_flops(converting(small, layout)) if arm != "full" else 0
         assert abs(spent - budget(small)) <= 2 * step  # steps come in fours
+    longer = dataclasses.replace(small, convert=dataclasses.replace(small.convert, steps=10_000))
+    with pytest.raises(UserError, match="10000 steps of conversion cost more than .* of training: lower convert.steps"):
+        tuning_steps(longer, layout)
 
 
 def test_a_layout_is_stretched_over_the_phones_network(small):
