@@ -104,7 +104,7 @@ def whole_clip_coder(bundle: VaeBundle) -> Coder:
 
 def coder_over_devices(bundle: VaeBundle, clip: ClipShape, rows: int) -> Coder:
     """Codes a clip on `rows` devices of this process, which share its rows. Raises UserError where they cannot."""
-    check_rows(bundle, clip, rows)
+    check_rows(bundle.vae.config.strides, clip, rows)
     if rows > jax.local_device_count():
         raise UserError(f"there are {jax.local_device_count()} devices, not {rows}: lower the number of rows")
     encode, decode = on_mesh(bundle, make_mesh(MeshConfig(1, 1, rows), jax.local_devices()[:rows]))

@@ -67,7 +67,7 @@ class Encoding:
         mesh = make_mesh(MeshConfig(data=-1, tensor=options.rows), jax.local_devices())
         check_batch(options.batch_size, mesh)
         for shape in shapes:
-            check_rows(bundle, shape, options.rows)
+            check_rows(bundle.vae.config.strides, shape, options.rows)
         return cls(bundle, mesh, text, shapes, options)
 
     def batch_size(self, shape: ClipShape) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from mobile_video_jax.core.arrays import Clips
-from mobile_video_jax.core.clip import ClipShape
+from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.nn.module import apply, init
@@ -98,9 +98,9 @@ def published_network(config: VaeConfig) -> LtxVae | WanVae | None:
     return WanVae(config.encoder) if isinstance(config.encoder, WanVaeConfig) else None
 
 
-def check_rows(bundle: VaeBundle, clip: ClipShape, rows: int) -> None:
+def check_rows(strides: Compression, clip: ClipShape, rows: int) -> None:
     """Raises UserError where `rows` devices cannot share a clip."""
-    latent_rows = clip.latent(bundle.vae.config.strides)[1]
+    latent_rows = clip.latent(strides)[1]
     if latent_rows % rows:
         raise UserError(f"{rows} devices cannot share the {latent_rows} rows of latents of {clip}: use a divisor")
 

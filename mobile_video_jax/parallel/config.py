@@ -18,7 +18,7 @@ class MeshConfig(Config):
 
     data: Axis = -1  # devices that share the batch, each with all weights
     fsdp: Axis = 1  # devices that share the batch and the weights
-    tensor: Axis = 1  # devices that share each layer's heads and channels
+    tensor: Axis = 1  # devices that share each layer's heads and channels, or a VAE's pixel rows
     sequence: Size = 1  # devices that share the tokens of a clip; the axis is in a mesh only where above 1
 
     def sizes(self, devices: int) -> tuple[int, int, int]:

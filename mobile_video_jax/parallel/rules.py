@@ -79,6 +79,18 @@ def constrain_to_sequence(x: jax.Array) -> jax.Array:
     return _constrained(x, mesh, PartitionSpec(("data", "fsdp"), SEQUENCE))
 
 
+def constrain_to_rows(video: jax.Array) -> jax.Array:
+    """Constrains clips [b t h w c] to have their pixel rows over the mesh's tensor axis, as in encoding.
+
+    XLA exchanges the rows that convolutions reach over. Returns them unchanged without a mesh, or where the batch
+    does not divide.
+    """
+    mesh = jax.typeof(video).sharding.mesh
+    if mesh.empty or mesh.shape["tensor"] == 1 or video.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
+        return video
+    return _constrained(video, mesh, PartitionSpec(("data", "fsdp"), None, "tensor"))
+
+
 def _constrained(x: jax.Array, mesh: AbstractMesh, spec: PartitionSpec) -> jax.Array:
     constrained: jax.Array = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
     return constrained

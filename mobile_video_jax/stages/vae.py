@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from mobile_video_jax.core.arrays import Rng, Scalar
+from mobile_video_jax.core.arrays import Rng, Scalar, Video
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
@@ -23,10 +23,11 @@ from mobile_video_jax.cost.flops import flops_by_part, parameters_by_part
 from mobile_video_jax.data.video.write import write_mp4
 from mobile_video_jax.generate.clips import FRAME_RATE
 from mobile_video_jax.models.run import Run
-from mobile_video_jax.models.vae import network_of, published_network
+from mobile_video_jax.models.vae import check_rows, network_of, published_network
 from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
 from mobile_video_jax.parallel.mesh import put_batch, replicated
+from mobile_video_jax.parallel.rules import constrain_to_rows
 from mobile_video_jax.stages import vae_batches
 from mobile_video_jax.stages.config import VaeTraining
 from mobile_video_jax.stages.vae_source import open_source, with_published_encoder
@@ -131,14 +132,20 @@ class VaeStage(Stage):
         return open_source(self.config)
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
-        return self.objective(params, to_signed(batch["video"]), rng)
+        return self.objective(params, self._video(batch), rng)
+
+    def _video(self, batch: Batch) -> Video:
+        """The clips of a batch in [-1, 1], their rows shared by the devices of the mesh's tensor axis."""
+        mesh = jax.typeof(batch["video"]).sharding.mesh
+        check_rows(self.config.model.strides, self.clip, mesh.shape.get("tensor", 1))
+        return to_signed(constrain_to_rows(batch["video"]))
 
     def evaluate_batch(self, params: Params, batch: Batch, rng: Rng) -> Metrics:
         """Held-out error terms, and PSNR (dB, peak 2 in [-1, 1]) of the posterior's mean, averaged over clips.
 
         `loss` is the weighted sum of these terms alone. An omni network is also judged with the first frame given.
         """
-        video = to_signed(batch["video"])
+        video = self._video(batch)
         posterior, image = apply(self.vae, params, video, method="encode_with_image")
         decoded = apply(self.vae, params, posterior.mean, method="decode")
         by_clip = terms_by_clip(video, decoded, posterior) | {"psnr": psnr_by_clip(video, decoded)}
@@ -150,6 +157,7 @@ class VaeStage(Stage):
 
     def train_batches(self, mesh: Mesh) -> grain.IterDataset:
         _ = self.source  # a wrong one is refused before a run directory is made
+        check_rows(self.config.model.strides, self.clip, mesh.shape["tensor"])
         if self.config.data == SYNTHETIC:
             return synthetic_batches(self.abstract_batch(), mesh)
         return vae_batches.train_batches(self.config, mesh)
