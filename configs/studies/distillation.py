@@ -47,7 +47,11 @@ def distillation_study_gpu() -> DistillationStudy:
 HEADS: dict[str, Any] = {"arms": ("kd", "conv", "dit", "mismatched", "taps"), "seeds": (0,), "repeats": 8}
 
 
-FEW: dict[str, Any] = {"arms": ("kd", "dit", "renoise", "renoise-dit", "dmd2", "scm"), "seeds": (0,), "repeats": 4}
+FEW: dict[str, Any] = {
+    "arms": ("kd", "dit", "renoise", "renoise-dit", "dmd2", "scm", "kdmd"),
+    "seeds": (0,),
+    "repeats": 4,
+}
 
 
 def _distillation_of(arms: dict[str, Any], *, steps: int, **changes: Any) -> DistillationStudy:

@@ -16,10 +16,13 @@ from mobile_video_jax.diffusion.conditioning import (
 )
 from mobile_video_jax.diffusion.guidance import EmptyCaption, Guidance, guided, null_text
 from mobile_video_jax.diffusion.path import Velocity
+from mobile_video_jax.distill.projectors import Maps
 from mobile_video_jax.nn.attention.kernels import plain_attention
 
 # (parameters, x_t, t, text states, text mask, latent mask) -> velocity, as Denoiser.velocity.
 Network = Callable[..., Latents]
+# The same arguments -> velocity and feature maps, as Denoiser.velocity_and_maps.
+MappedNetwork = Callable[..., tuple[Latents, Maps]]
 
 
 class CaptionedLatents(NamedTuple):
@@ -67,6 +70,13 @@ class CaptionedLatents(NamedTuple):
         velocity = guided(conditioned, self.text, self.text_mask, Guidance(guidance), negative)
         return hold_first_frame(velocity, self.latents[:, :1], self.conditioned)
 
+    def velocity_and_maps(self, network: MappedNetwork, params: Any, x_t: Latents, t: Times) -> tuple[Latents, Maps]:
+        """The network's velocity, without guidance, and its feature maps."""
+        velocity, maps = _traced(network, params, *self.inputs(x_t, t))
+        if self.conditioned is not None:
+            velocity = hold_first_frame(lambda *_: velocity, self.latents[:, :1], self.conditioned)(x_t, t)
+        return velocity, maps
+
     def of_frames(self, frames: slice) -> "CaptionedLatents":
         """Some of the latent frames, without conditioning."""
         mask = None if self.mask is None else self.mask[:, frames]
@@ -77,7 +87,7 @@ class CaptionedLatents(NamedTuple):
         return self._replace(text=jnp.roll(self.text, 1, axis=0), text_mask=jnp.roll(self.text_mask, 1, axis=0))
 
 
-def _call(network: Network, *inputs: Any) -> Latents:
+def _call(network: Callable[..., Any], *inputs: Any) -> Any:
     return network(*inputs)
 
 

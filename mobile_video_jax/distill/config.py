@@ -8,7 +8,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import GuidanceScale, Positive, Range, Share, Size, SizeOrZero, SolverSteps, Weight
 
 ShiftOrOwn = Annotated[float, Range(0, 1000)]
-Method = Literal["adversarial", "dmd", "dmd2", "consistency", "kd"]
+Method = Literal["adversarial", "dmd", "dmd2", "consistency", "kd", "kdmd"]
 Balance = Literal["none", "global", "tensor"]  # of two gradients: as they are, of one size as a whole or by tensor
 Factor = Annotated[float, Range(1, 1_000_000, also=0)]
 
@@ -30,7 +30,7 @@ class KdWeights(Config):
 class ObjectiveConfig(Config):
     """Losses of step distillation (distill/objective.py); all weights hold at once."""
 
-    method: Method = "adversarial"  # hinge losses, distribution matching, both (dmd2), sCM, or distillation alone
+    method: Method = "adversarial"  # hinge losses, distribution matching, both (dmd2), sCM, distillation alone, K-DMD
     guidance: GuidanceScale = 5.0  # guidance scale of the teacher that the student learns from
     teacher_steps: SolverSteps = 2  # teacher steps per student step, whose mean velocity is the target
     own_states: Share = 0.5  # share of clips at states from the student's own previous step (backward simulation)
@@ -40,7 +40,8 @@ class ObjectiveConfig(Config):
     adversarial: Weight = 0.1  # weight of the generator's hinge loss
     matching: Weight = 1.0  # weight of the distribution matching loss
     distance: Weight = 1.0  # weight of the pseudo-Huber distance of x0 to `target`
-    kd: Weight = 1.0  # weight of the velocity's squared error against the teacher's
+    kd: Weight = 1.0  # weight of the velocity's squared error against the teacher's; of kdmd the few-step teacher's
+    features: Weight = 1.0  # weight of the last features' relative squared error against the few-step teacher's
     r1: Weight = 1.0  # weight of the discriminator's gradient penalty
     r1_form: Literal["finite", "exact"] = "finite"  # a finite difference, or the gradient itself
     r1_sigma: Positive = 0.05  # distance of the finite difference, in deviations of the latents

@@ -1,7 +1,7 @@
 """Objective of step distillation: one pass through the student trains it and its discriminator or critic."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from mobile_video_jax.distill.discriminator import Discriminator
 from mobile_video_jax.distill.distances import mean_square, pseudo_huber
 from mobile_video_jax.distill.distribution_matching import matching_losses
 from mobile_video_jax.distill.few_step import STEPS, FewStepStates, Grid, few_step_states, mean_velocity
+from mobile_video_jax.distill.projectors import Maps
 
 # The networks that each method trains beside the generator, by the names of their parameters.
 CRITICS: dict[str, tuple[str, ...]] = {
@@ -27,9 +28,17 @@ CRITICS: dict[str, tuple[str, ...]] = {
     "dmd2": ("critic", "discriminator"),
     "consistency": (),
     "kd": (),
+    "kdmd": ("critic",),
 }
 Trained = Literal["all", "generator", "opponent"]
 DATA_TIME = 0.5  # x_t determines the data up to here; later their regression gives the mean of all clips of a caption
+
+
+class Prediction(NamedTuple):
+    """A network's velocity and, where an objective compares them, its feature maps."""
+
+    velocity: Latents
+    maps: Maps = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +77,9 @@ class Objective:
             loss = self._consistency(params, clips, rng, shift)
             return loss, {"consistency": loss}
         states = self.states(params["generator"], clips, grid, named_key(rng, "visit"))
-        velocity = clips.velocity(self.student, params["generator"])(states.x_t, states.t)
-        x0 = predict_x0(states.x_t, velocity, states.t)
-        terms = {} if trained == "opponent" else self._distillation(params, clips, states, velocity, len(grid) - 1)
+        predicted = self.predicted(params["generator"], clips, states)
+        x0 = predict_x0(states.x_t, predicted.velocity, states.t)
+        terms = {} if trained == "opponent" else self._distillation(params, clips, states, predicted, len(grid) - 1)
         opponent_loss, metrics = jnp.zeros(()), Metrics()
         if trained != "generator":
             games, opponent_loss, metrics = self._games(params, clips, x0, grid, named_key(rng, "judge"), shift)
@@ -84,6 +93,10 @@ class Objective:
         cfg, student = self.config, clips.velocity(self.student, jax.lax.stop_gradient(generator))
         ways: dict[str, Any] = {"own_states": cfg.own_states, "rollout": cfg.rollout, "step": STEPS[self.solver]}
         return few_step_states(student, clips.latents, grid, rng, **ways)
+
+    def predicted(self, generator: Any, clips: CaptionedLatents, states: FewStepStates) -> Prediction:
+        """What the student makes of the states."""
+        return Prediction(clips.velocity(self.student, generator)(states.x_t, states.t))
 
     def teacher_velocity(self, teacher: Any, clips: CaptionedLatents, states: FewStepStates, steps: int) -> Latents:
         """The velocity that leads from the states to where the guided teacher would go, for a student of `steps` steps.
@@ -114,10 +127,10 @@ class Objective:
         return jnp.mean(mean_square(velocity, wanted, clips.mask))
 
     def _distillation(
-        self, params: Any, clips: CaptionedLatents, states: FewStepStates, velocity: Latents, steps: int
+        self, params: Any, clips: CaptionedLatents, states: FewStepStates, predicted: Prediction, steps: int
     ) -> Metrics:
         """The terms that need no critic."""
-        cfg, terms, target = self.config, Metrics(), clips.latents
+        cfg, terms, target, velocity = self.config, Metrics(), clips.latents, predicted.velocity
         x0 = predict_x0(states.x_t, velocity, states.t)
         if cfg.kd or (cfg.distance and cfg.target == "teacher"):
             wanted = self.teacher_velocity(params["teacher"], clips, states, steps)

@@ -10,6 +10,7 @@ from mobile_video_jax.core.arrays import LatentMask
 from mobile_video_jax.nn.dense import Dense
 
 Map = Float[Array, "b t _ _ _"]  # features on a latent grid, or on one whose rows and columns are a fraction of it
+Maps = tuple[Map, ...]
 EPS = 1e-6  # keeps the error relative to a teacher of zeros finite
 
 

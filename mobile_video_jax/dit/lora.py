@@ -11,7 +11,8 @@ from mobile_video_jax.core.arrays import Rng
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.dit.config import LoraConfig
-from mobile_video_jax.nn.dense import Initializer, zeros
+from mobile_video_jax.dit.stacking import is_group
+from mobile_video_jax.nn.dense import FACTORS, Initializer, zeros
 from mobile_video_jax.nn.module import partitioned
 
 Params = dict[str, Any]
@@ -49,6 +50,25 @@ def merged(params: Params, adapter: Params, scale: float) -> Params:
         leaves[*path, "kernel"] = (kernel + update).astype(kernel.dtype)
     params = unflatten_dict(leaves)
     return params
+
+
+def switched_on(params: Params, adapter: Params, scale: float) -> Params:
+    """Parameters whose linear layers also hold an adapter's factors, the scale in B: x W + b + scale (x A) B.
+
+    As `merged`, without a second kernel: the same arrays serve the network without the adapter. Raises UserError for
+    factors of a convolution.
+    """
+    leaves = flatten_dict(params)
+    for path in dict.fromkeys(path[:-1] for path in flatten_dict(adapter)):
+        if leaves[*path, "kernel"].ndim != 2 + any(map(is_group, path)):
+            raise UserError(
+                f"{layer_name(path)} is a convolution, whose adapter cannot be switched: leave it out of lora.targets"
+            )
+    for path, factor in flatten_dict(adapter).items():
+        a, b = FACTORS
+        leaves[*path[:-1], a if path[-1] == "a" else b] = factor if path[-1] == "a" else scale * factor
+    tree: Params = unflatten_dict(leaves)
+    return tree
 
 
 def _check_targets(targets: tuple[str, ...], names: set[str]) -> None:

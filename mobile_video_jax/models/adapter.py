@@ -17,7 +17,7 @@ from mobile_video_jax.train.stage import Params
 
 # The file of an adapter's run that names the run it adds to, and that run's step.
 BASE = "base.json"
-STAGES = ("dit", "reward_tuning")  # stages that train adapters
+STAGES = ("dit", "distill", "reward_tuning")  # stages that train adapters
 
 
 def check_adapter(rank: int, stage: str, init_from: str) -> None:

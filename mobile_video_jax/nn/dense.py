@@ -16,12 +16,14 @@ from mobile_video_jax.parallel.rules import constrain_to_batch, has_sequence
 Initializer = nn.initializers.Initializer
 zeros = nn.initializers.zeros_init()
 xavier = nn.initializers.xavier_uniform()
+FACTORS = ("lora_a", "lora_b")  # parameters of an adapter that is switched on
 
 
 class Dense(nn.Module):
     """Computes x W + b over the last axis, in `dtype`, with float32 parameters.
 
-    `axes` are the logical names of the kernel's two axes; parallel/rules.py maps them to the mesh.
+    `axes` are the logical names of the kernel's two axes; parallel/rules.py maps them to the mesh. Where the parameters
+    hold factors A and B of an adapter beside the kernel (dit/lora.py), (x A) B is added.
     """
 
     features: int
@@ -43,6 +45,9 @@ class Dense(nn.Module):
             y = affine_summed_in_float32(rows.astype(self.dtype), jnp.asarray(kernel), bias)
         else:
             y = affine(rows.astype(self.dtype), jnp.asarray(kernel, self.dtype), bias)
+        if self.has_variable("params", FACTORS[0]):
+            a, b = (jnp.asarray(self.get_variable("params", name), self.dtype) for name in FACTORS)
+            y = y + affine(affine(rows.astype(self.dtype), a, None), b, None)
         return constrain_to_batch(y.reshape(*x.shape[:-1], self.features), self.axes[1])
 
 

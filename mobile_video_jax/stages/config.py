@@ -143,6 +143,11 @@ class DistillTraining(DitTraining, DiscriminatorConfig):
     solver: Literal["euler", "renoise"] = "euler"  # those steps: Euler's, or a prediction of x0 that is noised afresh
     reuse: tuple[str, ...] = ()  # modules that each step leaves out (dit/step_table.py); init_from's table if empty
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)  # what the student is trained for
+    few_step: str = ""  # run of the adapter that makes the teacher a few-step one, for objective.method=kdmd
+    few_step_lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)  # its sizes, without a run
+    critic_lora: LoraConfig = dataclasses.field(
+        default_factory=LoraConfig
+    )  # the adapter that makes the teacher kdmd's critic
     watch: CollapseConfig = dataclasses.field(default_factory=CollapseConfig)  # limits at which a run stops
     optimizer: PlayersOptimizerConfig = dataclasses.field(default_factory=PlayersOptimizerConfig)  # of both players
 

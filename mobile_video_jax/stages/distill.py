@@ -19,15 +19,22 @@ from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.distill.captioned import CaptionedLatents
 from mobile_video_jax.distill.collapse import collapse_metrics, collapse_reason
 from mobile_video_jax.distill.discriminator import make_discriminator
+from mobile_video_jax.distill.knowledge import KnowledgeObjective
 from mobile_video_jax.distill.objective import CRITICS, Objective, Trained
+from mobile_video_jax.distill.projectors import Projectors
 from mobile_video_jax.distill.self_forcing import Stream, StreamObjective
+from mobile_video_jax.dit.config import LoraConfig
+from mobile_video_jax.dit.lora import init_adapter, switched_on
 from mobile_video_jax.generate.config import SampleConfig
+from mobile_video_jax.models.adapter import restore_adapter
 from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.network_config import as_transformer
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import Sampling
+from mobile_video_jax.nn.module import init
 from mobile_video_jax.stages.config import DistillTraining
+from mobile_video_jax.stages.few_step_teacher import check_knowledge, few_step_lora
 from mobile_video_jax.stages.noisy_batch import has_later_frames
 from mobile_video_jax.stages.step_student import StepStudent, is_trainable
 from mobile_video_jax.stages.student import TIMES, StudentStage, check_shared
@@ -35,10 +42,14 @@ from mobile_video_jax.train.stage import Batch, Cost, Loss, Metrics, Params
 
 
 class DistillStage(StudentStage):
-    """The objective of distill/objective.py. Parameters also hold the method's "critic" or "discriminator"."""
+    """The objective of distill/objective.py. Parameters also hold the method's "critic" or "discriminator".
+
+    With `lora` the student is the teacher with an adapter, and so are kdmd's critic and its few-step teacher: these
+    parts are factors alone.
+    """
 
     config: DistillTraining
-    student = "generator"
+    student = adapter = "generator"
 
     def __init__(self, config: DistillTraining):
         if config.objective.method == "consistency" and config.solver != "renoise":
@@ -63,8 +74,23 @@ class DistillStage(StudentStage):
             self._check_stream()
             stream = Stream(self.denoiser.velocity_behind, self.denoiser.next_state, chunk)
             self.objective: Objective = StreamObjective(**parts, stream=stream)
+        elif config.objective.method == "kdmd":
+            check_knowledge(config)
+            self.objective = KnowledgeObjective(
+                **parts,
+                student_maps=Denoiser(student).velocity_and_maps,
+                teacher_maps=self.teacher.velocity_and_maps,
+                projectors=Projectors(self.teacher.map_shapes[-1].shape[-1]),
+            )
         else:
             self.objective = Objective(**parts)
+
+    @classmethod
+    def build(cls, config: DistillTraining) -> "StudentStage":
+        """Also with `teacher` as `init_from` where an adapter is trained."""
+        if config.lora.rank and config.init_from and not config.teacher:
+            config = dataclasses.replace(config, teacher=config.init_from)
+        return super().build(config)
 
     def _check_stream(self) -> None:
         """Raises UserError for settings that a causal student is not distilled with."""
@@ -82,6 +108,10 @@ class DistillStage(StudentStage):
         student, standard = source.denoiser.config, DenoiserConfig()
         names = (*TIMES, "image_probability")
         inherited = {key: getattr(student, key) for key in names if getattr(config, key) == getattr(standard, key)}
+        if config.lora.rank and (source.path.absolute(), source.step) != (teacher.path.absolute(), teacher.step):
+            raise UserError(f"an adapter is distilled from the run that it adds to: set --config.teacher={source.name}")
+        if config.objective.method == "kdmd" or config.few_step:
+            inherited |= {"few_step_lora": few_step_lora(config, teacher)}
         table = source.denoiser.sampling.reuse
         if not config.reuse and is_trainable(table):
             inherited["reuse"] = table
@@ -92,6 +122,12 @@ class DistillStage(StudentStage):
         critics = CRITICS[self.config.objective.method]
         if "critic" in critics:
             params["critic"] = self.teacher.init(named_key(rng, "teacher"))
+        for part, lora in self._adapters.items():
+            params[part] = init_adapter(lora, named_key(rng, part), params["teacher"])
+        if isinstance(self.objective, KnowledgeObjective):
+            last = self.denoiser.map_shapes[-1]
+            maps = (jnp.zeros(last.shape, last.dtype),)
+            params["projectors"] = init(self.objective.projectors, named_key(rng, "projectors"), maps)
         if "discriminator" in critics:
             discriminator = self.objective.discriminator
             features = discriminator.features(nn.unbox(params["teacher"]), *self.denoiser.zero_inputs())
@@ -99,15 +135,43 @@ class DistillStage(StudentStage):
             params["discriminator"] = discriminator.heads.init(head_rng, features, grid)["params"]
         return params
 
+    @property
+    def _adapters(self) -> dict[str, LoraConfig]:
+        """The parts that are adapters of the teacher."""
+        config = self.config
+        adapters = {self.student: config.lora} if config.lora.rank else {}
+        if config.objective.method == "kdmd":
+            adapters |= {"few_step": config.few_step_lora, "critic": config.critic_lora}
+        return adapters
+
+    def _switched_on(self, params: Params) -> Params:
+        """The parameters, in which the parts that are adapters are whole networks with the teacher's arrays."""
+        adapters = self._adapters.items()
+        return params | {part: switched_on(params["teacher"], params[part], lora.scale) for part, lora in adapters}
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        return super().frozen | ({"few_step"} if self.config.objective.method == "kdmd" else set())
+
     def ema_params(self, params: Params) -> Params:
-        """The student's, beside the teacher that it is evaluated against."""
-        return {**super().ema_params(params), "teacher": {}}
+        """The student's or its adapter's, beside the teacher that it is evaluated against."""
+        student = {"adapter": params[self.student]} if self.config.lora.rank else super().ema_params(params)
+        return {**student, "teacher": {}}
+
+    def _averaged(self, params: Params) -> Params:
+        """The student's network in the averaged parameters."""
+        lora = self.config.lora
+        return switched_on(params["teacher"], params["adapter"], lora.scale) if lora.rank else params
 
     def pretrained(self, target: Params) -> Params:
         """Also the critic, which starts as the teacher (arXiv 2311.18828), and heads that start from its blocks."""
-        params = super().pretrained(target)
-        if "critic" in target and self.teacher_run:
+        whole = {part: tree for part, tree in target.items() if part not in self._adapters}
+        params = super().pretrained(whole)
+        if "critic" in whole and self.teacher_run:
             params["critic"] = self.teacher_run.params(target["critic"])
+        if "few_step" in target and self.config.few_step:
+            few_step, lora = Run.open(self.config.few_step), self.config.few_step_lora
+            params["few_step"] = restore_adapter(few_step.path, lora, target["teacher"], few_step.step)
         if "discriminator" in target and self.teacher_run and self.config.head_start == "teacher":
             start = jax.jit(
                 self._started_heads, out_shardings=jax.tree.map(lambda x: x.sharding, target["discriminator"])
@@ -125,6 +189,7 @@ class DistillStage(StudentStage):
         clips = self._clips(batch | {"text": text, "text_mask": mask}, named_key(rng, "images"))
         times = self._times(clips.latents)
         grid = time_grid(self.config.sampling_steps, **times)
+        params = self._switched_on(params)
         return self.objective(params, clips, grid, rng, shift=times["shift"], trained=trained)
 
     def _clips(self, batch: Batch, rng: Rng) -> CaptionedLatents:
@@ -193,11 +258,12 @@ class DistillStage(StudentStage):
         clips = self._clips(batch, named_key(rng, "images"))
         grid = time_grid(self.config.sampling_steps, **self._times(clips.latents))
         noise = jax.random.normal(named_key(rng, "noise"), clips.latents.shape)
-        samples = self.objective.samples(params, clips, noise, grid)
+        student = self._averaged(params)
+        samples = self.objective.samples(student, clips, noise, grid)
         reference = self.objective.teacher_samples(params["teacher"], clips, noise, grid)
         metrics = collapse_metrics(samples, reference, clips.mask)
         log_ratios = jnp.abs(jnp.log(metrics["motion"])) + jnp.abs(jnp.log(metrics["spread"]))
-        kd = self.objective.kd_error(params, params["teacher"], clips, grid, named_key(rng, "states"))
+        kd = self.objective.kd_error(student, params["teacher"], clips, grid, named_key(rng, "states"))
         return {"loss": metrics["colour"] + log_ratios + kd, "kd": kd, **metrics}
 
     def collapse_reason(self, metrics: Mapping[str, float]) -> str | None:
@@ -212,12 +278,13 @@ class DistillStage(StudentStage):
         models = {key: dataclasses.replace(getattr(config, key), remat="none") for key in ("model", "teacher_model")}
         stage = DistillStage(dataclasses.replace(config, **models))
 
-        parts = {part: shapes for part, shapes in self.shapes.items() if part != "teacher"}
-        inputs = (self.shapes["teacher"], self.abstract_batch(devices), jax.random.key(0))
+        frozen = {part: shapes for part, shapes in self.shapes.items() if part in self.frozen}
+        parts = {part: shapes for part, shapes in self.shapes.items() if part not in frozen}
+        inputs = (frozen, self.abstract_batch(devices), jax.random.key(0))
 
         def flops(trained: Trained) -> int:
-            def loss(parts: Params, teacher: Params, batch: Batch, rng: Rng) -> Scalar:
-                return stage.loss(parts | {"teacher": teacher}, batch, rng, trained)[0]
+            def loss(parts: Params, frozen: Params, batch: Batch, rng: Rng) -> Scalar:
+                return stage.loss(parts | frozen, batch, rng, trained)[0]
 
             return sum(count_flops(jax.grad(loss), parts, *inputs).values())
 

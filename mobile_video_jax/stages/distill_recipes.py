@@ -3,7 +3,11 @@
 import dataclasses
 from collections.abc import Callable
 
+from mobile_video_jax.dit.config import LoraConfig
 from mobile_video_jax.stages.config import DistillTraining
+from mobile_video_jax.train.config import PlayersOptimizerConfig
+
+ADAPTER, ADAPTER_RATE = LoraConfig(rank=64, alpha=128.0), 1e-4  # SnapGen++'s (arXiv 2601.08303)
 
 
 def dmd2(config: DistillTraining) -> DistillTraining:
@@ -31,8 +35,36 @@ def self_forcing(config: DistillTraining) -> DistillTraining:
     return dataclasses.replace(config, solver="renoise", objective=objective, optimizer=optimizer)
 
 
+def few_step(config: DistillTraining) -> DistillTraining:
+    """A few-step teacher: an adapter of the run in `init_from`, which is its teacher too, by distillation alone."""
+    objective = dataclasses.replace(config.objective, method="kd", distance=0.0)
+    optimizer = _for_adapters(config.optimizer)
+    changes = {"model": config.teacher_model, "lora": ADAPTER, "objective": objective, "optimizer": optimizer}
+    return dataclasses.replace(config, solver="renoise", **changes)
+
+
+def kdmd(config: DistillTraining) -> DistillTraining:
+    """K-DMD (SnapGen++, arXiv 2601.08303): five updates of the critic for one of the student, all weights 1.
+
+    The student is trained whole, the paper's with an adapter.
+    """
+    objective = dataclasses.replace(config.objective, method="kdmd", distance=0.0)
+    optimizer = dataclasses.replace(config.optimizer, generator_every=5)
+    changes = {"few_step_lora": ADAPTER, "critic_lora": ADAPTER, "objective": objective, "optimizer": optimizer}
+    return dataclasses.replace(config, solver="renoise", **changes)
+
+
+def _for_adapters(optimizer: PlayersOptimizerConfig) -> PlayersOptimizerConfig:
+    """With a learning rate of at least ADAPTER_RATE for the factors, which are Adam's."""
+    if optimizer.name != "adamw":
+        return optimizer
+    return dataclasses.replace(optimizer, learning_rate=max(optimizer.learning_rate, ADAPTER_RATE))
+
+
 RECIPES: dict[str, Callable[[DistillTraining], DistillTraining]] = {
     "dmd2": dmd2,
     "scm": scm,
     "self_forcing": self_forcing,
+    "few_step": few_step,
+    "kdmd": kdmd,
 }

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import grain
 import jax
@@ -51,6 +51,7 @@ class DitStage(LatentStage):
     """
 
     config: DitTraining
+    adapter: ClassVar[str] = "adapter"  # the part that an adapter is
 
     def __init__(self, config: DitTraining, sampling: Sampling = STANDARD):
         check_adapter(config.lora.rank, config.stage, config.init_from)
@@ -221,7 +222,7 @@ class DitStage(LatentStage):
     def description(self) -> dict[str, Any]:
         described = self.denoiser.describe()
         if self.config.lora.rank:
-            described["trainable_parameters"] = count_parameters(self.shapes["adapter"])
+            described["trainable_parameters"] = count_parameters(self.shapes[self.adapter])
         return described
 
     def inspect(self) -> dict[str, Any]:

@@ -42,7 +42,9 @@ PruningArm = Literal[
     "half-rate",
     "double-rate",
 ]
-DistillationArm = Literal["kd", "conv", "dit", "mismatched", "taps", "renoise", "renoise-dit", "dmd", "dmd2", "scm"]
+DistillationArm = Literal[
+    "kd", "conv", "dit", "mismatched", "taps", "renoise", "renoise-dit", "dmd", "dmd2", "scm", "kdmd"
+]
 ArchitectureArm = Literal["task", "longer", "output", "constant", "scaling", "features"]
 RewardArm = Literal[
     "latent",
@@ -139,9 +141,9 @@ class PruningStudy(ChainStudy):
 class DistillationStudy(ChainStudy):
     """Ways of step distillation, of a student that is pruned from its seed's teacher and recovered.
 
-    A cell of ARMS distils the student and evaluates it at several numbers of unguided steps. Arms take as many steps
-    as cost what the `dit` arm's do. Cells of one seed and repeat have the same batches and noise: they are compared in
-    pairs.
+    A cell of ARMS distils the student and evaluates it at several numbers of unguided steps. Arms take as many steps as
+    cost what the `dit` arm's do; so has the few-step teacher of the `kdmd` arm, one a seed, beside it. Cells of one
+    seed and repeat have the same batches and noise: they are compared in pairs.
     """
 
     prune: PruneConfig  # pruning of the student

@@ -30,6 +30,7 @@ ARMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "dmd": ({}, {"method": "dmd"}),
     "dmd2": ({}, {}),
     "scm": ({}, {}),
+    "kdmd": ({}, {}),
 }
 # Models that are not distilled: the run, the steps (0: the study's), and whether sampling is guided.
 STUDENT = "student"
@@ -66,7 +67,12 @@ def plan_distillation(study: DistillationStudy) -> list[dict[str, Any]]:
     for arm in study.arms:
         config = arm_config(study, arm)
         flops[arm] = DistillStage(config).cost().flops * config.steps
-    return [{"name": name, "train_flops": flops[arm]} for name, (arm, *_) in cells(study).items()]
+    rows = [{"name": name, "train_flops": flops[arm]} for name, (arm, *_) in cells(study).items()]
+    if "kdmd" in study.arms:
+        config = few_step_config(study)
+        cost = DistillStage(config).cost().flops * config.steps
+        rows += [{"name": f"few-step-teacher-seed{seed}", "train_flops": cost} for seed in study.seeds]
+    return rows
 
 
 def _make_student(study: DistillationStudy, seed: int, out: Path) -> None:
@@ -79,7 +85,14 @@ def _make_student(study: DistillationStudy, seed: int, out: Path) -> None:
         warm = changed(study.distill, "kd", init_from=str(_student_run(out, seed)), data=data, seed=seed)
         warm = dataclasses.replace(warm, steps=study.warm_steps, checkpoint_every=study.warm_steps)
         train(DistillStage.build(warm), _start_run(study, out, seed))
+    if "kdmd" in study.arms:
+        names = {"init_from": str(teacher_run(out, seed)), "data": data}
+        train(DistillStage.build(few_step_config(study, **names, seed=seed)), _few_step_run(out, seed))
     teacher_samples(study, out, seed)
+
+
+def _few_step_run(out: Path, seed: int) -> Path:
+    return out / "few-step-teachers" / f"seed{seed}"
 
 
 def _student_run(out: Path, seed: int) -> Path:
@@ -103,7 +116,16 @@ def changed(config: DistillTraining, arm: str, **changes: Any) -> DistillTrainin
 
 def arm_config(study: DistillationStudy, arm: str, **changes: Any) -> DistillTraining:
     """The config of an arm, for as many steps as cost what the dit arm's do."""
-    config, dit = changed(study.distill, arm, **changes), changed(study.distill, "dit")
+    return _at_budget(study, changed(study.distill, arm, **changes))
+
+
+def few_step_config(study: DistillationStudy, **changes: Any) -> DistillTraining:
+    """The config of the teacher's adapter that the kdmd arm learns from, at the cost of an arm."""
+    return _at_budget(study, RECIPES["few_step"](dataclasses.replace(study.distill, **changes)))
+
+
+def _at_budget(study: DistillationStudy, config: DistillTraining) -> DistillTraining:
+    dit = changed(study.distill, "dit")
     budget = study.distill.steps * DistillStage(dit).cost().flops
     return dataclasses.replace(config, steps=max(round(budget / DistillStage(config).cost().flops), 1))
 
@@ -118,6 +140,8 @@ def _run_cell(study: DistillationStudy, arm: str, seed: int, repeat: int, out: P
         scale = study.sampling.guidance if is_guided else 1.0
         return {"steps": {str(steps or study.sampling.steps): quality(run, steps or study.sampling.steps, scale)}}
     names = {"init_from": str(_start_run(study, out, seed)), "data": str(out / "latents")}
+    if arm == "kdmd":
+        names["few_step"] = str(_few_step_run(out, seed))
     config = arm_config(study, arm, **names, seed=1000 * repeat + seed)
     result: dict[str, Any] = {"repeat": repeat, "trained": config.steps}
     if study.head_steps and "discriminator" in CRITICS[config.objective.method]:

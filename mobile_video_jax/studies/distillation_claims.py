@@ -16,7 +16,8 @@ RESAMPLES = 2000
 # Arms that are compared in pairs: the first, less the second.
 PAIRS = (
     *(("dit", "conv"), ("mismatched", "dit"), ("taps", "dit")),
-    *((arm, "kd") for arm in ("dit", "conv", "renoise", "renoise-dit", "dmd", "dmd2", "scm")),
+    *((arm, "kd") for arm in ("dit", "conv", "renoise", "renoise-dit", "dmd", "dmd2", "scm", "kdmd")),
+    *(("kdmd", arm) for arm in ("renoise", "dmd2")),
 )
 
 

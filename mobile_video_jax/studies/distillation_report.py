@@ -26,6 +26,7 @@ NAMES = {
     "dmd": "distribution matching",
     "dmd2": "DMD2",
     "scm": "continuous-time consistency",
+    "kdmd": "K-DMD",
     "teacher": "teacher, guided",
     "teacher-4": "teacher, guided",
     "student": "student before, guided",
@@ -145,8 +146,10 @@ def _heads(results: Sequence[Row]) -> list[Table]:
 
 
 def _page(name: str, study: DistillationStudy, results: Sequence[Row], groups: Sequence[Row], out: Path) -> Report:
+    few_step = "kdmd" in study.arms
     facts = {
         "distillation": f"{study.distill.steps} steps of {study.distill.batch_size} clips, others at its counted FLOPs",
+        **({"few-step teachers": "an adapter a seed, of an arm's FLOPs, beside K-DMD's own"} if few_step else {}),
         "cells": f"{len(results)} of {len(cells(study))} finished",
         "samples": f"{study.samples} held-out prompts a model; guided at {study.sampling.guidance:g}",
         "hardware": hardware(),

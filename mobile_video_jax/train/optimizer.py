@@ -11,6 +11,8 @@ from mobile_video_jax.dit.stacking import is_group
 from mobile_video_jax.train.config import OptimizerConfig, PlayersOptimizerConfig
 from mobile_video_jax.train.spikes import NormHistory, remember_norms
 
+GENERATOR = ("generator", "projectors")  # parts of the parameters that are the first player's
+
 
 def learning_rate(config: OptimizerConfig, steps: int, peak: float) -> optax.Schedule:
     """Linear warm-up over the share `warmup` of all steps, then decay to zero at the last."""
@@ -61,7 +63,7 @@ def _players_optimizer(config: PlayersOptimizerConfig, steps: int) -> optax.Grad
     if alone:
         opponent = masked(opponent, lambda step: step >= alone)
     players = {"generator": generator, "opponent": opponent}
-    player = lambda parts: {part: "generator" if part == "generator" else "opponent" for part in parts}
+    player = lambda parts: {part: "generator" if part in GENERATOR else "opponent" for part in parts}
     return optax.partition(players, player)
 
 

@@ -14,13 +14,13 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import LoraConfig
-from mobile_video_jax.dit.lora import init_adapter, merged
+from mobile_video_jax.dit.lora import init_adapter, merged, switched_on
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import stack_blocks
 from mobile_video_jax.nn.module import init
 from mobile_video_jax.parallel.rules import partition_spec
 from tests.dit.test_model import TINY, inputs
-from tests.nets import randomly
+from tests.nets import randomly, run
 
 LORA = LoraConfig(rank=2, alpha=3.0, targets=("self_attention/q", "cross_attention/out", "ffn/up", "patch_in"))
 SHAPES = jax.eval_shape(lambda: init(Dit(TINY), jax.random.key(0), *inputs()))
@@ -48,6 +48,15 @@ def test_scanned_blocks_are_updated_as_unrolled_ones():
     expected = stack_blocks(merged(params, adapter, LORA.scale))
     scanned = merged(stack_blocks(params), stacked, LORA.scale)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), scanned, expected)
+
+
+def test_switched_on_is_merged_and_takes_the_networks_own_arrays():
+    params, adapter = (stack_blocks(randomly(tree, seed=i)) for i, tree in enumerate((SHAPES, adapter_of(SHAPES))))
+    network, on = Dit(dataclasses.replace(TINY, scan=True)), switched_on(params, adapter, LORA.scale)
+    expected = run(network, merged(params, adapter, LORA.scale), *inputs())
+    np.testing.assert_allclose(run(network, on, *inputs()), expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(expected - run(network, params, *inputs())).max() > 0.1
+    assert all(flatten_dict(on)[path] is leaf for path, leaf in flatten_dict(params).items())
 
 
 def test_factors_lie_where_their_kernels_axes_lie():

@@ -8,12 +8,17 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from jax.sharding import PartitionSpec
 
 from configs import distill
+from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.distill.config import CollapseConfig, ObjectiveConfig
+from mobile_video_jax.dit.config import LoraConfig
+from mobile_video_jax.models.adapter import record_base
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
@@ -26,9 +31,11 @@ from mobile_video_jax.train.divergence import TrainingDiverged
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.train.optimizer import make_optimizer
+from mobile_video_jax.train.run import write_run
 from mobile_video_jax.train.state import state_shardings
 from mobile_video_jax.vae.latent_stats import LatentStats
 from tests import tiny
+from tests.nets import randomly
 
 TEACHER = dataclasses.replace(tiny.DIT, width=48, depth=2, heads=2, head_dim=24, ffn=64)
 STUDENT = dataclasses.replace(TEACHER, depth=1, heads=1)
@@ -184,3 +191,69 @@ def test_the_papers_sizes_are_a_game_of_shapes_alone():
     assert stage.description()["teacher_parameters"] > 1.9e9
     loss, _ = jax.eval_shape(stage.loss, nn.unbox(params), stage.abstract_batch(), jax.random.key(0))
     assert loss.shape == ()
+
+
+LORA = LoraConfig(rank=4, alpha=8.0)
+
+
+@pytest.fixture(scope="module")
+def few_step(config, teacher, folder) -> Path:
+    """A few-step teacher's run with random factors."""
+    changes = {"init_from": str(teacher), "model": TEACHER, "lora": LORA, "solver": "renoise"}
+    adapting = dataclasses.replace(config, **changes, objective=ObjectiveConfig(method="kd", distance=0.0))
+    stage, run = DistillStage(adapting), folder / "few_step"
+    factors = randomly(jax.eval_shape(stage.init, jax.random.key(0))["generator"], 0.5)
+    tiny.run_of(run, "distill", adapting, {"adapter": factors})
+    write_run(run, "distill", plain(adapting), {}, dict(stage.sampling))
+    record_base(run, teacher, 1)
+    return run
+
+
+@pytest.fixture(scope="module")
+def kdmd(config, few_step) -> DistillTraining:
+    objective = ObjectiveConfig("kdmd", distance=0.0)
+    changes = {"few_step": str(few_step), "critic_lora": LORA, "solver": "renoise", "objective": objective}
+    return dataclasses.replace(config, **changes)
+
+
+def test_kdmd_holds_one_teacher_and_factors_and_says_which_run_does_not_fit(kdmd, config, student, teacher, few_step):
+    stage = DistillStage.build(kdmd)
+    assert stage.config.few_step_lora == LORA and stage.frozen == {"teacher", "few_step"}
+    counts = {part: count_parameters(tree) for part, tree in stage.shapes.items()}
+    assert counts["critic"] == counts["few_step"] < counts["teacher"] / 5
+    assert stage.ema_params(stage.shapes).keys() == stage.shapes["generator"].keys() | {"teacher"}
+    for change, message in (
+        ({"few_step": ""}, "learns from a few-step teacher: distil one with .*_few_step .* --config.few_step=RUN"),
+        ({"few_step": str(student)}, "holds no adapter: name a run of"),
+        ({"teacher": str(student)}, "few_step adds to step 1 of .*teacher, not to .*student: set --config.teacher="),
+        ({"solver": "euler"}, "is sampled with solver=renoise: set --config.solver=renoise"),
+        ({"sampling_steps": 4}, "is sampled with sampling_steps=2: set --config.sampling_steps=2"),
+        ({"critic_lora": LoraConfig()}, "set --config.critic_lora.rank=64"),
+        ({"objective": ObjectiveConfig("kd")}, "method=kd has no few-step teacher: leave out few_step"),
+    ):
+        with pytest.raises(UserError, match=message):
+            DistillStage.build(dataclasses.replace(kdmd, **change))
+    with pytest.raises(UserError, match="an adapter is distilled from the run that it adds to: set --config.teacher="):
+        DistillStage.build(dataclasses.replace(config, lora=LORA))
+
+
+@pytest.mark.slow
+def test_a_teachers_adapter_is_distilled_and_teaches_a_student_by_kdmd(kdmd, config, teacher, tmp_path):
+    changes = {"init_from": str(teacher), "teacher": "", "lora": LORA, "solver": "renoise"}
+    adapting = dataclasses.replace(config, **changes, objective=ObjectiveConfig(method="kd", distance=0.0))
+    train(DistillStage.build(adapting), tmp_path / "few_step")
+    run = Run.open(tmp_path / "few_step")
+    whole, base = (
+        jax.tree.map(np.asarray, each.sharded_params(make_mesh(config.mesh))) for each in (run, Run.open(teacher))
+    )
+    changed = {path for path, leaf in flatten_dict(whole).items() if np.any(leaf != flatten_dict(base)[path])}
+    assert changed and all(path[-2:] in {(name, "kernel") for name in "qkv"} | {("out", "kernel")} for path in changed)
+    assert run.denoiser.sampling.solver == "renoise" and run.denoiser.sampling.guidance == 1
+    stage = DistillStage.build(dataclasses.replace(kdmd, few_step=str(run)))
+    train(stage, tmp_path / "student")
+    last = read_metrics(tmp_path / "student")[-1]
+    assert {"kd", "features", "matching", "critic_loss", "eval_kd"} <= last.keys() and np.isfinite(last["loss"])
+    shutil.rmtree(tmp_path / "student" / "checkpoints" / "4")  # goes on from step 2, with the frozen parts read again
+    train(stage, tmp_path / "student")
+    again = read_metrics(tmp_path / "student")[-1]
+    assert again["kd"] == last["kd"] and again["eval_kd"] == last["eval_kd"]
