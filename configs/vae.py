@@ -29,8 +29,10 @@ TINY_OPTIMIZER = OptimizerConfig(
 def get_config(variant: str = "tiny_t4_s8_c16") -> ml_collections.ConfigDict:
     """The config of SIZE_tT_sS_cC. Raises UserError for anything else."""
     size, _, compression = variant.partition("_")
-    if size not in SIZES:
-        raise UserError(f"variant '{variant}' is unknown: use SIZE_tT_sS_cC with a size of {', '.join(SIZES)}")
+    if size not in SIZES or not compression:
+        raise UserError(
+            f"variant '{variant}' is unknown: use SIZE_tT_sS_cC, as tiny_t4_s8_c16, with a size of {', '.join(SIZES)}"
+        )
     tiny = size in ("tiny", "micro")
     return to_config_dict(
         VaeTraining(

@@ -81,13 +81,21 @@ def leave_if_failed(out: Path, cell: str = "") -> None:
         raise Stopped(f"error: {len(failed)} cells failed, see {out}/cells/{failed[0]}/{FAILURE}", status=1)
 
 
+def duration(hours: float) -> str:
+    """Hours, or minutes or seconds where there are few."""
+    seconds = 3600 * hours
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.1f} min" if hours < 1 else f"{hours:.2f} h"
+
+
 def print_plan(rows: list[dict[str, Any]], flops_per_second: float) -> None:
     """A line a cell with its FLOPs, by what they are spent on, and the hours they take at a speed; then all as JSON."""
     for row in rows:
         parts = {key: value for key, value in row.items() if key.endswith("_flops")}
         row["hours"] = sum(parts.values()) / flops_per_second / 3600
         spent = "  ".join(f"{key.removesuffix('_flops')} {value:.2e}" for key, value in parts.items())
-        print(f"{row['name']:40}{spent} FLOP  {row['hours']:.2f} h")
+        print(f"{row['name']:40}{spent} FLOP  {duration(row['hours'])}")
     print(json.dumps({"cells": rows, "hours": sum(row["hours"] for row in rows), "flops_per_second": flops_per_second}))
 
 

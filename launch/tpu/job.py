@@ -14,13 +14,15 @@ collects them.
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import yaml
 from absl import flags
 
 from launch.tpu.jobset import ACCELERATORS, SHARED, Job, jobset
 from mobile_video_jax import cli
-from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.core.config import Config, from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing
 from mobile_video_jax.core.ranges import CountOrZero, Size
@@ -31,8 +33,19 @@ from mobile_video_jax.train.config import TrainConfig
 
 STUDY = flags.DEFINE_string("study", "", "A study of VAEs, a variant of configs/ablate.py, in place of --config.")
 CELL = flags.DEFINE_multi_string("cell", [], "With --study: a cell to make a job for; repeatable. All without it.")
+
+
+def _kind(values: Mapping[str, Any]) -> type[Config]:
+    """The class of a config. Raises UserError, before it is asked for its keys, for a study that jobs cannot run."""
+    if "kind" not in values:
+        return training_class(values)
+    if (kind := study_class(values)) is not StudyConfig:
+        raise UserError("cells of this study share networks: run it on one host, --workers share it there")
+    return kind
+
+
 CONFIG = cli.define_config(
-    lambda values: study_class(values) if "kind" in values else training_class(values),
+    _kind,
     "The stage's config.",
     default=lambda: f"ablate:{STUDY.value}" if STUDY.value else None,
 )
@@ -123,8 +136,7 @@ def _cells() -> list[str]:
     from mobile_video_jax.studies.compression import cells
 
     study = CONFIG.value
-    if not isinstance(study, StudyConfig):
-        raise UserError("cells of this study share networks: run it on one host, --workers share it there")
+    assert isinstance(study, StudyConfig)
     if EXECUTABLE.value:
         raise UserError("--executable is one training's: leave it out with --study")
     if not re.match(rf"gs://\w|{SHARED}/", study.data):

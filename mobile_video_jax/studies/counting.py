@@ -12,9 +12,12 @@ from mobile_video_jax.data.shapes.shape_world import prompts
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.metrics.accuracy import Pairs
 from mobile_video_jax.metrics.shape_detector import detect
+from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.rewards.counter import passes
 from mobile_video_jax.rewards.guided_generator import GuidedGenerator, make_guide
 from mobile_video_jax.stages.critic import CriticStage
+from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.studies.chain import Cells, cells_of, run_chain_study, teacher_run
 from mobile_video_jax.studies.clip_quality import DECODED, ClipQuality
 from mobile_video_jax.studies.config import CountingStudy
@@ -44,8 +47,28 @@ def run_counting_study(study: CountingStudy, out: Path, *, worker: int = 0, work
 
 
 def plan_counting(study: CountingStudy) -> list[dict[str, Any]]:
-    """Cells only sample: they train nothing."""
-    return [{"name": name, "train_flops": 0} for name in cells(study)]
+    """FLOPs of every cell's samples, and of the trainings that all share, counted without running anything.
+
+    Of a guide only passes of the network are counted, not the critic's.
+    """
+    forward = Denoiser(study.dit).inspect()["flops"]["total"]
+    rows = [
+        {"name": name, "sample_flops": round(study.samples * _evaluations(study, arm) * forward)}
+        for name, (arm, _) in cells(study).items()
+    ]
+    teacher = DitStage(study.dit).cost().flops * study.dit.steps
+    trained = {"vae": VaeStage(study.vae), "critic": CriticStage(study.critic)}
+    shared = [{"name": name, "train_flops": each.cost().flops * each.config.steps} for name, each in trained.items()]
+    return rows + shared + [{"name": f"teacher-seed{seed}", "train_flops": teacher} for seed in study.seeds]
+
+
+def _evaluations(study: CountingStudy, arm: str) -> float:
+    """Passes of the network for a clip."""
+    if arm == DECODED:
+        return 0.0
+    if arm in (PLAIN, AGAIN):
+        return float(passes(study.sampling))
+    return make_guide(arm, study.strengths.get(arm)).evaluations(study.sampling)
 
 
 def _run_cell(study: CountingStudy, arm: str, seed: int, out: Path) -> dict[str, Any]:
@@ -55,11 +78,9 @@ def _run_cell(study: CountingStudy, arm: str, seed: int, out: Path) -> dict[str,
         return {"evaluations": None, "seconds_per_clip": None, **_counts(pairs), **quality(clips, pairs)}
     texts, attributes = zip(*prompts(study.world, seed=1, n=study.samples, split="test"), strict=True)
     generator, progress = Generator.load(teacher_run(out, seed)), Progress(f"{arm}:", study.samples)
-    evaluations = float(passes(study.sampling))
     if arm not in (PLAIN, AGAIN):
         guide = make_guide(arm, study.strengths.get(arm))
         generator = GuidedGenerator.of(generator, guide, str(out / "critic"))
-        evaluations = guide.evaluations(study.sampling)
     generator.generate(texts[:BATCH], config=study.sampling, batch_size=BATCH)  # compiles, which is not timed
     started, first = time.monotonic(), OTHER_NOISE if arm == AGAIN else 0
     clips = generator.generate(
@@ -67,7 +88,7 @@ def _run_cell(study: CountingStudy, arm: str, seed: int, out: Path) -> dict[str,
     ).frames
     seconds = (time.monotonic() - started) / study.samples
     pairs = [(asked, detect(frames, study.world)) for asked, frames in zip(attributes, clips, strict=True)]
-    costs = {"evaluations": evaluations, "seconds_per_clip": seconds}
+    costs = {"evaluations": _evaluations(study, arm), "seconds_per_clip": seconds}
     return {**costs, **_counts(pairs), **quality(clips, pairs)}
 
 

@@ -123,7 +123,7 @@ def test_a_study_has_a_job_for_each_cell(schema):
         (["--cell=t4_s8_c16-plain-seed0"], "name that with --study"),
         (["--config=ablate:compression_quick"], "name them with --config.data=gs://BUCKET/PATH"),
         (["--config=ablate:compression_quick", "--config.data=gs://a", "--cell=x"], "has no cell 'x'"),
-        (["--config=ablate:pruning"], "cells of this study share networks"),
+        (["--config=ablate:pruning", "--config.data=gs://a"], "cells of this study share networks"),
         (["--config.mesh.fsdp=3"], "does not divide 8 device"),
         (["--config.batch_size=12"], "use a multiple of 8"),
         (["--name=My_Job"], "small letters"),

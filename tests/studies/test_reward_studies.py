@@ -10,7 +10,7 @@ import pytest
 from configs import ablate as studies
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.studies.config import CountingStudy, RewardStudy
-from mobile_video_jax.studies.counting import run_counting_study
+from mobile_video_jax.studies.counting import plan_counting, run_counting_study
 from mobile_video_jax.studies.counting_report import table_rows, write_counting_study
 from mobile_video_jax.studies.reward import arm_config, run_reward_study
 from mobile_video_jax.studies.reward_report import gains, write_reward_study
@@ -82,6 +82,10 @@ def test_rewards_are_measured_beside_the_hidden_detector(tmp_path):
 @pytest.mark.slow
 def test_counting_compares_guides_with_plain_sampling(tmp_path):
     study = from_mapping(CountingStudy, studies.get_config("counting_quick").to_dict())
+    planned = {row["name"]: row for row in plan_counting(study)}
+    assert planned["plain-seed0"]["sample_flops"] > 0 == planned["decoded-seed0"]["sample_flops"]
+    assert planned["count_best-seed0"]["sample_flops"] == 2 * planned["plain-seed0"]["sample_flops"]
+    assert min(planned[name]["train_flops"] for name in ("vae", "critic", "teacher-seed0")) > 0
     study = shortened(study, "vae", "dit", "critic")
     results = run_counting_study(study, tmp_path)
     assert [result["arm"] for result in results] == [
