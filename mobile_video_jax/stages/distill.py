@@ -90,7 +90,15 @@ class DistillStage(StudentStage):
         """Also with `teacher` as `init_from` where an adapter is trained."""
         if config.lora.rank and config.init_from and not config.teacher:
             config = dataclasses.replace(config, teacher=config.init_from)
+        if config.teacher and not config.init_from:  # of a fresh student, which no run completes
+            config = dataclasses.replace(config, **cls._few_step(config, Run.open(config.teacher)))
         return super().build(config)
+
+    @staticmethod
+    def _few_step(config: DistillTraining, teacher: Run) -> dict[str, Any]:
+        """The sizes of the few-step teacher's adapter, where the method has one."""
+        asked = config.objective.method == "kdmd" or config.few_step
+        return {"few_step_lora": few_step_lora(config, teacher)} if asked else {}
 
     def _check_stream(self) -> None:
         """Raises UserError for settings that a causal student is not distilled with."""
@@ -110,8 +118,7 @@ class DistillStage(StudentStage):
         inherited = {key: getattr(student, key) for key in names if getattr(config, key) == getattr(standard, key)}
         if config.lora.rank and (source.path.absolute(), source.step) != (teacher.path.absolute(), teacher.step):
             raise UserError(f"an adapter is distilled from the run that it adds to: set --config.teacher={source.name}")
-        if config.objective.method == "kdmd" or config.few_step:
-            inherited |= {"few_step_lora": few_step_lora(config, teacher)}
+        inherited |= cls._few_step(config, teacher)
         table = source.denoiser.sampling.reuse
         if not config.reuse and is_trainable(table):
             inherited["reuse"] = table

@@ -20,8 +20,8 @@ def check_knowledge(config: DistillTraining) -> None:
 def few_step_lora(config: DistillTraining, teacher: Run) -> LoraConfig:
     """The sizes of the adapter in the run `few_step`.
 
-    Raises UserError where none is named, where the run is none or is sampled otherwise than the student, or where it
-    adds to another run than the teacher.
+    Raises UserError where none is named, where the run holds none or was distilled for other steps than the student's,
+    or where it adds to another run than the teacher.
     """
     if not config.few_step:
         raise UserError(
@@ -39,7 +39,8 @@ def few_step_lora(config: DistillTraining, teacher: Run) -> LoraConfig:
     if (base.path.absolute(), step) != (teacher.path.absolute(), teacher.step):
         raise UserError(f"{run} adds to step {step} of {base}, not to {teacher.name}: set --config.teacher={base.name}")
     sampling = run.denoiser.sampling
-    wanted = {"sampling_steps": sampling.steps, "solver": sampling.solver}
+    # An imported adapter's run says how its base is sampled.
+    wanted = {"sampling_steps": sampling.steps, "solver": sampling.solver} if run.stage == config.stage else {}
     for key, value in wanted.items():
         if getattr(config, key) != value:
             raise UserError(f"{run} is sampled with {key}={value}: set --config.{key}={value}")
