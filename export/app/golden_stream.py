@@ -84,9 +84,10 @@ def _block_state(
     if "k" in values and values["k"].shape[1]:
         window = values["k"].shape[1]
         cos, sin = _rope(config, (window, *rows), size, frames - window)
-        keys = np.asarray(values["k"])[0].reshape(window * tokens, shape.heads, -1)
-        tensors["k"] = row(_turned(keys, (cos, -sin)).reshape(1, window * tokens, -1))
-        tensors["v"] = row(np.asarray(values["v"]).reshape(1, window * tokens, -1))
+        keys, numbers = (np.asarray(values[name])[0].reshape(window * tokens, shape.heads, -1) for name in ("k", "v"))
+        kept = shape.heads if shape.kind == CHUNKED else shape.kv_heads or shape.heads  # the others are copies
+        tensors["k"] = row(_turned(keys[:, :kept], (cos, -sin)).reshape(1, window * tokens, -1))
+        tensors["v"] = row(numbers[:, :kept].reshape(1, window * tokens, -1))
     if shape.kind == LCHA:
         clip = np.asarray(values["conv"]["past"])
         tensors["conv"] = row(clip.reshape(1, -1, clip.shape[-1]))

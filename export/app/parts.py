@@ -156,8 +156,9 @@ def chunk_ends(dit: torch_dit.Dit, limit: int) -> list[int]:
 
 
 def stage_ends(config: DitConfig) -> list[int]:
-    """The blocks behind which a transformer may be cut: not within a stage of lower resolution."""
+    """The blocks behind which a transformer may be cut: not within a stage of lower resolution, nor under a skip."""
     inside = {i for begin, end, _ in low_stages(config) for i in range(begin + 1, end)}
+    inside |= {i for source, target in config.skips for i in range(source + 1, target + 1)}
     return [i for i in range(1, len(config.block_shapes) + 1) if i not in inside]
 
 

@@ -134,7 +134,9 @@ class Plan:
     @property
     def _lacks_form(self) -> bool:
         """True where the network's ops are counted in JAX, as its phone form lacks some of it."""
-        return isinstance(self.config.model, DitConfig) and bool(lacking(self.config.model))
+        return isinstance(self.config.model, DitConfig) and bool(
+            lacking(self.config.model, streams=bool(self.config.model.stream_chunk))
+        )
 
     def _weighed(self, ops: list[Op]) -> list[Op]:
         """The ops with weights of the plan's size, in place of 16 bits."""

@@ -57,6 +57,7 @@ class PhoneBlock(nn.Module):
             own = layout.rope(block.select_heads(rope[0])), layout.rope(block.select_heads(rope[1]))
             tokens = rope[0].shape[-2]
             self.self_attention = layout.attention(block.self_attention, query_chunks(tokens, tokens), (own, own))
+        self.skip = None if block.skip is None else layout.linear(block.skip)
         self.normalize = layer_normalize if block.layer_norm else rms_normalize
         self.cross_attention = layout.attention(block.cross_attention, 1, None)
         norm = block.cross_attention_norm
@@ -67,7 +68,7 @@ class PhoneBlock(nn.Module):
             if self.letters[name] not in (COMPUTED, BOTH):
                 self.register_buffer(f"{name}_bias", layout.turn(bias.detach()[None, :, None, None]))
 
-    def forward(self, x: LaidOut, features: Features, bias: LaidOut) -> LaidOut:
+    def forward(self, x: LaidOut, features: Features, bias: LaidOut, skipped: LaidOut | None = None) -> LaidOut:
         vectors = torch.split(features["modulation"] + self.table, self.width, dim=self.channels)
         shift1, scale1, gate1, shift2, scale2, gate2 = vectors
         piecewise = self.layout.piecewise
@@ -75,6 +76,8 @@ class PhoneBlock(nn.Module):
         def modulated(z: LaidOut) -> LaidOut:
             return self._normalize(z) * scale1 + shift1
 
+        if self.skip is not None:
+            x = x + self.skip(skipped)
         attended = self._output("self_attention", lambda: self._attend(piecewise(modulated, x), features), features)
         x = piecewise(lambda x, y: x + gate1 * y, x, attended)
         queried = x if self.cross_attention_norm is None else piecewise(self.cross_attention_norm, x)

@@ -55,6 +55,7 @@ class PhoneDit(nn.Module):
         if (config.layout or config.causal) and layout is not PHONE:
             raise UserError("a layout and causal attention have the phone's form alone: leave out --form=gpu")
         self.layout, self.attends_padding = layout, config.attend_text_padding
+        self.skip_sources = config.skip_sources
         depth = len(dit.blocks)
         last = depth if last is None else last
         self.starts, self.ends = first == 0, last == depth
@@ -102,11 +103,13 @@ class PhoneDit(nn.Module):
             x = features[self.hidden[0]]
         bias = self.layout.bias(mask.clamp(min=1.0) if self.attends_padding else mask)
         whole = low = x
+        kept: dict[int, Tensor] = {}
         for block in self.blocks:
             if (down := f"down_{block.index}") in self.stages:
                 whole, x = x, self.stages[down](x)
                 low = x
-            x = block(x, features, bias)
+            source = self.skip_sources.get(block.index)
+            x = kept[block.index] = block(x, features, bias, None if source is None else kept[source])
             if (up := f"up_{block.index}") in self.stages:
                 x = whole + self.stages[up](x - low)
         if self.output is not None:

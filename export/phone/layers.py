@@ -4,6 +4,7 @@ The layout is that of Apple's ml-ane-transformers. Weights are shared with the m
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -48,6 +49,7 @@ class PhoneHeads(nn.Module):
     def __init__(self, attention: Attention):
         super().__init__()
         self.heads, self.head_dim = attention.heads, attention.q.weight.shape[0] // attention.heads
+        self.kv_heads = attention.kv_heads
         self.norm_across_heads, self.eps = attention.norm_across_heads, attention.norm_eps
         self.q, self.k, self.v = (pointwise(part.weight, part.bias) for part in (attention.q, attention.k, attention.v))
         self.out = pointwise(attention.out.weight, attention.out.bias)
@@ -66,8 +68,9 @@ class PhoneHeads(nn.Module):
         if self.norm_across_heads:
             x = piecewise(lambda x: turn.scaled(rms_normalize(x, epsilon=self.eps)), x)
         results, heads = [], self._heads(x)
-        count = min(pieces(math.prod(static_shape(x))), self.heads)
-        for own in spans(self.heads, count):
+        number = static_shape(heads)[0]
+        count = min(pieces(math.prod(static_shape(x))), number)
+        for own in spans(number, count):
             group = heads[own]
             if not self.norm_across_heads:
                 group = turn.scaled(rms_normalize(group, epsilon=self.eps))
@@ -75,7 +78,7 @@ class PhoneHeads(nn.Module):
         return results
 
     def _heads(self, x: Float[Tensor, "_ _ 1 s"]) -> Float[Tensor, "h d 1 s"]:
-        return x.view(self.heads, self.head_dim, 1, -1)
+        return x.view(static_shape(x)[1] // self.head_dim, self.head_dim, 1, -1)
 
 
 class PhoneAttention(PhoneHeads):
@@ -100,19 +103,33 @@ class PhoneAttention(PhoneHeads):
         groups = (group.transpose(1, 3) for group in self._groups(self.k(context), self.k_turn))
         keys = [head for group in groups for head in group.split(1)]
         values = self._heads(self.v(context)).split(1)
-        heads = [attend(*head, bias, self.chunks) for head in zip(queries, keys, values, strict=True)]
-        attended: Tensor = self.out(torch.cat(heads, dim=1))
+        attended: Tensor = self.out(torch.cat(attend_each(queries, keys, values, bias, self.chunks), dim=1))
         return attended
 
 
+def attend_each(
+    queries: Sequence[Float[Tensor, "1 d 1 s"]],
+    keys: Sequence[Float[Tensor, "1 m 1 d"]],
+    values: Sequence[Float[Tensor, "1 d 1 m"]],
+    bias: Float[Tensor, "1 m 1 1"] | None,
+    chunks: int,
+) -> list[Float[Tensor, "1 d 1 s"]]:
+    """Attention head by head; fewer heads of keys and values serve those of the queries in turn."""
+    few = len(keys)
+    return [attend(q, keys[i % few], values[i % few], bias, chunks) for i, q in enumerate(queries)]
+
+
 def attend(
-    q: Float[Tensor, "1 d 1 s"],
-    k: Float[Tensor, "1 m 1 d"],
-    v: Float[Tensor, "1 d 1 m"],
+    q: Float[Tensor, "b d 1 s"],
+    k: Float[Tensor, "b m 1 d"],
+    v: Float[Tensor, "b d 1 m"],
     bias: Float[Tensor, "1 m 1 1"] | None,
     chunks: int = 1,
-) -> Float[Tensor, "1 d 1 s"]:
-    """Attention of one head, one chunk of queries after the other; `bias` is added to the logits."""
+) -> Float[Tensor, "b d 1 s"]:
+    """Attention of one head, or of several as a batch, one chunk of queries after the other.
+
+    `bias` is added to the logits.
+    """
     if chunks > 1:
         return torch.cat([attend(part, k, v, bias) for part in q.chunk(chunks, dim=3)], dim=3)
     logits = torch.einsum("bchq,bkhc->bkhq", q, k)

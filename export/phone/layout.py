@@ -15,7 +15,7 @@ from torch.nn import functional
 from export.phone.layers import PhoneAttention, pointwise
 from export.phone.pieces import piecewise
 from export.phone.turn import Rope, Turn, turns
-from export.pytorch.attention import Attention
+from export.pytorch.attention import Attention, shared
 from export.pytorch.safe_norms import rms_normalize
 from export.tensors import PhoneMask
 from mobile_video_jax.nn.attention.layer import MASKED
@@ -56,6 +56,7 @@ class GpuAttention(nn.Module):
     def __init__(self, attention: Attention, rope: tuple[Rope, Rope] | None):
         super().__init__()
         self.heads, self.norm_across_heads = attention.heads, attention.norm_across_heads
+        self.head_dim = attention.q.weight.shape[0] // attention.heads
         self.eps = attention.norm_eps
         self.q, self.k, self.v, self.out = attention.q, attention.k, attention.v, attention.out
         scales = attention.q_norm.weight.detach(), attention.k_norm.weight.detach()
@@ -72,12 +73,13 @@ class GpuAttention(nn.Module):
         q = self._turned(self.q(x), self.q_turn).transpose(1, 2)
         k = self._turned(self.k(context), self.k_turn).transpose(1, 2)
         v = self._heads(self.v(context)).transpose(1, 2)
+        k, v = shared(k, self.heads, 1), shared(v, self.heads, 1)
         heads = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         attended: Tensor = self.out(heads.transpose(1, 2).flatten(2)[:, :, None])
         return attended
 
     def _heads(self, x: Float[Tensor, "1 s 1 hd"]) -> Float[Tensor, "1 s h d"]:
-        return torch.unflatten(x.squeeze(2), 2, (self.heads, -1))
+        return torch.unflatten(x.squeeze(2), 2, (-1, self.head_dim))
 
     def _turned(self, x: Float[Tensor, "1 s 1 hd"], turn: Turn) -> Float[Tensor, "1 s h d"]:
         if self.norm_across_heads:

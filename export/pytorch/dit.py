@@ -18,6 +18,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import BlockShape, DitConfig, Norms
 from mobile_video_jax.dit.groups import stages
 from mobile_video_jax.dit.model import grid_rope
+from mobile_video_jax.nn.attention.config import ASSA
 
 Vector = Float[Tensor, "b d"]
 Modulation = Float[Tensor, "b 6 d"]
@@ -49,7 +50,7 @@ class Dit(nn.Module):
         self.modulation = nn.Linear(width, 6 * width)
         self.patch_in = nn.Linear(channels, width)
         self.blocks = nn.ModuleList(
-            DitBlock(width, config.head_dim, shape, config.norms, heads)
+            DitBlock(width, config.head_dim, shape, config.norms, heads, config.attention_stride)
             for shape, heads in zip(config.block_shapes, config.block_rope_heads, strict=True)
         )
         for stage in stages(config):
@@ -83,8 +84,10 @@ class Dit(nn.Module):
         x = self.patch_in(x_t.flatten(1, 3).to(dtype))
         rope = self.cos.to(dtype), self.sin.to(dtype)
         attended = torch.ones_like(text_mask) if self.config.attend_text_padding else text_mask
-        for block in self.blocks:
-            x = block(x, modulation, projected, attended, rope)
+        sources, outputs = self.config.skip_sources, [x]
+        for i, block in enumerate(self.blocks):
+            skipped = outputs[sources[i] + 1] if i in sources else None
+            outputs.append(x := block(x, modulation, projected, attended, rope, skipped))
         velocity: Tensor = self.output(x, embedding)
         return velocity.view_as(x_t)
 
@@ -97,40 +100,55 @@ class Dit(nn.Module):
         return embedding
 
 
-def lacking(config: DitConfig) -> str:
-    """What of a transformer has no phone form yet, in words; empty where all has one."""
+def lacking(config: DitConfig, *, streams: bool = False) -> str:
+    """What of a transformer has no phone form yet, for whole clips or streams, in words; empty where all has one."""
     kinds = sorted({shape.kind for shape in config.block_shapes} - KINDS.keys())
-    return ", ".join([*kinds, *(key for key in ("skips", "kv_heads") if getattr(config, key))])
+    # Their shared keys would be rotated for each head of queries anew.
+    shared = ["kv_heads beside positions of each head (rope_scale)"] if config.kv_heads and config.rope_scale else []
+    streamed = ["streams of assa"] if streams and any(shape.kind == ASSA for shape in config.block_shapes) else []
+    return ", ".join([*kinds, *shared, *streamed])
 
 
-def check_form(config: object) -> None:
+def check_form(config: object, *, streams: bool = False) -> None:
     """Raises UserError for a transformer that has no phone form yet."""
-    if isinstance(config, DitConfig) and (missing := lacking(config)):
+    if isinstance(config, DitConfig) and (missing := lacking(config, streams=streams)):
         raise UserError(f"a transformer with {missing} has no phone form yet: export another model")
 
 
 class DitBlock(nn.Module):
     """dit.block.DitBlock: modulated self-attention, cross-attention to the text, modulated FFN."""
 
-    def __init__(self, width: int, head_dim: int, shape: BlockShape, norms: Norms, rope_heads: tuple[int, ...]):
+    def __init__(
+        self, width: int, head_dim: int, shape: BlockShape, norms: Norms, rope_heads: tuple[int, ...], stride: int = 2
+    ):
         super().__init__()
         self.eps, self.layer_norm, self.rope_heads = norms.eps, norms.layer, list(rope_heads)
         self.modulation = nn.Parameter(torch.zeros(6, width))
-        qk_norm = norms.qk_across_heads, norms.qk_eps
+        settings = norms.qk_across_heads, norms.qk_eps, shape.kv_heads
         self.shape = shape
-        self.self_attention = KINDS[shape.kind](width, shape.heads, head_dim, *qk_norm)
-        self.cross_attention = Attention(width, shape.cross_heads, head_dim, *qk_norm)
+        strided = {"stride": stride} if shape.kind == ASSA else {}
+        self.self_attention = KINDS[shape.kind](width, shape.heads, head_dim, *settings, **strided)
+        self.cross_attention = Attention(width, shape.cross_heads, head_dim, *settings)
+        self.skip = nn.Linear(width, width, bias=False) if shape.skip else None
         self.cross_attention_norm = nn.LayerNorm(width, norms.eps) if norms.cross else None
         self.ffn = nn.Sequential(
             OrderedDict(up=nn.Linear(width, shape.ffn), gelu=gelu(), down=nn.Linear(shape.ffn, width))
         )
 
     def forward(
-        self, x: Tokens, modulation: Modulation, text: Float[Tensor, "b s d"], text_mask: TextMask, rope: Rope
+        self,
+        x: Tokens,
+        modulation: Modulation,
+        text: Float[Tensor, "b s d"],
+        text_mask: TextMask,
+        rope: Rope,
+        skipped: Tokens | None = None,
     ) -> Tokens:
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation_table(self.modulation, modulation)
         own_rope = self.select_heads(rope[0]), self.select_heads(rope[1])
         normalize = layer_normalize if self.layer_norm else rms_normalize
+        if self.skip is not None:
+            x = x + self.skip(skipped)
         x = x + gate1 * self.self_attention(normalize(x, self.eps) * (1 + scale1) + shift1, rope=own_rope)
         queried = x if self.cross_attention_norm is None else self.cross_attention_norm(x)
         x = x + self.cross_attention(queried, text, mask=text_mask[:, None, None, :])

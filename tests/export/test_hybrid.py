@@ -12,6 +12,7 @@ from export.phone.attention.call import FIRST, NEXT
 from export.phone.dit import PhoneDit
 from export.phone.layout import LAYOUTS
 from export.pytorch.dit import Dit as Mirror
+from export.pytorch.dit import check_form
 from export.pytorch.load import load_params
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
@@ -101,14 +102,44 @@ def test_a_transformer_is_not_cut_within_a_stage():
         PhoneDit(mirror, [1] * 4, layout=LAYOUTS["gpu"])
 
 
-@pytest.mark.parametrize(
-    ("config", "lacks"),
-    [
-        (config_of((("full", 1), ("assa", 1))), "assa"),
-        (dataclasses.replace(SMALL, depth=2, skips=((0, 1),)), "skips"),
-        (dataclasses.replace(SMALL, kv_heads=1), "kv_heads"),
-    ],
-)
-def test_what_has_no_phone_form_is_named(config, lacks):
-    with pytest.raises(UserError, match=f"a transformer with {lacks} has no phone form yet"):
-        Mirror(config, SHAPE, TEXT_WIDTH)
+def test_snapgens_parts_equal_jax():
+    """Strided and near attention, a skip and shared keys in a whole clip; shared keys in the causal kinds."""
+    config = config_of((("assa", 1), ("full", 2), ("full", 2)), skips=((1, 2),), kv_heads=2, attention_cell=(1, 2, 4))
+    params, mirror = weights(config)
+    assert parts.stage_ends(config) == [1, 3]
+    close(PhoneDit(mirror, [1] * 3), golden.dit_tensors(config, params, *inputs()))
+    config = config_of((("assa", 1), ("lcha", 1), ("chunked", 1)), causal=True, kv_heads=2)
+    params, mirror = weights(config)
+    close(PhoneDit(mirror, [1] * 3), golden.dit_tensors(config, params, *inputs()))
+
+
+def test_a_stream_carries_shared_keys_once():
+    config = config_of((("full", 1),), causal=True, kv_heads=2)
+    params, mirror = weights(config)
+    calls = [PhoneDit(mirror, [1], call=call) for call in (FIRST, NEXT)]
+    for call, tensors in zip(calls, golden_stream.stream_tensors(config, params, *inputs()), strict=False):
+        close(call, tensors)
+    assert calls[1].states == dict.fromkeys(("0_k", "0_v"), (1, 2 * 8, 1, 2 * 32))
+
+
+def test_skips_and_shared_keys_without_a_layout_have_both_forms_and_the_mirror():
+    config = dataclasses.replace(SMALL, depth=2, skips=((0, 1),), kv_heads=2)
+    params, mirror = weights(config)
+    tensors = golden.dit_tensors(config, params, *inputs())
+    for form in ("phone", "gpu"):
+        close(PhoneDit(mirror, [1] * 2, layout=LAYOUTS[form]), tensors)
+    x_t, t, text, mask = (torch.tensor(np.asarray(x)) for x in inputs())
+    expected = tensors["velocity"][:, :, 0].swapaxes(1, 2).reshape(x_t.shape)
+    np.testing.assert_allclose(mirror(x_t, t, text, mask), expected, atol=1e-4 * np.abs(expected).max())
+    assert parts.stage_ends(config) == [2]
+
+
+def test_what_has_no_phone_form_is_named():
+    for config, lacks in (
+        (config_of((("linear", 1),)), "linear"),
+        (dataclasses.replace(SMALL, kv_heads=1, rope_scale=(1.0, 1.0, 1.0)), "kv_heads beside"),
+    ):
+        with pytest.raises(UserError, match=f"a transformer with {lacks}.* has no phone form yet"):
+            Mirror(config, SHAPE, TEXT_WIDTH)
+    with pytest.raises(UserError, match="a transformer with streams of assa has no phone form yet"):
+        check_form(config_of((("assa", 1),), causal=True), streams=True)

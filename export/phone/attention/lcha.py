@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from export.phone.attention.call import LARGEST, Call, Packed, State, packed
 from export.phone.attention.linear import EPS, PhoneLinear, Sums
 from export.phone.turn import rotate
+from export.pytorch.attention import shared
 from export.pytorch.safe_norms import rms_normalize
 
 QUERY_SCALE = 16.0  # of features of queries, which the quotient cancels, so that EPS clamps few of them
@@ -33,8 +34,9 @@ class PhoneLinearConv(PhoneLinear):
 
     def forward(self, x: Packed, past: State) -> tuple[Packed, State]:
         q, k = self._turned(self.q(x), self.q_scale), self._turned(self.k(x), self.k_scale)
-        packed_v, rope = self.v(x), self._rope()
-        queries, keys, v = self._mapped(self.q_features, q), self._mapped(self.k_features, k), self._heads(packed_v)
+        k, v = shared(k, self.heads, 0), shared(self._heads(self.v(x)), self.heads, 0)
+        packed_v, rope = packed(v), self._rope()
+        queries, keys = self._mapped(self.q_features, q), self._mapped(self.k_features, k)
         linear, kept = self._linear(queries, rotate(queries, rope), keys, rotate(keys, rope), v, past)
         linear = rms_normalize(linear) * self.get_buffer("linear_scale")
         convolved, kept_frames = self._convolved(packed_v, past)

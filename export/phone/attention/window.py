@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from export.phone.attention.call import Call, Packed, State, ages, exist, last_tokens
-from export.phone.layers import PhoneHeads, attend
+from export.phone.layers import PhoneHeads, attend_each
 from export.phone.turn import Rope, Turn, rotate, turns
 from mobile_video_jax.cost.phone.tiles import query_chunks
 from mobile_video_jax.nn.attention.layer import MASKED
@@ -39,7 +39,7 @@ class PhoneWindowAttention(PhoneHeads):
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the state's tensors."""
-        shape = (1, self.heads * self.head_dim, 1, self.window * self.tokens)
+        shape = (1, self.kv_heads * self.head_dim, 1, self.window * self.tokens)
         return dict.fromkeys(("k", "v"), shape) if self.window else {}
 
     def forward(self, x: Packed, past: State) -> tuple[Packed, State]:
@@ -69,8 +69,7 @@ class PhoneWindowAttention(PhoneHeads):
 
     def _softmax(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, count: int) -> Packed:
         queries, keys, values = (torch.split(x, 1) for x in (q, k.transpose(1, 3), v))
-        heads = [attend(*head, bias, count) for head in zip(queries, keys, values, strict=True)]
-        return torch.cat(heads, dim=1)
+        return torch.cat(attend_each(queries, keys, values, bias, count), dim=1)
 
 
 class PhoneStridedAttention(PhoneWindowAttention):
