@@ -6,7 +6,7 @@ A transformer's run becomes text.mlpackage, dit.mlpackage (or dit_0, dit_1, … 
 and vae_next.mlpackage; a VAE's run the last two, which as an asset are the entry points first and next of vae.aimodel.
 LTX-Video's decoder, which looks ahead in time, is one vae.mlpackage for a whole clip. A transformer whose steps do
 without some modules is a function for each distinct step; with --stream a causal one is a function for the first frame
-and one for each later chunk. The folder also holds
+and one for each later chunk; with --widths an elastic one is a function for each width. The folder also holds
 golden/NAME.npz, inputs and JAX's outputs for them (of an entry point golden/NAME_FUNCTION.npz); PyTorch weights,
 NAME.safetensors; tokenizer.json; manifest.json, every constant that an app needs; report.html and report.json. Every
 package is run op by op, every asset by Apple's runtime, and compared with JAX; so is a whole clip of each backend.
@@ -27,7 +27,7 @@ from mobile_video_jax import cli
 from mobile_video_jax.core.config import checked
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.progress import say
-from mobile_video_jax.core.ranges import Range, Size, SolverSteps
+from mobile_video_jax.core.ranges import PositiveShare, Range, Size, SizeOrZero, SolverSteps
 from mobile_video_jax.text.encoder_name import PIPELINE_TEXTS, EncoderName
 
 if TYPE_CHECKING:
@@ -69,6 +69,12 @@ TARGET_PSNR: flags.FlagHolder[float | None] = cli.define_number(
 BACKEND = flags.DEFINE_list("backend", [], "coreml, coreai or both; if not given, those that are installed.")
 AUTHOR = flags.DEFINE_string("author", "not stated", "The author, for the metadata of packages.")
 LICENCE = flags.DEFINE_string("license", "not stated", "The licence of the weights, for the metadata of packages.")
+WIDTHS = flags.DEFINE_list(
+    "widths", [], "Widths of an elastic run, 0.5,0.75,1: functions of one package, which share its weights."
+)
+MAX_MEMORY = cli.define_number(
+    "max_memory", 0, SizeOrZero, "Most megabytes that the weights of all --widths may take in fp16; 0: any."
+)
 STREAM = flags.DEFINE_bool(
     "stream", False, "Export a causal transformer as first and next chunk of a stream, not for whole clips."
 )
@@ -122,6 +128,8 @@ def main() -> None:
         text_encoder=TEXT_ENCODER.value,
         text_precision=TEXT_PRECISION.value,
         stream=STREAM.value,
+        widths=checked(tuple[PositiveShare, ...], WIDTHS.value, "--widths"),
+        max_memory=float(MAX_MEMORY.value),
         form=FORM.value,
         prompt=PROMPT.value,
         check=CHECK.value,

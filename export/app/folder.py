@@ -1,6 +1,7 @@
 """The folder that a run is exported to: packages, golden arrays, PyTorch weights, tokenizer, manifest and report."""
 
 import dataclasses
+import functools
 import itertools
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -11,12 +12,13 @@ from export.agreement import LEAST_PSNR
 from export.app import manifest as manifests
 from export.app.denoisers import EXPORTERS, Exporter
 from export.app.ffn_memory import ffn_memory
-from export.app.parts import call_tokens, check_decoder, text_part, vae_parts
+from export.app.parts import call_tokens, check_decoder, dit_parts, text_part, vae_parts
 from export.app.report import write_export_report
 from export.app.settings import Settings, distillation_warnings, own_steps
 from export.app.tokenizer import write_tokenizer
 from export.app.verify import Figures, failures, lost_tiles, verify_record
 from export.app.whole_clip import GeneratedClip, generate_clip
+from export.app.widths import WidthFamily, check_widths, whole_tiles, width_generators
 from export.app.write import write_parts
 from export.coreml.package import UNCOMPRESSED
 from export.metadata import Metadata
@@ -48,31 +50,33 @@ def export_run(run: Run | Path, out: Path, settings: Settings, progress: Progres
     """
     check_free(out)
     opened = Run.open(run)
+    check_widths(opened, settings)
     with new_folder(out) as folder:
         generators: list[Generator] = []
         if opened.stage == "vae":
             bundle = opened.vae()
             clips = _shapes(settings.clips or (opened.config["clip"],), bundle)
-            groups = _grouped([vae_parts(bundle, clip, folder) for clip in clips], clips)
+            groups = _grouped([vae_parts(bundle, clip, folder) for clip in clips], manifests.function_names(clips))
             rate = opened.record.get("description", {}).get("frame_rate")
             described = manifests.of_vae(bundle, clips) | ({"frame_rate": rate} if rate else {})
         else:
             _check_blocks(opened)
             _check_stream(opened, settings)
-            check_form(opened.denoiser.config.model)
+            check_form(opened.denoiser.config.model, streams=settings.stream)
             generators = _generators(opened, settings)
             check_decoder(generators[0].vae.vae)  # before minutes of conversion
+            family = None
+            if settings.widths:
+                generators, family = width_generators(generators[0], settings.widths)
             steps = settings.steps or own_steps(opened.denoiser.sampling)
             generators[0].sample_config(steps=steps, guidance=1.0)  # raises for steps that the run cannot be sampled in
-            settings = dataclasses.replace(
-                settings,
-                steps=steps,
-                tiles=_exporter(opened).tiles(
-                    settings, opened.denoiser.config.model, _most_tokens(generators, settings)
-                ),
+            tiles = _exporter(opened).tiles(settings, opened.denoiser.config.model, _most_tokens(generators, settings))
+            tiles = whole_tiles(tiles, settings.widths, chosen=bool(settings.tiles))
+            settings = dataclasses.replace(settings, steps=steps, tiles=tiles)
+            groups = _groups(generators, family, settings, folder, progress)
+            described = manifests.of_transformer(
+                generators, settings.steps, stream=settings.stream, widths=settings.widths
             )
-            groups = _groups(generators, settings, folder, progress)
-            described = manifests.of_transformer(generators, settings.steps, stream=settings.stream)
             warnings = distillation_warnings(opened.denoiser.sampling, settings.steps)
             for warning in warnings:
                 progress(f"warning: {warning}")
@@ -104,7 +108,9 @@ def _verify(
     least = settings.weights.target_psnr or LEAST_PSNR
     failed = [line for row in rows for line in failures(row, least)]
     failed += [line for row in assets for line in failures({**row, "name": f"{row['name']}.aimodel"}, least)]
-    failed += lost_tiles(rows, _computed_tiles(manifest.get("tiles", ()), generators), cut_inputs=settings.cut_inputs)
+    if not settings.widths:  # their tiles are cut into blocks
+        tiles = _computed_tiles(manifest.get("tiles", ()), generators)
+        failed += lost_tiles(rows, tiles, cut_inputs=settings.cut_inputs)
     clips: list[GeneratedClip] = []
     if settings.check == "clip":
         clips = [
@@ -137,7 +143,7 @@ def _ffn_memory(generators: Sequence[Generator], settings: Settings) -> list[dic
     """Memory of the largest FFN at the largest clip, for the tokens that it has at a time."""
     if not generators:
         return []
-    model = generators[0].denoiser.config.model
+    model = generators[-1].denoiser.config.model
     if not (sizes := FORMS[type(model)].largest_ffn(model)):
         return []
     (width, hidden), tokens = sizes, _most_tokens(generators, settings)
@@ -189,7 +195,11 @@ def _shapes(names: Sequence[str], bundle: VaeBundle) -> list[ClipShape]:
 
 
 def _groups(
-    generators: Sequence[Generator], settings: Settings, folder: Path, progress: Progress
+    generators: Sequence[Generator],
+    family: WidthFamily | None,
+    settings: Settings,
+    folder: Path,
+    progress: Progress,
 ) -> Iterator[list[Part]]:
     """The functions of each package of a transformer's run, one package after the other; writes its tokenizer too."""
     first = generators[0]
@@ -198,15 +208,18 @@ def _groups(
         progress(f"warning: {line}")
     source = EncoderName.parse(settings.text_encoder or config.text_encoder)
     yield [text_part(first.text_encoder, source, settings, config.text_tokens, folder)]
-    clips = [generator.clip for generator in generators]
-    parts = EXPORTERS[type(config.model)].parts
-    yield from _grouped([parts(generator, settings, folder) for generator in generators], clips)
-    yield from _grouped([vae_parts(first.vae, clip, folder) for clip in clips], clips)
+    clips = list(dict.fromkeys(generator.clip for generator in generators))
+    parts = functools.partial(dit_parts, family=family) if family else EXPORTERS[type(config.model)].parts
+    functions = manifests.function_names([generator.clip for generator in generators], settings.widths)
+    yield from _grouped([parts(generator, settings, folder) for generator in generators], functions)
+    yield from _grouped([vae_parts(first.vae, clip, folder) for clip in clips], manifests.function_names(clips))
 
 
-def _grouped(parts: Sequence[Iterator[Part]], clips: Sequence[ClipShape]) -> Iterator[list[Part]]:
-    """Groups the parts of the same name, of all clips, as functions of a package. An image has no vae_next."""
-    names = [manifests.function_name(clip, clips) for clip in clips]
+def _grouped(parts: Sequence[Iterator[Part]], names: Sequence[str]) -> Iterator[list[Part]]:
+    """Groups the parts of the same name, of all clips or widths, as functions of a package. An image has no vae_next.
+
+    `names` are those of the functions.
+    """
     for group in itertools.zip_longest(*map(_packages, parts), fillvalue=[]):
         yield [
             dataclasses.replace(part, function=joined(name, part.function))

@@ -14,6 +14,7 @@ from export.phone.attention.call import FIRST, NEXT
 from export.phone.steps import step_functions
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.revision import git_revision, versions
+from mobile_video_jax.dit.elastic import width_name
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.vae import VaeBundle
@@ -24,9 +25,10 @@ NAME = "manifest.json"
 Described = dict[str, Any]
 
 
-def function_name(clip: ClipShape, clips: Sequence[ClipShape]) -> str:
-    """The name of a package's function for clips of a shape, the only one or one of several."""
-    return FIRST_FUNCTION if len(clips) == 1 else f"clip_{clip}"
+def function_names(clips: Sequence[ClipShape], widths: Sequence[float] = ()) -> list[str]:
+    """The names of a package's functions for clips of these shapes or, of one shape, for networks of these widths."""
+    names = [f"width_{width_name(width)}" for width in widths] or [f"clip_{clip}" for clip in clips]
+    return names if len(names) > 1 else [FIRST_FUNCTION]
 
 
 def origin(run: Run) -> Described:
@@ -35,7 +37,7 @@ def origin(run: Run) -> Described:
     return {"model": str(run), "step": run.step, "stage": run.stage, "commit": git_revision(), "versions": packages}
 
 
-def of_vae(bundle: VaeBundle, clips: Sequence[ClipShape]) -> Described:
+def of_vae(bundle: VaeBundle, clips: Sequence[ClipShape], widths: Sequence[float] = ()) -> Described:
     """Constants of latents and pixels: the decoder takes latents * std + mean; `pixels` are its values of 0 and 255."""
     strides = bundle.vae.config.strides
     return {
@@ -45,15 +47,17 @@ def of_vae(bundle: VaeBundle, clips: Sequence[ClipShape]) -> Described:
         "clips": [
             {
                 "clip": str(clip),
-                "function": function_name(clip, clips),
+                "function": function,
                 "latent_shape": [*clip.latent(strides), strides.channels],
             }
-            for clip in clips
+            for clip, function in zip(clips, function_names(clips, widths), strict=True)
         ],
     }
 
 
-def of_transformer(generators: Sequence[Generator], steps: int, *, stream: bool = False) -> Described:
+def of_transformer(
+    generators: Sequence[Generator], steps: int, *, stream: bool = False, widths: Sequence[float] = ()
+) -> Described:
     """Constants of text and sampling.
 
     Step i adds (times[i + 1] - times[i]) * velocity to the latents or, with the solver renoise, replaces them by
@@ -62,10 +66,14 @@ def of_transformer(generators: Sequence[Generator], steps: int, *, stream: bool 
 
     A `stream` has functions of its own for the first frame and later chunks, and takes outputs kept_NAME of a last call
     at time 0 as inputs past_NAME of the next chunk.
+
+    With `widths` there is a clip for each, whose function computes the network of that width.
     """
     first = generators[0]
     config = first.denoiser.config
-    described = of_vae(first.vae, [generator.clip for generator in generators])
+    described = of_vae(first.vae, [generator.clip for generator in generators], widths)
+    for clip, width in zip(described["clips"], widths, strict=False):
+        clip["width"] = width
     functions = step_functions(first.denoiser.sampling.reuse)
     for clip, generator in zip(described["clips"], generators, strict=True):
         times = generator.time_grid(generator.sample_config(steps=steps, guidance=1.0))

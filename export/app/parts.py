@@ -18,10 +18,12 @@ from torch import nn
 from export.app import golden, golden_stream
 from export.app.golden_clip import noise as noise_of
 from export.app.settings import Settings
+from export.app.widths import WidthFamily
 from export.part import FIRST_FUNCTION, FP16, Part, Tensors
 from export.phone import ltx_vae as phone_ltx_vae
 from export.phone.attention.call import FIRST, NEXT
 from export.phone.dit import PhoneDit, low_stages
+from export.phone.staircase import in_blocks
 from export.phone.steps import phone_steps, step_functions
 from export.phone.text import PhoneText
 from export.phone.unet import PhoneUnet
@@ -57,8 +59,10 @@ def text_part(encoder: TextEncoder, source: EncoderName, settings: Settings, tok
     return Part("text", module, inputs, outputs, precision=settings.text_precision)
 
 
-def dit_parts(generator: Generator, settings: Settings, out: Path) -> Iterator[Part]:
+def dit_parts(generator: Generator, settings: Settings, out: Path, family: WidthFamily | None = None) -> Iterator[Part]:
     """The transformer at a clip's first step, in chunks of whole blocks.
+
+    One width of a `family` is cut as the widest, and its layers are in the blocks that all share.
 
     Where the steps of the run's table do without modules, each chunk is a function for each distinct step; of a stream
     it is one for the first frame, and one for each later chunk of frames.
@@ -67,14 +71,17 @@ def dit_parts(generator: Generator, settings: Settings, out: Path) -> Iterator[P
     shape = denoiser.latent_shape_of(generator.clip)
     mirror = torch_dit.Dit(config.transformer, shape, config.text_width)
     load_params(mirror, generator.params)
-    write_weights(mirror, config.transformer, out / "dit.safetensors")
+    suffix = f"_{config.transformer.width}" if family and config.transformer != family.configs[-1] else ""
+    write_weights(mirror, config.transformer, out / f"dit{suffix}.safetensors")
     functions = _functions(generator, settings)
-    ends = chunk_ends(mirror, int(1e6 * settings.chunk_megabytes))
+    ends = chunk_ends(family.widest if family else mirror, int(1e6 * settings.chunk_megabytes))
     tiles = settings.tiles_of(config.transformer, call_tokens(generator, settings))
+    tiles = family.tiles(tiles, config.transformer) if family else tiles
     for i, (first, last) in enumerate(zip([0, *ends], ends, strict=False)):
         name = "dit" if len(ends) == 1 else f"dit_{i}"
         for function, (form, tensors) in functions.items():
             module = PhoneDit(mirror, tiles, first, last, settings.layout, cut_inputs=settings.cut_inputs, **form)
+            module = in_blocks(module, mirror, family.matrices) if family else module
             yield Part(name, module, _select(tensors, module.inputs), _select(tensors, module.outputs), function)
 
 

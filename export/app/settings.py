@@ -32,6 +32,8 @@ class Settings:
     backends: tuple[str, ...] = ("coreml",)  # of BACKENDS
     author: str = UNSTATED
     licence: str = UNSTATED  # of the weights
+    widths: tuple[float, ...] = ()  # of an elastic run, the narrowest first: functions of one package
+    max_memory: float = 0.0  # most MB that all widths' weights take in fp16; 0: any
     stream: bool = False  # the transformer as first and next chunk of a stream, in place of whole clips
     form: str = "phone"  # the transformer's layout, a key of LAYOUTS; the other networks have one for both
     prompt: str = "a red circle"  # of the golden arrays and the clip

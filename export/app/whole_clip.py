@@ -22,7 +22,7 @@ from mobile_video_jax.metrics.reconstruction import psnr
 class GeneratedClip:
     """One clip by JAX, by Core ML's packages (also before compression) and by Core AI's assets; None where none is."""
 
-    clip: str  # its shape
+    clip: str  # its shape, and the function of a width where there are several
     prompt: str
     jax: Frames
     packages: Frames | None
@@ -68,7 +68,8 @@ def generate_clip(
 ) -> GeneratedClip:
     """Generates the clip of manifest["clips"][index] with JAX and each backend, and writes its golden arrays."""
     clip = manifest["clips"][index]
-    name, function = clip["clip"], clip["function"]
+    function = clip["function"]
+    name = f"{clip['clip']}_{function}" if "width" in clip else clip["clip"]
     progress(f"clip {name}: JAX")
     expected = clip_tensors(generator, prompt, manifest["sampler"]["steps"], stream="stream" in clip)
     names = [name for name in expected if name in ("noise", "fresh_noise")]

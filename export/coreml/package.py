@@ -157,7 +157,7 @@ def _save_functions(folder: Path, functions: Sequence[str], path: Path) -> None:
 
 def _check_size(parts: Sequence[Part], stored: int) -> None:
     """Raises RuntimeError for more than two bytes a number, or four: weights would be stored twice or widened."""
-    weights = {name: x for part in parts for name, x in part.module.named_parameters()}
+    weights = {(name, x.shape): x for part in parts for name, x in part.module.named_parameters()}
     # Functions have tables of their own, such as those of positions.
     tables = {x.data_ptr(): x for part in parts for x in part.module.buffers()}
     shared = {x.data_ptr(): x for x in weights.values()}

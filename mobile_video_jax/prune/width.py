@@ -1,6 +1,7 @@
 """One width of an elastic run as a run of its own."""
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,7 @@ def slice_run(run: Run, width: float, out: Path) -> dict[str, Any]:
     Called again, it completes what is there. Raises UserError, before anything is written, for a run of another stage,
     a width that is not in the network, and a folder of other inputs.
     """
-    stage = _elastic_stage(run)
-    if width != 1 and width not in stage.members:
-        known = ", ".join(f"{value:g}" for value in sorted({*stage.members, 1.0}))
-        raise UserError(f"{run} has no width {width:g}: use one of {known}")
+    stage = elastic_stage(run, (width,))
     inputs = {"run": run.name, "step": run.step, "width": width}
     check_claim(out, MARKER, inputs, "slice")
     claim(out, MARKER, inputs, "slice")
@@ -44,29 +42,47 @@ def slice_run(run: Run, width: float, out: Path) -> dict[str, Any]:
     return {"out": str(out), "run": run.name, "width": width, "parameters": description["parameters"]}
 
 
-def _elastic_stage(run: Run) -> ElasticStage:
-    """The stage that trained a run. Raises UserError for a run without widths."""
+def networks_of_widths(run: Run, widths: Sequence[float], mesh: Mesh) -> Iterator[tuple[Run, Any]]:
+    """Each of the widths as a run in memory, which knows the network of that width, with its parameters on a mesh."""
+    stage = elastic_stage(run, widths)
+    params = _all_params(run, stage, mesh)
+    for width in widths:
+        config = run.config | {"model": plain(stage.networks[width].config.model)}
+        yield dataclasses.replace(run, record={**run.record, "config": config}), _of_width(stage, params, width)
+
+
+def elastic_stage(run: Run, widths: Sequence[float]) -> ElasticStage:
+    """The stage that trained a run. Raises UserError for a run without widths, and for one that it has not."""
     if run.stage != ElasticTraining.stage:
         raise UserError(f"{run} is a run of stage '{run.stage}', which has one width: name one of configs/elastic.py")
-    return ElasticStage(run.config_as(ElasticTraining, init_from=""), run.denoiser.sampling)
+    stage = ElasticStage(run.config_as(ElasticTraining, init_from=""), run.denoiser.sampling)
+    for width in widths:
+        if width not in stage.networks:
+            known = ", ".join(f"{value:g}" for value in sorted(stage.networks))
+            raise UserError(f"{run} has no width {width:g}: use one of {known}")
+    return stage
 
 
 def _write_run(run: Run, stage: ElasticStage, width: float, out: Path) -> None:
     """Writes the files of a run, run.json last."""
-    member = stage.members.get(width, stage.denoiser)
+    member = stage.networks[width]
     training = dataclasses.replace(DitStage.of_run(run).config, model=member.config.model, init_from="")
     run.vae_run().copy(out / "vae")
     if newest_step(out) is None:
-        save_model(out, run.step or 0, _params(run, stage, width, make_mesh(MeshConfig(), jax.local_devices()[:1])))
+        mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
+        save_model(out, run.step or 0, _of_width(stage, _all_params(run, stage, mesh), width))
     facts = {"slice": {"source": run.name, "source_step": run.step, "width": width}}
     sampling = dataclasses.asdict(run.denoiser.sampling) | {"reuse": ()}  # a table is for the modules of one width
     write_run(out, "dit", plain(training), Denoiser(training).describe() | facts, sampling)
 
 
-def _params(run: Run, stage: ElasticStage, width: float, mesh: Mesh) -> Any:
+def _all_params(run: Run, stage: ElasticStage, mesh: Mesh) -> Any:
     shardings = parameter_shardings(stage.boxed_shapes, mesh)
     target = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), stage.shapes, shardings
     )
-    params = run.params(target)
+    return run.params(target)
+
+
+def _of_width(stage: ElasticStage, params: Any, width: float) -> Any:
     return whole_network(params) if width == 1 else stage.width_params(params, width)

@@ -47,6 +47,11 @@ class ElasticStage(DitStage):
             width: Denoiser(dataclasses.replace(self.config, model=model), sampling) for width, model in models.items()
         }
 
+    @property
+    def networks(self) -> dict[float, Denoiser]:
+        """Each network by its width, the whole one's being 1."""
+        return {**self.members, 1.0: self.denoiser}
+
     def init(self, rng: Rng) -> Params:
         own = {
             width_name(width): own_params(member.init(named_key(rng, width_name(width))))
