@@ -21,10 +21,19 @@ STAGES = ("dit", "distill", "reward_tuning")  # stages that train adapters
 
 
 def check_adapter(rank: int, stage: str, init_from: str) -> None:
-    """Raises UserError where a config asks for an adapter that cannot be trained."""
+    """Raises UserError where a config asks for an adapter that cannot be trained.
+
+    A distilled one is costed without a run, as its base is among the parameters whether or not one is read.
+    """
     if rank and stage not in STAGES:
         raise UserError(f"stage '{stage}' trains no adapters, stage 'dit' does: set lora.rank=0")
-    if rank and not init_from:
+    if rank and stage != "distill":
+        check_named(init_from)
+
+
+def check_named(init_from: str) -> None:
+    """Raises UserError for an adapter of no run."""
+    if not init_from:
         raise UserError("an adapter is trained for another run: name that with --config.init_from=RUN")
 
 

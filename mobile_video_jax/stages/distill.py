@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import grain
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from mobile_video_jax.core.arrays import Rng, Scalar
 from mobile_video_jax.core.errors import UserError
@@ -26,7 +28,7 @@ from mobile_video_jax.distill.self_forcing import Stream, StreamObjective
 from mobile_video_jax.dit.config import LoraConfig
 from mobile_video_jax.dit.lora import init_adapter, switched_on
 from mobile_video_jax.generate.config import SampleConfig
-from mobile_video_jax.models.adapter import restore_adapter
+from mobile_video_jax.models.adapter import check_named, restore_adapter
 from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.network_config import as_transformer
@@ -123,6 +125,11 @@ class DistillStage(StudentStage):
         if not config.reuse and is_trainable(table):
             inherited["reuse"] = table
         return super().completions(config, source, teacher, pruned) | inherited
+
+    def train_batches(self, mesh: Mesh) -> grain.IterDataset:
+        if self.config.lora.rank:
+            check_named(self.config.init_from)
+        return super().train_batches(mesh)
 
     def init(self, rng: Rng) -> Params:
         params = super().init(rng)

@@ -237,6 +237,8 @@ def test_kdmd_holds_one_teacher_and_factors_and_says_which_run_does_not_fit(kdmd
             DistillStage.build(dataclasses.replace(kdmd, **change))
     with pytest.raises(UserError, match="an adapter is distilled from the run that it adds to: set --config.teacher="):
         DistillStage.build(dataclasses.replace(config, lora=LORA))
+    with pytest.raises(UserError, match="an adapter is trained for another run: name that with --config.init_from"):
+        DistillStage(dataclasses.replace(config, lora=LORA, init_from="")).train_batches(make_mesh(MeshConfig()))
 
 
 @pytest.mark.slow

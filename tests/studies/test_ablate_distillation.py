@@ -13,7 +13,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.evaluate.backbone_features import backbone_features
 from mobile_video_jax.metrics.kernel_distance import kernel_distance
 from mobile_video_jax.studies.config import DistillationStudy
-from mobile_video_jax.studies.distillation import arm_config, cells, parts
+from mobile_video_jax.studies.distillation import arm_config, cells, parts, plan_distillation
 from mobile_video_jax.studies.distillation_claims import differences, retention
 from mobile_video_jax.studies.distillation_report import table_rows, write_distillation_study
 from mobile_video_jax.studies.sample_quality import real_distances
@@ -82,6 +82,10 @@ def test_repeats_are_paired_and_arms_cost_the_same(study):
     assert list(cells(repeated))[4:] == [f"{arm}-seed0-{i}" for i in (0, 1) for arm in ("kd", "dit", "dmd2")]
     assert arm_config(repeated, "dit").steps == study.distill.steps < arm_config(repeated, "kd").steps
     assert arm_config(repeated, "dmd2").optimizer.generator_every == 5
+    planned = plan_distillation(dataclasses.replace(repeated, repeats=1, arms=("dit", "kdmd")))
+    flops = {row["name"]: row["train_flops"] for row in planned}
+    assert flops["kdmd-seed0"] == pytest.approx(flops["dit-seed0"], rel=0.05)
+    assert flops["few-step-teacher-seed0"] == pytest.approx(flops["dit-seed0"], rel=0.05)
     floor = real_distances(np.random.default_rng(0).normal(size=(80, 4)))
     assert abs(floor["mean"]) < floor["std"] * 2
 
