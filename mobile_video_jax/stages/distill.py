@@ -25,10 +25,9 @@ from mobile_video_jax.distill.knowledge import KnowledgeObjective
 from mobile_video_jax.distill.objective import CRITICS, Objective, Trained
 from mobile_video_jax.distill.projectors import Projectors
 from mobile_video_jax.distill.self_forcing import Stream, StreamObjective
-from mobile_video_jax.dit.config import LoraConfig
 from mobile_video_jax.dit.lora import init_adapter, switched_on
 from mobile_video_jax.generate.config import SampleConfig
-from mobile_video_jax.models.adapter import check_named, restore_adapter
+from mobile_video_jax.models.adapter import check_named
 from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.network_config import as_transformer
@@ -36,10 +35,17 @@ from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.nn.module import init
 from mobile_video_jax.stages.config import DistillTraining
-from mobile_video_jax.stages.few_step_teacher import check_knowledge, few_step_lora
 from mobile_video_jax.stages.noisy_batch import has_later_frames
 from mobile_video_jax.stages.step_student import StepStudent, is_trainable
 from mobile_video_jax.stages.student import TIMES, StudentStage, check_shared
+from mobile_video_jax.stages.teacher_adapters import (
+    adapters_of,
+    check_base_is_teacher,
+    check_knowledge,
+    few_step_adapter,
+    few_step_lora,
+    with_adapters,
+)
 from mobile_video_jax.train.stage import Batch, Cost, Loss, Metrics, Params
 
 
@@ -93,14 +99,8 @@ class DistillStage(StudentStage):
         if config.lora.rank and config.init_from and not config.teacher:
             config = dataclasses.replace(config, teacher=config.init_from)
         if config.teacher and not config.init_from:  # of a fresh student, which no run completes
-            config = dataclasses.replace(config, **cls._few_step(config, Run.open(config.teacher)))
+            config = dataclasses.replace(config, few_step_lora=few_step_lora(config, Run.open(config.teacher)))
         return super().build(config)
-
-    @staticmethod
-    def _few_step(config: DistillTraining, teacher: Run) -> dict[str, Any]:
-        """The sizes of the few-step teacher's adapter, where the method has one."""
-        asked = config.objective.method == "kdmd" or config.few_step
-        return {"few_step_lora": few_step_lora(config, teacher)} if asked else {}
 
     def _check_stream(self) -> None:
         """Raises UserError for settings that a causal student is not distilled with."""
@@ -118,9 +118,8 @@ class DistillStage(StudentStage):
         student, standard = source.denoiser.config, DenoiserConfig()
         names = (*TIMES, "image_probability")
         inherited = {key: getattr(student, key) for key in names if getattr(config, key) == getattr(standard, key)}
-        if config.lora.rank and (source.path.absolute(), source.step) != (teacher.path.absolute(), teacher.step):
-            raise UserError(f"an adapter is distilled from the run that it adds to: set --config.teacher={source.name}")
-        inherited |= cls._few_step(config, teacher)
+        check_base_is_teacher(config, source, teacher)
+        inherited["few_step_lora"] = few_step_lora(config, teacher)
         table = source.denoiser.sampling.reuse
         if not config.reuse and is_trainable(table):
             inherited["reuse"] = table
@@ -136,7 +135,7 @@ class DistillStage(StudentStage):
         critics = CRITICS[self.config.objective.method]
         if "critic" in critics:
             params["critic"] = self.teacher.init(named_key(rng, "teacher"))
-        for part, lora in self._adapters.items():
+        for part, lora in adapters_of(self.config).items():
             params[part] = init_adapter(lora, named_key(rng, part), params["teacher"])
         if isinstance(self.objective, KnowledgeObjective):
             last = self.denoiser.map_shapes[-1]
@@ -148,20 +147,6 @@ class DistillStage(StudentStage):
             head_rng, grid = named_key(rng, "discriminator"), self.denoiser.latent_shape[:3]
             params["discriminator"] = discriminator.heads.init(head_rng, features, grid)["params"]
         return params
-
-    @property
-    def _adapters(self) -> dict[str, LoraConfig]:
-        """The parts that are adapters of the teacher."""
-        config = self.config
-        adapters = {self.student: config.lora} if config.lora.rank else {}
-        if config.objective.method == "kdmd":
-            adapters |= {"few_step": config.few_step_lora, "critic": config.critic_lora}
-        return adapters
-
-    def _switched_on(self, params: Params) -> Params:
-        """The parameters, in which the parts that are adapters are whole networks with the teacher's arrays."""
-        adapters = self._adapters.items()
-        return params | {part: switched_on(params["teacher"], params[part], lora.scale) for part, lora in adapters}
 
     @property
     def frozen(self) -> frozenset[str]:
@@ -179,13 +164,12 @@ class DistillStage(StudentStage):
 
     def pretrained(self, target: Params) -> Params:
         """Also the critic, which starts as the teacher (arXiv 2311.18828), and heads that start from its blocks."""
-        whole = {part: tree for part, tree in target.items() if part not in self._adapters}
+        whole = {part: tree for part, tree in target.items() if part not in adapters_of(self.config)}
         params = super().pretrained(whole)
         if "critic" in whole and self.teacher_run:
             params["critic"] = self.teacher_run.params(target["critic"])
         if "few_step" in target and self.config.few_step:
-            few_step, lora = Run.open(self.config.few_step), self.config.few_step_lora
-            params["few_step"] = restore_adapter(few_step.path, lora, target["teacher"], few_step.step)
+            params["few_step"] = few_step_adapter(self.config, target["teacher"])
         if "discriminator" in target and self.teacher_run and self.config.head_start == "teacher":
             start = jax.jit(
                 self._started_heads, out_shardings=jax.tree.map(lambda x: x.sharding, target["discriminator"])
@@ -203,7 +187,7 @@ class DistillStage(StudentStage):
         clips = self._clips(batch | {"text": text, "text_mask": mask}, named_key(rng, "images"))
         times = self._times(clips.latents)
         grid = time_grid(self.config.sampling_steps, **times)
-        params = self._switched_on(params)
+        params = with_adapters(self.config, params)
         return self.objective(params, clips, grid, rng, shift=times["shift"], trained=trained)
 
     def _clips(self, batch: Batch, rng: Rng) -> CaptionedLatents:

@@ -1,11 +1,33 @@
-"""The few-step teacher of K-DMD: a teacher with an adapter switched on, which an earlier distillation made."""
+"""Parts of a distillation that are adapters of its teacher: a student, K-DMD's critic, its few-step teacher."""
 
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import LoraConfig
-from mobile_video_jax.models.adapter import read_base
+from mobile_video_jax.dit.lora import switched_on
+from mobile_video_jax.models.adapter import read_base, restore_adapter
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.config import DistillTraining
+from mobile_video_jax.train.stage import Params
+
+
+def adapters_of(config: DistillTraining) -> dict[str, LoraConfig]:
+    """The parts of the parameters that are adapters."""
+    adapters = {"generator": config.lora} if config.lora.rank else {}
+    if config.objective.method == "kdmd":
+        adapters |= {"few_step": config.few_step_lora, "critic": config.critic_lora}
+    return adapters
+
+
+def with_adapters(config: DistillTraining, params: Params) -> Params:
+    """The parameters, in which these parts are whole networks of the teacher's arrays and their own factors."""
+    on = {part: switched_on(params["teacher"], params[part], lora.scale) for part, lora in adapters_of(config).items()}
+    return {**params, **on}
+
+
+def check_base_is_teacher(config: DistillTraining, source: Run, teacher: Run) -> None:
+    """Raises UserError where a student that is an adapter adds to another run than it learns from."""
+    if config.lora.rank and (source.path.absolute(), source.step) != (teacher.path.absolute(), teacher.step):
+        raise UserError(f"an adapter is distilled from the run that it adds to: set --config.teacher={source.name}")
 
 
 def check_knowledge(config: DistillTraining) -> None:
@@ -18,18 +40,20 @@ def check_knowledge(config: DistillTraining) -> None:
 
 
 def few_step_lora(config: DistillTraining, teacher: Run) -> LoraConfig:
-    """The sizes of the adapter in the run `few_step`.
+    """The sizes of the adapter in the run `few_step`; those of the config, where the method has no few-step teacher.
 
     Raises UserError where none is named, where the run holds none or was distilled for other steps than the student's,
     or where it adds to another run than the teacher.
     """
+    if config.objective.method != "kdmd":
+        if config.few_step:
+            raise UserError(f"objective.method={config.objective.method} has no few-step teacher: leave out few_step")
+        return config.few_step_lora
     if not config.few_step:
         raise UserError(
             "objective.method=kdmd learns from a few-step teacher: distil one with configs/distill.py:SIZE_few_step "
             f"--config.init_from={teacher.name}, and name its run with --config.few_step=RUN"
         )
-    if config.objective.method != "kdmd":
-        raise UserError(f"objective.method={config.objective.method} has no few-step teacher: leave out few_step")
     run = Run.open(config.few_step)
     lora = from_mapping(LoraConfig, run.config.get("lora", {}))
     if not lora.rank:
@@ -45,3 +69,9 @@ def few_step_lora(config: DistillTraining, teacher: Run) -> LoraConfig:
         if getattr(config, key) != value:
             raise UserError(f"{run} is sampled with {key}={value}: set --config.{key}={value}")
     return lora
+
+
+def few_step_adapter(config: DistillTraining, teacher: Params) -> Params:
+    """The factors in the run `few_step`, on the devices of the teacher's parameters."""
+    run = Run.open(config.few_step)
+    return restore_adapter(run.path, config.few_step_lora, teacher, run.step)
