@@ -105,6 +105,7 @@ class PhoneDit(nn.Module):
         whole = low = x
         kept: dict[int, Tensor] = {}
         for block in self.blocks:
+            assert isinstance(block, PhoneBlock)
             if (down := f"down_{block.index}") in self.stages:
                 whole, x = x, self.stages[down](x)
                 low = x

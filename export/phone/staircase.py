@@ -43,6 +43,7 @@ class Staircase(nn.Module):
     def forward(self, x: Float[Tensor, "1 c 1 s"]) -> Float[Tensor, "1 o 1 s"]:
         stripes = []
         for convs, spans in zip(self.stripes, self.spans, strict=True):
+            assert isinstance(convs, nn.ModuleList)
             parts = [conv(x[:, span]) if len(spans) > 1 else conv(x) for conv, span in zip(convs, spans, strict=True)]
             total = parts[0]
             for part in parts[1:]:
@@ -82,7 +83,7 @@ def in_blocks(module: PhoneDit, mirror: torch_dit.Dit, ladders: dict[str, Ladder
             continue
         name, whole = found
         parent, _, attribute = path.rpartition(".")
-        start = divmod(conv.weight.storage_offset(), whole.shape[1])
+        start = divmod(int(conv.weight.storage_offset()), whole.shape[1])
         layer = (
             _modulation(conv, ladders[name]) if name == "modulation.weight" else Staircase(conv, start, ladders[name])
         )

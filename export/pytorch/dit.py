@@ -5,6 +5,7 @@ and no token is padding: mixed shapes, which training knows, are not mirrored.
 """
 
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,7 +127,7 @@ class DitBlock(nn.Module):
         self.modulation = nn.Parameter(torch.zeros(6, width))
         settings = norms.qk_across_heads, norms.qk_eps, shape.kv_heads
         self.shape = shape
-        strided = {"stride": stride} if shape.kind == ASSA else {}
+        strided: dict[str, Any] = {"stride": stride} if shape.kind == ASSA else {}
         self.self_attention = KINDS[shape.kind](width, shape.heads, head_dim, *settings, **strided)
         self.cross_attention = Attention(width, shape.cross_heads, head_dim, *settings)
         self.skip = nn.Linear(width, width, bias=False) if shape.skip else None

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from mobile_video_jax.dit.config import LoraConfig
 from mobile_video_jax.stages.config import DistillTraining
@@ -39,7 +40,12 @@ def few_step(config: DistillTraining) -> DistillTraining:
     """A few-step teacher: an adapter of the run in `init_from`, which is its teacher too, by distillation alone."""
     objective = dataclasses.replace(config.objective, method="kd", distance=0.0)
     optimizer = _for_adapters(config.optimizer)
-    changes = {"model": config.teacher_model, "lora": ADAPTER, "objective": objective, "optimizer": optimizer}
+    changes: dict[str, Any] = {
+        "model": config.teacher_model,
+        "lora": ADAPTER,
+        "objective": objective,
+        "optimizer": optimizer,
+    }
     return dataclasses.replace(config, solver="renoise", **changes)
 
 
@@ -50,7 +56,12 @@ def kdmd(config: DistillTraining) -> DistillTraining:
     """
     objective = dataclasses.replace(config.objective, method="kdmd", distance=0.0)
     optimizer = dataclasses.replace(config.optimizer, generator_every=5)
-    changes = {"few_step_lora": ADAPTER, "critic_lora": ADAPTER, "objective": objective, "optimizer": optimizer}
+    changes: dict[str, Any] = {
+        "few_step_lora": ADAPTER,
+        "critic_lora": ADAPTER,
+        "objective": objective,
+        "optimizer": optimizer,
+    }
     return dataclasses.replace(config, solver="renoise", **changes)
 
 
