@@ -30,7 +30,7 @@ class WidthFamily:
     def tiles(self, widest: Sequence[int], config: DitConfig) -> tuple[int, ...]:
         """The tiles of a width's FFNs, as large as the widest network's."""
         blocks = zip(widest, config.block_shapes, self.configs[-1].block_shapes, strict=True)
-        return tuple(count * own.ffn // whole.ffn for count, own, whole in blocks)
+        return tuple(max(count * own.ffn // whole.ffn, 1) for count, own, whole in blocks)
 
 
 def check_widths(run: Run, settings: Settings) -> None:

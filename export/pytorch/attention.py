@@ -35,7 +35,7 @@ class Attention(nn.Module):
     ):
         super().__init__()
         self.heads, self.norm_across_heads, self.norm_eps = heads, norm_across_heads, norm_eps
-        self.kv_heads = kv_heads or heads
+        self.kv_heads, self.head_dim = kv_heads or heads, head_dim
         self.q = nn.Linear(width, heads * head_dim)
         self.k, self.v = (nn.Linear(width, self.kv_heads * head_dim) for _ in range(2))
         size = heads * head_dim if norm_across_heads else head_dim
@@ -50,21 +50,20 @@ class Attention(nn.Module):
         mask: Bool[Tensor, "b 1 1 m"] | None = None,
     ) -> Tokens:
         context = x if context is None else context
-        q = self._normalized(self.q(x), self.q_norm, self.heads)
-        k = self._normalized(self.k(context), self.k_norm, self.kv_heads)
-        k, v = (shared(x, self.heads, 1) for x in (k, self._heads(self.v(context), self.kv_heads)))
+        q, k = self._normalized(self.q(x), self.q_norm), self._normalized(self.k(context), self.k_norm)
+        k, v = (shared(x, self.heads, 1) for x in (k, self._heads(self.v(context))))
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope)
         heads = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         attended: Tensor = self.out(heads.transpose(1, 2).flatten(2))
         return attended
 
-    def _normalized(self, x: Tensor, norm: nn.RMSNorm, count: int) -> Float[Tensor, "b h n head_dim"]:
-        heads: Tensor = self._heads(norm(x), count) if self.norm_across_heads else norm(self._heads(x, count))
+    def _normalized(self, x: Tensor, norm: nn.RMSNorm) -> Float[Tensor, "b h n head_dim"]:
+        heads: Tensor = self._heads(norm(x)) if self.norm_across_heads else norm(self._heads(x))
         return heads
 
-    def _heads(self, x: Tokens, count: int) -> Float[Tensor, "b h n head_dim"]:
-        return torch.unflatten(x, -1, (count, -1)).transpose(1, 2)
+    def _heads(self, x: Tokens) -> Float[Tensor, "b h n head_dim"]:
+        return torch.unflatten(x, -1, (-1, self.head_dim)).transpose(1, 2)
 
 
 def shared(x: Float[Tensor, "..."], heads: int, axis: int) -> Float[Tensor, "..."]:

@@ -151,10 +151,6 @@ class AttentionBlock(nn.Module):
 class WindowAttention(Attention):
     """Attention of queries at the last positions of their context."""
 
-    def __init__(self, width: int, heads: int, head_dim: int):
-        super().__init__(width, heads, head_dim)
-        self.head_dim = head_dim
-
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "b n d"], context: Float[Tensor, "b m d"], rope: ContextRope
     ) -> Float[Tensor, "b n d"]:
