@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from export.phone.pieces import piecewise, static_shape
 from export.phone.turn import Rope, Turn, turns
-from export.pytorch.attention import Attention
+from export.pytorch.attention import Attention, shared
 from export.pytorch.safe_norms import rms_normalize
 from mobile_video_jax.cost.phone.tiles import pieces, spans
 
@@ -76,6 +76,10 @@ class PhoneHeads(nn.Module):
                 group = turn.scaled(rms_normalize(group, epsilon=self.eps))
             results.append(turn.rotated(group, own))
         return results
+
+    def _shared(self, x: Float[Tensor, "_ d 1 s"]) -> Float[Tensor, "h d 1 s"]:
+        """Heads of keys or values, one for each of the queries'."""
+        return shared(x, self.kv_heads, self.heads, 0)
 
     def _heads(self, x: Float[Tensor, "_ _ 1 s"]) -> Float[Tensor, "h d 1 s"]:
         return x.view(static_shape(x)[1] // self.head_dim, self.head_dim, 1, -1)

@@ -56,7 +56,7 @@ class GpuAttention(nn.Module):
     def __init__(self, attention: Attention, rope: tuple[Rope, Rope] | None):
         super().__init__()
         self.heads, self.norm_across_heads = attention.heads, attention.norm_across_heads
-        self.head_dim = attention.q.weight.shape[0] // attention.heads
+        self.head_dim, self.kv_heads = attention.head_dim, attention.kv_heads
         self.eps = attention.norm_eps
         self.q, self.k, self.v, self.out = attention.q, attention.k, attention.v, attention.out
         scales = attention.q_norm.weight.detach(), attention.k_norm.weight.detach()
@@ -73,7 +73,7 @@ class GpuAttention(nn.Module):
         q = self._turned(self.q(x), self.q_turn).transpose(1, 2)
         k = self._turned(self.k(context), self.k_turn).transpose(1, 2)
         v = self._heads(self.v(context)).transpose(1, 2)
-        k, v = shared(k, self.heads, 1), shared(v, self.heads, 1)
+        k, v = (shared(x, self.kv_heads, self.heads, 1) for x in (k, v))
         heads = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         attended: Tensor = self.out(heads.transpose(1, 2).flatten(2)[:, :, None])
         return attended

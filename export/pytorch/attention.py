@@ -51,7 +51,7 @@ class Attention(nn.Module):
     ) -> Tokens:
         context = x if context is None else context
         q, k = self._normalized(self.q(x), self.q_norm), self._normalized(self.k(context), self.k_norm)
-        k, v = (shared(x, self.heads, 1) for x in (k, self._heads(self.v(context))))
+        k, v = (shared(x, self.kv_heads, self.heads, 1) for x in (k, self._heads(self.v(context))))
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope)
         heads = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -66,9 +66,8 @@ class Attention(nn.Module):
         return torch.unflatten(x, -1, (-1, self.head_dim)).transpose(1, 2)
 
 
-def shared(x: Float[Tensor, "..."], heads: int, axis: int) -> Float[Tensor, "..."]:
-    """Heads along an axis, repeated in turn until there are `heads` of them."""
-    few = x.shape[axis]
+def shared(x: Float[Tensor, "..."], few: int, heads: int, axis: int) -> Float[Tensor, "..."]:
+    """As `few` heads as lie along an axis, repeated in turn until there are `heads` of them."""
     if few == heads:
         return x
     whole, rest = divmod(heads, few)

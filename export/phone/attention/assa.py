@@ -10,7 +10,7 @@ from export.phone.attention.call import Call, Heads, Packed, State, packed
 from export.phone.layers import PhoneHeads, attend, attend_each, column, pointwise
 from export.phone.pieces import static_shape
 from export.phone.turn import Turn, rotate
-from export.pytorch.attention import SquareConv, shared
+from export.pytorch.attention import SquareConv
 from export.pytorch.safe_norms import rms_normalize
 from mobile_video_jax.cost.phone.tiles import pieces, query_chunks, spans
 from mobile_video_jax.nn.attention.neighbours import Span
@@ -42,7 +42,7 @@ class PhoneAdaptiveSparse(PhoneHeads):
 
     def forward(self, x: Packed, past: State) -> tuple[Packed, State]:
         q, k = self._turned(self.q(x), self.q_scale), self._turned(self.k(x), self.k_scale)
-        k, v = shared(k, self.heads, 0), shared(self._heads(self.v(x)), self.heads, 0)
+        k, v = self._shared(k), self._shared(self._heads(self.v(x)))
         low_k, low_v = self._squares(self.k_squares, k), self._squares(self.v_squares, v)
         low_k = rms_normalize(low_k, epsilon=self.eps) * self.get_buffer("squares_scale")
         low_k = rotate(low_k, (self.get_buffer("low_cos"), self.get_buffer("low_sin")))

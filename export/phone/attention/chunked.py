@@ -11,7 +11,6 @@ from torch import Tensor
 from export.phone.attention.call import LARGEST, Call, Heads, Packed, State, ages, exist, last_tokens, packed
 from export.phone.attention.linear import EPS, PhoneLinear, Sums
 from export.phone.turn import rotate
-from export.pytorch.attention import shared
 from mobile_video_jax.cost.phone.tiles import query_chunks
 from mobile_video_jax.nn.attention.layer import MASKED
 
@@ -34,7 +33,7 @@ class PhoneChunked(PhoneLinear):
 
     def forward(self, x: Packed, past: State) -> tuple[Packed, State]:
         q, k = self._turned(self.q(x), self.q_scale), self._turned(self.k(x), self.k_scale)
-        k, v, bias = shared(k, self.heads, 0), shared(self._heads(self.v(x)), self.heads, 0), None
+        k, v, bias = self._shared(k), self._shared(self._heads(self.v(x))), None
         if self.needed is not None:
             k, v = (torch.cat([self._heads(past[name]), part], dim=3) for name, part in (("k", k), ("v", v)))
             exists = exist(past["frames_before"], self.needed)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from export.phone.attention.call import LARGEST, Call, Packed, State, packed
 from export.phone.attention.linear import EPS, PhoneLinear, Sums
 from export.phone.turn import rotate
-from export.pytorch.attention import shared
 from export.pytorch.safe_norms import rms_normalize
 
 QUERY_SCALE = 16.0  # of features of queries, which the quotient cancels, so that EPS clamps few of them
@@ -34,7 +33,7 @@ class PhoneLinearConv(PhoneLinear):
 
     def forward(self, x: Packed, past: State) -> tuple[Packed, State]:
         q, k = self._turned(self.q(x), self.q_scale), self._turned(self.k(x), self.k_scale)
-        k, v = shared(k, self.heads, 0), shared(self._heads(self.v(x)), self.heads, 0)
+        k, v = self._shared(k), self._shared(self._heads(self.v(x)))
         packed_v, rope = packed(v), self._rope()
         queries, keys = self._mapped(self.q_features, q), self._mapped(self.k_features, k)
         linear, kept = self._linear(queries, rotate(queries, rope), keys, rotate(keys, rope), v, past)
