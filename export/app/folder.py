@@ -167,7 +167,7 @@ def _check_stream(run: Run, settings: Settings) -> None:
     if not run.denoiser.config.model.stream_chunk:
         raise UserError(f"{run} sees whole clips and cannot stream: leave out --stream, or train it causal")
     if run.denoiser.sampling.reuse:
-        raise UserError(f"{run} has a reuse table, which a stream does not know: leave out --stream")
+        raise UserError(f"{run} has a reuse table, which packages of a stream do not follow: leave out --stream")
 
 
 def _check_blocks(run: Run) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,7 +15,6 @@ from mobile_video_jax.dit.block import DitBlock
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import unstack_blocks
 from mobile_video_jax.dit.step_table import MODULES
-from mobile_video_jax.nn.module import apply
 
 OUTPUTS = {"self_attention": "out", "ffn": "down"}  # the layer whose bias is all that an empty module adds
 Key = tuple[int, str]  # block and name
@@ -43,11 +43,16 @@ class Module(NamedTuple):
 Replace = Callable[[Module], Tokens]
 
 
-def velocity_with(dit: Dit, params: Any, replace: Replace, *inputs: Any) -> Any:
-    """The velocity [b lt lh lw c] with replace(module) as the output of every module; `inputs` are those of Dit."""
+def velocity_with(dit: Dit, params: Any, replace: Replace, *inputs: Any, stream: Any = MappingProxyType({})) -> Any:
+    """The velocity [b lt lh lw c] with replace(module) as the output of every module; `inputs` are those of Dit.
+
+    `stream` is the state behind which a chunk of a stream is computed.
+    """
     network, params = block_by_block(dit, params)
+    if dit.config.scan:
+        stream = {name: unstack_blocks(values) for name, values in stream.items()}
     with replacing(replace):
-        return apply(network, params, *inputs)
+        return network.apply({"params": params, **stream}, *inputs)
 
 
 def block_by_block(dit: Dit, params: Any) -> tuple[Dit, Any]:

@@ -49,8 +49,8 @@ class Stepwise:
         columns = np.array(list(LETTERS))[indices].transpose(1, 2, 0)
         return cls(dit, decide, tuple(tuple("".join(sorted(set(steps))) for steps in block) for block in columns))
 
-    def first_state(self, params: Any, *inputs: Any) -> StepState:
-        """The state before the first step, for inputs like these."""
+    def first_state(self, params: Any, *inputs: Any, **behind: Any) -> StepState:
+        """The state before the first step, for inputs like these; `behind` as for velocity_with."""
         shapes = {}
 
         def record(module: Module) -> Tokens:
@@ -59,10 +59,11 @@ class Stepwise:
                 shapes[module.key] = jax.ShapeDtypeStruct(y.shape, y.dtype)
             return y
 
-        jax.eval_shape(lambda *args: velocity_with(self.dit, args[0], record, *args[1:]), params, *inputs)
+        velocity = lambda params, *inputs: velocity_with(self.dit, params, record, *inputs, **behind)
+        jax.eval_shape(velocity, params, *inputs)
         return StepState(jnp.zeros((), jnp.int32), {key: jnp.zeros(x.shape, x.dtype) for key, x in shapes.items()})
 
-    def __call__(self, params: Any, state: StepState, *inputs: Any) -> tuple[Latents, StepState]:
+    def __call__(self, params: Any, state: StepState, *inputs: Any, **behind: Any) -> tuple[Latents, StepState]:
         """The velocity at the state's step, and the next step's state."""
         outputs = dict(state.outputs)
 
@@ -72,7 +73,7 @@ class Stepwise:
                 outputs[module.key] = y
             return y
 
-        velocity = velocity_with(self.dit, params, replace, *inputs)
+        velocity = velocity_with(self.dit, params, replace, *inputs, **behind)
         return velocity, StepState(state.step + 1, outputs)
 
     def _used(self, module: Module) -> str:

@@ -43,7 +43,7 @@ def sample_latents(
     denoiser: ConditionalVelocity = functools.partial(apply, network, params)
     scan: Scan = jax.lax.scan
     if config.reuse:
-        denoiser, scan = _reusing(network, config, params, noise, text, mask)
+        denoiser, scan = reusing(network, config, params, (noise, text, mask))
     guidance = Guidance(config.guidance, config.guidance_low, config.guidance_high, config.guidance_rescale)
     grid = {name: getattr(config, name) for name in ("steps", "shift", "terminal", "schedule", "times")}
     if image is None:
@@ -59,18 +59,22 @@ def sample_latents(
     )
 
 
-def _reusing(
-    network: Any, config: SampleConfig, params: Any, noise: Latents, text: TextStates, mask: TextMask
+def reusing(
+    network: Any, config: SampleConfig, params: Any, conditions: tuple[Latents, TextStates, TextMask], **behind: Any
 ) -> tuple[ConditionalVelocity, Scan]:
-    """The network that computes what the config's table says, and the scan that carries its state."""
+    """The network that computes what the config's table says, and the scan that carries its state.
+
+    `conditions` are noise, text states and mask of the clips, or of the chunks of a stream `behind` its state.
+    """
     check_step_table(config.reuse, len(network.config.block_shapes))
     is_guided = config.guidance != 1
     stepwise = Stepwise.of_table(network, config.reuse, guided=is_guided)
+    noise, text, mask = conditions
     inputs = (noise, noise[:, 0, 0, 0, 0], text, mask)
-    carry = Carry(stepwise.first_state(params, *(jnp.concatenate([x] * (1 + is_guided)) for x in inputs)))
+    carry = Carry(stepwise.first_state(params, *(jnp.concatenate([x] * (1 + is_guided)) for x in inputs), **behind))
 
     def denoiser(*inputs: Any) -> Latents:
-        velocity, carry.value = stepwise(params, carry.value, *inputs)
+        velocity, carry.value = stepwise(params, carry.value, *inputs, **behind)
         return velocity
 
     return denoiser, carry.scan

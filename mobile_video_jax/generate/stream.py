@@ -17,11 +17,13 @@ from jaxtyping import Array, Int
 
 from mobile_video_jax.core.arrays import Clips, Latents, TextMask, TextStates
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.diffusion.guidance import Guidance, guided, null_text
+from mobile_video_jax.diffusion.guidance import ConditionalVelocity, Guidance, guided, null_text
+from mobile_video_jax.diffusion.hook import Scan
 from mobile_video_jax.diffusion.samplers import sample
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request
+from mobile_video_jax.generate.sampling import reusing
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.parallel.mesh import batch_sharding
 from mobile_video_jax.vae.pixels import to_bytes
@@ -47,8 +49,8 @@ class ClipStream:
             )
         if not self.generator.vae.decodes_in_chunks:
             raise UserError("this decoder looks ahead and cannot stream: name another one with --vae")
-        if (self.config.guidance_low, self.config.guidance_high) != (0.0, 1.0) or self.config.reuse:
-            raise UserError("a stream needs guidance at all times and no reuse table: leave them out")
+        if (self.config.guidance_low, self.config.guidance_high) != (0.0, 1.0):
+            raise UserError("a stream needs guidance at all times: leave out guidance_low and guidance_high")
 
     @property
     def chunk_frames(self) -> int:
@@ -118,11 +120,18 @@ def _chunk_noise(keys: jax.Array, chunk: Int[Array, ""] | int, shape: tuple[int,
 def sample_chunk(
     denoiser: Denoiser, config: SampleConfig, params: Any, state: State, noise: Latents, conditions: Conditions
 ) -> Latents:
-    """Normalised latents of the next chunk, from noise of their shape; the state stays that of the chunks before."""
+    """Normalised latents of the next chunk, from noise of their shape; the state stays that of the chunks before.
+
+    A reuse table says what each step computes, as of a whole clip: a chunk's first step has nothing to reuse.
+    """
     text, mask, negative = conditions
-    velocity = functools.partial(denoiser.velocity_behind, (params, state))
+    velocity: ConditionalVelocity = functools.partial(denoiser.velocity_behind, (params, state))
+    scan: Scan = jax.lax.scan
+    if config.reuse:
+        velocity, scan = reusing(denoiser.network, config, params, (noise, text, mask), stream=state)
     grid = {name: getattr(config, name) for name in ("steps", "shift", "terminal", "schedule", "times")}
-    return sample(guided(velocity, text, mask, _guidance(config), negative), noise, solver=config.solver, **grid)
+    velocity_at = guided(velocity, text, mask, _guidance(config), negative)
+    return sample(velocity_at, noise, solver=config.solver, scan=scan, **grid)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -1,6 +1,7 @@
 """Streaming generation: chunk by chunk, in memory that does not grow."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -88,6 +89,24 @@ def test_guided_chunks_carry_a_state_for_both_passes(stream):
     first = sample_chunk(generator.denoiser, CONFIG, generator.params, {}, noise[0], conditions)
     state = next_state(generator.denoiser, CONFIG, generator.params, {}, first, conditions)
     assert {len(x) for x in jax.tree.leaves(state) if x.ndim > 1} == {2}
+
+
+def test_a_table_that_never_skips_streams_to_the_bit_and_one_that_skips_does_not(stream):
+    generator, config = stream.generator, dataclasses.replace(CONFIG, guidance=1.0)
+    params = generator.params
+    text, mask, *_ = generator.conditions(requests, config)
+    noise = _noise(stream)
+    whole = functools.partial(sample_chunk, generator.denoiser, config, params)
+    first = whole({}, noise[0], (text, mask, None))
+    state = next_state(generator.denoiser, config, params, {}, first, (text, mask, None))
+    chunk = whole(state, noise[1], (text, mask, None))
+
+    def by_table(*table: str) -> jax.Array:
+        settings = dataclasses.replace(config, reuse=table)
+        return sample_chunk(generator.denoiser, settings, params, state, noise[1], (text, mask, None))
+
+    np.testing.assert_array_equal(by_table("....", "...."), chunk)
+    assert jnp.abs(by_table("....", "b..-") - chunk).max() > 1e-3
 
 
 def test_clips_last_as_long_as_wanted_and_a_stopped_stream_resumes_behind_finished_ones(stream, tmp_path):
