@@ -19,13 +19,10 @@ from export.metadata import Metadata
 from export.phone.dit import PhoneDit
 from export.phone.staircase import in_blocks, ladders
 from export.pytorch.dit import Dit as Mirror
-from export.pytorch.load import load_params
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
-from mobile_video_jax.dit.elastic import sliced, width_config
+from mobile_video_jax.dit.elastic import width_config
 from mobile_video_jax.generate.generator import Generator
-from mobile_video_jax.models.config import DenoiserConfig
-from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.prune.width import slice_run
 from mobile_video_jax.stages.config import ElasticTraining
@@ -47,7 +44,6 @@ SNAPGEN = DitConfig(
     attention_cell=(1, 2, 4),
 )
 SHAPE, TEXT_WIDTH = (2, 4, 8, 6), 10
-PLAIN = {"clip": "5x32x64", "compression": "t4_s8_c6", "text_width": TEXT_WIDTH, "text_tokens": 5}
 
 
 def phone_inputs() -> tuple[torch.Tensor, ...]:
@@ -57,12 +53,21 @@ def phone_inputs() -> tuple[torch.Tensor, ...]:
     return *(torch.tensor(np.asarray(normal(i, *shape))) for i, shape in enumerate(shapes)), mask
 
 
+def mirror_of(config: DitConfig, whole: Mirror | None = None) -> Mirror:
+    """A network with random weights, or with the first rows and columns of a wider one's."""
+    mirror = Mirror(config, SHAPE, TEXT_WIDTH).requires_grad_(False)
+    for name, x in mirror.named_parameters():
+        vectors = 6 if name.startswith("modulation.") else 1
+        source = torch.randn(x.shape) / 8 if whole is None else whole.get_parameter(name)
+        grouped = source.view(vectors, -1, *source.shape[1:])[:, : len(x) // vectors]
+        x.copy_(grouped.reshape(-1, *source.shape[1:])[:, *(slice(size) for size in x.shape[1:])])
+    return mirror
+
+
 def test_each_width_computes_its_network_in_blocks_that_wider_ones_have():
-    configs = [width_config(SNAPGEN, width) for width in (0.5, 1.0)]
-    shapes = [Denoiser(DenoiserConfig(model=each, **PLAIN)).parameter_shapes for each in configs]
-    params, mirrors = randomly(shapes[1]), [Mirror(each, SHAPE, TEXT_WIDTH).requires_grad_(False) for each in configs]
-    for mirror, own in zip(mirrors, shapes, strict=True):
-        load_params(mirror, sliced(params, own))
+    torch.manual_seed(0)
+    whole = mirror_of(SNAPGEN)
+    mirrors = [mirror_of(width_config(SNAPGEN, 0.5), whole), whole]
     sizes, blocks = ladders(mirrors), []
     for mirror, tiles in zip(mirrors, (1, 2), strict=True):
         plain, cut = (PhoneDit(mirror, [tiles] * 3) for _ in range(2))
