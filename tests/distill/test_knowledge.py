@@ -66,6 +66,14 @@ def test_what_is_compared_and_who_learns_by_which_term(objective, params):
     np.testing.assert_allclose(alone["critic"]["w"], grads["critic"]["w"], rtol=1e-5)
 
 
+def test_conditioning_frames_are_held_where_maps_are_read(params):
+    clips = CLIPS._replace(conditioned=jnp.array([True, True, False, False]))
+    x_t, t = normal(5, *clips.latents.shape), jnp.full(4, 0.5)
+    held, _ = clips.velocity_and_maps(with_maps, params["generator"], x_t, t)
+    np.testing.assert_allclose(held, clips.velocity(velocity, params["generator"])(x_t, t), atol=1e-6)
+    assert np.abs(held - velocity(params["generator"], x_t))[:2].max() > 0.1
+
+
 def moved(grads: dict) -> set:
     """The parts with a gradient."""
     return {part for part, tree in grads.items() if any(np.any(x) for x in jax.tree.leaves(tree))}
