@@ -143,5 +143,7 @@ def test_one_network_gives_three_verified_functions_in_less_than_three_packages(
     for kind, alone in separate.items():
         [row] = [row for row in report[kind] if row["name"] == "dit"]
         print(kind, row["bytes"], alone, row["relative_error"])
-        assert row["bytes"] < 1.3 * alone[-1] < 0.8 * sum(alone)
+        assert row["bytes"] < 0.9 * sum(alone)  # at this size the programs count as much as the weights
         assert set(row["functions"]) == {"width_500", "width_750", "width_1000"}
+    weights = lambda folder: (folder / "dit.mlpackage/Data/com.apple.CoreML/weights/weight.bin").stat().st_size
+    assert weights(tmp_path / "all") < 1.3 * weights(tmp_path / "1.0")
