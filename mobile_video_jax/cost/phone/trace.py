@@ -188,12 +188,15 @@ class _Trace:
         return Array(size, size, product=(len(self.recorder.ops) - 1, part))
 
     def _scan(self, eqn: jex_core.JaxprEqn, inputs: list[Array], part: str) -> list[Array]:
-        """The body's ops, as often as it runs. An array that is scanned over is sliced."""
-        length, start = eqn.params["length"], eqn.params["num_consts"] + eqn.params["num_carry"]
-        arrays = [self.whole(x, part) for x in inputs]
-        arrays[start:] = [x.share(length) for x in arrays[start:]]
+        """The body's ops, as often as it runs. An array that is scanned over is sliced: it has an axis less inside."""
+        length, body = eqn.params["length"], eqn.params["jaxpr"].jaxpr
+        outside_and_inside = zip(inputs, eqn.invars, body.invars, strict=True)
+        arrays = [
+            self.whole(x, part).share(length if outside.aval.ndim > inside.aval.ndim else 1)
+            for x, outside, inside in outside_and_inside
+        ]
         first = len(self.recorder.ops)
-        for x in self.run(eqn.params["jaxpr"].jaxpr, arrays, part):
+        for x in self.run(body, arrays, part):
             self.whole(x, part)
         self.recorder.ops += self.recorder.ops[first:] * (length - 1)
         return [_array(x) for x in eqn.outvars]
