@@ -1,12 +1,14 @@
-"""The compact U-Net of SnapGen (arXiv 2412.09619), on latents of images.
+"""The compact U-Net of SnapGen (arXiv 2412.09619) on latents of images, and of SnapGen-V (arXiv 2412.10494) on clips.
 
 python -m launch.train --config=configs/unet.py:tiny --workdir=runs/unet --config.data=data/latents
 
 Variants: tiny (two CPU cores), phone (the paper's shape of 379 M parameters, at 512 px), snapgen (phone at 1024 px,
-continued with --config.init_from=runs/phone), and ladder_0 to ladder_7: the reductions that lead from SDXL's U-Net
-(2.6 B parameters) to it, each added to those before. `python -m launch.inspect --config=configs/unet.py:ladder_3`
-counts one and estimates its milliseconds on a phone; `python -m export.phone_estimate --config=configs/unet.py:snapgen
---clip=1x1024x1024` estimates a whole image. An image is a clip of one frame; a longer clip is independent frames.
+continued with --config.init_from=runs/phone), video_tiny and snapgenv (layers over time alone, behind the frozen image
+network in --config.init_from: one of tiny, and of phone for 5 s at 24 frames/s, 0.6 B parameters), and ladder_0 to
+ladder_7: the reductions that lead from SDXL's U-Net (2.6 B parameters) to it, each added to those before.
+`python -m launch.inspect --config=configs/unet.py:ladder_3` counts one and estimates its milliseconds on a phone;
+`python -m export.phone_estimate --config=configs/unet.py:snapgen --clip=1x1024x1024` estimates a whole image. An image
+is a clip of one frame; without layers over time a longer clip is independent frames.
 """
 
 import dataclasses
@@ -18,7 +20,7 @@ from mobile_video_jax.core.config import to_config_dict
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.train.config import OptimizerConfig
-from mobile_video_jax.unet.config import UnetConfig
+from mobile_video_jax.unet.config import Temporal, UnetConfig
 
 # SDXL's U-Net (arXiv 2307.01952), with RMS norms, QK-norm and RoPE.
 SDXL = UnetConfig(
@@ -51,19 +53,32 @@ LADDER = tuple(
 )
 PHONE = LADDER[-1]
 TINY = UnetConfig(widths=(64, 128), residuals=(1, 1), blocks=(1, 1))
+
+
+def over_time(model: UnetConfig, kinds: tuple[Temporal, ...]) -> UnetConfig:
+    """The network with layers over time, a kind for each level."""
+    return dataclasses.replace(model, temporal=tuple(kinds[level] for _, level in model.places))
+
+
+# What SnapGen-V's search is reported to find: 1-D layers at high resolution, 3-D attention at the lowest.
+VIDEO = over_time(PHONE, ("conv1d", "attention1d", "attention3d"))
+VIDEO_TINY = over_time(TINY, ("conv1d", "attention3d"))
 SIZES = {
     "phone": ("1x512x512", PHONE),
     "snapgen": ("1x1024x1024", PHONE),
+    "snapgenv": ("121x512x512", VIDEO),
     **{f"ladder_{i}": ("1x1024x1024", model) for i, model in enumerate(LADDER)},
 }
 
 
 def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     """The config of a variant. Raises UserError for an unknown one."""
-    if variant == "tiny":
-        return to_config_dict(_tiny())
+    if variant in ("tiny", "video_tiny"):
+        tiny = _tiny()
+        video = dataclasses.replace(tiny, clip="9x32x32", model=VIDEO_TINY, temporal_only=True)
+        return to_config_dict(tiny if variant == "tiny" else video)
     if variant not in SIZES:
-        raise UserError(f"variant '{variant}' is unknown: use one of tiny, {', '.join(SIZES)}")
+        raise UserError(f"variant '{variant}' is unknown: use one of tiny, video_tiny, {', '.join(SIZES)}")
     clip, model = SIZES[variant]
     return to_config_dict(
         DitTraining(
@@ -73,6 +88,7 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
             text_width=4096,
             text_tokens=77,
             model=model,
+            temporal_only=bool(model.temporal),
             steps=200_000,
             batch_size=256,
             eval_every=2_000,

@@ -110,7 +110,8 @@ def unet_parts(generator: Generator, settings: Settings, out: Path) -> Iterator[
     config, shape = generator.denoiser.config, generator.denoiser.latent_shape_of(generator.clip)
     assert isinstance(config.model, UnetConfig)
     module = PhoneUnet(config.model, shape, config.text_width)
-    load_params(module, generator.params)
+    skipped = config.model.temporal_modules if shape[0] == 1 else frozenset[str]()
+    load_params(module, {name: part for name, part in generator.params.items() if name not in skipped})
     if _bytes(module) > 1e6 * settings.chunk_megabytes:
         raise UserError(f"the U-Net takes {_bytes(module) / 1e6:.1f} MB in fp16: set --chunk_megabytes to that or more")
     write_weights(module, config.model, out / "dit.safetensors")

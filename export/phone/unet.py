@@ -13,7 +13,8 @@ from torch.nn import functional
 from export.phone.layers import attend
 from export.phone.layout import PHONE
 from export.phone.turn import full_tables, rotate
-from export.pytorch.safe_norms import rms_normalize
+from export.phone.unet_layers import Frames, GatedFeedForward, Norm, Pointwise, frame_conv
+from export.phone.unet_time import TemporalLayers
 from export.tensors import PhoneMask
 from mobile_video_jax.cost.phone.tiles import query_chunks
 from mobile_video_jax.nn.embeddings import rope_table
@@ -22,7 +23,6 @@ from mobile_video_jax.unet.config import UnetConfig
 Column = Float[Tensor, "1 f 1 1"]
 Text = Float[Tensor, "1 e 1 s"]
 Grid = tuple[int, int, int]  # frames, rows, columns
-Frames = Float[Tensor, "_ _ _ _"]  # [t, c, h, w], or as attention has them [t, c, 1, h w]
 
 
 class PhoneUnet(nn.Module):
@@ -45,22 +45,25 @@ class PhoneUnet(nn.Module):
         grids = [(frames, h >> i, w >> i) for i in levels]
         skips, features = [widths[0]], widths[0]
 
-        def site(inputs: int, level: int) -> Site:
-            return Site(config, level, inputs, text_width, grids[level])
+        def add_place(name: str, inputs: int, level: int) -> None:
+            self.add_module(name, Site(config, level, inputs, text_width, grids[level]))
+            if name in config.temporal_layers and frames > 1:
+                kind, _ = config.temporal_layers[name]
+                self.add_module(f"temporal_{name}", TemporalLayers(kind, level, config, grids[level]))
 
         for i in levels:
             for j in range(config.residuals[i]):
-                self.add_module(f"down_{i}_{j}", site(features, i))
+                add_place(f"down_{i}_{j}", features, i)
                 features = widths[i]
                 skips.append(features)
             if i + 1 < len(widths):
                 self.add_module(f"downsample_{i}", frame_conv(features, widths[i], config.separable, stride=2))
                 skips.append(features)
-        self.middle = site(features, levels[-1])
+        add_place("middle", features, levels[-1])
         self.middle_out = ResidualBlock(config, features, features)
         for i in reversed(levels):
             for j in range(config.residuals[i] + 1):
-                self.add_module(f"up_{i}_{j}", site(features + skips.pop(), i))
+                add_place(f"up_{i}_{j}", features + skips.pop(), i)
                 features = widths[i]
             if i:
                 self.add_module(f"upsample_{i}", frame_conv(features, features, config.separable))
@@ -75,19 +78,23 @@ class PhoneUnet(nn.Module):
         skips, levels = [x], range(len(self.widths))
         for i in levels:
             for j in range(self.residuals[i]):
-                x = self.get_submodule(f"down_{i}_{j}")(x, *conditions)
+                x = self._place(f"down_{i}_{j}", x, conditions)
                 skips.append(x)
             if i + 1 < len(levels):
                 x = self.get_submodule(f"downsample_{i}")(x)
                 skips.append(x)
-        x = self.middle_out(self.middle(x, *conditions), conditions[0])
+        x = self.middle_out(self._place("middle", x, conditions), conditions[0])
         for i in reversed(levels):
             for j in range(self.residuals[i] + 1):
-                x = self.get_submodule(f"up_{i}_{j}")(torch.cat([x, skips.pop()], dim=1), *conditions)
+                x = self._place(f"up_{i}_{j}", torch.cat([x, skips.pop()], dim=1), conditions)
             if i:
                 x = self.get_submodule(f"upsample_{i}")(functional.interpolate(x, scale_factor=2.0))
         velocity: Tensor = self.conv_out(functional.silu(self.norm_out(x)))
         return velocity.transpose(0, 1).reshape(1, channels, 1, -1)
+
+    def _place(self, name: str, x: Frames, conditions: tuple[Column, Text, Frames]) -> Frames:
+        y: Frames = self.get_submodule(name)(x, *conditions)
+        return self.get_submodule(f"temporal_{name}")(y) if hasattr(self, f"temporal_{name}") else y
 
     def _embedding(self, time_features: Column, text: Text, mask: PhoneMask) -> Float[Tensor, "1 d 1 1"]:
         # Weights that sum to one: a sum of states might overflow fp16.
@@ -196,56 +203,3 @@ class Attention(nn.Module):
     def _normalized(self, x: Frames, count: int, norm: "Norm") -> Frames:
         heads: Tensor = norm(self._heads(x, count))
         return rotate(heads, (self.cos, self.sin)) if self.is_own else heads
-
-
-class GatedFeedForward(nn.Module):
-    """unet.block.GatedFeedForward."""
-
-    def __init__(self, width: int, hidden: int):
-        super().__init__()
-        self.gate, self.value, self.out = Pointwise(width, hidden), Pointwise(width, hidden), Pointwise(hidden, width)
-
-    def forward(self, x: Frames) -> Frames:
-        y: Tensor = self.out(self.value(x) * functional.gelu(self.gate(x), approximate="tanh"))
-        return y
-
-
-class Pointwise(nn.Conv2d):
-    """A linear layer over channels, whose weight is [o, i] as a linear layer's."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__(inputs, outputs, 1)
-        self.weight = nn.Parameter(self.weight[:, :, 0, 0])
-
-    def forward(self, x: Frames) -> Frames:
-        return functional.conv2d(x, self.weight[:, :, None, None], self.bias)
-
-
-class Norm(nn.Module):
-    """RMS normalisation over channels, with a scale."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-
-    def forward(self, x: Frames) -> Frames:
-        return rms_normalize(x) * self.weight[:, None, None]
-
-
-class SeparableConv(nn.Conv2d):
-    """A depthwise 3x3 convolution, and a pointwise one."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int):
-        super().__init__(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False)
-        self.pointwise = Pointwise(inputs, outputs)
-
-    def forward(self, x: Frames) -> Frames:
-        y: Tensor = self.pointwise(super().forward(x))
-        return y
-
-
-def frame_conv(inputs: int, outputs: int, separable: bool, stride: int = 1) -> nn.Module:
-    """unet.block.FrameConv."""
-    if separable:
-        return SeparableConv(inputs, outputs, stride)
-    return nn.Conv2d(inputs, outputs, 3, stride, padding=1)

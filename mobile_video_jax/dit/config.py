@@ -178,6 +178,11 @@ class DitConfig(Config):
         )
 
     @property
+    def temporal_modules(self) -> frozenset[str]:
+        """The modules over time, which images skip: none."""
+        return frozenset()
+
+    @property
     def stream_chunk(self) -> int:
         """Latent frames of a chunk of a stream; 0 where blocks see whole clips."""
         return self.chunk_frames if self.causal else 0

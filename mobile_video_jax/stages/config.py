@@ -73,6 +73,7 @@ class DitTraining(LatentTraining):
     sample_clips: Count = 4  # held-out captions that clips are then generated for
     sample_prompts: str = ""  # .txt or .jsonl file of prompts in place of held-out captions, as launch.sample takes
     sample_text_encoder: str = ""  # where the text encoder lies that reads them, as t5:FOLDER; MiniLM is found
+    temporal_only: bool = False  # train the layers over time alone, which images skip; the rest stays as in init_from
     token_drop: Decay = 0.0  # share of tokens that training leaves out of all blocks but the first and last two
     lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)  # with a rank: train an adapter of init_from alone
 

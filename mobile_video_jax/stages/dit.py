@@ -58,6 +58,8 @@ class DitStage(LatentStage):
         super().__init__(config, sampling)
         if config.token_drop:
             self._check_token_drop()
+        if config.temporal_only:
+            self._check_temporal()
 
     def _check_token_drop(self) -> None:
         """Raises UserError where the network, or the loss, needs all tokens."""
@@ -65,13 +67,25 @@ class DitStage(LatentStage):
             raise UserError(f"stage '{self.config.stage}' trains on all tokens: set token_drop=0")
         check_drop(self.config.transformer)
 
+    def _check_temporal(self) -> None:
+        """Raises UserError where layers over time alone cannot be trained."""
+        cfg = self.config
+        if not cfg.model.temporal_modules:
+            raise UserError("temporal_only trains layers over time, which this network has none of: set model.temporal")
+        if cfg.lora.rank or cfg.stage != "dit":
+            raise UserError(f"temporal_only takes plain training, not an adapter or stage '{cfg.stage}': leave it out")
+        if self.denoiser.latent_shape[0] == 1:
+            raise UserError(f"a clip of {cfg.clip} is an image, which skips layers over time: use longer clips")
+
     @classmethod
     def of_run(cls, run: Run) -> "DitStage":
         """A run's denoiser as a stage that trains it plainly, whatever stage the run is of."""
         denoiser = run.denoiser
         names = {field.name for field in dataclasses.fields(OptimizerConfig)}
         optimizer = {key: value for key, value in run.config["optimizer"].items() if key in names}
-        config = run.config_as(DitTraining, stage="dit", init_from="", optimizer=optimizer, lora={})
+        config = run.config_as(
+            DitTraining, stage="dit", init_from="", optimizer=optimizer, lora={}, temporal_only=False
+        )
         return cls(config, denoiser.sampling)
 
     def init(self, rng: Rng) -> Params:
@@ -131,6 +145,8 @@ class DitStage(LatentStage):
 
     @property
     def frozen(self) -> frozenset[str]:
+        if self.config.temporal_only:
+            return frozenset(self.shapes.keys() - self.config.model.temporal_modules)
         return frozenset({"base"} if self.config.lora.rank else ())
 
     def ema_params(self, params: Params) -> Params:
@@ -138,13 +154,19 @@ class DitStage(LatentStage):
         return params | {"base": {}} if self.config.lora.rank else params
 
     def pretrained(self, target: Params) -> Params:
-        """The network of `init_from`, which is the base of an adapter."""
+        """The network of `init_from`, which is the base of an adapter, and may be of images where this one has layers
+        over time. Raises UserError where it has such layers and this one has not.
+        """
         if not self.source:
             return {}
         self.denoiser.check_continues(self.source.denoiser)
         if self.config.lora.rank:
             return {"base": self.source.params(target["base"])}
-        return self.source.params(target)
+        theirs = self.source.denoiser.config.model.temporal_modules
+        if gone := sorted(theirs - self.config.model.temporal_modules):
+            raise UserError(f"the run of init_from has {gone[0]}, this network not: set model.temporal as it was there")
+        new = self.config.model.temporal_modules - theirs
+        return self.source.params({part: tree for part, tree in target.items() if part not in new})
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -168,6 +190,8 @@ class DitStage(LatentStage):
         return self.config.sample_every
 
     def train_batches(self, mesh: Mesh) -> grain.IterDataset:
+        if self.config.temporal_only and not self.source:
+            raise UserError("temporal_only keeps all else as it is in init_from: name a run of the image network there")
         if self.sample_every:
             _ = self._samples  # prompts that cannot be sampled are refused before a run directory is made
         return super().train_batches(mesh)

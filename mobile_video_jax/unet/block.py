@@ -1,11 +1,11 @@
-"""Blocks of the U-Net: convolutions, residual blocks, transformer blocks. All work on each frame alone."""
+"""Blocks of the U-Net within each frame: convolutions, residual blocks, transformer blocks."""
 
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mobile_video_jax.core.arrays import TextMask, TextStates, Tokens
 from mobile_video_jax.nn.clip_ops import Clip, frame_conv
@@ -27,6 +27,7 @@ class Conditions(NamedTuple):
     embedding: Float[Array, "b f d"]  # of the time, one per clip (f = 1) or latent frame, and of the pooled text
     text: TextStates
     text_mask: TextMask  # False = padding of the caption
+    frame_mask: Bool[Array, "b t"] | None = None  # False = padding of the clip
 
 
 class FrameConv(nn.Module):
@@ -87,21 +88,21 @@ class TransformerBlock(nn.Module):
         if cfg.has_self_attention(self.level):
             rope = rope_table((1, h, w), cfg.head_dim, cfg.rope_theta)
             frames = self._norm("self_attention_norm", x).reshape(b * t, h * w, width)
-            x = x + self._attention("self_attention", width)(frames, rope=rope).reshape(x.shape)
+            x = x + shared_attention(cfg, width, "self_attention")(frames, rope=rope).reshape(x.shape)
         tokens = x.reshape(b, t * h * w, width)
         queries = self._norm("cross_attention_norm", tokens)
-        tokens = tokens + self._attention("cross_attention", width)(queries, text, mask=text_mask[:, None])
+        tokens = tokens + shared_attention(cfg, width, "cross_attention")(queries, text, mask=text_mask[:, None])
         ffn = GatedFeedForward(cfg.ffn_ratio * width, dtype, name="ffn")
         return (tokens + ffn(self._norm("ffn_norm", tokens))).reshape(x.shape)
 
     def _norm(self, name: str, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         return RMSNorm(axis=None, dtype=jnp.dtype(self.config.dtype), name=name)(x)
 
-    def _attention(self, name: str, width: int) -> SharedAttention:
-        cfg = self.config
-        heads = width // cfg.head_dim
-        kv_heads = 1 if cfg.multi_query else heads
-        return SharedAttention(heads, kv_heads, cfg.head_dim, jnp.dtype(cfg.dtype), name=name)
+
+def shared_attention(cfg: UnetConfig, width: int, name: str) -> SharedAttention:
+    """Attention of a level of this width."""
+    heads = width // cfg.head_dim
+    return SharedAttention(heads, 1 if cfg.multi_query else heads, cfg.head_dim, jnp.dtype(cfg.dtype), name=name)
 
 
 class GatedFeedForward(nn.Module):

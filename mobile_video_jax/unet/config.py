@@ -9,6 +9,10 @@ from mobile_video_jax.core.ranges import Positive, Size, SizeOrZero
 from mobile_video_jax.nn.config import Dtype
 from mobile_video_jax.parallel.config import Remat
 
+NONE = "none"
+# Layers over time (unet/temporal.py).
+Temporal = Literal["none", "conv1d", "conv3d", "attention1d", "attention3d", "cross"]
+
 
 @dataclasses.dataclass(frozen=True)
 class UnetConfig(Config):
@@ -30,6 +34,7 @@ class UnetConfig(Config):
     ffn_ratio: Size = 3  # hidden channels of an FFN, as a factor of its width
     time_features: Size = 256  # sines and cosines that the time is embedded by
     rope_theta: Positive = 100.0  # base of RoPE's wavelengths, in latent positions
+    temporal: tuple[Temporal, ...] = ()  # layers over time behind each place, in the order of `places`; empty: nowhere
     remat: Remat = "none"  # kept for the backward pass: none (all), dots (products), full (each block's input)
     dtype: Dtype = "float32"  # of matrix products and activations
 
@@ -41,6 +46,33 @@ class UnetConfig(Config):
         for width, blocks in zip(self.widths, self.blocks, strict=True):
             if blocks and width % self.head_dim:
                 raise UserError(f"a level of width {width} is no multiple of model.head_dim={self.head_dim}")
+        if self.temporal and len(self.temporal) != len(self.places):
+            raise UserError(
+                f"model.temporal has {len(self.temporal)} entries, the network {len(self.places)} places: list a kind "
+                f"for each of {', '.join(name for name, _ in self.places)}"
+            )
+        for name, (kind, level) in self.temporal_layers.items():
+            if not kind.startswith("conv") and self.widths[level] % self.head_dim:
+                raise UserError(f"model.temporal has {kind} at {name}, whose width is no multiple of model.head_dim")
+
+    @property
+    def places(self) -> tuple[tuple[str, int], ...]:
+        """The names of residual blocks with their transformer blocks, in order, and the level of each."""
+        levels = range(len(self.widths))
+        down = [(f"down_{i}_{j}", i) for i in levels for j in range(self.residuals[i])]
+        up = [(f"up_{i}_{j}", i) for i in reversed(levels) for j in range(self.residuals[i] + 1)]
+        return (*down, ("middle", levels[-1]), *up)
+
+    @property
+    def temporal_layers(self) -> dict[str, tuple[str, int]]:
+        """The kind of the layers over time, and the level, of each place that has any."""
+        places = zip(self.temporal, self.places, strict=bool(self.temporal))
+        return {name: (kind, level) for kind, (name, level) in places if kind != NONE}
+
+    @property
+    def temporal_modules(self) -> frozenset[str]:
+        """The modules over time, which images skip."""
+        return frozenset(f"temporal_{name}" for name in self.temporal_layers)
 
     @property
     def embedding_width(self) -> int:
@@ -66,5 +98,5 @@ class UnetConfig(Config):
             )
 
     def with_latent_seconds(self, seconds: float) -> "UnetConfig":
-        """The same sizes: frames have no positions."""
+        """The same sizes: positions in time count latent frames."""
         return self

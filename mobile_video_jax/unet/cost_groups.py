@@ -14,10 +14,13 @@ MODULES = {
 def cost_group(path: str) -> str:
     """Maps a parameter path or module scope of Unet to its group.
 
-    Groups: residual_blocks, resampling, ffn, embeddings (of time and pooled text, and the first and last convolution)
-    and for each attention its projections (with norms) and products. Raises KeyError for an unknown module.
+    Groups: temporal_layers, residual_blocks, resampling, ffn, embeddings (of time and pooled text, and the first and
+    last convolution), and for each attention within frames its projections (with norms) and products. Raises KeyError
+    for an unknown module.
     """
     names = path.split("/")
+    if any(name.startswith("temporal_") for name in names):
+        return "temporal_layers"
     for attention in ATTENTIONS:
         if attention in names:
             return f"{attention}_projections" if PROJECTIONS & set(names) else f"{attention}_products"

@@ -1,4 +1,4 @@
-"""The compact text-to-image U-Net, run on each latent frame of a clip."""
+"""The compact text-to-image U-Net, run on each latent frame of a clip, with layers over time in between."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,14 +12,16 @@ from mobile_video_jax.nn.norm import RMSNorm
 from mobile_video_jax.parallel.remat import checkpointed
 from mobile_video_jax.unet.block import Conditions, FrameConv, ResidualBlock, TransformerBlock, Widened
 from mobile_video_jax.unet.config import UnetConfig
+from mobile_video_jax.unet.temporal import TemporalLayers
 
 
 class Unet(nn.Module):
     """Predicts the velocity of noisy latents x_t at time t in [0, 1], given per-token text states.
 
-    An image is a clip of one frame; the frames of a clip are independent, so that padded frames do not influence the
-    others and `latent_mask`, which is False at these, is not needed. Frames may each have a time of their own. A fresh
-    model predicts 0. Raises UserError for latents whose rows or columns cannot be halved from level to level.
+    An image is a clip of one frame. Frames are independent but for the config's layers over time, which images skip
+    and in which padded frames, where `latent_mask` is False, do not influence others; fresh ones change nothing. Frames
+    may each have a time of their own. A fresh model predicts 0. Raises UserError for latents whose rows or columns
+    cannot be halved from level to level.
     """
 
     config: UnetConfig
@@ -37,7 +39,8 @@ class Unet(nn.Module):
         _, frames, height, width, _ = x_t.shape
         cfg.check_grid((frames, height, width))
         embedding = self._embedding(t.reshape(x_t.shape[0], -1), text, text_mask)
-        conditions = Conditions(embedding, text.astype(dtype), text_mask)
+        frame_mask = None if latent_mask is None else latent_mask[:, :, 0, 0]
+        conditions = Conditions(embedding, text.astype(dtype), text_mask, frame_mask)
         x = FrameConv(cfg.widths[0], False, dtype=dtype, name="conv_in")(x_t)
         x, skips = self._down(x, conditions)
         x = self._middle(x, conditions)
@@ -61,7 +64,7 @@ class Unet(nn.Module):
         skips = [x]
         for i, width in enumerate(cfg.widths):
             for j in range(cfg.residuals[i]):
-                x = _Site(i, cfg, name=f"down_{i}_{j}")(x, conditions)
+                x = self._place(f"down_{i}_{j}", i, x, conditions)
                 skips.append(x)
             if i + 1 < len(cfg.widths):
                 x = FrameConv(width, cfg.separable, stride=2, dtype=dtype, name=f"downsample_{i}")(x)
@@ -70,7 +73,7 @@ class Unet(nn.Module):
 
     def _middle(self, x: Clip, conditions: Conditions) -> Clip:
         cfg = self.config
-        x = _Site(len(cfg.widths) - 1, cfg, name="middle")(x, conditions)
+        x = self._place("middle", len(cfg.widths) - 1, x, conditions)
         residual = checkpointed(ResidualBlock, cfg.remat)(cfg.widths[-1], cfg, name="middle_out")
         y: Clip = residual(x, conditions.embedding)
         return y
@@ -80,12 +83,22 @@ class Unet(nn.Module):
         cfg, dtype, skips = self.config, jnp.dtype(self.config.dtype), [*skips]
         for i, width in reversed([*enumerate(cfg.widths)]):
             for j in range(cfg.residuals[i] + 1):
-                x = _Site(i, cfg, name=f"up_{i}_{j}")(jnp.concatenate([x, skips.pop()], axis=-1), conditions)
+                x = self._place(f"up_{i}_{j}", i, jnp.concatenate([x, skips.pop()], axis=-1), conditions)
             self.sow("intermediates", f"level_{i}", x)
             if i:
                 x = x.repeat(2, axis=2).repeat(2, axis=3)  # the nearest position
                 x = FrameConv(width, cfg.separable, dtype=dtype, name=f"upsample_{i}")(x)
         return x
+
+    def _place(self, name: str, level: int, x: Clip, conditions: Conditions) -> Widened:
+        return self._over_time(name, level, _Site(level, self.config, name=name)(x, conditions), conditions)
+
+    def _over_time(self, place: str, level: int, x: Clip, conditions: Conditions) -> Clip:
+        if place not in self.config.temporal_layers:
+            return x
+        kind, _ = self.config.temporal_layers[place]
+        y: Clip = TemporalLayers(kind, level, self.config, name=f"temporal_{place}")(x, conditions.frame_mask)
+        return y
 
 
 class _Site(nn.Module):

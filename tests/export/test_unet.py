@@ -21,14 +21,15 @@ from mobile_video_jax.unet.config import UnetConfig
 from mobile_video_jax.unet.model import Unet
 from tests import tiny
 from tests.nets import params_like
-from tests.unet.test_model import INPUTS, SMALL
+from tests.unet.test_model import INPUTS
+from tests.unet.test_temporal import GROWN
 
 FULL = dataclasses.replace(
-    SMALL, multi_query=False, separable=False, expansion=1, self_attention_levels=2, blocks=(1, 1)
+    GROWN, multi_query=False, separable=False, expansion=1, self_attention_levels=2, blocks=(1, 1)
 )
 
 
-@pytest.mark.parametrize("config", [SMALL, pytest.param(FULL, marks=pytest.mark.slow)], ids=["separable", "full"])
+@pytest.mark.parametrize("config", [GROWN, pytest.param(FULL, marks=pytest.mark.slow)], ids=["separable", "full"])
 def test_the_mirror_equals_the_unet(config: UnetConfig):
     inputs = [x[:1] for x in INPUTS]
     params = params_like(Unet(config), *inputs, scale=0.3)
@@ -43,13 +44,14 @@ def test_the_mirror_equals_the_unet(config: UnetConfig):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    config = tiny.dit_config(Path("nowhere"), clip="1x32x32", model=SMALL)
+    config = tiny.dit_config(Path("nowhere"), model=GROWN)
     return tiny.dit_run(tmp_path_factory.mktemp("runs") / "unet", config)
 
 
 @pytest.mark.slow
-def test_its_package_agrees_with_jax(run, tmp_path):
-    generator = Generator.load(run)
+@pytest.mark.parametrize("clip", ["9x32x32", "1x32x32"])
+def test_its_package_agrees_with_jax(clip, run, tmp_path):
+    generator = Generator.load(run, clip=clip)
     [part] = parts.unet_parts(generator, Settings(steps=2), tmp_path)
     path = tmp_path / "dit.mlpackage"
     convert(part, path)

@@ -7,7 +7,7 @@ The phone's form (export/phone) differs from the jaxpr by these rules:
 - A product with weights includes its bias. A factor that is a number is folded into weights.
 - A product of two activations runs one batch element at a time (attention head by head), in chunks of queries where
   its logits would not stay on the chip, and so do the ops after it, until the pieces are concatenated for a product
-  with weights.
+  with weights. Positions that look along time alone are a batch of one op.
 - A function of one value alone is one op, as softmax and GELU are. A norm is several, so that fp16 can hold it.
 - The hidden channels of an FFN are cut into tiles.
 - Heads are turned in four ops, by tables that hold the scales of their norms; without a rotation queries have no scale.
@@ -53,6 +53,8 @@ QK_NORMS = ("q_norm", "k_norm")
 ON_TOKENS = re.compile(r"(^|/)(block(_\d+)?|output)$")
 # The module of nn.attention.assa that computes cells of tokens.
 CELLS = "near"
+# The module of unet.temporal that attends along time: the first axis of its products is that of positions.
+ALONG_TIME = "along_time"
 # Paths of the modules of nn.dense.FeedForward, whose products are tiled.
 UP, DOWN = "ffn/up", "ffn/down"
 
@@ -166,7 +168,7 @@ class _Trace:
     def _product(self, eqn: jex_core.JaxprEqn, operands: list[Array], part: str) -> Array:
         size, flops = size_of(eqn.outvars[0]), PRODUCT_FLOPS[eqn.primitive.name](eqn)
         if not any(x.is_weight for x in operands):
-            batch = _batch(eqn)
+            batch = _batch(eqn, along_time=ALONG_TIME in part.split("/"))
             pieces = batch * _query_chunks(eqn)
             if split := [x.pieces for x in operands if x.pieces % batch == 0 and x.pieces > batch]:
                 pieces = split[0]
@@ -252,9 +254,9 @@ def _query_chunks(eqn: jex_core.JaxprEqn) -> int:
     return query_chunks(rows, columns)
 
 
-def _batch(eqn: jex_core.JaxprEqn) -> int:
-    """Elements of the batch axes of a product; 1 for a convolution."""
+def _batch(eqn: jex_core.JaxprEqn, *, along_time: bool) -> int:
+    """Elements of the batch axes of a product that run one at a time; 1 for a convolution."""
     if eqn.primitive.name != "dot_general":
         return 1
     _, (axes, _) = eqn.params["dimension_numbers"]
-    return math.prod(shape_of(eqn.invars[0])[axis] for axis in axes)
+    return math.prod(shape_of(eqn.invars[0])[axis] for axis in axes[along_time:])
