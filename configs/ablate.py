@@ -28,6 +28,10 @@ about 25 minutes by its parts. `distillation_gpu` on an accelerator.
 many FLOPs as a teacher's help costs), + the teacher's velocity, + SnapGen's balance by time (and a constant one), +
 features; 21 cells, three seeds. `snapgen_quick` has half of the steps. Neither has been timed.
 
+`temporal` grows a tiny U-Net of images into one of clips by layers over time within one budget of the phone's time:
+found by evolution, by random search, of one kind, and none; three seeds. `temporal_quick` is one seed and fewer kinds;
+`temporal_gpu`, the U-Net of 379 M parameters. None has been timed.
+
 `lazy` samples one transformer in fewer steps, or with outputs reused from the step before by trained gates, at equal
 FLOPs, and its 4-step student with modules left out, by sensitivity or chance, or pruned to the same phone time.
 `lazy_quick` is one seed, two numbers of steps and one target, 31 minutes on one core; `lazy_gpu`, the small

@@ -1,10 +1,13 @@
-"""Searches a transformer's layout: python -m launch.search --model=RUN_OR_CONFIG --budget_ms=MS --out=DIR
+"""Searches a network's layout: python -m launch.search --model=RUN_OR_CONFIG --budget_ms=MS --out=DIR
 
 Each block of a trained transformer of full attention may become another kind of attention at another resolution
 (--config.kinds, --config.resolutions). Variants of all blocks are distilled from the block itself; the search chooses
 one for each block within the budgets of one call: milliseconds on the phone (an estimate, or a measured table,
 --costs), memory, FLOPs. Methods: dp (a dynamic program, exact on the rise of the held-out loss of one block at a time),
 evolution (on the loss of whole layouts, with random search beside it), random.
+
+Behind each place of a trained U-Net of images may be layers over time of one kind, or none (--config.temporal), for
+clips of --config.clip in --data. They are trained together, the image network is not (SnapGen-V, arXiv 2412.10494).
 
 Writes a run of the chosen layout that every command accepts: train it further with
 --config=configs/recover.py:VARIANT --config.init_from=DIR, or a layout of fresh weights with --values=DIR/layout.yaml.
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 Flops = Annotated[float, Range(0, 1e18, open="low")]
 
 CONFIG = cli.define_config(lambda values: SearchConfig, "The space and the search.", default=lambda: "search")
-MODEL = flags.DEFINE_string("model", None, "A transformer's run, or FILE.py:VARIANT, a config.", required=True)
+MODEL = flags.DEFINE_string("model", None, "A run, or FILE.py:VARIANT, a transformer's config.", required=True)
 CHECKPOINT = cli.define_checkpoint("model")
 DATA = flags.DEFINE_string("data", "", "Encoded clips; those the model was trained on if empty.")
 OUT = cli.require_path("out", "The folder of the new run.", local=True)
@@ -49,15 +52,15 @@ COSTS = cli.define_path("costs", "A cost table that was measured, as a search's 
 def main() -> None:
     from mobile_video_jax.parallel.distributed import one_writer
     from mobile_video_jax.search.candidates import CHOSEN
-    from mobile_video_jax.search.network_costs import network_costs
     from mobile_video_jax.search.report import PAGE, write_search_report
+    from mobile_video_jax.search.run import network_search
     from mobile_video_jax.search.space import as_text
 
     started, out = time.monotonic(), OUT.value
     with one_writer(out):
         denoiser, searched, table = searched_layouts(out)
         chosen = searched.candidates[CHOSEN]
-        whole = network_costs(denoiser, chosen.layout)
+        whole = network_search(CONFIG.value, denoiser).costs(chosen.layout)
         seconds = time.monotonic() - started
         numbers = write_search_report(searched, table, CONFIG.value.evolution, whole, out, seconds)
     print(as_text(chosen.layout))
@@ -66,7 +69,7 @@ def main() -> None:
 
 
 def searched_layouts(out: Path) -> "tuple[Denoiser, Searched, CostTable]":
-    """The transformer, its searched layouts and their costs: of a run by its loss, of a config by cost alone."""
+    """The denoiser, its searched layouts and their costs: of a run by its loss, of a config by cost alone."""
     from mobile_video_jax.models.run import Run
     from mobile_video_jax.prune.plan import named_denoiser, names_config
     from mobile_video_jax.search.run import search

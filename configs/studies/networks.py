@@ -4,15 +4,18 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from configs import demo, elastic, lazy, prune
+from configs import demo, elastic, lazy, prune, unet
+from configs.search import TEMPORAL, get_config
 from configs.studies.distillation import distillation_study_gpu
 from configs.studies.pruning import pruning_study, pruning_study_gpu
 from configs.studies.rewards import reward_study
-from configs.studies.trainings import distill_training, dit_training, recover_training
+from configs.studies.trainings import distill_training, dit_training, recover_training, unet_training
 from mobile_video_jax.core.config import Config, from_mapping
 from mobile_video_jax.prune.config import PruneConfig
+from mobile_video_jax.search.config import SearchConfig
+from mobile_video_jax.search.evolution import EvolutionConfig
 from mobile_video_jax.stages.config import DitTraining, ElasticTraining, LazyTraining
-from mobile_video_jax.studies.config import ArchitectureStudy, ChainStudy, ElasticStudy, LazyStudy
+from mobile_video_jax.studies.config import ArchitectureStudy, ChainStudy, ElasticStudy, LazyStudy, TemporalStudy
 
 
 def _snapgen(*, teacher_steps: int, steps: int, **changes: Any) -> ArchitectureStudy:
@@ -26,6 +29,29 @@ def _snapgen(*, teacher_steps: int, steps: int, **changes: Any) -> ArchitectureS
         "seeds": (0, 1, 2),
     }
     return ArchitectureStudy(**shared | changes, student=recover_training("unet", steps=steps, eval_batches=8))
+
+
+def _temporal(*, image_steps: int, steps: int, search: SearchConfig, **changes: Any) -> TemporalStudy:
+    """The tiny U-Net in the demo's world: of images first, then layers over time for its clips."""
+    pruning = pruning_study()
+    shared: dict[str, Any] = {field.name: getattr(pruning, field.name) for field in dataclasses.fields(ChainStudy)}
+    image = unet_training(steps=image_steps, eval_every=image_steps, checkpoint_every=image_steps, eval_batches=8)
+    periods: dict[str, Any] = {"steps": steps, "eval_every": steps // 2, "checkpoint_every": steps}
+    shared |= {"dit": image, "teacher_right": 0.0, "samples": 120}
+    video = dataclasses.replace(image, clip="9x32x32", **periods)
+    return TemporalStudy(**shared | {"seeds": (0, 1, 2)} | changes, search=search, video=video)
+
+
+def _temporal_gpu() -> TemporalStudy:
+    """The network of 379 M parameters on rendered clips of 17x128x128, with the published steps of a candidate."""
+    pruning, search = pruning_study_gpu(), from_mapping(SearchConfig, get_config("snapgenv").to_dict())
+    shared: dict[str, Any] = {f.name: getattr(pruning, f.name) for f in dataclasses.fields(ChainStudy)}
+    names = ("compression", "batch_size", "text_tokens")
+    same: dict[str, Any] = {name: getattr(pruning.dit, name) for name in names}
+    image = unet_training(**same, clip="1x128x128", model=unet.PHONE, steps=50_000)
+    video = dataclasses.replace(image, clip="17x128x128", steps=20_000)
+    shared |= {"dit": image, "teacher_right": 0.0, "seeds": (0, 1, 2)}
+    return TemporalStudy(**shared, search=search, video=video)
 
 
 def _elastic(*, steps: int, **changes: Any) -> ElasticStudy:
@@ -80,6 +106,19 @@ def _lazy_gpu() -> LazyStudy:
 STUDIES: dict[str, Callable[[], Config]] = {
     "snapgen": lambda: _snapgen(teacher_steps=800, steps=400),
     "snapgen_quick": lambda: _snapgen(teacher_steps=400, steps=200),
+    "temporal": lambda: _temporal(image_steps=800, steps=400, search=TEMPORAL),
+    "temporal_quick": lambda: _temporal(
+        image_steps=400,
+        steps=160,
+        seeds=(0,),
+        arms=("none", "attention1d", "attention3d", "random", "search"),
+        search=dataclasses.replace(
+            TEMPORAL,
+            distill_steps=160,
+            evolution=EvolutionConfig(population=8, generations=3, fidelities=(0, 20)),
+        ),
+    ),
+    "temporal_gpu": _temporal_gpu,
     "elastic": lambda: _elastic(steps=600),
     "elastic_quick": lambda: _elastic(steps=120, seeds=(0,), samples=60, arms=("alone", "global")),
     "elastic_gpu": _elastic_gpu,

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from configs import distill, dit, recover, vae
+from configs import distill, dit, recover, unet, vae
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.stages.config import DistillTraining, DitTraining, RecoverTraining, VaeTraining
 
@@ -16,6 +16,11 @@ def vae_training(variant: str, **changes: Any) -> VaeTraining:
 def dit_training(variant: str, **changes: Any) -> DitTraining:
     """The training of a transformer's variant, with changes."""
     return dataclasses.replace(from_mapping(DitTraining, dit.get_config(variant).to_dict()), **changes)
+
+
+def unet_training(**changes: Any) -> DitTraining:
+    """The training of the tiny U-Net, with changes."""
+    return dataclasses.replace(from_mapping(DitTraining, unet.get_config("tiny").to_dict()), **changes)
 
 
 def recover_training(variant: str, **changes: Any) -> RecoverTraining:

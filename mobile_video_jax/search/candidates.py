@@ -12,7 +12,6 @@ from mobile_video_jax.search.importance import Importance, importance
 from mobile_video_jax.search.losses import LayoutLosses
 from mobile_video_jax.search.random_layouts import Sampler, same_cost_layouts
 from mobile_video_jax.search.space import Layout
-from mobile_video_jax.search.supernet import FULL_CHOICE
 
 CHOSEN, TRAINED = "chosen", "trained"
 
@@ -84,7 +83,7 @@ def _compared(
 ) -> dict[str, Candidate]:
     """These layouts beside the trained network, the cheapest layout and random ones of the chosen one's cost."""
     space, table, metric = sampler.space, sampler.table, next(iter(sampler.limits))
-    trained = (FULL_CHOICE,) * len(space.positions)
+    trained = losses.network.trained(space)
     floor = same_cost_layouts(space, table, layouts[CHOSEN], metric, config.floor, seed=config.seed)
     if len(floor) < config.floor:
         say(f"search: {len(floor)} of {config.floor} random layouts have the chosen one's cost")

@@ -1,23 +1,26 @@
 """Settings of a search."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, get_args
 
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import Count, CountOrZero, Range, Rate, Seed, Size
 from mobile_video_jax.search.evolution import EvolutionConfig
+from mobile_video_jax.unet.config import Temporal
 
 Several = Range(1, 16)
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchConfig(Config):
-    """Settings of a search: the space, how variants of blocks are distilled, and how layouts are evaluated."""
+    """Settings of a search: the space, how shared weights are learned, and how layouts are evaluated."""
 
     kinds: Annotated[tuple[str, ...], Several] = ("full", "lcha", "ssa")  # kinds of attention that a block may have
     resolutions: Annotated[tuple[Size, ...], Several] = (1, 2)  # divisors of the token grid's rows and columns
-    distill_steps: CountOrZero = 1000  # steps that the variants of each choice are distilled for
+    temporal: Annotated[tuple[Temporal, ...], Several] = get_args(Temporal)  # kinds of a U-Net's layers over time
+    clip: str = ""  # frames x height x width in pixels of the clips that are searched for; the model's own if empty
+    distill_steps: CountOrZero = 1000  # steps that each choice's variants, or all layers over time, learn before
     distill_rate: Rate = 1e-3  # Adam's learning rate of these steps
     tune_rate: Rate = 1e-4  # Adam's learning rate of the training steps that fidelities count
     clips: Annotated[int, Range(2, 1 << 20)] = 64  # held-out clips that losses are means over; at most all

@@ -93,19 +93,19 @@ def measured_table(space: Space, costs_of: Callable[[Layout], Costs], source: st
     are halved, which no closed path notices.
     """
     one = {choice: costs_of((choice,)) for choice in space.choices}
-    added = {choice: _less(costs_of((choice, choice)), one[choice]) for choice in space.choices}
+    added = {choice: less(costs_of((choice, choice)), one[choice]) for choice in space.choices}
     choices = {choice: costs._replace(peak_bytes=one[choice].peak_bytes) for choice, costs in added.items()}
     representative = {choice.resolution: choice for choice in reversed(space.choices)}
     if space.outer not in representative:
         raise UserError(f"a cost table needs a choice at resolution {space.outer}: add it to the resolutions")
-    rest = _less(one[representative[space.outer]], added[representative[space.outer]])
+    rest = less(one[representative[space.outer]], added[representative[space.outer]])
 
     def moving(path: Sequence[int]) -> Costs:
         """The costs of all changes of resolution of a network with a position at each resolution of the path."""
         layout = tuple(representative[level] for level in path)
         whole = one[layout[0]] if len(layout) == 1 else costs_of(layout)
         for part in [rest, *(added[choice] for choice in layout)]:
-            whole = _less(whole, part)
+            whole = less(whole, part)
         return whole
 
     half = {level: _scaled(moving([level]), 0.5) for level in representative if level != space.outer}
@@ -115,11 +115,11 @@ def measured_table(space: Space, costs_of: Callable[[Layout], Costs], source: st
         if space.outer in (before, after):
             moves[before, after] = half[before if after == space.outer else after]
         else:
-            moves[before, after] = _less(_less(moving([before, after]), half[before]), half[after])
+            moves[before, after] = less(less(moving([before, after]), half[before]), half[after])
     return CostTable(rest, choices, moves, source, network)
 
 
-def _less(whole: Costs, part: Costs) -> Costs:
+def less(whole: Costs, part: Costs) -> Costs:
     """The whole without a part; the largest op has no difference and is left out."""
     return Costs(*(x - y for x, y in zip(whole[:-1], part[:-1], strict=True)))
 

@@ -6,7 +6,6 @@ from mobile_video_jax.metrics.interval import Score, mean_score
 from mobile_video_jax.metrics.paired import Comparison, compare
 from mobile_video_jax.search.losses import LayoutLosses, swapped
 from mobile_video_jax.search.space import Choice, Space
-from mobile_video_jax.search.supernet import FULL_CHOICE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Importance:
 
 def importance(space: Space, losses: LayoutLosses, seed: int = 0) -> Importance:
     """The importance of every choice of a space at every position, with 95 % intervals over clips in pairs."""
-    base = (FULL_CHOICE,) * len(space.positions)
+    base = losses.network.trained(space)
     trained = losses.clips(base)
     rises = tuple(
         {choice: compare(trained, losses.clips(swapped(base, i, choice)), seed) for choice in choices}

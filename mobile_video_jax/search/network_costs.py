@@ -27,11 +27,12 @@ def phone_table(denoiser: Denoiser, space: Space) -> CostTable:
 
 def network_costs(denoiser: Denoiser, layout: Layout) -> Costs:
     """The costs of a whole network of this layout: milliseconds by the phone's fitted roofline (cost/phone)."""
-    return _traced_costs(layout_denoiser(denoiser, layout).config)
+    return traced_costs(layout_denoiser(denoiser, layout).config)
 
 
 @functools.cache  # tracing takes seconds
-def _traced_costs(config: DenoiserConfig) -> Costs:
+def traced_costs(config: DenoiserConfig) -> Costs:
+    """The costs of one call of a network for one clip, traced whole."""
     network = Denoiser(config)
     shapes, t = network.input_shapes(1), jax.ShapeDtypeStruct((1,), jnp.float32)
     ops = ops_of_network(network.network, shapes["latents"], t, shapes["text"], shapes["text_mask"])

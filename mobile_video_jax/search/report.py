@@ -20,10 +20,10 @@ from mobile_video_jax.search.space import as_text
 
 PAGE, NUMBERS, FRONT = "report.html", "report.json", "front.png"
 LEAD = (
-    "Each block of a transformer may be another kind of attention at another resolution, a divisor of the token grid's "
-    "height and width. "
+    "Each place of a network may have another kind of layer, at a resolution that is a divisor of the grid's height "
+    "and width. "
 )
-BY_LOSS = "Losses are of a trained network's distilled variants in place, before any training of the whole."
+BY_LOSS = "Losses are of a trained network with shared layers in place, before any training of the whole."
 BY_COST = (
     "Nothing is trained, so no quality was measured: the layout is chosen by cost alone, as the one that computes most "
     "within the budget. Search on a trained run (--model=RUN) to choose by the held-out loss."

@@ -1,7 +1,8 @@
-"""A search on a trained transformer's run: distil variants, evaluate layouts, choose one, write it as a run."""
+"""A search on a trained run: learn what layouts share, evaluate layouts, choose one, write it as a run."""
 
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -11,18 +12,17 @@ from mobile_video_jax.core.claim import claim
 from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import replacing, write_json
-from mobile_video_jax.core.progress import EVERY, Progress, say
+from mobile_video_jax.core.progress import EVERY, Progress
 from mobile_video_jax.core.revision import digest
 from mobile_video_jax.data.location import data_folder
-from mobile_video_jax.dit.groups import groups
-from mobile_video_jax.dit.stacking import stack_blocks
+from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.latents.store import read_manifest
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import VAE, Run
-from mobile_video_jax.nn.attention.config import check_kind
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import check_batch, make_mesh
 from mobile_video_jax.prune.memo import LossFile
+from mobile_video_jax.search.blocks import BlockSearch
 from mobile_video_jax.search.candidates import CHOSEN, METHODS, Searched
 from mobile_video_jax.search.config import SearchConfig
 from mobile_video_jax.search.cost_file import read_costs, write_costs
@@ -30,32 +30,36 @@ from mobile_video_jax.search.costs import CostTable, Limits, check_limits
 from mobile_video_jax.search.dynamic import check_feasible
 from mobile_video_jax.search.evolution import random_sizes
 from mobile_video_jax.search.losses import LayoutLosses
-from mobile_video_jax.search.network_costs import network_digest, phone_table
+from mobile_video_jax.search.network import NetworkSearch, Params
 from mobile_video_jax.search.random_layouts import Sampler
-from mobile_video_jax.search.space import Choice, Layout, Space, uniform_space
-from mobile_video_jax.search.supernet import Params, layout_denoiser, layout_params
-from mobile_video_jax.search.variants import supernet_params
+from mobile_video_jax.search.space import Layout, Space
+from mobile_video_jax.search.steps import Steps
+from mobile_video_jax.search.temporal import TemporalSearch
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.lineage import PRUNED
 from mobile_video_jax.train.checkpoint import newest_step, save_model
 from mobile_video_jax.train.run import write_run
+from mobile_video_jax.unet.config import UnetConfig
 from mobile_video_jax.vae.latent_stats import LatentStats
 
+# The search of a network, by the class of its config.
+SEARCHES: dict[type, Callable[[Denoiser], NetworkSearch]] = {DitConfig: BlockSearch, UnetConfig: TemporalSearch}
 SEARCH, COSTS, LOSSES, LAYOUT = "search.json", "costs.json", "losses.jsonl", "layout.yaml"
 
 
 def search(
     config: SearchConfig, run: Run, data: str, out: Path, limits: Limits, method: str, costs: Path | None = None
 ) -> tuple[Searched, CostTable]:
-    """Searches the layout of a run's transformer and writes the chosen one, with distilled variants, as a run to `out`.
+    """Searches the layout of a run's network and writes the chosen one, with shared weights, as a run to `out`.
 
-    Called again, it resumes with the variants and losses that are in `out`. Raises UserError for a budget below the
-    cheapest layout, a transformer that has a layout or unequal blocks, latents of another VAE, a cost table of another
+    Called again, it resumes with the weights and losses that are in `out`. Raises UserError for a budget below the
+    cheapest layout, a network that has a layout or unequal blocks, latents of another VAE, a cost table of another
     network and a folder of another search.
     """
     stage = _stage(config, run, data)
-    space = search_space(config, stage.denoiser)
-    table = cost_table(stage.denoiser, space, costs)
+    network = network_search(config, stage.denoiser)
+    space = network.space(config)
+    table = cost_table(network, space, costs)
     check_limits(limits)
     check_feasible(space, table, limits)
     inputs = {"run": run.name, "step": run.step, "limits": dict(limits), "method": method, "config": plain(config)}
@@ -63,80 +67,53 @@ def search(
     write_costs(table, out / COSTS)
     mesh = make_mesh(stage.config.mesh)
     check_batch(config.batch_clips, mesh)
-    params = supernet_params(config, space, stage, run.sharded_params(mesh), mesh, out)
+    sampler, steps = Sampler(space, table, limits), Steps(network, stage, mesh, config.seed)
+    params = network.shared(config, sampler, steps, run.sharded_params(mesh), out)
     losses = LayoutLosses(
         config=config,
-        stage=stage,
+        steps=steps,
         params=params,
-        mesh=mesh,
         memo=LossFile(out / LOSSES, _fingerprint(config, stage, run)),
         progress=_EvaluationProgress(_evaluations(config, space, method)),
     )
-    searched = METHODS[method](Sampler(space, table, limits), losses, config)
-    write_layout(run, stage.denoiser, searched.candidates[CHOSEN].layout, params, config, out)
+    searched = METHODS[method](sampler, losses, config)
+    write_layout(run, network, searched.candidates[CHOSEN].layout, params, config, out)
     return searched, table
 
 
-def search_space(config: SearchConfig, denoiser: Denoiser) -> Space:
-    """The layouts of a transformer.
-
-    Raises UserError for an unknown kind, and where the transformer has a layout already or blocks of unequal sizes.
-    """
-    for kind in config.kinds:
-        check_kind(kind)
-    model = denoiser.config.transformer
-    if model.layout or model.blocks or model.skips:
-        raise UserError("layouts are searched for a transformer of full attention whose blocks are equal: name another")
-    return Space((_fitting(config, denoiser),) * model.depth)
+def network_search(config: SearchConfig, denoiser: Denoiser) -> NetworkSearch:
+    """The search of a denoiser's layout, for clips of the config's shape."""
+    clips = dataclasses.replace(denoiser.config, clip=config.clip or denoiser.config.clip)
+    return SEARCHES[type(clips.model)](Denoiser(clips, denoiser.sampling))
 
 
-def _fitting(config: SearchConfig, denoiser: Denoiser) -> tuple[Choice, ...]:
-    """The choices that fit the clip's grid of tokens. Raises UserError where a kind or a resolution never does."""
-    refused: dict[Choice, UserError] = {}
-    choices = uniform_space(1, config.kinds, config.resolutions).choices
-    for choice in choices:
-        try:
-            layout_denoiser(denoiser, (choice,))
-        except UserError as error:
-            refused[choice] = error
-    fitting = tuple(choice for choice in choices if choice not in refused)
-    for choice, reason in refused.items():
-        if not all(any(value in other for other in fitting) for value in choice):
-            raise reason
-        say(f"search: {choice} is left out: {reason}")
-    return fitting
-
-
-def cost_table(denoiser: Denoiser, space: Space, file: Path | None = None) -> CostTable:
+def cost_table(network: NetworkSearch, space: Space, file: Path | None = None) -> CostTable:
     """The table of a file, else the phone's estimate. Raises UserError for a table that lacks choices of the space."""
-    table = read_costs(file, network_digest(denoiser)) if file else phone_table(denoiser, space)
+    table = read_costs(file, network.digest) if file else network.table(space)
     table.check(space)
     return table
 
 
-def write_layout(run: Run, denoiser: Denoiser, layout: Layout, params: Params, config: SearchConfig, out: Path) -> None:
-    """Writes the network of a layout as a run that descends from `run`, and the layout as a file for --values."""
+def write_layout(
+    run: Run, network: NetworkSearch, layout: Layout, params: Params, config: SearchConfig, out: Path
+) -> None:
+    """Writes the network of a layout as a run, which descends from `run`, and the layout as a file for --values."""
     training = DitStage.of_run(run).config
-    scanned = training.transformer.scan
-    model = dataclasses.replace(
-        layout_denoiser(denoiser, layout).config.transformer, scan=scanned, remat=training.transformer.remat
-    )
     if newest_step(out) is None:
-        weights = layout_params(denoiser, layout, params["rest"], params["variants"], jax.random.key(config.seed))
-        save_model(out, run.step or 0, stack_blocks(weights, groups(model)) if scanned else weights)
+        save_model(out, run.step or 0, network.params(layout, params, jax.random.key(config.seed)))
     run.vae_run().copy(out / VAE)
-    write_json(out / PRUNED, {"teacher": run.name, "teacher_step": run.step, "block_map": list(range(len(layout)))})
-    write_layout_file(layout, out)
-    student = dataclasses.replace(training, model=model)
+    if block_map := network.block_map(layout):
+        write_json(out / PRUNED, {"teacher": run.name, "teacher_step": run.step, "block_map": block_map})
+    write_layout_file(network, layout, out)
+    student = dataclasses.replace(training, clip=network.denoiser.config.clip, model=network.model(layout))
     sampling = dataclasses.asdict(run.denoiser.sampling) | {"reuse": ()}  # a table is for the blocks as they were
     write_run(out, "dit", plain(student), Denoiser(student).describe(), sampling)
 
 
-def write_layout_file(layout: Layout, out: Path) -> None:
+def write_layout_file(network: NetworkSearch, layout: Layout, out: Path) -> None:
     """Writes the layout as a file for --values."""
-    places = [[kind, resolution] for kind, resolution in layout]
     with replacing(out / LAYOUT) as temporary:
-        temporary.write_text(yaml.safe_dump({"model": {"depth": len(layout), "layout": places}}))
+        temporary.write_text(yaml.safe_dump({"model": network.values(layout)}))
 
 
 def _stage(config: SearchConfig, run: Run, data: str) -> DitStage:
@@ -146,6 +123,7 @@ def _stage(config: SearchConfig, run: Run, data: str) -> DitStage:
         dataclasses.replace(
             trained.config,
             data=data or trained.config.data,
+            clip=config.clip or trained.config.clip,
             seed=config.seed,
             batch_size=config.batch_clips,
             token_budget=0,

@@ -18,7 +18,7 @@ from mobile_video_jax.search.costs import CostTable, Limits, check_limits
 from mobile_video_jax.search.dynamic import Point, cheapest, check_feasible, counts_first, pareto_front
 from mobile_video_jax.search.path_costs import Rises
 from mobile_video_jax.search.random_layouts import same_cost_layouts
-from mobile_video_jax.search.run import COSTS, SEARCH, claimed_table, cost_table, search_space, write_layout_file
+from mobile_video_jax.search.run import COSTS, SEARCH, claimed_table, cost_table, network_search, write_layout_file
 from mobile_video_jax.search.space import Choice, Layout, Space
 from mobile_video_jax.search.supernet import FULL_CHOICE
 
@@ -36,9 +36,9 @@ def search_untrained(
     folder of another search.
     """
     own = denoiser.config.transformer.layout
-    denoiser = without_layout(denoiser)
-    space = search_space(config, denoiser)
-    table = cost_table(denoiser, space, costs)
+    network = network_search(config, without_layout(denoiser))
+    space = network.space(config)
+    table = cost_table(network, space, costs)
     check_limits(limits)
     check_feasible(space, table, limits)
     claim(
@@ -49,7 +49,7 @@ def search_untrained(
     kept = tuple(Choice(kind, resolution) for kind, resolution in own)
     if kept and set(kept) <= set(table.choices):
         layouts = {OWN: kept} | layouts
-    write_layout_file(layouts[CHOSEN], out)
+    write_layout_file(network, layouts[CHOSEN], out)
     candidates = {name: Candidate(layout, table.of(layout)) for name, layout in layouts.items()}
     return Searched("dp", limits, candidates, front=_front(space, table, next(iter(limits)))), table
 

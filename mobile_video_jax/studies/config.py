@@ -60,6 +60,7 @@ RewardArm = Literal[
 ]
 CountingArm = Literal["count", "count_attention", "count_best"]
 ElasticArm = Literal["alone", "none", "global", "tensor"]
+TemporalArm = Literal["none", "conv1d", "conv3d", "attention1d", "attention3d", "random", "search"]
 AttentionArm = Literal["full", "linear", "lcha", "lcha-softmax", "chunked", "sandwich", "random"]
 LazyArm = Literal["fewer", "lazy", "chance", "none", "sensitivity", "random", "smaller"]
 SeveralClips = Annotated[int, Range(4, 1 << 20)]
@@ -229,6 +230,20 @@ class LazyStudy(ChainStudy):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TemporalStudy(ChainStudy):
+    """Layers over time behind a frozen image network, the U-Net `dit`: searched, by chance, and of one kind.
+
+    All arms of one seed have the same image network, batches and noise.
+    """
+
+    video: DitTraining  # training of an arm's layers, whose network is the image network's
+    search: SearchConfig  # the search, once for each seed
+    budget: PositiveShare = 0.5  # share of the milliseconds that 3-D attention at all places would add to a call
+    kind: Literal["temporal"] = "temporal"  # tells this study from the others
+    arms: tuple[TemporalArm, ...] = get_args(TemporalArm)  # the layers over time
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ElasticStudy(ChainStudy):
     """Widths of one elastic network beside each width alone, for as many steps.
 
@@ -275,6 +290,7 @@ STUDIES: dict[str, type[Config]] = {
     "counting": CountingStudy,
     "lazy": LazyStudy,
     "elastic": ElasticStudy,
+    "temporal": TemporalStudy,
     "attention": AttentionStudy,
 }
 

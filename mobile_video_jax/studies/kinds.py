@@ -13,6 +13,7 @@ from mobile_video_jax.studies import (
     lazy,
     pruning,
     reward,
+    temporal,
 )
 from mobile_video_jax.studies.architectures_report import write_architecture_study
 from mobile_video_jax.studies.attention_report import write_attention_study
@@ -23,6 +24,7 @@ from mobile_video_jax.studies.elastic_report import write_elastic_study
 from mobile_video_jax.studies.lazy_report import write_lazy_study
 from mobile_video_jax.studies.pruning_report import write_pruning_study
 from mobile_video_jax.studies.reward_report import write_reward_study
+from mobile_video_jax.studies.temporal_report import write_temporal_study
 
 
 class Kind(NamedTuple):
@@ -54,5 +56,6 @@ KINDS = {
     "counting": Kind(counting.cells, counting.plan_counting, counting.run_counting_study, write_counting_study),
     "lazy": Kind(lazy.cells, lazy.plan_lazy, lazy.run_lazy_study, write_lazy_study),
     "elastic": Kind(elastic.cells, elastic.plan_elastic, elastic.run_elastic_study, write_elastic_study),
+    "temporal": Kind(temporal.cells, temporal.plan_temporal, temporal.run_temporal_study, write_temporal_study),
     "attention": Kind(attention.cells, attention.plan_attention, attention.run_attention_study, write_attention_study),
 }

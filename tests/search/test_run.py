@@ -16,13 +16,14 @@ from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh, put_batch
 from mobile_video_jax.prune.plan import named_denoiser
 from mobile_video_jax.search import variants
+from mobile_video_jax.search.blocks import search_space
 from mobile_video_jax.search.candidates import CHOSEN
 from mobile_video_jax.search.config import SearchConfig
 from mobile_video_jax.search.dynamic import cheapest
 from mobile_video_jax.search.evolution import EvolutionConfig
 from mobile_video_jax.search.network_costs import phone_table
 from mobile_video_jax.search.report import write_search_report
-from mobile_video_jax.search.run import LAYOUT, LOSSES, search, search_space
+from mobile_video_jax.search.run import LAYOUT, LOSSES, search
 from mobile_video_jax.search.space import Choice
 from mobile_video_jax.search.supernet import layout_denoiser
 from mobile_video_jax.search.untrained import OWN, search_untrained
