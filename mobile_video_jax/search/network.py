@@ -23,8 +23,13 @@ class NetworkSearch(Protocol):
     Shared parameters are {"rest", "variants"}: those of every layout, and those of each choice at each position.
     """
 
-    denoiser: Denoiser
-    trainable: frozenset[str]  # the shared parameters that steps train
+    @property
+    def denoiser(self) -> Denoiser:
+        """The trained denoiser, for clips of the shape that is searched for."""
+
+    @property
+    def trainable(self) -> frozenset[str]:
+        """The shared parameters that steps train."""
 
     def space(self, config: SearchConfig) -> Space:
         """The layouts. Raises UserError for a network that has a layout already, and kinds that do not fit it."""

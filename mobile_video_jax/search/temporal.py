@@ -19,7 +19,7 @@ from jaxtyping import Array, Int
 from mobile_video_jax.core.arrays import Latents, Rng
 from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.progress import say
+from mobile_video_jax.core.progress import tracked
 from mobile_video_jax.core.revision import digest
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.cost.phone.table import PHONE
@@ -99,12 +99,10 @@ class TemporalSearch:
         if newest_step(path) is not None:
             return {"rest": params, "variants": restore_model(path, layers)}
         shared = {"rest": params, "variants": layers}
-        if config.distill_steps:
-            say(f"search: shared layers learn for {config.distill_steps} steps")
-        rng = np.random.default_rng(config.seed)
-        layouts = (self.numbers(sampler.sample(rng), shared) for _ in range(config.distill_steps))
-        shared = steps.after(shared, layouts, config.distill_rate)
-        save_model(path, config.distill_steps, shared["variants"])
+        rng, count = np.random.default_rng(config.seed), config.distill_steps
+        layouts = (self.numbers(sampler.sample(rng), shared) for _ in range(count))
+        shared = steps.after(shared, tracked("shared layers:", layouts, count), config.distill_rate)
+        save_model(path, count, shared["variants"])
         return shared
 
     def numbers(self, layout: Layout, params: Params) -> Int[Array, "l"]:
