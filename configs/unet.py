@@ -4,11 +4,11 @@ python -m launch.train --config=configs/unet.py:tiny --workdir=runs/unet --confi
 
 Variants: tiny (two CPU cores), phone (the paper's shape of 379 M parameters, at 512 px), snapgen (phone at 1024 px,
 continued with --config.init_from=runs/phone), video_tiny and snapgenv (layers over time alone, behind the frozen image
-network in --config.init_from: one of tiny, and of phone for 5 s at 24 frames/s, 0.6 B parameters), and ladder_0 to
-ladder_7: the reductions that lead from SDXL's U-Net (2.6 B parameters) to it, each added to those before.
-`python -m launch.inspect --config=configs/unet.py:ladder_3` counts one and estimates its milliseconds on a phone;
-`python -m export.phone_estimate --config=configs/unet.py:snapgen --clip=1x1024x1024` estimates a whole image. An image
-is a clip of one frame; without layers over time a longer clip is independent frames.
+network in --config.init_from: one of tiny; one of phone with --config.compression=t8_s16_c32, for 5 s at 24 frames/s,
+0.6 B parameters), and ladder_0 to ladder_7: the reductions that lead from SDXL's U-Net (2.6 B parameters) to it, each
+added to those before. `python -m launch.inspect --config=configs/unet.py:ladder_3` counts one and estimates its
+milliseconds on a phone; `python -m export.phone_estimate --config=configs/unet.py:snapgen --clip=1x1024x1024` estimates
+a whole image. An image is a clip of one frame; without layers over time a longer clip is independent frames.
 """
 
 import dataclasses
@@ -64,10 +64,10 @@ def over_time(model: UnetConfig, kinds: tuple[Temporal, ...]) -> UnetConfig:
 VIDEO = over_time(PHONE, ("conv1d", "attention1d", "attention3d"))
 VIDEO_TINY = over_time(TINY, ("conv1d", "attention3d"))
 SIZES = {
-    "phone": ("1x512x512", PHONE),
-    "snapgen": ("1x1024x1024", PHONE),
-    "snapgenv": ("121x512x512", VIDEO),
-    **{f"ladder_{i}": ("1x1024x1024", model) for i, model in enumerate(LADDER)},
+    "phone": ("1x512x512", "t4_s8_c16", PHONE),
+    "snapgen": ("1x1024x1024", "t4_s8_c16", PHONE),
+    "snapgenv": ("121x512x512", "t8_s16_c32", VIDEO),
+    **{f"ladder_{i}": ("1x1024x1024", "t4_s8_c16", model) for i, model in enumerate(LADDER)},
 }
 
 
@@ -79,11 +79,11 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
         return to_config_dict(tiny if variant == "tiny" else video)
     if variant not in SIZES:
         raise UserError(f"variant '{variant}' is unknown: use one of tiny, video_tiny, {', '.join(SIZES)}")
-    clip, model = SIZES[variant]
+    clip, compression, model = SIZES[variant]
     return to_config_dict(
         DitTraining(
             clip=clip,
-            compression="t4_s8_c16",
+            compression=compression,
             text_encoder="t5",
             text_width=4096,
             text_tokens=77,

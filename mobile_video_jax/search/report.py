@@ -127,9 +127,10 @@ def _layouts(searched: Searched) -> Table:
 def _importance(searched: Searched) -> list[Section]:
     if not (scores := searched.importance):
         return []
-    choices = list(scores.rises[0])
+    choices = list(dict.fromkeys(choice for here in scores.rises for choice in here))
     rows: list[list[Cell]] = [
-        [f"{i}", *(f"{here[choice].difference:+.4f}" for choice in choices)] for i, here in enumerate(scores.rises)
+        [f"{i}", *(f"{here[choice].difference:+.4f}" if choice in here else "" for choice in choices)]
+        for i, here in enumerate(scores.rises)
     ]
     rises = [
         Interval(f"block {i} as {choice}", rise.difference, rise.low, rise.high)
