@@ -20,7 +20,7 @@ from mobile_video_jax.core.config import to_config_dict
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.train.config import OptimizerConfig
-from mobile_video_jax.unet.config import Temporal, UnetConfig
+from mobile_video_jax.unet.config import UnetConfig
 
 # SDXL's U-Net (arXiv 2307.01952), with RMS norms, QK-norm and RoPE.
 SDXL = UnetConfig(
@@ -55,14 +55,9 @@ PHONE = LADDER[-1]
 TINY = UnetConfig(widths=(64, 128), residuals=(1, 1), blocks=(1, 1))
 
 
-def over_time(model: UnetConfig, kinds: tuple[Temporal, ...]) -> UnetConfig:
-    """The network with layers over time, a kind for each level."""
-    return dataclasses.replace(model, temporal=tuple(kinds[level] for _, level in model.places))
-
-
 # What SnapGen-V's search is reported to find: 1-D layers at high resolution, 3-D attention at the lowest.
-VIDEO = over_time(PHONE, ("conv1d", "attention1d", "attention3d"))
-VIDEO_TINY = over_time(TINY, ("conv1d", "attention3d"))
+VIDEO = PHONE.over_time(("conv1d", "attention1d", "attention3d")[level] for _, level in PHONE.places)
+VIDEO_TINY = TINY.over_time(("conv1d", "attention3d")[level] for _, level in TINY.places)
 SIZES = {
     "phone": ("1x512x512", "t4_s8_c16", PHONE),
     "snapgen": ("1x1024x1024", "t4_s8_c16", PHONE),

@@ -6,6 +6,7 @@ limits, one at a step (single-path one-shot, arXiv 1904.00420).
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ class TemporalSearch:
         return velocity
 
     def model(self, layout: Layout) -> UnetConfig:
-        return dataclasses.replace(self._unet, temporal=tuple(choice.kind for choice in layout))
+        return self._unet.over_time(choice.kind for choice in layout)
 
     def params(self, layout: Layout, params: Params, rng: Rng) -> Params:
         chosen = {
@@ -139,7 +140,10 @@ class SharedUnet(Unet):
     def _over_time(self, place: str, level: int, x: Clip, conditions: Conditions) -> Clip:
         own = self.layers[place]
         modules = {kind: TemporalLayers(kind, level, self.config, parent=None) for kind in LAYERS}
-        branches = [lambda x: x, *(functools.partial(_run, modules[kind], own[kind], conditions) for kind in LAYERS)]
+        branches: list[Callable[..., Any]] = [
+            lambda x: x,
+            *(functools.partial(_run, modules[kind], own[kind], conditions) for kind in LAYERS),
+        ]
         number = self.layout[[name for name, _ in self.config.places].index(place)]
         y: Clip = lax.switch(number, branches, x)
         return y

@@ -84,7 +84,7 @@ def searched(out: Path, seed: int) -> Path:
 
 def arm_config(study: TemporalStudy, kinds: list[str], **changes: Any) -> DitTraining:
     """The training of these layers; without any, of the image network itself on the clips."""
-    model = dataclasses.replace(_unet(study), temporal=tuple(kinds))
+    model = _unet(study).over_time(kinds)
     return dataclasses.replace(study.video, model=model, temporal_only=bool(model.temporal_layers), **changes)
 
 
@@ -96,7 +96,7 @@ def find_layouts(study: TemporalStudy, out: Path, seed: int) -> None:
     config = dataclasses.replace(study.search, clip=study.video.clip, seed=seed)
     limits, run = {"milliseconds": budget(study)}, Run.open(teacher_run(out, seed))
     result, table = search(config, run, str(out / "clips"), folder, limits, "evolution")
-    layouts = {
+    layouts: dict[str, Layout] = {
         arm: hand_made(Sampler(space, table, limits), arm)
         for space in [network_search(config, run.denoiser).space(config)]
         for arm in study.arms

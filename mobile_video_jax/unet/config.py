@@ -1,7 +1,8 @@
 """Sizes of the compact U-Net."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, cast
 
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
@@ -62,6 +63,10 @@ class UnetConfig(Config):
         down = [(f"down_{i}_{j}", i) for i in levels for j in range(self.residuals[i])]
         up = [(f"up_{i}_{j}", i) for i in reversed(levels) for j in range(self.residuals[i] + 1)]
         return (*down, ("middle", levels[-1]), *up)
+
+    def over_time(self, kinds: Iterable[str]) -> "UnetConfig":
+        """The same network with other layers over time, a kind for each place."""
+        return dataclasses.replace(self, temporal=cast(tuple[Temporal, ...], tuple(kinds)))
 
     @property
     def temporal_layers(self) -> dict[str, tuple[str, int]]:

@@ -4,7 +4,6 @@ The paper names convolutions, self- and cross-attention, in 1-D along time at ea
 what cross-attention looks at, are chosen here. All add to their input and are zero at the start.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -107,7 +106,7 @@ class TimeAttention(nn.Module):
 
 
 # A layer of each kind, by its kind and the network's config.
-LAYERS: dict[str, Callable[..., nn.Module]] = {
+LAYERS: dict[str, type[nn.Module]] = {
     "conv1d": TimeConv,
     "conv3d": TimeConv,
     "attention1d": TimeAttention,

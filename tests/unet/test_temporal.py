@@ -65,7 +65,7 @@ def test_a_genome_that_does_not_fit_is_refused():
         dataclasses.replace(SMALL, temporal=("conv1d",))
     with pytest.raises(UserError, match="attention1d at down_0_0, whose width is no multiple of model.head_dim"):
         dataclasses.replace(SMALL, widths=(12, 32), temporal=("attention1d", *KINDS[1:]))
-    with pytest.raises(UserError, match=r"config\.model\.temporal"):
+    with pytest.raises(UserError, match=r"UnetConfig.temporal\[0\]=conv2d: use none or conv1d"):
         dataclasses.replace(SMALL, temporal=("conv2d", *KINDS[1:]))
 
 
