@@ -53,8 +53,6 @@ LADDER = tuple(
 )
 PHONE = LADDER[-1]
 TINY = UnetConfig(widths=(64, 128), residuals=(1, 1), blocks=(1, 1))
-
-
 # What SnapGen-V's search is reported to find: 1-D layers at high resolution, 3-D attention at the lowest.
 VIDEO = PHONE.over_time(("conv1d", "attention1d", "attention3d")[level] for _, level in PHONE.places)
 VIDEO_TINY = TINY.over_time(("conv1d", "attention3d")[level] for _, level in TINY.places)

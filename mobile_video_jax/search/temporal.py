@@ -27,6 +27,7 @@ from mobile_video_jax.cost.phone.table import PHONE
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.nn.clip_ops import Clip
 from mobile_video_jax.nn.module import apply
+from mobile_video_jax.parallel.abstract import abstract
 from mobile_video_jax.parallel.mesh import replicated
 from mobile_video_jax.search.config import SearchConfig
 from mobile_video_jax.search.costs import Costs, CostTable, less
@@ -69,7 +70,8 @@ class TemporalSearch:
     def space(self, config: SearchConfig) -> Space:
         if self._unet.temporal_layers:
             raise UserError("layers over time are searched for an image network: name a run without model.temporal")
-        return Space(tuple(tuple(Choice(kind, 2**level) for kind in config.temporal) for _, level in self._unet.places))
+        kinds = dict.fromkeys((NONE, *config.temporal))
+        return Space(tuple(tuple(Choice(kind, 2**level) for kind in kinds) for _, level in self._unet.places))
 
     def trained(self, space: Space) -> Layout:
         return tuple(Choice(NONE, 2**level) for _, level in self._unet.places)
@@ -98,7 +100,8 @@ class TemporalSearch:
         fresh = _fresh_layers(self._unet, named_key(jax.random.key(config.seed), "layers"))
         layers, path = jax.device_put(fresh, replicated(steps.mesh)), out / FOLDER
         if newest_step(path) is not None:
-            return {"rest": params, "variants": restore_model(path, layers)}
+            saved = jax.tree.map(lambda x: abstract(x, x.sharding), layers)
+            return {"rest": params, "variants": restore_model(path, saved)}
         shared = {"rest": params, "variants": layers}
         rng, count = np.random.default_rng(config.seed), config.distill_steps
         layouts = (self.numbers(sampler.sample(rng), shared) for _ in range(count))
@@ -140,10 +143,8 @@ class SharedUnet(Unet):
     def _over_time(self, place: str, level: int, x: Clip, conditions: Conditions) -> Clip:
         own = self.layers[place]
         modules = {kind: TemporalLayers(kind, level, self.config, parent=None) for kind in LAYERS}
-        branches: list[Callable[..., Any]] = [
-            lambda x: x,
-            *(functools.partial(_run, modules[kind], own[kind], conditions) for kind in LAYERS),
-        ]
+        branches: list[Callable[..., Any]] = [lambda x: x]
+        branches += [functools.partial(_run, modules[kind], own[kind], conditions) for kind in LAYERS]
         number = self.layout[[name for name, _ in self.config.places].index(place)]
         y: Clip = lax.switch(number, branches, x)
         return y

@@ -96,12 +96,8 @@ def find_layouts(study: TemporalStudy, out: Path, seed: int) -> None:
     config = dataclasses.replace(study.search, clip=study.video.clip, seed=seed)
     limits, run = {"milliseconds": budget(study)}, Run.open(teacher_run(out, seed))
     result, table = search(config, run, str(out / "clips"), folder, limits, "evolution")
-    layouts: dict[str, Layout] = {
-        arm: hand_made(Sampler(space, table, limits), arm)
-        for space in [network_search(config, run.denoiser).space(config)]
-        for arm in study.arms
-        if arm not in (SEARCH, RANDOM)
-    }
+    sampler = Sampler(network_search(config, run.denoiser).space(config), table, limits)
+    layouts = {kind: hand_made(sampler, kind) for kind in (NONE, *config.temporal)}
     layouts |= {SEARCH: result.candidates[CHOSEN].layout, RANDOM: result.candidates["random search"].layout}
     evolved = result.outcomes["evolution"]
     found = {
