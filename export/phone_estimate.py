@@ -41,7 +41,12 @@ TILES: flags.FlagHolder[int | None] = cli.define_number(
     "tiles", None, Size, "Tiles of an FFN's hidden channels; as many as are fastest by estimate, if not given."
 )
 WEIGHTS = flags.DEFINE_string("weights", "fp16", "fp16, int8, palette8, palette6, palette4 or mixed (of 6 bits).")
-DECODER = flags.DEFINE_enum("decoder", "mobile", list(SIZES), "Size of the VAE's decoder, at the config's compression.")
+DECODER = flags.DEFINE_enum(
+    "decoder",
+    "mobile",
+    [*SIZES, "wan"],
+    "Size of the VAE's decoder, at the config's compression; wan: that of Wan's own VAE.",
+)
 JSON = flags.DEFINE_bool("json", False, "Print JSON alone.")
 
 

@@ -5,13 +5,14 @@ Each is a PyTorch module with its inputs, and the outputs of JAX for them.
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import torch
 from safetensors.torch import save_file
 from torch import nn
 
@@ -21,6 +22,7 @@ from export.app.settings import Settings
 from export.app.widths import WidthFamily
 from export.part import FIRST_FUNCTION, FP16, Part, Tensors
 from export.phone import ltx_vae as phone_ltx_vae
+from export.phone import wan_vae as phone_wan_vae
 from export.phone.attention.call import FIRST, NEXT
 from export.phone.dit import PhoneDit, low_stages
 from export.phone.staircase import in_blocks
@@ -32,7 +34,7 @@ from export.pytorch import dit as torch_dit
 from export.pytorch import ltx_vae as torch_ltx_vae
 from export.pytorch import text as torch_text
 from export.pytorch import vae as torch_vae
-from export.pytorch.load import load_params
+from export.pytorch.load import load_params, state_dict
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
@@ -44,6 +46,8 @@ from mobile_video_jax.unet.config import UnetConfig
 from mobile_video_jax.vae.ltx.model import LtxVae
 from mobile_video_jax.vae.model import Vae
 from mobile_video_jax.vae.wan.model import WanVae
+
+STARTS = {"vae_first": True, "vae_next": False}  # parts of a decoder that streams, and whether they start a clip
 
 
 def text_part(encoder: TextEncoder, source: EncoderName, settings: Settings, tokens: int, out: Path) -> Part:
@@ -182,39 +186,49 @@ def vae_parts(bundle: VaeBundle, clip: ClipShape, out: Path) -> Iterator[Part]:
     """The decoder of a clip's first latent frame and that of every later one; LTX-Video's is of a whole clip."""
     vae, shape = bundle.vae, clip.latent(bundle.vae.config.strides)
     check_decoder(vae)
-    assert not isinstance(vae, WanVae)
-    mirror = torch_ltx_vae.Decoder(vae.config) if isinstance(vae, LtxVae) else torch_vae.Decoder(vae.config)
-    # One level down, so that a parameter of the decoder itself has a name.
-    load_params(nn.ModuleDict({"decoder": mirror}), {"decoder": bundle.params["decoder"]})
-    write_weights(mirror, vae.config, out / "vae.safetensors")
     noise = np.random.default_rng(1).standard_normal((1, *shape, vae.config.strides.channels), np.float32)
     latents = bundle.stats.denormalize(jnp.asarray(noise))
     chunks = golden.decoder_tensors(vae, bundle.params, latents)
-    for (name, module), tensors in zip(_phone_decoders(mirror, shape), chunks, strict=False):
+    for (name, module), tensors in zip(_decoders(bundle, shape, out), chunks, strict=False):
         yield Part(name, module, _select(tensors, module.inputs), _select(tensors, module.outputs))
 
 
 def check_decoder(vae: Any) -> None:
     """Raises UserError for a VAE whose decoder has no phone form."""
-    if isinstance(vae, WanVae):
-        raise UserError("Wan's decoder has no phone form yet: train a smaller one for its latents, or export another")
     if isinstance(vae, Vae) and vae.config.compact_decoder:
         raise UserError("a compact decoder has no phone form yet: export the VAE's own, or a smaller one")
 
 
-def _phone_decoders(
-    mirror: torch_vae.Decoder | torch_ltx_vae.Decoder, shape: tuple[int, int, int]
-) -> Iterator[tuple[str, PhoneDecoder | phone_ltx_vae.PhoneDecoder]]:
+def _decoders(
+    bundle: VaeBundle, shape: tuple[int, int, int], out: Path
+) -> Iterator[tuple[str, PhoneDecoder | phone_ltx_vae.PhoneDecoder | phone_wan_vae.PhoneDecoder]]:
+    """The phone forms of the decoder by their parts' names; writes its weights."""
+    vae = bundle.vae
+    if isinstance(vae, WanVae):
+        weights = state_dict(bundle.params["decoder"])
+        write_tensors(weights, vae.config, out / "vae.safetensors")
+        for name, starts in STARTS.items():
+            yield name, phone_wan_vae.PhoneDecoder(vae.config, weights, shape[1:], starts=starts)
+        return
+    mirror = torch_ltx_vae.Decoder(vae.config) if isinstance(vae, LtxVae) else torch_vae.Decoder(vae.config)
+    # One level down, so that a parameter of the decoder itself has a name.
+    load_params(nn.ModuleDict({"decoder": mirror}), {"decoder": bundle.params["decoder"]})
+    write_weights(mirror, vae.config, out / "vae.safetensors")
     if isinstance(mirror, torch_ltx_vae.Decoder):
         yield "vae", phone_ltx_vae.PhoneDecoder(mirror, shape)
         return
-    for name, starts in (("vae_first", True), ("vae_next", False)):
+    for name, starts in STARTS.items():
         yield name, PhoneDecoder(mirror, shape[1:], starts=starts)
 
 
 def write_weights(mirror: nn.Module, config: object, path: Path) -> None:
     """Writes the mirror's state dict as safetensors in float32, with the config as JSON in its metadata."""
-    tensors = {name: x.contiguous() for name, x in mirror.state_dict().items()}
+    write_tensors(mirror.state_dict(), config, path)
+
+
+def write_tensors(state: Mapping[str, torch.Tensor], config: object, path: Path) -> None:
+    """Writes a state dict as write_weights does."""
+    tensors = {name: x.contiguous() for name, x in state.items()}
     save_file(tensors, path, {"config": json.dumps(dataclasses.asdict(config))})  # type: ignore[call-overload]
 
 

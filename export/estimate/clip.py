@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from export.coreml.compress import DEFAULT_BITS
+from export.estimate.decoders import phone_decoder
 from export.estimate.layout import layout_ops, stream_ops
 from export.estimate.networks import empty
 from export.estimate.ops import ops_and_peak
@@ -18,8 +19,6 @@ from export.mil import axes
 from export.phone.attention.call import FIRST, NEXT, WHOLE_CLIP
 from export.phone.denoisers import FORMS, PhoneForm
 from export.phone.steps import WHOLE, PhoneStep, phone_steps, step_functions
-from export.phone.vae import PhoneDecoder
-from export.pytorch import vae as torch_vae
 from export.pytorch.dit import lacking
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
@@ -38,7 +37,6 @@ from mobile_video_jax.cost.phone.table import (
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.step_table import check_step_table
 from mobile_video_jax.models.config import DenoiserConfig
-from mobile_video_jax.vae.family import family_member
 
 WEIGHT_BITS = {"fp16": 16.0, "int8": 8.0, "palette8": 8.0, "palette6": 6.0, "palette4": 4.0, "mixed": DEFAULT_BITS}
 # Reported parts, by the first of these that the path of an op's module contains.
@@ -69,7 +67,7 @@ class Plan:
     """A clip whose time is estimated. Raises UserError for an unknown kind of weights."""
 
     config: DenoiserConfig
-    decoder: str = "mobile"  # size of the VAE's decoder, one of vae.family
+    decoder: str = "mobile"  # the VAE's decoder: a size of vae.family, or wan
     clip: str = "49x384x512"  # frames x rows x columns
     steps: int = 4  # of sampling
     tiles: int = 0  # of an FFN; 0: as many as the estimate is fastest with
@@ -157,13 +155,11 @@ class Plan:
 
     def decoders(self) -> dict[str, Calls]:
         """The decoder of the first latent frame, and of each later one."""
-        config, (frames, *rows) = family_member(self.decoder, self.config.compression), self.grid
-        calls = {}
+        compression, (frames, *rows), calls = self.config.compression, self.grid, {}
         for name, times in (("vae_first", 1), ("vae_next", frames - 1)):
-            with torch.device("meta"):
-                module = PhoneDecoder(torch_vae.Decoder(config), (rows[0], rows[1]), starts=name == "vae_first")
+            module = phone_decoder(self.decoder, compression, (rows[0], rows[1]), starts=name == "vae_first")
             past = [] if module.starts else [empty(*shape) for shape in module.kept.values()]
-            calls[name] = self._calls(times, module.to("meta"), empty(1, config.strides.channels, *rows), *past)
+            calls[name] = self._calls(times, module, empty(1, Compression.parse(compression).channels, *rows), *past)
         return calls
 
     def _calls(self, times: int, module: nn.Module, *inputs: Tensor) -> Calls:

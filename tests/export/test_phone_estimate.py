@@ -188,6 +188,13 @@ def test_the_default_export_of_mobile_is_in_real_time():
     assert 49 / (4 * whole(call_seconds) + clip_seconds(decoders)) > 32
 
 
+def test_wans_own_decoder_is_estimated():
+    first, later = Plan(config_of("wan"), decoder="wan", clip="5x32x32").decoders().values()
+    assert (first.times, later.times) == (1, 1)
+    # The first frame needs one tap of three in time, and stays one where each later one becomes four.
+    assert 6 < sum(op.flops for op in later.ops) / sum(op.flops for op in first.ops) < 12
+
+
 def test_bad_input_is_refused():
     with pytest.raises(UserError, match="the config is not a transformer's: give one such as configs/dit.py:mobile"):
         report.of_config(vae_configs.get_config().to_dict())
@@ -195,6 +202,8 @@ def test_bad_input_is_refused():
         Plan(config_of("mobile"), clip="48x384x512").calls()
     with pytest.raises(UserError, match="weights 'int3' are unknown: use one of fp16, int8, palette8"):
         Plan(config_of("mobile"), weights="int3")
+    with pytest.raises(UserError, match="Wan's decoders are of t4_s16_c64 and t4_s32_c192, not of t8_s32_c128"):
+        Plan(config_of("mobile"), decoder="wan").decoders()
     expected = "give one of --config=configs/dit.py:mobile, --model=RUN, --package=FILE.mlpackage and --calibrate"
     assert command("export.phone_estimate") == (2, "", f"error: {expected}\n")
 

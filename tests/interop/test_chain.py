@@ -9,10 +9,10 @@ import pytest
 from mobile_video_jax.models.run import Run
 from tests.commands import run
 from tests.interop.pipeline import make_pipeline
+from tests.interop.test_wan_pipeline import make_wan
 
-CLIP = "9x64x64"
 TRAINED = {
-    **{"clip": CLIP, "batch_size": 8, "eval_batches": 1, "steps": 4, "eval_every": 4, "checkpoint_every": 4},
+    **{"batch_size": 8, "eval_batches": 1, "steps": 4, "eval_every": 4, "checkpoint_every": 4},
     **{"optimizer.name": "adamw"},
 }
 PRUNED = {"clips": 8, "batch_clips": 8, "times": 1, "group": 8, "ratios.block": 1.0, "ratios.head": 0.5}
@@ -26,23 +26,49 @@ def command(name: str, *flags: str, **config: object) -> dict:
     return json.loads(done.out.splitlines()[-1])
 
 
+def distilled(folder: Path, text: str, clip: str) -> dict[str, str]:
+    """Encodes clips for the run folder/server, prunes, recovers and distils it; returns the folders of all."""
+    names = ("server", "data", "latents", "pruned", "recovered", "distilled")
+    root, training = {name: str(folder / name) for name in names}, TRAINED | {"clip": clip}
+    sizes = ("--train=32", "--validation=8", "--test=4")
+    command("launch.prepare_data", "--source=moving_shapes", f"--out={root['data']}", f"--clip={clip}", *sizes)
+    command("launch.encode", f"--vae={root['server']}/vae", f"--data={root['data']}", f"--out={root['latents']}", text)
+    prune = ("--config=configs/prune.py:tiny", f"--data={root['latents']}", f"--model={root['server']}")
+    command("launch.prune", *prune, f"--out={root['pruned']}", **PRUNED)
+    for stage, before, changes in (("recover", "pruned", {}), ("distill", "recovered", UNWATCHED)):
+        flags = (f"--config=configs/{stage}.py:tiny", f"--workdir={root[AFTER[stage]]}")
+        command("launch.train", *flags, **training, **changes, data=root["latents"], init_from=root[before])
+    return root
+
+
 @pytest.mark.slow
 def test_an_imported_model_goes_down_the_chain(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    root = {name: str(tmp_path / name) for name in ("server", "data", "latents", "pruned", "recovered", "distilled")}
     make_pipeline(tmp_path / "ltx")
     text = f"--text_encoder=ltx:{tmp_path / 'ltx'}"
-    command("launch.import_weights", f"--source={tmp_path / 'ltx'}", f"--out={root['server']}", f"--clip={CLIP}")
-    sizes = ("--train=32", "--validation=8", "--test=4")
-    command("launch.prepare_data", "--source=moving_shapes", f"--out={root['data']}", f"--clip={CLIP}", *sizes)
-    command("launch.encode", f"--vae={root['server']}/vae", f"--data={root['data']}", f"--out={root['latents']}", text)
+    command("launch.import_weights", f"--source={tmp_path / 'ltx'}", f"--out={tmp_path / 'server'}", "--clip=9x64x64")
+    root = distilled(tmp_path, text, "9x64x64")
     assert np.load(Path(root["latents"], "empty_caption.npy")).shape == (16,)
-    prune = ("--config=configs/prune.py:tiny", f"--data={root['latents']}", f"--model={root['server']}")
-    command("launch.prune", *prune, f"--out={root['pruned']}", **PRUNED)
     model = Run.open(root["pruned"]).denoiser.config.model
     assert model.rope_scale and {len(block) for block in model.rope_heads or ((0,),)} == {1}
-    for stage, before, changes in (("recover", "pruned", {}), ("distill", "recovered", UNWATCHED)):
-        flags = (f"--config=configs/{stage}.py:tiny", f"--workdir={root[AFTER[stage]]}")
-        command("launch.train", *flags, **TRAINED, **changes, data=root["latents"], init_from=root[before])
     options = ("--prompt=a red ball", "--steps=4", "--guidance=1", f"--out={tmp_path / 'clips'}", text)
     assert command("launch.sample", f"--model={root['distilled']}", *options)["clips"]
+
+
+@pytest.mark.slow
+def test_wan_becomes_packages_and_teaches_another_student(tmp_path, monkeypatch):
+    """Of both backends, with its own decoder; a fresh student learns from it on its latents."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    make_wan(tmp_path / "wan")
+    text, clip = f"--text_encoder=wan:{tmp_path / 'wan'}", "9x32x32"
+    source = (f"--source={tmp_path / 'wan'}", f"--out={tmp_path / 'server'}")
+    encoder = command("launch.import_weights", *source, f"--clip={clip}")["text_encoder"]
+    root = distilled(tmp_path, text, clip)
+    backends = ("--backend=coreml,coreai", f"--model={root['distilled']}", f"--out={tmp_path / 'export'}")
+    report = command("export.run", *backends, text)
+    assert report["passed"], report
+    command("launch.teach", f"--model={root['server']}", f"--data={root['latents']}", f"--out={tmp_path / 'taught'}")
+    taught = ("--config=configs/taught.py:tiny", f"--workdir={tmp_path / 'student'}")
+    latents = {"compression": "t4_s16_c12", "text_width": 16, "text_tokens": 512, "time_schedule": "thousandth"}
+    training = TRAINED | {"clip": clip, "data": tmp_path / "taught", "text_encoder": encoder}
+    command("launch.train", *taught, **training, **latents)

@@ -47,3 +47,10 @@ class WanVaeConfig(Config):
     def decoder_widths(self) -> list[int]:
         """Channels of each level of the decoder, from low resolution on."""
         return [self.decoder_width * multiplier for multiplier in reversed(self.multipliers)]
+
+
+# The published ones: of Wan 2.1 and 2.2 A14B, and of Wan 2.2 TI2V.
+PUBLISHED = (
+    WanVaeConfig(),
+    WanVaeConfig(channels=48, encoder_width=160, decoder_width=256, residual=True, pixel_patch=2),
+)

@@ -30,10 +30,10 @@ class WanConv(nn.Module):
     @nn.compact
     def __call__(self, x: Clip) -> Float[Array, "b t h w o"]:
         kernel, bias = _conv_params(self, (*self.size, x.shape[-1], self.features))
-        if not x.shape[1]:
-            return jnp.zeros((*x.shape[:-1], self.features), self.dtype)
         past = self.size[0] - 1
         padded = with_past(self, x.astype(self.dtype), past, zeros=True) if past else x.astype(self.dtype)
+        if not x.shape[1]:
+            return jnp.zeros((*x.shape[:-1], self.features), self.dtype)
         return clip_conv(padded, kernel.astype(self.dtype)) + bias.astype(self.dtype)
 
 
