@@ -1,5 +1,6 @@
 """Mapping between a network's parameters and the published tensors of another implementation, both ways."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ LINEAR = Layout(np.transpose, np.transpose)
 CONV = Layout(lambda x: x.transpose(2, 3, 4, 1, 0), lambda x: x.transpose(4, 3, 0, 1, 2))
 
 
+ALIGNMENT = 64  # bytes
 # The dtypes of a safetensors file that are read.
 DTYPES = {"F64", "F32", "F16", "BF16", *FLOAT8}
 
@@ -73,19 +75,31 @@ def read_params(
 ) -> Any:
     """Reads published tensors one by one as parameters with the tree and shapes of `shapes`.
 
+    Beside the parameters there is one tensor in memory.
+
     `put(array, shape)` moves each parameter to its devices. Raises UserError naming a tensor that is missing, unused,
     not floating point, or of another shape.
     """
     check_names(tensors, sources, where)
     params = {}
     for path, shape in flatten_dict(shapes, sep="/").items():
-        group = sources[path]
+        group, array = sources[path], _aligned(shape.shape, shape.dtype)
         if isinstance(group, Source):
-            array = _read(tensors, group, shape.shape, where).astype(shape.dtype)
+            array[...] = _read(tensors, group, shape.shape, where)
         else:
-            array = np.stack([_read(tensors, source, shape.shape[1:], where) for source in group]).astype(shape.dtype)
+            for i, source in enumerate(group):
+                array[i] = _read(tensors, source, shape.shape[1:], where)
         params[path] = put(array, shape)
     return unflatten_dict(params, sep="/")
+
+
+def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Memory that a CPU device takes as it is: JAX copies arrays that do not start at a multiple of 64 bytes."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    array: np.ndarray = memory[start : start + size].view(dtype).reshape(shape)
+    return array
 
 
 def published(params: Any, sources: Sources) -> dict[str, np.ndarray]:

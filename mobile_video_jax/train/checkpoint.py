@@ -128,11 +128,13 @@ def restore_model(run: Path, target: Any, step: int | None = None) -> Any:
 
 def save_model(run: Path, step: int, params: Any) -> None:
     """Writes a checkpoint that holds a model alone, as commands other than training do."""
-    # Orbax copies what it writes; no more at a time than the largest array, so that a model is not held twice.
+    # Orbax copies what it writes; no more at a time than the largest array, so that a model is not held twice. On CPUs
+    # it does not copy what it does not compress.
     at_once = math.ceil(max(x.nbytes for x in jax.tree.leaves(params)) / 1e9) + 1
     item = run.absolute() / FOLDER / str(step) / MODEL
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler(save_concurrent_gb=at_once)) as checkpointer:
-        checkpointer.save(item, args=ocp.args.StandardSave(params))
+    handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=at_once, use_compression=False)
+    with ocp.Checkpointer(handler) as checkpointer:
+        checkpointer.save(item, args=ocp.args.PyTreeSave(params))
     if jax.process_index() == 0 and not isinstance(item, ObjectPath):
         write_checksums(item)
 
