@@ -1,11 +1,11 @@
 """Turns published weights into a run: python -m launch.import_weights --format=diffusers --source=DIR --out=RUN
 
 diffusers: the folder of a pipeline of LTX-Video or Wan (model_index.json, transformer/, vae/, text_encoder/,
-tokenizer/, scheduler/), which the user has downloaded. original: the one safetensors file of a release of LTX-Video,
-with --text=DIR, a folder that holds text_encoder/ and tokenizer/. No pickles. The run holds the transformer and, in
-RUN/vae, the VAE; the text encoder stays where it is, and other commands are told of it with --text_encoder=ltx:DIR or
-wan:DIR. lora: a published adapter's file, onto the run --base, in diffusers' or ComfyUI's names; its run is used like
-any other.
+tokenizer/, scheduler/), which the user has downloaded; each of two experts becomes a run in RUN. original: the one
+safetensors file of a release of LTX-Video, with --text=DIR, a folder that holds text_encoder/ and tokenizer/. No
+pickles. The run holds the transformer and, in RUN/vae, the VAE; the text encoder stays where it is, and other commands
+are told of it with --text_encoder=ltx:DIR or wan:DIR. lora: a published adapter's file, onto the run --base, in
+diffusers' or ComfyUI's names; its run is used like any other.
 """
 
 from pathlib import Path
@@ -24,6 +24,12 @@ TEXT = cli.define_path("text", "Where text_encoder/ and tokenizer/ lie; a diffus
 CLIP = cli.define_clip("clip", "49x384x512", "Frames x height x width of the clips that the run is used for.")
 FRAME_RATE: flags.FlagHolder[float | None] = cli.define_number(
     "frame_rate", None, Positive, "Frames a second of these clips; 25 for LTX-Video, 16 or 24 for Wan if not given."
+)
+SOLVER = flags.DEFINE_enum(
+    "solver",
+    None,
+    ["euler", "renoise"],
+    "Of a distilled original release, whose header lacks it: renoise for 0.9.6-distilled, euler for later ones.",
 )
 SCAN = flags.DEFINE_bool("scan", True, "Stack the blocks, which compiles sooner; as configs/dit.py:ltx does.")
 
@@ -45,7 +51,7 @@ def main() -> None:
             "a release's file holds no text encoder: name a folder with text_encoder/ and tokenizer/ by --text"
         )
     else:
-        published = open_original(source, text)
+        published = open_original(source, text, SOLVER.value)
     summary = import_weights(published, OUT.value, clip=CLIP.value, frame_rate=FRAME_RATE.value, scan=SCAN.value)
     cli.finish(OUT.value, summary)
 

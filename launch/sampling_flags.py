@@ -20,6 +20,9 @@ STEPS: flags.FlagHolder[int | None] = cli.define_number(
 GUIDANCE: flags.FlagHolder[float | None] = cli.define_number(
     "guidance", None, GuidanceScale, "Guidance scale, 1 is none and costs half; the run's own if not given."
 )
+GUIDANCE_2: flags.FlagHolder[float | None] = cli.define_number(
+    "guidance_2", None, GuidanceScale, "Guidance scale of a run's second expert, of low noise; that of --guidance if 0."
+)
 LOW = cli.define_number("guidance_low", 0.0, Share, "The least time (0 is data) at which guidance acts.")
 HIGH = cli.define_number("guidance_high", 1.0, Share, "The greatest time (1 is noise) at which guidance acts.")
 RESCALE = cli.define_number("guidance_rescale", 0.0, Share, "Above 0 takes back the contrast that guidance adds.")
@@ -58,6 +61,7 @@ def sampling() -> dict[str, Any]:
         "steps": STEPS.value,
         "times": _times(),
         "guidance": GUIDANCE.value,
+        "guidance_2": GUIDANCE_2.value,
         "shift": SHIFT.value,
         "solver": SOLVER.value,
         "negative_prompt": NEGATIVE.value,

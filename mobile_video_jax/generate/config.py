@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.ranges import CountOrZero, GuidanceScale, PositiveShare, Range, Share, SolverSteps
+from mobile_video_jax.core.ranges import CountOrZero, Decay, GuidanceScale, PositiveShare, Range, Share, SolverSteps
 from mobile_video_jax.dit.step_table import SOLVERS as TABLE_SOLVERS
 from mobile_video_jax.models.config import ScheduleName, SolverName
 
@@ -34,10 +34,14 @@ class SampleConfig(Config):
     schedule: ScheduleOrOwn = ""  # times before the shift, a key of diffusion.timesteps.SCHEDULES; empty: as trained
     times: tuple[PositiveShare, ...] = ()  # times at which the steps start, from 1 down; empty: those of the schedule
     reuse: tuple[str, ...] = ()  # what each step computes (dit/step_table.py); empty: all
+    guidance_2: GuidanceScale = 0.0  # guidance scale of the expert of low noise; 0: as guidance
+    boundary: Decay = 0.0  # time below which the expert of low noise is evaluated; 0: one network for all times
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_reuse()
+        if self.guidance_2 and not self.boundary:
+            raise UserError("guidance_2 is of a second expert, which this run does not have: leave it out")
         if not self.times:
             return
         if self.times[0] != 1 or any(t <= after for t, after in pairwise(self.times)):

@@ -66,8 +66,8 @@ class Generator:
         code and for devices that do not divide.
         """
         run = Run.open(run, step=step, best=best).at_rate(fps)
-        config = run.denoiser.config
-        shape = ClipShape.parse(clip or config.clip).check(run.denoiser.strides)
+        config = run.sampled.config
+        shape = ClipShape.parse(clip or config.clip).check(run.sampled.strides)
         mesh = make_mesh(MeshConfig(data=-1, fsdp=fsdp), jax.local_devices())
         params = run.sharded_params(mesh)
         encoder = load_text_encoder(text_encoder or config.text_encoder)
@@ -84,7 +84,7 @@ class Generator:
     @property
     def denoiser(self) -> Denoiser:
         """The network and what it knows of clips, captions, times and sampling."""
-        return self.run.denoiser
+        return self.run.sampled
 
     @property
     def times(self) -> dict[str, Any]:
@@ -103,11 +103,15 @@ class Generator:
         """
         sampling = self.denoiser.sampling
         changes = {key: value for key, value in changes.items() if value is not None}
+        if "guidance" in changes:  # of both experts, unless a second one is named
+            changes = {"guidance_2": 0.0} | changes
         own_times = sampling.times if changes.get("steps", len(sampling.times)) == len(sampling.times) else ()
         times = changes.get("times") or own_times
         steps = changes.get("steps") or len(times) or sampling.steps
         defaults = {
             "guidance": sampling.guidance,
+            "guidance_2": sampling.guidance_2,
+            "boundary": sampling.boundary,
             "solver": sampling.solver,
             "reuse": sampling.reuse,
             **self.times,

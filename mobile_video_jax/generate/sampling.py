@@ -1,6 +1,7 @@
 """Sampling latents with a denoiser: the settings, and the pure function that follows them."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -11,8 +12,10 @@ from jaxtyping import Array, Bool, Float
 from mobile_video_jax.core.arrays import Latents, TextMask, TextStates
 from mobile_video_jax.diffusion.carry import Carry
 from mobile_video_jax.diffusion.conditioning import condition_on_first_frame, hold_first_frame, insert_first_frame
+from mobile_video_jax.diffusion.experts import by_time
 from mobile_video_jax.diffusion.guidance import ConditionalVelocity, Guidance, guided
 from mobile_video_jax.diffusion.hook import Hook, Scan, unchanged
+from mobile_video_jax.diffusion.path import Velocity
 from mobile_video_jax.diffusion.samplers import sample
 from mobile_video_jax.dit.step_table import check_step_table
 from mobile_video_jax.dit.stepwise import Stepwise
@@ -33,6 +36,8 @@ def sample_latents(
 ) -> Latents:
     """Normalised latents [b lt lh lw c] for text states, from noise of that shape.
 
+    `params` are the network's; where the config has a boundary, a pair, of the experts of high and of low noise.
+
     `negative` holds a negative prompt's states and mask; `image` first latent frames, and which clips start from
     theirs; `hook` may change x_t at every step. Raises UserError for settings that do not work, such as a table of
     another depth, ValueError for a config without times.
@@ -40,23 +45,40 @@ def sample_latents(
     if not config.shift or config.terminal < 0 or not config.schedule:
         raise ValueError("these settings name no times: complete them with SampleConfig.with_times")
 
-    denoiser: ConditionalVelocity = functools.partial(apply, network, params)
     scan: Scan = jax.lax.scan
+    networks = params if config.boundary else (params,)
+    denoisers: list[ConditionalVelocity] = [functools.partial(apply, network, each) for each in networks]
     if config.reuse:
-        denoiser, scan = reusing(network, config, params, (noise, text, mask))
-    guidance = Guidance(config.guidance, config.guidance_low, config.guidance_high, config.guidance_rescale)
+        denoisers[0], scan = reusing(network, config, params, (noise, text, mask))
     grid = {name: getattr(config, name) for name in ("steps", "shift", "terminal", "schedule", "times")}
     if image is None:
-        velocity = guided(denoiser, text, mask, guidance, negative)
+        velocity = _guided(denoisers, config, text, mask, negative)
         return sample(velocity, noise, solver=config.solver, hook=hook, scan=scan, **grid)
     first, starts_from_image = image
     noise = insert_first_frame(noise, first, starts_from_image)
-    conditioned = condition_on_first_frame(denoiser, starts_from_image)
-    velocity = hold_first_frame(guided(conditioned, text, mask, guidance, negative), first, starts_from_image)
+    conditioned = [condition_on_first_frame(denoiser, starts_from_image) for denoiser in denoisers]
+    velocity = hold_first_frame(_guided(conditioned, config, text, mask, negative), first, starts_from_image)
     # Not even rounding moves the conditioning frame.
     return insert_first_frame(
         sample(velocity, noise, solver=config.solver, hook=hook, scan=scan, **grid), first, starts_from_image
     )
+
+
+def _guided(
+    denoisers: Sequence[ConditionalVelocity],
+    config: SampleConfig,
+    text: TextStates,
+    mask: TextMask,
+    negative: tuple[TextStates, TextMask] | None,
+) -> Velocity:
+    """The guided velocity of the network, or of the experts of high and of low noise."""
+    scales = (config.guidance, config.guidance_2 or config.guidance)
+    interval = (config.guidance_low, config.guidance_high, config.guidance_rescale)
+    velocities = [
+        guided(denoiser, text, mask, Guidance(scale, *interval), negative)
+        for denoiser, scale in zip(denoisers, scales, strict=False)
+    ]
+    return by_time(*velocities, boundary=config.boundary) if config.boundary else velocities[0]
 
 
 def reusing(

@@ -14,6 +14,7 @@ from mobile_video_jax.weights.huggingface import open_tensors, read_settings
 
 INDEX, CONFIG, WEIGHTS = "model_index.json", "config.json", "diffusion_pytorch_model.safetensors"
 SCHEDULER = "scheduler_config.json"
+TRANSFORMERS = ("transformer", "transformer_2")  # the second where there are two experts, for the lesser times
 SHARD_BYTES = 5_000_000_000
 LibraryClass = tuple[str | None, str | None]  # as ("diffusers", "LTXVideoTransformer3DModel")
 

@@ -14,7 +14,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.lock import new_folder
 from mobile_video_jax.interop import ltx_release, wan_release
-from mobile_video_jax.interop.diffusers_folder import SCHEDULER, LibraryClass, write_index, write_network
+from mobile_video_jax.interop.diffusers_folder import SCHEDULER, TRANSFORMERS, LibraryClass, write_index, write_network
 from mobile_video_jax.interop.mapping import Source, published, stacked
 from mobile_video_jax.interop.release import Origin, PipelineFolder
 from mobile_video_jax.models.run import Run
@@ -42,7 +42,7 @@ def export_diffusers(run: Run | Path, out: Path, *, dtype: str = "float32", text
     """
     check_free(out)
     opened = Run.open(run)
-    config, bundle = opened.denoiser.config, opened.vae()
+    config, bundle = opened.sampled.config, opened.vae()
     if type(bundle.vae) not in FAMILIES:
         raise UserError(f"{opened.path / 'vae'} is no published one: only an imported run becomes a diffusers folder")
     described = FAMILIES[type(bundle.vae)](opened, bundle, _origin(opened))
@@ -50,24 +50,27 @@ def export_diffusers(run: Run | Path, out: Path, *, dtype: str = "float32", text
     if text and (name := name_pipeline_text(text, kind)[0]) != config.text_encoder:
         raise UserError(f"{run} was trained with text encoder {config.text_encoder}, {text} holds {name}")
     with new_folder(out) as folder:
-        transformer = _transformer(opened, described.transformer_sources)
-        write_network(folder / "transformer", described.transformer, _cast(transformer, dtype))
+        for name, expert in zip(TRANSFORMERS, opened.experts, strict=False):
+            transformer = _transformer(expert, described.transformer_sources)
+            write_network(folder / name, described.transformer, _cast(transformer, dtype))
+            del transformer  # before the next one's
         vae = _cast(published(bundle.params, described.vae_sources), dtype)
         write_network(folder / "vae", described.vae, vae | _lossless(described.statistics, dtype))
         (folder / "scheduler").mkdir()
         write_json(folder / "scheduler" / SCHEDULER, described.scheduler)
         for name in described.text if text else ():
             shutil.copytree(Path(text or "", name), folder / name)
-        write_index(folder, described.index, _components(described, text is not None))
+        write_index(folder, described.index, _components(described, text is not None, len(opened.experts)))
     return {"out": str(out), "step": opened.step, "dtype": dtype, "text_encoder": bool(text)}
 
 
-def _components(described: PipelineFolder, text: bool) -> dict[str, LibraryClass]:
+def _components(described: PipelineFolder, text: bool, experts: int) -> dict[str, LibraryClass]:
     """Library and class of every component, (None, None) for those that are not in the folder."""
     parts = {name: getattr(described, name)["_class_name"] for name in ("scheduler", "transformer", "vae")}
     absent = (*described.missing, *(() if text else described.text))
+    transformers = dict.fromkeys(TRANSFORMERS[:experts], parts["transformer"])
     return {
-        **{name: ("diffusers", kind) for name, kind in parts.items()},
+        **{name: ("diffusers", kind) for name, kind in (parts | transformers).items()},
         **(described.text if text else {}),
         **dict.fromkeys(absent, (None, None)),
     }

@@ -18,10 +18,11 @@ from mobile_video_jax.core.lock import new_folder
 from mobile_video_jax.core.progress import Progress, say
 from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.interop import ltx_release, ltx_sampler, wan_release
-from mobile_video_jax.interop.diffusers_folder import read_pipeline
+from mobile_video_jax.interop.diffusers_folder import TRANSFORMERS, read_pipeline
 from mobile_video_jax.interop.mapping import Sources, check_names, read_params, stacked
 from mobile_video_jax.interop.release import Parts, Published, Release
 from mobile_video_jax.models.denoiser import Denoiser
+from mobile_video_jax.models.run import EXPERT_FOLDERS, EXPERTS, Run
 from mobile_video_jax.nn.module import init
 from mobile_video_jax.parallel.abstract import abstract
 from mobile_video_jax.parallel.config import MeshConfig
@@ -77,13 +78,18 @@ def import_weights(
         parts.sampling,
     )
     # Before anything is written.
-    check_names(parts.transformer.tensors, parts.transformer.sources, "transformer")
+    for name, transformer in zip(TRANSFORMERS, parts.transformers, strict=False):
+        check_names(transformer.tensors, transformer.sources, name)
     check_names(parts.vae.tensors, parts.vae.sources, "vae")
     with new_folder(out) as folder:
         vae_parameters = _import_vae(parts, clip, folder / "vae")
         description = stage.description() | {"origin": parts.origin}
-        _import_transformer(parts.transformer, stage.denoiser, folder)
-        write_run(folder, "dit", plain(stage.config), description, stage.sampling)
+        if len(parts.transformers) > 1:
+            _import_experts(parts, stage, description, folder)
+            write_run(folder, EXPERTS, plain(stage.config), description, stage.sampling)
+        else:
+            _import_transformer(parts.transformers[0], stage.denoiser, folder)
+            write_run(folder, "dit", plain(stage.config), description, stage.sampling)
     counts = {"parameters": description["parameters"], "vae_parameters": vae_parameters}
     return {"out": str(out), **counts, "text_encoder": encoder}
 
@@ -103,6 +109,17 @@ def _import_vae(parts: Parts, clip: str, folder: Path) -> int:
     description = {"clip": clip, "compression": str(vae.config.strides), "parameters": parameters}
     write_run(folder, "vae", {"stage": "vae", "clip": clip, "model": dataclasses.asdict(vae.config)}, description)
     return parameters
+
+
+def _import_experts(parts: Parts, stage: DitStage, description: dict[str, Any], folder: Path) -> None:
+    """Writes each expert as a run of its own, with the VAE in it, which every command takes."""
+    sampling = dataclasses.asdict(dataclasses.replace(parts.sampling, boundary=0.0, guidance_2=0.0))
+    scales = (parts.sampling.guidance, parts.sampling.guidance_2 or parts.sampling.guidance)
+    for name, published, scale in zip(EXPERT_FOLDERS, parts.transformers, scales, strict=True):
+        say(f"the expert of {name.replace('_', ' ')}")
+        _import_transformer(published, stage.denoiser, folder / name)
+        Run.open(folder / "vae", "vae").copy(folder / name / "vae")
+        write_run(folder / name, "dit", plain(stage.config), description, sampling | {"guidance": scale})
 
 
 def _import_transformer(published: Published, denoiser: Denoiser, folder: Path) -> None:

@@ -4,18 +4,21 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.interop import ltx_sampler, ltx_transformer, ltx_vae
 from mobile_video_jax.interop.diffusers_folder import open_network, read_scheduler
 from mobile_video_jax.interop.ltx_sampler import Sampler
 from mobile_video_jax.interop.ltx_single_file import open_single_file, read_sampler
 from mobile_video_jax.interop.release import Origin, Parts, PipelineFolder, Published, Release
-from mobile_video_jax.models.config import DenoiserConfig
+from mobile_video_jax.models.config import SolverName
+from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.models.vae import VaeBundle
 from mobile_video_jax.vae.ltx.model import LtxVae
 
 FRAME_RATE = 25.0
+DISTILLED_STEPS = 8  # of the schedule, where a folder of a distilled release lists no times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,7 @@ class LtxRelease(Release):
         network = {name: x for name, x in self.vae.tensors.items() if name not in ltx_vae.STATISTICS}
         return Parts(
             model=model,
-            transformer=Published(dict(self.transformer.tensors), ltx_transformer.sources(model)),
+            transformers=(Published(dict(self.transformer.tensors), ltx_transformer.sources(model)),),
             vae_network=LtxVae(vae_config),
             vae=Published(network, ltx_vae.sources(vae_config)),
             stats=ltx_vae.latent_stats(self.vae.tensors, self.vae.settings),
@@ -69,10 +72,23 @@ def open_folder(folder: Path, pipeline: str) -> LtxRelease:
     )
 
 
-def open_original(file: Path, text: Path) -> LtxRelease:
-    """Opens a release's single file; `text` holds text_encoder/ and tokenizer/. Raises UserError as open_folder."""
+def open_original(file: Path, text: Path, solver: str | None = None) -> LtxRelease:
+    """Opens a release's single file; `text` holds text_encoder/ and tokenizer/.
+
+    `solver`, euler or renoise, is of distilled ones, whose headers list their times and not what a step does. Raises
+    UserError as open_folder, and where it is missing or of another release.
+    """
     transformer, vae = open_single_file(file)
-    return LtxRelease(transformer, vae, text, origin={}, sampler=read_sampler(file, vae))
+    sampler = read_sampler(file, vae)
+    if sampler.times and not solver:
+        raise UserError(
+            f"{file} is distilled, and its header does not say whether a step draws noise afresh: "
+            "add --solver=renoise for 0.9.6-distilled, --solver=euler for later ones"
+        )
+    if solver and not sampler.times:
+        raise UserError(f"{file} lists no times, so it is not distilled: leave --solver out")
+    sampler = dataclasses.replace(sampler, renoises=solver == "renoise")
+    return LtxRelease(transformer, vae, text, origin={}, sampler=sampler)
 
 
 def pipeline_folder(run: Run, bundle: VaeBundle, origin: Origin) -> PipelineFolder:
@@ -82,7 +98,7 @@ def pipeline_folder(run: Run, bundle: VaeBundle, origin: Origin) -> PipelineFold
     """
     config = run.denoiser.config
     vae: Any = bundle.vae.config
-    pipeline, scheduler = _published_sampler(config, origin)
+    pipeline, scheduler = _published_sampler(run.denoiser, origin)
     return PipelineFolder(
         index={"_class_name": pipeline},
         scheduler=scheduler,
@@ -95,7 +111,8 @@ def pipeline_folder(run: Run, bundle: VaeBundle, origin: Origin) -> PipelineFold
     )
 
 
-def _published_sampler(config: DenoiserConfig, origin: Origin) -> tuple[str, dict[str, Any]]:
+def _published_sampler(denoiser: Denoiser, origin: Origin) -> tuple[str, dict[str, Any]]:
+    config = denoiser.config
     sampler = Sampler(
         shift=config.time_shift,
         follows_tokens=config.shift_follows_tokens,
@@ -103,6 +120,7 @@ def _published_sampler(config: DenoiserConfig, origin: Origin) -> tuple[str, dic
         schedule=config.time_schedule,
         causal=config.transformer.rope_offset > 0,
         text=config.text_encoder.partition("-")[0],
+        renoises=denoiser.sampling.solver == "renoise",
     )
     if origin and ltx_sampler.parse_scheduler(origin["scheduler"], origin["pipeline"]) == sampler:
         return origin["pipeline"], origin["scheduler"]
@@ -111,6 +129,8 @@ def _published_sampler(config: DenoiserConfig, origin: Origin) -> tuple[str, dic
 
 def _sampling(sampler: Sampler, frame_rate: float) -> Sampling:
     """Guidance and steps of the release's own settings; distilled models take their listed times and no guidance."""
-    if sampler.times:
-        return Sampling(len(sampler.times), guidance=1.0, frame_rate=frame_rate, times=sampler.times)
+    if sampler.times or sampler.renoises:
+        solver: SolverName = "renoise" if sampler.renoises else "euler"
+        steps = len(sampler.times) or DISTILLED_STEPS
+        return Sampling(steps, guidance=1.0, solver=solver, frame_rate=frame_rate, times=sampler.times)
     return Sampling(frame_rate=frame_rate, guidance=3.0)

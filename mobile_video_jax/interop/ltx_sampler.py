@@ -15,7 +15,6 @@ FIXED: dict[str, Any] = {
     "use_karras_sigmas": False,
     "use_exponential_sigmas": False,
     "use_beta_sigmas": False,
-    "stochastic_sampling": False,
     "time_shift_type": "exponential",
 }
 BY_TOKENS: dict[str, Any] = {
@@ -37,6 +36,7 @@ class Sampler:
     times: tuple[float, ...] = ()  # the only times that a distilled model knows
     causal: bool = False  # the first latent frame's position is that of one frame
     text: str = "ltx"  # kind of PIPELINE_TEXTS
+    renoises: bool = False  # each step noises its x0 prediction afresh, as 0.9.6-distilled's do
 
 
 # What the classes of diffusers differ in. LTXConditionPipeline is of 0.9.5 and later.
@@ -53,13 +53,21 @@ def parse_scheduler(settings: Mapping[str, Any], pipeline: str) -> Sampler:
     Raises UserError naming a setting that is not supported.
     """
     follows = bool(settings.get("use_dynamic_shifting", False))
-    sampler = Sampler(settings.get("shift", 1.0), follows, settings.get("shift_terminal") or 0.0, **PIPELINES[pipeline])
+    sampler = Sampler(
+        settings.get("shift", 1.0),
+        follows,
+        settings.get("shift_terminal") or 0.0,
+        renoises=bool(settings.get("stochastic_sampling", False)),
+        **PIPELINES[pipeline],
+    )
     if follows and sampler.schedule != "uniform":
         raise UserError(
             f"scheduler: use_dynamic_shifting=True has no effect in {pipeline}: use the release's scheduler"
         )
     known = FIXED | BY_TOKENS if follows else FIXED
-    parsed = {"shift", "use_dynamic_shifting", "shift_terminal"} | (set() if follows else set(BY_TOKENS))
+    parsed = {"shift", "use_dynamic_shifting", "shift_terminal", "stochastic_sampling"} | (
+        set() if follows else set(BY_TOKENS)
+    )
     for key in sorted(key for key in settings.keys() - parsed if not key.startswith("_")):
         if key not in known:
             raise UserError(f"scheduler: {key}={settings[key]} is not known here: use LTX-Video's scheduler")
@@ -77,6 +85,7 @@ def scheduler_settings(sampler: Sampler) -> dict[str, Any]:
         "shift": sampler.shift,
         "use_dynamic_shifting": sampler.follows_tokens,
         "shift_terminal": sampler.terminal or None,
+        "stochastic_sampling": sampler.renoises,
     }
 
 

@@ -30,7 +30,7 @@ class Parts:
     """The parts of a release as settings of our networks."""
 
     model: DitConfig
-    transformer: Published
+    transformers: tuple[Published, ...]  # one, or the experts of high and of low noise
     vae_network: Network
     vae: Published
     stats: LatentStats
@@ -49,7 +49,7 @@ class PipelineFolder:
 
     index: dict[str, Any]  # model_index.json without its components
     scheduler: dict[str, Any]
-    transformer: dict[str, Any]
+    transformer: dict[str, Any]  # of both, where there are two experts
     transformer_sources: dict[str, Source]
     vae: dict[str, Any]
     vae_sources: dict[str, Source]

@@ -1,13 +1,13 @@
 """Releases of Wan's text-to-video models: pipelines' folders in diffusers' layout."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.interop import wan_transformer, wan_vae
-from mobile_video_jax.interop.diffusers_folder import INDEX, open_network, read_scheduler
+from mobile_video_jax.interop.diffusers_folder import INDEX, TRANSFORMERS, Component, open_network, read_scheduler
 from mobile_video_jax.interop.release import Origin, Parts, PipelineFolder, Published, Release
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import Sampling
@@ -49,6 +49,8 @@ class WanRelease(Release):
     """An opened release of Wan."""
 
     shift: float  # time shift of the schedule
+    low_noise: Component | None = None  # the second expert; `transformer` is then that of high noise
+    boundary: float = 0.0  # time from which that of high noise is evaluated
 
     def parts(self, frame_rate: float | None) -> Parts:
         """The parts; positions do not depend on the frame rate. Raises UserError for other networks."""
@@ -58,7 +60,11 @@ class WanRelease(Release):
         rate = frame_rate or FRAME_RATES[vae_config.residual]
         return Parts(
             model=model,
-            transformer=Published(dict(self.transformer.tensors), wan_transformer.sources(model)),
+            transformers=tuple(
+                Published(dict(expert.tensors), wan_transformer.sources(model))
+                for expert in (self.transformer, self.low_noise)
+                if expert
+            ),
             vae_network=WanVae(vae_config),
             vae=Published(dict(self.vae.tensors), wan_vae.sources(vae_config)),
             stats=wan_vae.latent_stats(self.vae.settings, vae_config),
@@ -67,21 +73,29 @@ class WanRelease(Release):
             text=self.text,
             text_kind="wan",
             times={"time_shift": self.shift, "time_schedule": "thousandth"},
-            sampling=Sampling(50, guidance=5.0, solver="unipc", frame_rate=rate),
+            sampling=dataclasses.replace(self.sampling, frame_rate=rate),
             origin=self.origin,
         )
 
+    @property
+    def sampling(self) -> Sampling:
+        """Steps and guidance of the published defaults: of A14B those of its own code."""
+        if self.low_noise:
+            return Sampling(40, guidance=4.0, guidance_2=3.0, boundary=self.boundary, solver="unipc")
+        return Sampling(50, guidance=5.0, solver="unipc")
+
 
 def open_folder(folder: Path, pipeline: str) -> WanRelease:
-    """Opens the folder of a pipeline. Raises UserError where it is incomplete, and for two experts."""
+    """Opens the folder of a pipeline. Raises UserError where it is incomplete, as where an expert is missing."""
     index = read_settings(folder / INDEX)
-    if (ratio := index.get("boundary_ratio")) is not None or (index.get("transformer_2") or [None])[0]:
-        raise UserError(
-            f"{folder} has two experts (boundary_ratio={ratio}), which are not imported: use Wan 2.1 or 2.2 TI2V"
-        )
+    boundary = _boundary(folder, index)
     scheduler = read_scheduler(folder / "scheduler", SCHEDULER)
+    transformers = [open_network(folder / name, wan_transformer.CLASS) for name in TRANSFORMERS[: 1 + bool(boundary)]]
+    _check_equal(folder, transformers)
     return WanRelease(
-        transformer=open_network(folder / "transformer", wan_transformer.CLASS),
+        transformer=transformers[0],
+        low_noise=transformers[1] if boundary else None,
+        boundary=boundary,
         vae=open_network(folder / "vae", wan_vae.CLASS),
         shift=parse_scheduler(scheduler),
         text=folder,
@@ -94,12 +108,37 @@ def open_folder(folder: Path, pipeline: str) -> WanRelease:
     )
 
 
+def _boundary(folder: Path, index: Mapping[str, Any]) -> float:
+    """The time from which the expert of high noise is evaluated; 0: the pipeline has one transformer."""
+    ratio = index.get("boundary_ratio")
+    named = {name: bool((index.get(name) or [None])[0]) for name in TRANSFORMERS}
+    if ratio is None and not named["transformer_2"]:
+        return 0.0
+    if ratio is None or not 0 < ratio < 1:
+        raise UserError(f"{folder / INDEX}: boundary_ratio={ratio} is no time between two experts: download it again")
+    for name in TRANSFORMERS:
+        if not named[name] or not (folder / name).is_dir():
+            raise UserError(f"{folder} has two experts (boundary_ratio={ratio}), {name} is missing: download it too")
+    return float(ratio)
+
+
+def _check_equal(folder: Path, transformers: Sequence[Component]) -> None:
+    first, *others = ({key: x for key, x in each.settings.items() if key[0] != "_"} for each in transformers)
+    for other in others:
+        for key in sorted(first.keys() | other.keys()):
+            if first.get(key) != other.get(key):
+                raise UserError(
+                    f"{folder}: the experts differ in {key}, {first.get(key)} and {other.get(key)}: "
+                    "name the folder of one release"
+                )
+
+
 def pipeline_folder(run: Run, bundle: VaeBundle, origin: Origin) -> PipelineFolder:
     """A run as a pipeline's folder, with the scheduler of `origin` where the run still samples so.
 
     Raises UserError where diffusers has no class for the network or the sampler.
     """
-    config = run.denoiser.config
+    config = run.sampled.config
     vae: Any = bundle.vae.config
     if (config.time_schedule, config.shift_follows_tokens) != ("thousandth", False):
         raise UserError(f"{run} does not sample as {PIPELINE} does: set time_schedule=thousandth, its time_shift alone")
@@ -107,7 +146,11 @@ def pipeline_folder(run: Run, bundle: VaeBundle, origin: Origin) -> PipelineFold
     is_unchanged = scheduler.get("use_flow_sigmas") and parse_scheduler(scheduler) == config.time_shift
     texts = {name: (library, kind) for name, (library, kind) in origin.get("text", {}).items()}
     return PipelineFolder(
-        index={"_class_name": PIPELINE, "boundary_ratio": None, **origin.get("index", {})},
+        index={
+            "_class_name": PIPELINE,
+            **origin.get("index", {}),
+            "boundary_ratio": run.sampled.sampling.boundary or None,
+        },
         scheduler=scheduler if is_unchanged else scheduler_settings(config.time_shift),
         transformer=wan_transformer.settings(config.transformer, vae.strides.channels, config.text_width),
         transformer_sources=wan_transformer.sources(config.transformer),
@@ -115,7 +158,7 @@ def pipeline_folder(run: Run, bundle: VaeBundle, origin: Origin) -> PipelineFold
         vae_sources=wan_vae.sources(vae),
         statistics={},
         text=TEXT | texts,
-        missing=("transformer_2",),
+        missing=TRANSFORMERS[len(run.experts) :],
     )
 
 

@@ -28,6 +28,8 @@ from mobile_video_jax.vae.latent_stats import NAME as STATS
 T = TypeVar("T")
 VAE = "vae"  # the stage of a VAE's run, and the folder of the VAE inside a denoiser's
 REWARDS = ("reward",)  # stages whose runs name a text encoder and generate nothing
+EXPERTS = "experts"  # the stage of a run whose networks are runs in its folders: above and below a time
+EXPERT_FOLDERS = ("high_noise", "low_noise")
 CHECKPOINT = re.compile(r"(.+)@(\d+|best)")  # what a text names beside a run
 
 
@@ -67,6 +69,8 @@ class Run:
             raise UserError(f"no checkpoint of {self} was evaluated, so none is the best: name a step; it has {names}")
         if step is None:
             return self
+        if self.stage == EXPERTS:
+            raise UserError(f"{self} holds two experts with checkpoints of their own: leave --step and --best out")
         checkpoint_path(self.path, step)
         return dataclasses.replace(self, chosen_step=step)
 
@@ -105,13 +109,31 @@ class Run:
     @functools.cached_property
     def denoiser(self) -> Denoiser:
         """The denoiser that it trained, without parameters. Raises UserError for a run that holds none."""
+        if self.stage == EXPERTS:
+            first, second = (self.path / name for name in EXPERT_FOLDERS)
+            raise UserError(f"{self} holds two experts, and this works on one network: name {first} or {second}")
         if "text_encoder" not in self.config or self.stage in REWARDS:  # only what is generated from captions names one
             raise UserError(f"{self} is a run of stage '{self.stage}', which holds no transformer: name another run")
+        return self._denoiser()
+
+    @functools.cached_property
+    def sampled(self) -> Denoiser:
+        """What is sampled: the denoiser, or the one that the experts have in common."""
+        return self._denoiser() if self.stage == EXPERTS else self.denoiser
+
+    def _denoiser(self) -> Denoiser:
         config, sampling = self.config_as(DenoiserConfig), sampling_of(self.record)
         if self.chosen_rate:
             config = config.at_rate(self.chosen_rate)
             sampling = dataclasses.replace(sampling, frame_rate=self.chosen_rate)
         return Denoiser(config, sampling)
+
+    @property
+    def experts(self) -> tuple["Run", ...]:
+        """The runs of its networks, that of the greater times first; itself where it has one for all times."""
+        if self.stage != EXPERTS:
+            return (self,)
+        return tuple(Run.open(self.path / name) for name in EXPERT_FOLDERS)
 
     def find(self, name: str) -> str:
         """The run that this one names: as it is named or, where that is gone, moved together with this one."""
@@ -153,7 +175,9 @@ class Run:
         return merge_adapter(base.params(target), factors, lora)
 
     def sharded_params(self, mesh: Mesh) -> Any:
-        """The EMA parameters of its denoiser, sharded over a mesh."""
+        """The EMA parameters of its denoiser, sharded over a mesh; those of experts as a tuple."""
+        if self.stage == EXPERTS:
+            return tuple(expert.params(self.sampled.abstract_params(mesh)) for expert in self.experts)
         return self.params(self.denoiser.abstract_params(mesh))
 
     def copy(self, out: Path) -> None:

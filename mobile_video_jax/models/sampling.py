@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from mobile_video_jax.core.config import Config, from_mapping
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.ranges import GuidanceScale, PositiveShare, Range, SolverSteps
+from mobile_video_jax.core.ranges import Decay, GuidanceScale, PositiveShare, Range, SolverSteps
 from mobile_video_jax.models.config import SolverName
 
 FrameRate = Annotated[float, Range(0, 1000)]
@@ -19,6 +19,8 @@ class Sampling(Config):
 
     steps: SolverSteps = 40  # solver steps
     guidance: GuidanceScale = 5.0  # guidance scale; 1 is none
+    guidance_2: GuidanceScale = 0.0  # guidance scale of the expert of low noise; 0: the same
+    boundary: Decay = 0.0  # time below which the expert of low noise is evaluated; 0: one network for all times
     solver: SolverName = "euler"  # a solver of diffusion.samplers
     frame_rate: FrameRate = 0.0  # frames a second of its clips; 0: not known
     times: tuple[PositiveShare, ...] = ()  # the only times that it was distilled at, from 1 down; empty: any

@@ -11,15 +11,17 @@ import pytest
 from safetensors.numpy import load_file
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.diffusion.samplers import fresh_noise
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request
 from mobile_video_jax.interop.export_diffusers import export_diffusers
 from mobile_video_jax.interop.import_weights import import_weights, open_diffusers
+from mobile_video_jax.interop.ltx_sampler import Sampler, parse_scheduler, scheduler_settings
 from mobile_video_jax.metrics.reconstruction import psnr
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.vae.pixels import to_bytes
 from tests.commands import run
-from tests.interop.pipeline import make_pipeline
+from tests.interop.pipeline import SCHEDULER, make_pipeline
 
 CLIP, PROMPT, STEPS, SCALE, RATE = "9x64x64", "a red ball moving", 5, 3.0, 12.5
 
@@ -59,6 +61,36 @@ def test_sampling_equals_the_pipeline(pipeline, imported):
     frames = theirs(**inputs, output_type="np").frames[0]
     ours = np.asarray(to_bytes(generator.vae.decode(generator.vae.params, jnp.asarray(latents))))[0]
     assert psnr(np.round(frames * 255).astype(np.uint8), ours) >= 40
+
+
+def test_noise_drawn_afresh_at_every_step_is_the_schedulers(pipeline, imported, monkeypatch):
+    """0.9.6-distilled: stochastic_sampling of the scheduler is the solver `renoise`."""
+    torch = pytest.importorskip("torch")
+    theirs, folder = pipeline
+    scheduler = type(theirs.scheduler)(**SCHEDULER, stochastic_sampling=True)
+    assert parse_scheduler(dict(scheduler.config), "LTXPipeline") == Sampler(renoises=True)
+    assert scheduler_settings(Sampler(renoises=True))["stochastic_sampling"]
+    generator = Generator.load(imported, text_encoder=f"ltx:{folder}", clip="9x32x32")
+    config = generator.sample_config(steps=3, guidance=1.0, solver="renoise")
+    latents = generator.latents([Request(PROMPT, 7)], config)
+    noise, draws = generator.inputs([Request(PROMPT, 7)], config)[0], iter(jnp.arange(3))
+    drawn = lambda shape, **_: torch.tensor(np.array(fresh_noise(noise, next(draws)))).reshape(shape)
+    monkeypatch.setattr(f"{type(scheduler).__module__}.randn_tensor", drawn)
+    monkeypatch.setattr(theirs, "scheduler", scheduler)
+    theirs.set_progress_bar_config(disable=True)
+    expected = theirs(
+        prompt=PROMPT,
+        height=32,
+        width=32,
+        num_frames=9,
+        frame_rate=RATE,
+        num_inference_steps=3,
+        guidance_scale=1.0,
+        latents=torch.tensor(np.asarray(noise).reshape(1, -1, noise.shape[-1])),
+        output_type="latent",
+    ).frames.numpy()
+    expected = expected.reshape(latents.shape)
+    assert np.linalg.norm(latents - expected) <= 1e-3 * np.linalg.norm(expected)
 
 
 def test_the_run_says_what_it_is(pipeline, imported):

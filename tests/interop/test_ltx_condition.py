@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request
+from mobile_video_jax.interop import ltx_release
 from mobile_video_jax.interop.diffusers_folder import Component
 from mobile_video_jax.interop.export_diffusers import export_diffusers
 from mobile_video_jax.interop.import_weights import import_weights, open_diffusers
@@ -55,7 +56,7 @@ def generator(pipeline, imported) -> Generator:
     [
         {"steps": 4, "guidance": 3.0, "negative_prompt": NEGATIVE},
         {"steps": 7, "guidance": 3.0},
-        {"steps": 1, "guidance": 1.0},
+        pytest.param({"steps": 1, "guidance": 1.0}, marks=pytest.mark.slow),
         {"times": (1.0, 0.9, 0.35), "guidance": 1.0},
     ],
 )
@@ -161,6 +162,22 @@ HEADER: dict[str, Any] = {
     "scheduler": {"_class_name": "RectifiedFlowScheduler", "sampler": "LinearQuadratic", "shifting": None},
     "allowed_inference_steps": TIMES,
 }
+
+
+@pytest.mark.parametrize(
+    ("times", "solver", "message"),
+    [
+        (TIMES, None, "add --solver=renoise for 0.9.6-distilled"),
+        ((), "euler", "lists no times, so it is not distilled"),
+    ],
+)
+def test_a_distilled_file_needs_its_step_named(monkeypatch, times, solver, message):
+    monkeypatch.setattr(ltx_release, "open_single_file", lambda file: (Component({}, {}), Component({}, {})))
+    monkeypatch.setattr(ltx_release, "read_sampler", lambda file, vae: Sampler(times=times))
+    with pytest.raises(UserError, match=message):
+        ltx_release.open_original(Path("ltxv.safetensors"), Path("text"), solver)
+    opened = ltx_release.open_original(Path("ltxv.safetensors"), Path("text"), "renoise" if times else None)
+    assert opened.sampler.renoises == bool(times)
 
 
 def header_of(tmp_path: Path, header: dict[str, Any] | None, release: str = "0.9.5") -> Sampler:
