@@ -17,7 +17,7 @@ The phone's form (export/phone) differs from the jaxpr by these rules:
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -192,7 +192,7 @@ class _Trace:
     def _scan(self, eqn: jex_core.JaxprEqn, inputs: list[Array], part: str) -> list[Array]:
         """The body's ops, as often as it runs. An array that is scanned over is sliced: it has an axis less inside."""
         length, body = eqn.params["length"], eqn.params["jaxpr"].jaxpr
-        outside_and_inside = zip(inputs, eqn.invars, body.invars, strict=True)
+        outside_and_inside: Iterable[tuple[Array, Any, Any]] = zip(inputs, eqn.invars, body.invars, strict=True)
         arrays = [
             self.whole(x, part).share(length if outside.aval.ndim > inside.aval.ndim else 1)
             for x, outside, inside in outside_and_inside
