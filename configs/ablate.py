@@ -29,8 +29,8 @@ many FLOPs as a teacher's help costs), + the teacher's velocity, + SnapGen's bal
 features; 21 cells, three seeds. `snapgen_quick` has half of the steps. Neither has been timed.
 
 `temporal` grows a tiny U-Net of images into one of clips by layers over time within one budget of the phone's time:
-found by evolution, by random search, of one kind, and none; three seeds. `temporal_quick` is one seed and fewer kinds;
-`temporal_gpu`, the U-Net of 379 M parameters. None has been timed.
+found by evolution, by random search, of one kind, and none; three seeds. `temporal_quick` is one seed and fewer kinds,
+27 minutes of CPU time on one core; `temporal_gpu`, the U-Net of 379 M parameters. The others have not been timed.
 
 `lazy` samples one transformer in fewer steps, or with outputs reused from the step before by trained gates, at equal
 FLOPs, and its 4-step student with modules left out, by sensitivity or chance, or pruned to the same phone time.
