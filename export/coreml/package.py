@@ -17,6 +17,7 @@ from export.coreml.mixed_bits import recipe
 from export.coreml.quiet import quietly
 from export.metadata import Metadata
 from export.part import FIRST_FUNCTION, FP16, FP32, Part, dtype_of
+from export.phone.text import PhoneText
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.weights.mixed_bits import Recipe
 
@@ -56,7 +57,7 @@ def write_package(
                 compress(model, weights.kind, bits).save(str(after / f"{function}.mlpackage"))
             _save_functions(after, list(models), path)
         _save_functions(before, list(models), uncompressed)  # last: models read their weights from there
-    _check_size(parts, size(uncompressed))
+    check_size(parts, size(uncompressed))
     _describe(path, dataclasses.replace(metadata, weights=kind))
     if kind == FP32 and weights.kind != FP16:
         (out / UNCOMPRESSED).mkdir(exist_ok=True)
@@ -155,12 +156,16 @@ def _save_functions(folder: Path, functions: Sequence[str], path: Path) -> None:
         ct.utils.save_multifunction(descriptor, str(path))
 
 
-def _check_size(parts: Sequence[Part], stored: int) -> None:
+def check_size(parts: Sequence[Part], stored: int) -> None:
     """Raises RuntimeError for more than two bytes a number, or four: weights would be stored twice or widened."""
     weights = {(name, x.shape): x for part in parts for name, x in part.module.named_parameters()}
     # Functions have tables of their own, such as those of positions.
     tables = {x.data_ptr(): x for part in parts for x in part.module.buffers()}
     shared = {x.data_ptr(): x for x in weights.values()}
-    expected = (2 if parts[0].precision == FP16 else 4) * sum(x.numel() for x in (*shared.values(), *tables.values()))
+    numbers = sum(x.numel() for x in (*shared.values(), *tables.values()))
+    numbers += sum(
+        part.module.folded(part.inputs["ids"].shape[1]) for part in parts if isinstance(part.module, PhoneText)
+    )
+    expected = (2 if parts[0].precision == FP16 else 4) * numbers
     if stored > 1.02 * expected + OVERHEAD * len(parts):
         raise RuntimeError(f"{parts[0].name} takes {stored} bytes, {expected} were expected of its weights in fp16")

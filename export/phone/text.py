@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from export.pytorch.t5 import T5Text
+
 
 class PhoneText(nn.Module):
     """Maps ids and their mask to states as the transformer's package takes them, zero where there is no token.
@@ -17,6 +19,10 @@ class PhoneText(nn.Module):
     def __init__(self, encoder: nn.Module, padding: int | None = None):
         super().__init__()
         self.encoder, self.padding = encoder, padding
+
+    def folded(self, tokens: int) -> int:
+        """The numbers that a package for so many ids holds beside the weights, as conversion computes them."""
+        return self.encoder.folded(tokens + (self.padding or 0)) if isinstance(self.encoder, T5Text) else 0
 
     def forward(self, ids: Int[Tensor, "b s"], text_mask: Float[Tensor, "b 1 1 s"]) -> Float[Tensor, "b width 1 s"]:
         if self.padding is None:

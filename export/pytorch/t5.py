@@ -52,6 +52,11 @@ class T5Text(nn.Module):
         states: Tensor = self.norm(x)
         return states
 
+    def folded(self, tokens: int) -> int:
+        """The numbers that a package of so many tokens holds beside the weights: the biases of all pairs."""
+        tables = self.config.layers if self.config.bias_per_layer else 1
+        return tables * self.config.heads * tokens**2
+
 
 class T5Layer(nn.Module):
     """text.t5.T5Layer: x += attention(norm(x)), then x += gated ffn(norm(x)); queries are not scaled.

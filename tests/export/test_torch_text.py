@@ -8,7 +8,7 @@ import pytest
 import torch
 from flax import linen
 
-from export.coreml.package import convert
+from export.coreml.package import OVERHEAD, check_size, convert
 from export.mil.evaluate import evaluate
 from export.mil.load import load_package
 from export.part import Part
@@ -91,3 +91,12 @@ def test_a_t5_whose_values_pass_fp16s_end_stays_finite():
     assert layer.ffn_out(layer.ffn_in(x)).abs().max() > 65504
     states = layer.half()(x.half(), bias.half())
     assert states.isfinite().all() and states.abs().max() > 60000
+
+
+def test_the_biases_of_all_pairs_of_tokens_are_expected_in_a_package():
+    module = PhoneText(T5Text(UMT5))
+    part = Part("text", module, {"ids": np.zeros((1, 512), np.int32)}, {})
+    bytes_of_all = 2 * (sum(x.numel() for x in module.parameters()) + UMT5.layers * UMT5.heads * 512**2)
+    check_size([part], bytes_of_all)
+    with pytest.raises(RuntimeError, match="were expected of its weights in fp16"):
+        check_size([part], int(1.03 * bytes_of_all) + OVERHEAD)

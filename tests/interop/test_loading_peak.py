@@ -1,5 +1,6 @@
 """An import holds the parameters that it writes and, beside them, less than 1.3 shards."""
 
+import contextlib
 import re
 import shutil
 import time
@@ -39,8 +40,9 @@ def peak_bytes(source: Path, out: Path) -> int:
     command = start("launch.import_weights", f"--source={source}", f"--out={out}", "--clip=5x32x32")
     peak = 0
     while command.process.is_alive():
-        status = Path(f"/proc/{command.process.pid}/status").read_text()
-        peak = max(peak, *(1024 * int(size) for size in re.findall(r"RssAnon:\s+(\d+) kB", status)), 0)
+        with contextlib.suppress(OSError):  # it has just ended
+            status = Path(f"/proc/{command.process.pid}/status").read_text()
+            peak = max(peak, *(1024 * int(size) for size in re.findall(r"RssAnon:\s+(\d+) kB", status)), 0)
         time.sleep(0.005)
     assert command.finish().status == 0
     return peak
