@@ -89,6 +89,18 @@ CHECK = flags.DEFINE_enum(
 )
 
 WRONG = 1
+# Flags of packages, which other formats would ignore.
+OF_PACKAGES = (
+    "tiles",
+    "cut_inputs",
+    "weights",
+    "target_bits",
+    "target_psnr",
+    "backend",
+    "widths",
+    "max_memory",
+    "stream",
+)
 
 
 def main() -> None:
@@ -103,6 +115,8 @@ def main() -> None:
     from mobile_video_jax.models.run import Run
 
     model = Run.open(MODEL.value, **CHECKPOINT.value)
+    if FORMAT.value != "coreml" and (given := [name for name in OF_PACKAGES if flags.FLAGS[name].present]):
+        raise UserError(f"--{given[0]} is for packages: leave it out with --format={FORMAT.value}")
     if FORMAT.value == "diffusers":
         return write_diffusers(model, out)
     if FORMAT.value in ("lora", "lora_comfyui"):

@@ -42,6 +42,8 @@ def main() -> None:
     from mobile_video_jax.interop.release import Release
 
     source, text = SOURCE.value, TEXT.value
+    if SOLVER.value and FORMAT.value in ("lora", "diffusers"):
+        raise UserError("--solver is for a release's single file: a folder's scheduler and a LoRA's base name theirs")
     if FORMAT.value == "lora":
         return _import_lora(source)
     if FORMAT.value == "diffusers":

@@ -53,7 +53,7 @@ def check_widths(run: Run, settings: Settings) -> None:
     if limit and sum(bytes_of) > limit:
         raise UserError(
             f"widths {', '.join(f'{width:g}' for width in widths)} take {sum(bytes_of) / 1e6:.1f} MB in fp16, above "
-            f"--max_memory={settings.max_memory:g}: leave out {widths[-1]:g}, or raise it"
+            f"--max_memory={settings.max_memory:g}: name fewer or narrower widths, or raise it"
         )
 
 

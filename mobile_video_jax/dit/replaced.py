@@ -15,9 +15,11 @@ from mobile_video_jax.dit.block import DitBlock
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import unstack_blocks
 from mobile_video_jax.dit.step_table import MODULES
+from mobile_video_jax.nn.stream import STREAM
 
 OUTPUTS = {"self_attention": "out", "ffn": "down"}  # the layer whose bias is all that an empty module adds
 Key = tuple[int, str]  # block and name
+ALL = slice(None)
 
 
 class Module(NamedTuple):
@@ -26,7 +28,7 @@ class Module(NamedTuple):
     block: int
     name: str  # one of MODULES
     z: Tokens  # its input, normalised and modulated
-    compute: Callable[[Tokens], Tokens]  # its output for the rows of z, or for some of them
+    compute: Callable[..., Tokens]  # (z, rows=ALL) -> its output for z[rows]
     bias: jax.Array  # [d], its output without heads or hidden channels
 
     @property
@@ -71,8 +73,17 @@ def replacing(replace: Replace) -> contextlib.AbstractContextManager[Any]:
         block, (z, *others) = str(module.parent.name), args
         # A module without a parent is a pure function of its parameters, which lax.cond may call.
         alone, variables = module.clone(parent=None), module.variables
-        compute = lambda rows: alone.apply(variables, rows, *others, **kwargs)
+
+        def compute(z: Tokens, rows: slice = ALL) -> Any:
+            return alone.apply(_of_rows(variables, rows), z[rows], *others, **kwargs)
+
         bias = nn.unbox(variables["params"])[OUTPUTS[module.name]]["bias"]
         return replace(Module(int(block.removeprefix("block_")), module.name, z, compute, bias))
 
     return nn.intercept_methods(intercept)
+
+
+def _of_rows(variables: Any, rows: slice) -> Any:
+    """A module's variables for some clips of a batch: arrays of a stream's state begin with clips."""
+    clips = lambda x: x[rows] if jnp.ndim(x) > 1 else x
+    return {name: jax.tree.map(clips, values) if name == STREAM else values for name, values in variables.items()}

@@ -95,11 +95,11 @@ def _branches(module: Module) -> dict[str, Callable[[Tokens, Tokens], Tokens]]:
 
     def caption_reused(z: Tokens, before: Tokens) -> Tokens:
         half = z.shape[0] // 2
-        return jnp.concatenate([before[:half], module.compute(z[half:])])
+        return jnp.concatenate([before[:half], module.compute(z, slice(half, None))])
 
     def null_reused(z: Tokens, before: Tokens) -> Tokens:
         half = z.shape[0] // 2
-        return jnp.concatenate([module.compute(z[:half]), before[half:]])
+        return jnp.concatenate([module.compute(z, slice(half)), before[half:]])
 
     every = (
         lambda z, before: module.compute(z),

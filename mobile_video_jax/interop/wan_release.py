@@ -111,10 +111,10 @@ def open_folder(folder: Path, pipeline: str) -> WanRelease:
 def _boundary(folder: Path, index: Mapping[str, Any]) -> float:
     """The time from which the expert of high noise is evaluated; 0: the pipeline has one transformer."""
     ratio = index.get("boundary_ratio")
-    named = {name: bool((index.get(name) or [None])[0]) for name in TRANSFORMERS}
+    named = {name: isinstance(index.get(name), list) and bool(index[name][:1] != [None]) for name in TRANSFORMERS}
     if ratio is None and not named["transformer_2"]:
         return 0.0
-    if ratio is None or not 0 < ratio < 1:
+    if not isinstance(ratio, float | int) or not 0 < ratio < 1:
         raise UserError(f"{folder / INDEX}: boundary_ratio={ratio} is no time between two experts: download it again")
     for name in TRANSFORMERS:
         if not named[name] or not (folder / name).is_dir():

@@ -62,6 +62,8 @@ class Run:
 
         Raises UserError where there is no such checkpoint.
         """
+        if self.stage == EXPERTS and (best or step is not None):
+            raise UserError(f"{self} holds two experts with checkpoints of their own: leave --step and --best out")
         if best and step is not None:
             raise UserError(f"both a step, {step}, and the best checkpoint of {self} are chosen: leave one out")
         if best and (step := best_step(self.path)) is None:
@@ -69,8 +71,6 @@ class Run:
             raise UserError(f"no checkpoint of {self} was evaluated, so none is the best: name a step; it has {names}")
         if step is None:
             return self
-        if self.stage == EXPERTS:
-            raise UserError(f"{self} holds two experts with checkpoints of their own: leave --step and --best out")
         checkpoint_path(self.path, step)
         return dataclasses.replace(self, chosen_step=step)
 

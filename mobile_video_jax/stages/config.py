@@ -146,9 +146,7 @@ class DistillTraining(DitTraining, DiscriminatorConfig):
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)  # what the student is trained for
     few_step: str = ""  # run of the adapter that makes the teacher a few-step one, for objective.method=kdmd
     few_step_lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)  # its sizes, without a run
-    critic_lora: LoraConfig = dataclasses.field(
-        default_factory=LoraConfig
-    )  # the adapter that makes the teacher kdmd's critic
+    critic_lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)  # the adapter that makes it kdmd's critic
     watch: CollapseConfig = dataclasses.field(default_factory=CollapseConfig)  # limits at which a run stops
     optimizer: PlayersOptimizerConfig = dataclasses.field(default_factory=PlayersOptimizerConfig)  # of both players
 

@@ -242,6 +242,14 @@ class TemporalStudy(ChainStudy):
     kind: Literal["temporal"] = "temporal"  # tells this study from the others
     arms: tuple[TemporalArm, ...] = get_args(TemporalArm)  # the layers over time
 
+    def __post_init__(self) -> None:
+        needed = {"attention3d", *self.arms} - {"none", "random", "search"}
+        if missing := sorted(needed - set(self.search.temporal)):
+            raise UserError(
+                f"the budget is a share of attention3d's, and arms have a kind each: {', '.join(missing)} must be in "
+                "search.temporal too"
+            )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ElasticStudy(ChainStudy):

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mobile_video_jax.core.files import read_json, write_json
 from mobile_video_jax.evaluate.alignment import generate_samples
 from mobile_video_jax.latents.encode import encode_dataset
@@ -18,12 +20,13 @@ from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.search.candidates import CHOSEN
 from mobile_video_jax.search.costs import CostTable
-from mobile_video_jax.search.evolution import rank_correlation
+from mobile_video_jax.search.evolution import EvolutionConfig, random_sizes, rank_correlation
 from mobile_video_jax.search.random_layouts import Sampler
 from mobile_video_jax.search.run import network_search, search
 from mobile_video_jax.search.space import Choice, Layout, Space
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.studies.chain import Cells, cells_of, run_chain_study, teacher_run
 from mobile_video_jax.studies.config import TemporalStudy
 from mobile_video_jax.train.loop import train
@@ -40,13 +43,22 @@ def cells(study: TemporalStudy) -> Cells:
 
 
 def plan_temporal(study: TemporalStudy) -> list[dict[str, Any]]:
-    """Cost of every cell in FLOPs of training, counted without running anything; what is searched, as 3-D attention."""
+    """Cost of every training in FLOPs, counted without running anything; what is searched, as 3-D attention.
+
+    A search counts as the steps of the layers that its candidates share and at most those that they have of their own.
+    """
     costs = {}
     for arm in study.arms:
         kind = "attention3d" if arm in (SEARCH, RANDOM) else arm
         config = arm_config(study, [kind] * len(_unet(study).places))
         costs[arm] = DitStage(config).cost().flops * config.steps
-    return [{"name": name, "train_flops": costs[arm]} for name, (arm, _) in cells(study).items()]
+    trained = {"vae": VaeStage(study.vae)} | {f"teacher-seed{seed}": DitStage(study.dit) for seed in study.seeds}
+    shared = [{"name": name, "train_flops": each.cost().flops * each.config.steps} for name, each in trained.items()]
+    layers = DitStage(arm_config(study, ["attention3d"] * len(_unet(study).places))).cost().flops
+    steps = study.search.distill_steps + 2 * _candidate_steps(study.search.evolution)  # random search has as many
+    searches = [{"name": f"searching-seed{seed}", "train_flops": layers * steps} for seed in study.seeds]
+    arms = [{"name": name, "train_flops": costs[arm]} for name, (arm, _) in cells(study).items()]
+    return [*shared, *searches, *arms]
 
 
 def run_temporal_study(study: TemporalStudy, out: Path, *, worker: int = 0, workers: int = 1) -> list[dict[str, Any]]:
@@ -88,6 +100,12 @@ def arm_config(study: TemporalStudy, kinds: list[str], **changes: Any) -> DitTra
     return dataclasses.replace(study.video, model=model, temporal_only=bool(model.temporal_layers), **changes)
 
 
+def _candidate_steps(config: EvolutionConfig) -> int:
+    """The most steps that evolution trains its candidates for."""
+    more = np.diff((0, *config.fidelities))
+    return int(sum(count * steps for count, steps in zip(random_sizes(config), more, strict=True)))
+
+
 def find_layouts(study: TemporalStudy, out: Path, seed: int) -> None:
     """Searches on a seed's image network, unless that is done, and writes the layout of each arm."""
     folder, started = searched(out, seed), time.monotonic()
@@ -97,8 +115,11 @@ def find_layouts(study: TemporalStudy, out: Path, seed: int) -> None:
     limits, run = {"milliseconds": budget(study)}, Run.open(teacher_run(out, seed))
     result, table = search(config, run, str(out / "clips"), folder, limits, "evolution")
     sampler = Sampler(network_search(config, run.denoiser).space(config), table, limits)
-    layouts = {kind: hand_made(sampler, kind) for kind in (NONE, *config.temporal)}
-    layouts |= {SEARCH: result.candidates[CHOSEN].layout, RANDOM: result.candidates["random search"].layout}
+    layouts: dict[str, Layout] = {
+        SEARCH: result.candidates[CHOSEN].layout,
+        RANDOM: result.candidates["random search"].layout,
+    }
+    layouts |= {arm: hand_made(sampler, arm) for arm in study.arms if arm not in layouts}
     evolved = result.outcomes["evolution"]
     found = {
         "layouts": {arm: [choice.kind for choice in layout] for arm, layout in layouts.items()},

@@ -97,7 +97,7 @@ def run() -> Run:
         ({"widths": (0.5, 1.0), "stream": True}, "leave out --stream, --form, more --clip"),
         (
             {"widths": (0.5, 1.0), "max_memory": 0.01},
-            "widths 0.5, 1 take [0-9.]+ MB in fp16, above --max_memory=0.01: leave out 1",
+            "widths 0.5, 1 take [0-9.]+ MB in fp16, above --max_memory=0.01: name fewer or narrower widths",
         ),
         ({"max_memory": 1.0}, "--max_memory is for a package of --widths"),
     ],

@@ -109,6 +109,13 @@ def test_a_table_that_never_skips_streams_to_the_bit_and_one_that_skips_does_not
     assert jnp.abs(by_table("....", "b..-") - chunk).max() > 1e-3
 
 
+def test_each_half_of_a_guided_streams_steps_may_reuse(stream):
+    settings = dataclasses.replace(CONFIG, reuse=("....", "cuuc"))
+    chunks = [list(ClipStream(stream.generator, config).latents(requests, 1)) for config in (CONFIG, settings)]
+    np.testing.assert_array_equal(chunks[0][0].shape, chunks[1][0].shape)
+    assert 1e-3 < jnp.abs(chunks[0][1] - chunks[1][1]).max() < jnp.inf
+
+
 def test_clips_last_as_long_as_wanted_and_a_stopped_stream_resumes_behind_finished_ones(stream, tmp_path):
     both = [*requests, Request("a bar", 4)]
     job = GenerationJob(both, CONFIG, tmp_path)

@@ -95,6 +95,8 @@ def test_each_expert_is_a_run_and_both_are_no_one_network(imported):
     ("change", "message"),
     [
         ({"boundary_ratio": None}, "boundary_ratio=None is no time between two experts"),
+        ({"boundary_ratio": "0.75"}, "boundary_ratio=0.75 is no time between two experts"),
+        ({"transformer_2": 7}, r"two experts \(boundary_ratio=0.75\), transformer_2 is missing"),
         ({"transformer_2": [None, None]}, r"two experts \(boundary_ratio=0.75\), transformer_2 is missing"),
         ({"transformer": None}, "transformer is missing"),
         ("transformer_2", "transformer_2 is missing: download it too"),

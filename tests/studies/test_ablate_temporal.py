@@ -8,6 +8,7 @@ import pytest
 
 from configs import ablate as studies
 from mobile_video_jax.core.config import from_mapping
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.search.random_layouts import Sampler
 from mobile_video_jax.search.space import Choice, Space
 from mobile_video_jax.studies.config import TemporalStudy
@@ -33,6 +34,13 @@ def test_layers_over_time_are_trained_alone_and_without_any_the_network_is(study
     none, conv = (arm_config(study, [kind] * 7) for kind in ("none", "conv1d"))
     assert conv.temporal_only and not none.temporal_only and none.steps == conv.steps
     assert dataclasses.replace(conv.model, temporal=()) == study.dit.model
+
+
+def test_kinds_that_are_not_searched_are_no_arms(study):
+    with pytest.raises(UserError, match="conv3d must be in search.temporal too"):
+        dataclasses.replace(
+            study, search=dataclasses.replace(study.search, temporal=("conv1d", "attention1d", "attention3d"))
+        )
 
 
 def test_layers_of_one_kind_fill_the_budget_from_the_lowest_resolution_on():
