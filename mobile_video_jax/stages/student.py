@@ -50,6 +50,7 @@ class StudentStage(DitStage):
         if not config.init_from:
             return cls(taught_by(config)) if config.teacher else cls(config)
         source = Run.open(config.init_from)
+        _ = source.denoiser  # a run without one network is told before its teacher is looked for
         pruned = read_pruned(source)
         named = source.config.get("teacher") or pruned.get("teacher")
         name = config.teacher or (source.find(named) if named else "")
