@@ -89,17 +89,10 @@ CHECK = flags.DEFINE_enum(
 )
 
 WRONG = 1
-# Flags of packages, which other formats would ignore.
+# Flags that other formats have no use for.
 OF_PACKAGES = (
-    "tiles",
-    "cut_inputs",
-    "weights",
-    "target_bits",
-    "target_psnr",
-    "backend",
-    "widths",
-    "max_memory",
-    "stream",
+    *("vae", "clip", "steps", "tiles", "cut_inputs", "weights", "target_bits", "target_psnr", "backend", "author"),
+    *("license", "text_precision", "widths", "max_memory", "stream", "form", "chunk_megabytes", "prompt", "check"),
 )
 
 

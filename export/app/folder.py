@@ -218,7 +218,7 @@ def _groups(
 def _grouped(parts: Sequence[Iterator[Part]], names: Sequence[str]) -> Iterator[list[Part]]:
     """Groups the parts of the same name, of all clips or widths, as functions of a package. An image has no vae_next.
 
-    `names` are those of the functions.
+    `names` are the functions' names.
     """
     for group in itertools.zip_longest(*map(_packages, parts), fillvalue=[]):
         yield [

@@ -118,7 +118,7 @@ def attend_each(
     bias: Float[Tensor, "1 m 1 1"] | None,
     chunks: int,
 ) -> list[Float[Tensor, "1 d 1 s"]]:
-    """Attention head by head; fewer heads of keys and values serve those of the queries in turn."""
+    """Attention head by head; with grouped queries, heads of keys and values are repeated in turn."""
     few = len(keys)
     return [attend(q, keys[i % few], values[i % few], bias, chunks) for i, q in enumerate(queries)]
 

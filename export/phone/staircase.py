@@ -17,7 +17,7 @@ from export.pytorch import dit as torch_dit
 from mobile_video_jax.dit.elastic import MODULATED
 
 Sizes = tuple[int, int]  # rows and columns of a matrix: outputs and inputs
-Ladder = tuple[Sizes, ...]  # those of each width, the narrowest first
+Ladder = tuple[Sizes, ...]  # of one matrix in each width, the narrowest first
 
 
 class Staircase(nn.Module):

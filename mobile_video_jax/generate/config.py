@@ -58,6 +58,8 @@ class SampleConfig(Config):
                 f"this model reuses outputs by a table of {len(self.reuse)} steps, not {self.steps}: leave the steps "
                 "out, or name the run that it was made from"
             )
+        if self.boundary:
+            raise UserError("a reuse table is for one network, not for two experts: leave one of the two out")
         if self.solver not in TABLE_SOLVERS:
             raise UserError(
                 f"solver '{self.solver}' evaluates the network twice a step, a reuse table is for once: "

@@ -243,6 +243,7 @@ class TemporalStudy(ChainStudy):
     arms: tuple[TemporalArm, ...] = get_args(TemporalArm)  # the layers over time
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         needed = {"attention3d", *self.arms} - {"none", "random", "search"}
         if missing := sorted(needed - set(self.search.temporal)):
             raise UserError(

@@ -112,7 +112,6 @@ def test_a_table_that_never_skips_streams_to_the_bit_and_one_that_skips_does_not
 def test_each_half_of_a_guided_streams_steps_may_reuse(stream):
     settings = dataclasses.replace(CONFIG, reuse=("....", "cuuc"))
     chunks = [list(ClipStream(stream.generator, config).latents(requests, 1)) for config in (CONFIG, settings)]
-    np.testing.assert_array_equal(chunks[0][0].shape, chunks[1][0].shape)
     assert 1e-3 < jnp.abs(chunks[0][1] - chunks[1][1]).max() < jnp.inf
 
 
