@@ -42,6 +42,10 @@ size as a whole or by tensor, beside both widths trained alone for as many steps
 is one seed, one of the ways and a fifth of the steps; `elastic_gpu`, widths of the small transformer. None has
 been timed.
 
+`ladder` trains SnapGen++'s steps from a plain transformer to three stages of sparse attention, and a plain
+one of the last's FLOPs, for as many steps; 15 cells, three seeds. `ladder_quick` is one seed with half of the steps;
+`ladder_gpu`, the small transformer.
+
 `attention` converts one causal transformer of full attention on 320 tokens into linear attention, LCHA, LCHA with every
 fourth block softmax, chunked attention, a sandwich that is searched for half of the phone's time, and random layouts of
 that time, at equal training FLOPs, and streams all of them; three seeds. `attention_quick` is one seed with shorter

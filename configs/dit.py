@@ -6,7 +6,8 @@ Variants: tiny (two CPU cores), small (one accelerator), server and mobile (the 
 FFN 8192 and 20 blocks, 20 heads, FFN 6144, both 2048 wide), ltx (LTX-Video's transformer at 25 frames a second, with
 a T5 encoder's text states), wan (that of Wan 2.1 1.3B, with UMT5's), s2dit (a streaming sandwich of linear and
 low-resolution blocks, about 1 B), snapgenpp (three stages for images of 1024x1024, which configs/elastic.py trains in
-several widths). `python -m launch.inspect
+several widths), ladder0 to ladder3 (SnapGen++'s steps from a plain transformer of 0.4 B to three stages of sparse
+attention, each added to those before). `python -m launch.inspect
 --config=configs/dit.py:server` prints what each costs. All but tiny grow in three phases, each from the one before by
 --config.init_from: small_images (one frame, 192x256), small_low (49 frames, 192x256, and images), small (49 frames,
 384x512, and images). Every phase takes the same number of tokens a step.
@@ -21,6 +22,7 @@ from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.config import to_config_dict
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.ladder import RUNGS, rung
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.train.config import OptimizerConfig
 
@@ -50,6 +52,9 @@ WAN_1B = dataclasses.replace(LARGE, width=1536, depth=30, heads=12, head_dim=128
 # A sandwich as S2DiT's (arXiv 2601.12719), for streams: linear attention, and between it blocks of half the resolution,
 # some of them with softmax attention. launch.search finds others.
 SANDWICH = (*(("lcha", 1),) * 2, *((*(("lcha", 2),) * 3, ("full", 2)) * 5), ("lcha", 2), ("lcha", 1))
+RUNG = dataclasses.replace(LARGE, width=1152, head_dim=72, depth=28, heads=16, kv_heads=1, ffn=3456)
+RUNG = dataclasses.replace(RUNG, attention_cell=(1, 4, 64))
+LADDER = {f"ladder{i}": rung(RUNG, name) for i, name in enumerate(RUNGS)}
 MODELS = {
     "tiny": DitConfig(width=128, depth=6, heads=4, head_dim=32, ffn=512),
     "small": dataclasses.replace(LARGE, width=1024, depth=16, heads=16, ffn=4096),
@@ -68,6 +73,7 @@ MODELS = {
         skips=tuple((8 + i, 17 - i) for i in range(5)),
         attention_cell=(1, 4, 64),
     ),
+    **LADDER,
     "wan": WAN_1B,
     "wan_mobile": dataclasses.replace(WAN_1B, depth=21, heads=8, ffn=6720),
 }
@@ -80,17 +86,19 @@ PHASES: dict[str, dict[str, Any]] = {
     "": {"clip": "49x384x512", "image_share": 0.2, "image_probability": 0.2},
 }
 BATCH_SIZES = {"small": 64, "mobile": 256, "server": 256, "ltx": 256, "wan": 64, "s2dit": 128, "snapgenpp": 64}
+BATCH_SIZES |= dict.fromkeys(LADDER, 64)
 COMPRESSIONS = {
     "wan": Compression(4, 16, 64),
     "s2dit": Compression(8, 16, 128),
-    "snapgenpp": Compression(8, 16, 128),
+    **dict.fromkeys(("snapgenpp", *LADDER), Compression(8, 16, 128)),
 }
 # Clips of each phase, where they differ from those of PHASES.
 CLIPS = {
     "s2dit": {"": "49x288x512"},
-    "snapgenpp": {"images": "1x256x256", "low": "1x512x512", "": "1x1024x1024"},
+    **{size: {"images": "1x256x256", "low": "1x512x512", "": "1x1024x1024"} for size in ("snapgenpp", *LADDER)},
 }
 TEXTS: dict[str, dict[str, Any]] = {
+    **{size: {"text_tokens": 120} for size in LADDER},
     "ltx": {"text_encoder": "t5", "text_width": 4096, "text_tokens": 128},
     "wan": {
         "text_encoder": "t5",

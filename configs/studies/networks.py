@@ -1,4 +1,4 @@
-"""Studies of other networks and ways to compute them: U-Net, widths of one network, reused outputs."""
+"""Studies of other networks and ways to compute them: U-Net, stages and widths, reused outputs."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,16 +6,26 @@ from typing import Any
 
 from configs import demo, elastic, lazy, prune, unet
 from configs.search import TEMPORAL, get_config
+from configs.studies.attention import CLIP, COMPRESSION
 from configs.studies.distillation import distillation_study_gpu
 from configs.studies.pruning import pruning_study, pruning_study_gpu
 from configs.studies.rewards import reward_study
-from configs.studies.trainings import distill_training, dit_training, recover_training, unet_training
+from configs.studies.trainings import distill_training, dit_training, recover_training, unet_training, vae_training
 from mobile_video_jax.core.config import Config, from_mapping
+from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.search.config import SearchConfig
 from mobile_video_jax.search.evolution import EvolutionConfig
 from mobile_video_jax.stages.config import DitTraining, ElasticTraining, LazyTraining
-from mobile_video_jax.studies.config import ArchitectureStudy, ChainStudy, ElasticStudy, LazyStudy, TemporalStudy
+from mobile_video_jax.studies.config import (
+    ArchitectureStudy,
+    ChainStudy,
+    ElasticStudy,
+    LadderStudy,
+    LazyStudy,
+    TemporalStudy,
+)
 
 
 def _snapgen(*, teacher_steps: int, steps: int, **changes: Any) -> ArchitectureStudy:
@@ -52,6 +62,34 @@ def _temporal_gpu() -> TemporalStudy:
     video = dataclasses.replace(image, clip="17x128x128", steps=20_000)
     shared |= {"dit": image, "teacher_right": 0.0, "seeds": (0, 1, 2)}
     return TemporalStudy(**shared, search=search, video=video)
+
+
+def _ladder(*, steps: int, **changes: Any) -> LadderStudy:
+    """A transformer of 8 narrow blocks with one head of keys, in whose 320 tokens attention is a third of the FLOPs."""
+    pruning = pruning_study()
+    shared: dict[str, Any] = {field.name: getattr(pruning, field.name) for field in dataclasses.fields(ChainStudy)}
+    periods: dict[str, Any] = {"steps": steps, "eval_every": steps // 4, "checkpoint_every": steps // 4}
+    model = DitConfig(width=64, depth=8, heads=4, head_dim=16, kv_heads=1, ffn=192)
+    clips: dict[str, Any] = {"clip": CLIP, "compression": COMPRESSION, "batch_size": 16, "eval_batches": 8}
+    shared |= {
+        "vae": vae_training(f"micro_{COMPRESSION}", clip=CLIP, steps=200, checkpoint_every=100),
+        "dit": dit_training("tiny", **clips, model=model, **periods),
+        "teacher_right": 0.0,
+        "seeds": (0, 1, 2),
+        "train_clips": 1500,
+        "samples": 120,
+        "sampling": SampleConfig(steps=12, guidance=4.0),
+    }
+    return LadderStudy(**shared | changes, phone=dit_training("ladder0"))
+
+
+def _ladder_gpu() -> LadderStudy:
+    """The small transformer with one head of keys, on rendered clips of 17x128x128."""
+    pruning = pruning_study_gpu()
+    shared: dict[str, Any] = {f.name: getattr(pruning, f.name) for f in dataclasses.fields(ChainStudy)}
+    model = dataclasses.replace(pruning.dit.transformer, kv_heads=1, ffn=3072, scan=True)
+    shared |= {"dit": dataclasses.replace(pruning.dit, model=model), "teacher_right": 0.0, "seeds": (0, 1, 2)}
+    return LadderStudy(**shared, phone=dit_training("ladder0"))
 
 
 def _elastic(*, steps: int, **changes: Any) -> ElasticStudy:
@@ -122,6 +160,9 @@ STUDIES: dict[str, Callable[[], Config]] = {
     "elastic": lambda: _elastic(steps=600),
     "elastic_quick": lambda: _elastic(steps=120, seeds=(0,), samples=60, arms=("alone", "global")),
     "elastic_gpu": _elastic_gpu,
+    "ladder": lambda: _ladder(steps=400),
+    "ladder_quick": lambda: _ladder(steps=200, seeds=(0,)),
+    "ladder_gpu": _ladder_gpu,
     "lazy": _lazy,
     "lazy_quick": lambda: dataclasses.replace(
         _lazy(),

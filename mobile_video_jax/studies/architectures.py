@@ -5,16 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from mobile_video_jax.distill.config import KdWeights
-from mobile_video_jax.evaluate.alignment import generate_samples
-from mobile_video_jax.metrics.accuracy import ALL, attributes_right
-from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.config import RecoverTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.recover import RecoverStage
 from mobile_video_jax.studies.chain import TEACHER, Cells, cells_of, run_chain_study, teacher_run
 from mobile_video_jax.studies.config import ArchitectureStudy
+from mobile_video_jax.studies.trained import measured
 from mobile_video_jax.train.loop import train
-from mobile_video_jax.train.metrics import read_metrics
 
 OUTPUT_ALONE = KdWeights(features=0.0)
 POINTS = 4  # measurements of the held-out loss, so that the last quarter's gain tells how far training went
@@ -55,7 +52,7 @@ def run_architecture_study(
             config = student_config(study, arm, seed, out)
             trained, steps = folder / "student", config.steps
             train(RecoverStage.build(config), trained)
-        return {"steps": steps, **_measured(study, trained)}
+        return {"steps": steps, **measured(study, trained)}
 
     return run_chain_study(study, cells(study), out, run, worker=worker, workers=workers)
 
@@ -79,16 +76,3 @@ def _steps(study: ArchitectureStudy, arm: str) -> int:
 def _step_flops(study: ArchitectureStudy, arm: str) -> int:
     config = dataclasses.replace(study.student, teacher_model=study.dit.model, **ARMS[arm])
     return RecoverStage(config).cost().flops
-
-
-def _measured(study: ArchitectureStudy, run: Path) -> dict[str, Any]:
-    losses = [line["eval_loss"] for line in read_metrics(run) if "eval_loss" in line]
-    samples = generate_samples(run, study.world, study.samples, study.sampling)
-    hits = [int(attributes_right(study.world, *pair)[ALL]) for pair in samples.pairs]
-    return {
-        "parameters": Run.open(run).denoiser.describe()["parameters"],
-        "loss": losses[-1],
-        "last_quarter": losses[-2] - losses[-1],
-        "right": sum(hits) / len(hits),
-        "hits": hits,
-    }

@@ -8,6 +8,7 @@ from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import Count, CountOrZero, PositiveShare, Range, Seed, Share, SolverSteps, Weight
 from mobile_video_jax.data.shapes.world import World
+from mobile_video_jax.dit.ladder import rung
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.search.config import SearchConfig
@@ -59,6 +60,7 @@ RewardArm = Literal[
     "critic-alone",
 ]
 CountingArm = Literal["count", "count_attention", "count_best"]
+LadderArm = Literal["stages", "assa", "enhanced", "shallow"]
 ElasticArm = Literal["alone", "none", "global", "tensor"]
 TemporalArm = Literal["none", "conv1d", "conv3d", "attention1d", "attention3d", "random", "search"]
 AttentionArm = Literal["full", "linear", "lcha", "lcha-softmax", "chunked", "sandwich", "random"]
@@ -265,6 +267,23 @@ class ElasticStudy(ChainStudy):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LadderStudy(ChainStudy):
+    """SnapGen++'s steps from a seed's plain transformer `dit` to three stages, and a plain one of the last's cost.
+
+    All of one seed have the same steps, batches and noise.
+    """
+
+    phone: DitTraining  # transformer at whose size parameters and time on a phone are counted
+    kind: Literal["ladder"] = "ladder"  # tells this study from the others
+    arms: tuple[LadderArm, ...] = get_args(LadderArm)  # the steps, each with those before, and the plain one
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for training in (self.dit, self.phone):
+            rung(training.transformer, "enhanced")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AttentionStudy(ChainStudy):
     """Kinds of attention and layouts in place of a seed's transformer `dit`, causal and of full attention.
 
@@ -301,6 +320,7 @@ STUDIES: dict[str, type[Config]] = {
     "elastic": ElasticStudy,
     "temporal": TemporalStudy,
     "attention": AttentionStudy,
+    "ladder": LadderStudy,
 }
 
 

@@ -10,6 +10,7 @@ from mobile_video_jax.studies import (
     counting,
     distillation,
     elastic,
+    ladder,
     lazy,
     pruning,
     reward,
@@ -21,6 +22,7 @@ from mobile_video_jax.studies.compression_report import write_study
 from mobile_video_jax.studies.counting_report import write_counting_study
 from mobile_video_jax.studies.distillation_report import write_distillation_study
 from mobile_video_jax.studies.elastic_report import write_elastic_study
+from mobile_video_jax.studies.ladder_report import write_ladder_study
 from mobile_video_jax.studies.lazy_report import write_lazy_study
 from mobile_video_jax.studies.pruning_report import write_pruning_study
 from mobile_video_jax.studies.reward_report import write_reward_study
@@ -58,4 +60,5 @@ KINDS = {
     "elastic": Kind(elastic.cells, elastic.plan_elastic, elastic.run_elastic_study, write_elastic_study),
     "temporal": Kind(temporal.cells, temporal.plan_temporal, temporal.run_temporal_study, write_temporal_study),
     "attention": Kind(attention.cells, attention.plan_attention, attention.run_attention_study, write_attention_study),
+    "ladder": Kind(ladder.cells, ladder.plan_ladder, ladder.run_ladder_study, write_ladder_study),
 }

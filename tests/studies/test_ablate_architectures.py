@@ -9,8 +9,9 @@ import pytest
 from configs import ablate as studies
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.studies.architectures import ARMS, cells, plan_architectures, student_config
-from mobile_video_jax.studies.architectures_report import differences, write_architecture_study
+from mobile_video_jax.studies.architectures_report import CLAIMS, write_architecture_study
 from mobile_video_jax.studies.config import ArchitectureStudy
+from mobile_video_jax.studies.trained import differences
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_a_student_without_a_teacher_costs_least(study):
 
 
 def test_claims_are_differences_in_pairs_of_seeds(study, tmp_path):
-    pairs = {(pair["first"], pair["second"]): pair for pair in differences(RESULTS)}
+    pairs = {(pair["first"], pair["second"]): pair for pair in differences(RESULTS, CLAIMS)}
     assert pairs["output", "longer"]["mean"] == pytest.approx(-0.1) and pairs["scaling", "output"]["high"] < 0
     written = write_architecture_study("snapgen", study, RESULTS, tmp_path)
     assert written["finished"] == 18 and "features less scaling" in (tmp_path / "report.html").read_text()
