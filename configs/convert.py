@@ -4,8 +4,8 @@ python -m launch.train --config=configs/convert.py:tiny --workdir=runs/converted
     --config.data=data/latents --config.model.causal=True --config.model.layout='(("lcha",1),("lcha",1),…)'
 
 `model.layout` lists a kind of attention and a resolution for each block; sizes and teacher are those of `init_from`.
-Afterwards configs/recover.py trains all blocks together. Variants: tiny (two CPU cores), small and server (trained as
-the transformers of configs/dit.py, for a fiftieth of their steps), without a layout of their own.
+Afterwards configs/recover.py trains all blocks together. Variants: tiny (two CPU cores), small, server, ltx, wan and
+ti2v (trained as the transformers of configs/dit.py, for a fiftieth of their steps), without a layout of their own.
 """
 
 import dataclasses
@@ -19,12 +19,13 @@ from mobile_video_jax.stages.config import ConvertTraining, DitTraining
 
 SHARE = 50  # the teacher's steps for one of conversion
 STEPS = {"tiny": 200}
+VARIANTS = ("tiny", "small", "server", "ltx", "wan", "ti2v")
 
 
 def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     """The config of a variant. Raises UserError for an unknown one."""
-    if variant not in ("tiny", "small", "server"):
-        raise UserError(f"variant '{variant}' is unknown: use one of tiny, small, server")
+    if variant not in VARIANTS:
+        raise UserError(f"variant '{variant}' is unknown: use one of {', '.join(VARIANTS)}")
     base = from_mapping(DitTraining, dit.get_config(variant).to_dict())
     shared = {field.name: getattr(base, field.name) for field in dataclasses.fields(DitTraining)}
     steps = STEPS.get(variant) or base.steps // SHARE

@@ -5,13 +5,13 @@ python -m launch.train --config=configs/distill.py:mobile --workdir=runs/distill
 
 `init_from` is a recovered or pruned run, which knows its teacher, or any transformer's with --config.teacher=RUN.
 Variants are sizes: tiny (two CPU cores), mobile (the paper's shapes: a student of 0.9 B parameters, a teacher of 2.0
-B), ltx and wan (the transformers of LTX-Video and of Wan 2.1 1.3B, and what the paper's shares leave of them). All have
-the objective that was measured at tiny; --config.objective.method and --config.head=dit|conv choose others, and five
-have variants of their own, as mobile_dmd2: SIZE_dmd2 is DMD2 as published, SIZE_scm a continuous-time consistency
-model, SIZE_self_forcing distribution matching of the clips that a causal student streams, SIZE_few_step an adapter that
-makes the teacher in `init_from` a few-step one, SIZE_kdmd K-DMD, which learns from such a teacher
-(--config.few_step=RUN); all are sampled by noising x0 afresh. Without `init_from` all but tiny have these shapes, for
-`launch.inspect` and `launch.compile` beforehand.
+B), ltx, wan and ti2v (the transformers of LTX-Video, of Wan 2.1 1.3B and of Wan 2.2 TI2V 5B, and what the paper's
+shares leave of them). All have the objective that was measured at tiny; --config.objective.method and
+--config.head=dit|conv choose others, and five have variants of their own, as mobile_dmd2: SIZE_dmd2 is DMD2 as
+published, SIZE_scm a continuous-time consistency model, SIZE_self_forcing distribution matching of the clips that a
+causal student streams, SIZE_few_step an adapter that makes the teacher in `init_from` a few-step one, SIZE_kdmd K-DMD,
+which learns from such a teacher (--config.few_step=RUN); all are sampled by noising x0 afresh. Without `init_from` all
+but tiny have these shapes, for `launch.inspect` and `launch.compile` beforehand.
 """
 
 import dataclasses
@@ -27,7 +27,12 @@ from mobile_video_jax.stages.distill_recipes import RECIPES
 from mobile_video_jax.train.config import OptimizerConfig, PlayersOptimizerConfig
 
 # Student and teacher.
-LARGE = {"mobile": ("mobile", "server"), "ltx": ("ltx_mobile", "ltx"), "wan": ("wan_mobile", "wan")}
+LARGE = {
+    "mobile": ("mobile", "server"),
+    "ltx": ("ltx_mobile", "ltx"),
+    "wan": ("wan_mobile", "wan"),
+    "ti2v": ("ti2v_mobile", "ti2v"),
+}
 # beta1 0 and beta2 0.99 are StyleGAN's (arXiv 1812.04948): momentum lets generator and discriminator overshoot.
 GAN = OptimizerConfig(learning_rate=1e-5, schedule="constant", beta1=0.0, ema_decay=0.995)
 MOBILE = PlayersOptimizerConfig(**dataclasses.asdict(GAN), opponent=dataclasses.replace(GAN, learning_rate=1e-4))

@@ -4,10 +4,10 @@ python -m launch.train --config=configs/recover.py:mobile --workdir=runs/recover
     --config.data=data/latents
 
 `init_from` is what `launch.prune` made; sizes, teacher and block map come from there. Variants: tiny (two CPU cores),
-mobile (the paper's shapes: a student of 0.9 B parameters, a teacher of 2.0 B), ltx and wan (the transformers of LTX-
-Video and of Wan 2.1 1.3B, and what the paper's shares leave of them), unet (a fresh tiny U-Net that learns from the
-transformer in --config.teacher, on its latents). Without `init_from` all but tiny and unet have these shapes, which is
-what `launch.inspect` and `launch.compile` count before anything is trained.
+mobile (the paper's shapes: a student of 0.9 B parameters, a teacher of 2.0 B), ltx, wan and ti2v (the transformers of
+LTX-Video, of Wan 2.1 1.3B and of Wan 2.2 TI2V 5B, and what the paper's shares leave of them), unet (a fresh tiny U-Net
+that learns from the transformer in --config.teacher, on its latents). Without `init_from` all but tiny and unet have
+these shapes, which is what `launch.inspect` and `launch.compile` count before anything is trained.
 """
 
 import dataclasses
@@ -21,7 +21,12 @@ from mobile_video_jax.distill.config import KdWeights
 from mobile_video_jax.stages.config import DitTraining, RecoverTraining
 
 # Student and teacher.
-LARGE = {"mobile": ("mobile", "server"), "ltx": ("ltx_mobile", "ltx"), "wan": ("wan_mobile", "wan")}
+LARGE = {
+    "mobile": ("mobile", "server"),
+    "ltx": ("ltx_mobile", "ltx"),
+    "wan": ("wan_mobile", "wan"),
+    "ti2v": ("ti2v_mobile", "ti2v"),
+}
 # Recovery takes a tenth of the teacher's steps.
 SHARE = 10
 

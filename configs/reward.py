@@ -5,14 +5,20 @@ python -m launch.train --config=configs/reward.py:tiny --workdir=runs/reward --c
 
 `data` is what `launch.label` wrote, or any encoded data set with a labels.jsonl of its clips beside it (or
 --config.labels=FILE). Network, latents and captions are those of `init_from`, whose first `reward_blocks` it reads.
-Variants: tiny (two CPU cores), small (one accelerator). The run's auc.json tells the held-out AUC by time.
+Variants: tiny (two CPU cores), small (one accelerator), wan (Wan 2.1 1.3B, 8 blocks of it as published). The run's
+auc.json tells the held-out AUC by time.
 """
+
+import dataclasses
+from typing import Any
 
 import ml_collections
 
-from mobile_video_jax.core.config import to_config_dict
+from configs import dit
+from mobile_video_jax.core.config import from_mapping, to_config_dict
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.stages.config import RewardTraining
+from mobile_video_jax.models.config import DenoiserConfig
+from mobile_video_jax.stages.config import DitTraining, RewardTraining
 from mobile_video_jax.train.config import OptimizerConfig
 
 TINY = RewardTraining(
@@ -27,7 +33,16 @@ TINY = RewardTraining(
 SMALL = RewardTraining(
     steps=10_000, batch_size=64, reward_blocks=4, optimizer=OptimizerConfig(learning_rate=1e-5, ema_decay=0.999)
 )
-VARIANTS = {"tiny": TINY, "small": SMALL}
+
+
+def like(variant: str) -> dict[str, Any]:
+    """What DenoiserConfig says of a variant of configs/dit.py, which a run in `init_from` replaces."""
+    base = from_mapping(DitTraining, dit.get_config(variant).to_dict())
+    return {field.name: getattr(base, field.name) for field in dataclasses.fields(DenoiserConfig)}
+
+
+WAN = dataclasses.replace(SMALL, **like("wan"), reward_blocks=8, loader_threads=16)
+VARIANTS = {"tiny": TINY, "small": SMALL, "wan": WAN}
 
 
 def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:

@@ -6,11 +6,14 @@ python -m launch.train --config=configs/reward_tuning.py:tiny --workdir=runs/tun
 A latent reward (configs/reward.py) ends a rollout at a random time from reward.low to reward.high, and one step has a
 gradient. Every second step is flow matching on `data`; for a model of few steps, which is not trained at other times,
 set --config.reward.alternate=false. --config.lora.rank=16 trains an adapter alone. Variants: tiny (two CPU cores),
-small (one accelerator).
+small (one accelerator), wan (Wan 2.1 1.3B: rollouts of 40 steps as published).
 """
+
+import dataclasses
 
 import ml_collections
 
+from configs import reward
 from mobile_video_jax.core.config import to_config_dict
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.rewards.config import TuningConfig
@@ -31,7 +34,10 @@ TINY = RewardTuning(
 SMALL = RewardTuning(
     steps=2_000, batch_size=64, optimizer=OptimizerConfig(learning_rate=5e-6, schedule="constant", weight_decay=0.0)
 )
-VARIANTS = {"tiny": TINY, "small": SMALL}
+WAN = dataclasses.replace(
+    SMALL, **reward.like("wan"), batch_size=16, loader_threads=16, auto=True, reward=TuningConfig(steps=40)
+)
+VARIANTS = {"tiny": TINY, "small": SMALL, "wan": WAN}
 
 
 def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:

@@ -53,7 +53,9 @@ TRAININGS = ("vae:mobile_t8_s32_c128", "dit:small", "recover:mobile", "distill:m
 
 
 def cost_table(costs: dict[str, Any]) -> str:
-    """The costs as text."""
+    """The costs as text; of a stage without a forward pass to count, what it is."""
+    if "flops" not in costs:
+        return "\n".join(f"{key}: {value}" for key, value in costs.items())
     columns = {title: costs[key] for title, key in COLUMNS.items() if key in costs}
     lines = [f"clip {costs['clip']}, latents {costs['latent_shape']}, {costs['tokens']} tokens"]
     lines.append(f"{'part':28}" + "".join(f"{title:>22}" for title in columns))

@@ -1,5 +1,6 @@
 """Our transformer with Wan's weights computes what diffusers' class computes."""
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,11 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.dit import get_config
+from mobile_video_jax.core.clip import Compression
+from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.interop.mapping import published, read_params
 from mobile_video_jax.interop.wan_transformer import DEFAULTS, dit_config, settings, sources
 from mobile_video_jax.nn.module import apply
+from mobile_video_jax.stages.config import DitTraining
 
 SIZES: dict[str, Any] = {
     **{"num_attention_heads": 3, "attention_head_dim": 22, "in_channels": 5, "out_channels": 5},
@@ -82,6 +87,23 @@ def test_names_layouts_and_settings_are_undone_to_the_bit(pair):
     assert {key: tuple(x) if isinstance(x, list) else x for key, x in back.items() if key in DEFAULTS} == {
         key: tuple(x) if isinstance(x, list) else x for key, x in pair.theirs.config.items() if key in DEFAULTS
     }
+
+
+@pytest.mark.parametrize(
+    ("variant", "sizes"),
+    [
+        ("wan", {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}),
+        (
+            "ti2v",
+            {"num_attention_heads": 24, "ffn_dim": 14336, "num_layers": 30, "in_channels": 48, "out_channels": 48},
+        ),
+    ],
+)
+def test_the_config_has_the_published_sizes(variant, sizes):
+    config = from_mapping(DitTraining, get_config(variant).to_dict())
+    running = {key: getattr(config.transformer, key) for key in ("scan", "remat", "dtype")}
+    assert dataclasses.replace(dit_config(sizes), **running) == config.transformer
+    assert Compression.parse(config.compression).channels == 4 * sizes.get("in_channels", 16)
 
 
 @pytest.mark.parametrize(

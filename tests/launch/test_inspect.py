@@ -46,6 +46,12 @@ def test_costs_are_a_table_of_parts():
     assert rows["total"] == ["1,919,757,440", "4,896,005,292,032", "7,679,029,760"]
 
 
+@pytest.mark.parametrize("config", ["reward:wan", "critic:tiny"])
+def test_a_stage_without_costs_says_what_it_is(config):
+    done = inspect(f"--config={config}")
+    assert done.status == 0 and "parameters: " in done.out
+
+
 def test_hours_of_a_training_are_a_table_of_named_gpus_and_tpus():
     done = inspect("--hours", "--config=dit:small")
     rows = dict(line.strip("| ").split(" | ") for line in done.out.splitlines() if line.startswith("| "))
