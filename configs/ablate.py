@@ -37,10 +37,9 @@ FLOPs, and its 4-step student with modules left out, by sensitivity or chance, o
 `lazy_quick` is one seed, two numbers of steps and one target, 31 minutes on one core; `lazy_gpu`, the small
 transformer. The others have not been timed.
 
-`elastic` trains one transformer whose half width is a network of its own, adding both gradients as they are, or of one
-size as a whole or by tensor, beside both widths trained alone for as many steps; 15 cells, three seeds. `elastic_quick`
-is one seed, one of the ways and a fifth of the steps; `elastic_gpu`, widths of the small transformer. None has
-been timed.
+`elastic` trains one transformer whose widths of a half and three quarters are networks of their own, adding gradients
+as they are, or of one size as a whole or by tensor, beside the three widths trained alone for as many steps; 15 cells,
+three seeds. `elastic_quick` is one of the ways and half of the steps; `elastic_gpu`, widths of the small transformer.
 
 `ladder` trains SnapGen++'s steps from a plain transformer to three stages of sparse attention, and a plain
 one of the last's FLOPs, for as many steps; 15 cells, three seeds. `ladder_quick` is one seed with half of the steps;

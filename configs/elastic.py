@@ -16,7 +16,7 @@ from mobile_video_jax.core.config import from_mapping, to_config_dict
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.stages.config import DitTraining, ElasticTraining
 
-WIDTHS = {"tiny": (0.5,), "small": (0.375, 0.5), "snapgenpp": (0.375, 0.5)}
+WIDTHS = {"tiny": (0.5, 0.75), "small": (0.375, 0.5), "snapgenpp": (0.375, 0.5)}
 
 
 def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:

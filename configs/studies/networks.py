@@ -9,7 +9,6 @@ from configs.search import TEMPORAL, get_config
 from configs.studies.attention import CLIP, COMPRESSION
 from configs.studies.distillation import distillation_study_gpu
 from configs.studies.pruning import pruning_study, pruning_study_gpu
-from configs.studies.rewards import reward_study
 from configs.studies.trainings import distill_training, dit_training, recover_training, unet_training, vae_training
 from mobile_video_jax.core.config import Config, from_mapping
 from mobile_video_jax.dit.config import DitConfig
@@ -93,11 +92,11 @@ def _ladder_gpu() -> LadderStudy:
 
 
 def _elastic(*, steps: int, **changes: Any) -> ElasticStudy:
-    """The demo's transformer, whole and of half the width, in the world of the study of rewards."""
-    chain = reward_study()
-    shared: dict[str, Any] = {f.name: getattr(chain, f.name) for f in dataclasses.fields(ChainStudy)}
-    periods: dict[str, Any] = {"steps": steps, "eval_every": steps, "eval_batches": 4, "checkpoint_every": steps}
-    shared |= {"dit": dit_training("tiny", **periods), "samples": 120}
+    """The demo's transformer in the demo's world: whole, of three quarters and of half the width."""
+    pruning = pruning_study()
+    shared: dict[str, Any] = {f.name: getattr(pruning, f.name) for f in dataclasses.fields(ChainStudy)}
+    periods: dict[str, Any] = {"steps": steps, "eval_every": steps // 4, "checkpoint_every": steps, "eval_batches": 8}
+    shared |= {"dit": dit_training("tiny", **periods), "teacher_right": 0.0, "seeds": (0, 1, 2), "samples": 120}
     training = from_mapping(ElasticTraining, elastic.get_config("tiny").to_dict())
     return ElasticStudy(**shared | changes, elastic=dataclasses.replace(training, **periods))
 
@@ -158,7 +157,7 @@ STUDIES: dict[str, Callable[[], Config]] = {
     ),
     "temporal_gpu": _temporal_gpu,
     "elastic": lambda: _elastic(steps=600),
-    "elastic_quick": lambda: _elastic(steps=120, seeds=(0,), samples=60, arms=("alone", "global")),
+    "elastic_quick": lambda: _elastic(steps=300, arms=("alone", "global")),
     "elastic_gpu": _elastic_gpu,
     "ladder": lambda: _ladder(steps=400),
     "ladder_quick": lambda: _ladder(steps=200, seeds=(0,)),
