@@ -157,10 +157,10 @@ STUDIES: dict[str, Callable[[], Config]] = {
     ),
     "temporal_gpu": _temporal_gpu,
     "elastic": lambda: _elastic(steps=600),
-    "elastic_quick": lambda: _elastic(steps=300, arms=("alone", "global")),
+    "elastic_quick": lambda: _elastic(steps=240, arms=("alone", "global")),
     "elastic_gpu": _elastic_gpu,
     "ladder": lambda: _ladder(steps=400),
-    "ladder_quick": lambda: _ladder(steps=200, seeds=(0,)),
+    "ladder_quick": lambda: _ladder(steps=160, samples=48),
     "ladder_gpu": _ladder_gpu,
     "lazy": _lazy,
     "lazy_quick": lambda: dataclasses.replace(
