@@ -39,11 +39,12 @@ transformer. The others have not been timed.
 
 `elastic` trains one transformer whose widths of a half and three quarters are networks of their own, adding gradients
 as they are, or of one size as a whole or by tensor, beside the three widths trained alone for as many steps; 15 cells,
-three seeds. `elastic_quick` is one of the ways and two fifths of the steps; `elastic_gpu`, widths of the small transformer.
+three seeds. `elastic_quick` is one of the ways and two fifths of the steps; `elastic_gpu`, widths of the small
+transformer.
 
-`ladder` trains SnapGen++'s steps from a plain transformer to three stages of sparse attention, and a plain
-one of the last's FLOPs, for as many steps; 15 cells, three seeds. `ladder_quick` has two fifths of the steps;
-`ladder_gpu`, the small transformer.
+`ladder` trains SnapGen++'s steps from a plain transformer to three stages of sparse attention, and a plain one of the
+last's FLOPs, for as many steps; 15 cells, three seeds. `ladder_quick` has two fifths of the steps; `ladder_gpu`, the
+small transformer.
 
 `attention` converts one causal transformer of full attention on 320 tokens into linear attention, LCHA, LCHA with every
 fourth block softmax, chunked attention, a sandwich that is searched for half of the phone's time, and random layouts of
