@@ -4,10 +4,12 @@ import dataclasses
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from mobile_video_jax.core.errors import UserError
@@ -74,12 +76,12 @@ def compile_step(values: Mapping[str, Any], topology: Topology) -> CompiledStep:
     if needed > topology.chip.hbm_bytes:
         executable, compiled = None, refusal(needed, f"the state of training alone takes {needed:,} bytes a chip")
     else:
-        executable, compiled = compile_for(topology, lowered, flops)
+        executable, compiled = compile_for(topology, lowered, flops, loss_shares(stage))
     return CompiledStep(stage, mesh, report | compiled | {"compile_seconds": time.monotonic() - started}, executable)
 
 
 def compile_for(
-    topology: Topology, lowered: jax.stages.Lowered, flops: int
+    topology: Topology, lowered: jax.stages.Lowered, flops: int, shares: Sequence[float] = ()
 ) -> tuple[jax.stages.Compiled | None, dict[str, Any]]:
     """The executable, None where it does not fit, and its part of the report (step_report, does_not_fit)."""
     try:
@@ -89,7 +91,14 @@ def compile_for(
         check_known(error)
         return None, does_not_fit(error)
     with phase("reading the compiled program"):
-        return executable, step_report(executable, topology, flops, topology.chips * topology.slices)
+        return executable, step_report(executable, topology, flops, shares)
+
+
+def loss_shares(stage: Stage) -> tuple[float, ...]:
+    """The share of a training's steps that take each of the stage's losses."""
+    index = jax.vmap(stage.loss_index)(jnp.arange(stage.config.steps))
+    counts = np.bincount(np.asarray(index), minlength=len(stage.losses))
+    return tuple(float(count) for count in counts / stage.config.steps)
 
 
 def bytes_on_a_chip(state: Any) -> int:
@@ -112,15 +121,16 @@ def refusal(peak: int, message: str) -> dict[str, Any]:
     return {"fits": False, "peak_bytes": peak, "message": message, **missing}
 
 
-def step_report(executable: Any, topology: Topology, flops: int, devices: int) -> dict[str, Any]:
+def step_report(executable: Any, topology: Topology, flops: int, shares: Sequence[float]) -> dict[str, Any]:
     """Bytes on each device, bytes that it sends by kind of collective, and the roofline of a step.
 
     `peak_bytes` are arguments, temporaries, results that reuse no argument, and the program itself. `step_seconds` and
     `mfu` are max(compute, HBM) + the collectives that nothing hides; `overlapped` hides everything behind the slowest,
-    and `serial` lets nothing overlap but an operation's own traffic and computing. All under `assumptions`.
+    and `serial` lets nothing overlap but an operation's own traffic and computing. All under `assumptions`, and in the
+    mean over steps where each takes one of several losses.
     """
-    memory = executable.memory_analysis()
-    program = Program(executable.as_text())
+    memory, devices = executable.memory_analysis(), topology.chips * topology.slices
+    program = Program(executable.as_text(), shares)
     sent = collectives(program, topology.slices)
     line = roofline(program, topology, sent)
     seconds = {"step": line.step, "overlapped": line.overlapped, "serial": line.serial}

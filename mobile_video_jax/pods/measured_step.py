@@ -11,7 +11,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.parallel.mesh import make_mesh, put_batch
 from mobile_video_jax.pods.automatic import topology_of
-from mobile_video_jax.pods.compile import step_report
+from mobile_video_jax.pods.compile import loss_shares, step_report
 from mobile_video_jax.stages.registry import stage_of
 from mobile_video_jax.train.compiled_step import lower_step
 from mobile_video_jax.train.config import TrainConfig
@@ -34,7 +34,7 @@ def measure_step(config: TrainConfig, devices: Sequence[jax.Device], steps: int)
     stage, mesh = stage_of(config), make_mesh(config.mesh, devices)
     executable = lower_step(stage, mesh)[0].compile()
     flops = stage.cost(len(devices)).flops
-    report = step_report(executable, topology, flops, len(devices))
+    report = step_report(executable, topology, flops, loss_shares(stage))
     seconds = step_seconds(executable, config, steps)
     return beside_estimate(config.stage, report, seconds)
 

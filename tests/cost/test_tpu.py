@@ -76,6 +76,59 @@ ENTRY %main (start: (s32[], f32[3,64,32])) -> f32[128] {
 """
 
 
+# A step that takes one of two losses: the first has a product in a loop, the second sums over two chips.
+CHOICE = """
+%condition (i: s32[]) -> pred[] {
+  %i = s32[] parameter(0)
+  %constant.1 = s32[]{:T(128)} constant(5)
+  ROOT %lt = pred[] compare(%i, %constant.1), direction=LT
+}
+
+%body (i: s32[]) -> s32[] {
+  %i = s32[] parameter(0)
+  %x = bf16[8,32]{1,0} constant({...})
+  %w = bf16[32,64]{1,0} constant({...})
+  %y = bf16[8,64]{1,0} convolution(%x, %w), dim_labels=bf_io->bf
+  ROOT %next = s32[] add(%i, %i)
+}
+
+%critic (i: s32[]) -> f32[128] {
+  %i = s32[] parameter(0)
+  %while.1 = s32[] while(%i), condition=%condition, body=%body
+  ROOT %zeros = f32[128]{0} constant({...})
+}
+
+%generator (i: s32[]) -> f32[128] {
+  %i = s32[] parameter(0)
+  %norms = f32[128]{0} constant({...})
+  ROOT %sum = f32[128]{0} all-reduce(%norms), channel_id=3, replica_groups=[2,2]<=[4], to_apply=%add
+}
+
+ENTRY %main (i: s32[]) -> f32[128] {
+  %i = s32[] parameter(0)
+  ROOT %chosen = f32[128]{0} conditional(%i, %i, %i), branch_computations={%critic, %generator}
+}
+"""
+
+
+def test_a_step_of_several_losses_is_the_mean_of_its_branches():
+    program = Program(CHOICE, shares=(0.8, 0.2))
+    assert {name: program.runs[name] for name in ("critic", "generator", "body")} == pytest.approx(
+        {"critic": 0.8, "generator": 0.2, "body": 4.0}
+    )
+    topology = Topology("v5e:2x2")
+    mean = roofline(program, topology)
+    critic, generator = (roofline(Program(CHOICE, shares), topology) for shares in ((1.0, 0.0), (0.0, 1.0)))
+    assert critic.compute > 0 and generator.compute == 0 and critic.ici == 0 and generator.ici > 0
+    for part in ("compute", "hbm", "ici", "operations"):
+        expected = 0.8 * getattr(critic, part) + 0.2 * getattr(generator, part)
+        assert getattr(mean, part) == pytest.approx(expected)
+
+
+def test_branches_of_other_choices_are_all_counted():
+    assert Program(CHOICE).runs["body"] == 5 and Program(CHOICE, (0.1, 0.2, 0.7)).runs["generator"] == 1
+
+
 @pytest.fixture(scope="module")
 def program():
     return Program(TEXT)

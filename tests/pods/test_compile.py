@@ -22,7 +22,7 @@ from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.pods.automatic import automatic, automatic_config, topology_of
-from mobile_video_jax.pods.compile import check_fits, compile_step, does_not_fit
+from mobile_video_jax.pods.compile import check_fits, compile_step, does_not_fit, loss_shares
 from mobile_video_jax.pods.mesh_search import ModelSize, candidates, chip_bytes, clip_seconds, meshes
 from mobile_video_jax.pods.run_cost import run_cost
 from mobile_video_jax.pods.scoring import compile_scoring
@@ -161,6 +161,14 @@ def test_a_step_that_does_not_fit_is_reported_with_what_xla_says():
     assert "v5e:2x2, 4 chips" in compile.report_table(report) and json.dumps(report)
     with pytest.raises(UserError, match=f"{report['peak_bytes'] - report['limit_bytes']:,} more than its"):
         check_fits(report)
+
+
+def test_a_loss_counts_with_its_share_of_the_steps():
+    shared = {field.name: getattr(CONFIG, field.name) for field in dataclasses.fields(DitTraining)}
+    changes = {"stage": "distill", "teacher_model": MODEL, "optimizer": PlayersOptimizerConfig()}
+    config = dmd2(DistillTraining(**shared | changes, objective=ObjectiveConfig()))
+    assert loss_shares(build_stage(to_config_dict(config).to_dict())) == pytest.approx((0.8, 0.2))
+    assert loss_shares(build_stage(values())) == (1.0,)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ class Collective:
 
     kind: str
     channel: str  # the same for all instructions that are parts of it
-    runs: int  # in one call of the program
+    runs: float  # in one call of the program, in the mean where it is in a branch
     result: tuple[Shape, ...]
     bytes: int  # that one device sends over the chips' links (ICI) in one run
     dcn_bytes: int  # that it sends over the data-centre network between slices
@@ -60,14 +60,14 @@ def channel_of(instruction: Instruction) -> str:
 
 
 def summary(collectives: list[Collective]) -> dict[str, dict[str, int]]:
-    """Runs and bytes of one device, by kind of collective."""
-    kinds: dict[str, dict[str, int]] = {}
+    """Runs and bytes of one device, by kind of collective, rounded."""
+    kinds: dict[str, dict[str, float]] = {}
     for each in collectives:
         entry = kinds.setdefault(each.kind, {"count": 0, "bytes": 0, "dcn_bytes": 0})
         entry["count"] += each.runs
         entry["bytes"] += each.runs * each.bytes
         entry["dcn_bytes"] += each.runs * each.dcn_bytes
-    return dict(sorted(kinds.items()))
+    return {kind: {key: round(value) for key, value in kinds[kind].items()} for kind in sorted(kinds)}
 
 
 def _operand_bytes(instruction: Instruction, computation: dict[str, Instruction]) -> int:
@@ -83,7 +83,7 @@ def _sent(kind: str, operands: int, text: str) -> int:
     return ROUNDS.get(kind, 1) * whole * (size - 1) // size
 
 
-def _between_slices(instruction: Instruction, channel: str, runs: int, operands: int, slices: int) -> Collective:
+def _between_slices(instruction: Instruction, channel: str, runs: float, operands: int, slices: int) -> Collective:
     """An exchange between the hosts of all slices; a chip sends its own share of the array."""
     transfer = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.text)
     kind = transfer[1].lower().replace("_", "-") if transfer else "send"

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 # bf16[8,128]{1,0:T(8,128)(2,1)S(1)}: a type, its extents, and a layout that names the memory space, S(1) for VMEM.
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^{}]*\})?")
@@ -13,6 +13,7 @@ _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^{}]*\})?")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%(\S+) = (.*?[)}\]]) ([a-z][a-z0-9-]*)\((.*)$")
 _COMPUTATION = re.compile(r"^(ENTRY )?%(\S+) \(.*\{$")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition)=%([\w.-]+)")
+_BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +51,22 @@ class Instruction:
         """The computations that this one runs, by their role."""
         return dict(_CALLED.findall(self.text))
 
+    @functools.cached_property
+    def branches(self) -> list[str]:
+        """The computations that this one chooses from, by their index."""
+        listed = _BRANCHES.search(self.text)
+        return re.findall(r"%([\w.-]+)", listed[1]) if listed else []
+
 
 class Program:
-    """A compiled program, read from its text (`compiled.as_text()`)."""
+    """A compiled program, read from its text (`compiled.as_text()`).
 
-    def __init__(self, text: str):
+    `shares` tells how often a choice among as many branches takes each, in the mean over calls; other choices are
+    counted with all their branches, more than they take.
+    """
+
+    def __init__(self, text: str, shares: Sequence[float] = ()):
+        self.shares = shares
         self.computations: dict[str, dict[str, Instruction]] = {}
         self.entry = ""
         current: dict[str, Instruction] = {}
@@ -67,10 +79,10 @@ class Program:
                 current[name] = Instruction(name, operation, _shapes(result), rest, bool(root))
 
     @functools.cached_property
-    def runs(self) -> Mapping[str, int]:
+    def runs(self) -> Mapping[str, float]:
         """Runs of each computation in one call of the program, loop bodies once an iteration."""
-        counts: collections.Counter[str] = collections.Counter()
-        pending = [(self.entry, 1)]
+        counts: dict[str, float] = collections.defaultdict(float)
+        pending = [(self.entry, 1.0)]
         while pending:
             name, times = pending.pop()
             counts[name] += times
@@ -78,17 +90,20 @@ class Program:
                 called = instruction.called
                 repeat = self._trips(called["condition"]) if instruction.operation == "while" else 1
                 pending += [(other, times * repeat) for role, other in called.items() if role in ("calls", "body")]
+                pending += [(other, times * share) for other, share in self._branch_shares(instruction)]
         return counts
 
-    def scheduled(self) -> Iterator[tuple[int, Mapping[str, Instruction]]]:
-        """The entry and the loop bodies, whose instructions run one by one, each with its runs."""
-        bodies = {
-            instruction.called["body"]
-            for computation in self.computations.values()
-            for instruction in computation.values()
-            if instruction.operation == "while"
-        }
-        for name in (self.entry, *bodies):
+    def _branch_shares(self, instruction: Instruction) -> list[tuple[str, float]]:
+        branches = instruction.branches
+        shares = self.shares if len(self.shares) == len(branches) else (1.0,) * len(branches)
+        return list(zip(branches, shares, strict=True))
+
+    def scheduled(self) -> Iterator[tuple[float, Mapping[str, Instruction]]]:
+        """The entry, loop bodies and branches, whose instructions run one by one, each with its runs."""
+        instructions = [each for computation in self.computations.values() for each in computation.values()]
+        bodies = [each.called["body"] for each in instructions if each.operation == "while"]
+        branches = [branch for each in instructions for branch in each.branches]
+        for name in dict.fromkeys((self.entry, *bodies, *branches)):
             yield self.runs[name], self.computations[name]
 
     def _trips(self, condition: str) -> int:

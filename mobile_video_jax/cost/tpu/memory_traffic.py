@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from mobile_video_jax.cost.tpu.collectives import is_collective
 from mobile_video_jax.cost.tpu.hlo import Instruction, Program, Shape
 
-# Names and views of other results. A -done only ends its -start. Loops are counted by their bodies.
-MOVES_NOTHING = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "partition-id", "iota"}
+# Names and views of other results. A -done only ends its -start. Loops and choices are counted by what they run.
+VIEWS = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id", "iota"}
+MOVES_NOTHING = VIEWS | {"while", "conditional"}
 
 
-def memory_traffic(program: Program) -> int:
+def memory_traffic(program: Program) -> float:
     """Bytes of operands and results of all instructions that run one by one, except arrays in a TPU's VMEM.
 
     Results within a fusion make no traffic, nor do arrays that it passes on, as those of a collective that moves beside
