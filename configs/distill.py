@@ -1,4 +1,4 @@
-"""Step distillation of a transformer: 4 unguided steps in place of 40 guided ones.
+"""Step distillation: 4 unguided steps in place of 40 guided ones.
 
 python -m launch.train --config=configs/distill.py:mobile --workdir=runs/distilled --config.init_from=runs/recovered \
     --config.data=data/latents
@@ -7,23 +7,26 @@ python -m launch.train --config=configs/distill.py:mobile --workdir=runs/distill
 Variants are sizes: tiny (two CPU cores), mobile (the paper's shapes: a student of 0.9 B parameters, a teacher of 2.0
 B), ltx, wan and ti2v (the transformers of LTX-Video, of Wan 2.1 1.3B and of Wan 2.2 TI2V 5B, and what the paper's
 shares leave of them). All have the objective that was measured at tiny; --config.objective.method and
---config.head=dit|conv choose others, and five have variants of their own, as mobile_dmd2: SIZE_dmd2 is DMD2 as
+--config.head=dit|conv choose others, and six have variants of their own, as mobile_dmd2: SIZE_dmd2 is DMD2 as
 published, SIZE_scm a continuous-time consistency model, SIZE_self_forcing distribution matching of the clips that a
 causal student streams, SIZE_few_step an adapter that makes the teacher in `init_from` a few-step one, SIZE_kdmd K-DMD,
-which learns from such a teacher (--config.few_step=RUN); all are sampled by noising x0 afresh. Without `init_from` all
-but tiny have these shapes, for `launch.inspect` and `launch.compile` beforehand.
+which learns from such a teacher (--config.few_step=RUN); these are sampled by noising x0 afresh. SIZE_fine_tuned is
+adversarial fine-tuning of the run in `init_from` on images and clips, without a teacher; unet_video and snapgenv are
+that of the U-Nets of unet:video_tiny and unet:snapgenv. Without `init_from` all but tiny have these shapes, for
+`launch.inspect` and `launch.compile` beforehand.
 """
 
 import dataclasses
 
 import ml_collections
 
-from configs import dit
+from configs import dit, unet
 from mobile_video_jax.core.config import from_mapping, to_config_dict
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.distill.config import ObjectiveConfig
+from mobile_video_jax.models.network_config import NetworkConfig
 from mobile_video_jax.stages.config import DistillTraining, DitTraining
-from mobile_video_jax.stages.distill_recipes import RECIPES
+from mobile_video_jax.stages.distill_recipes import RECIPES, fine_tuned
 from mobile_video_jax.train.config import OptimizerConfig, PlayersOptimizerConfig
 
 # Student and teacher.
@@ -49,35 +52,37 @@ TINY = PlayersOptimizerConfig(
 
 
 SIZES = {"tiny": ("tiny", "tiny"), **LARGE}
+UNETS = {"unet_video": "video_tiny", "snapgenv": "snapgenv"}  # the U-Net that is its own teacher
 
 
 def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     """The config of a variant. Raises UserError for an unknown one."""
+    if variant in UNETS:
+        return to_config_dict(fine_tuned(_own_teacher(variant)))
     size, _, method = variant.partition("_")
     if size not in SIZES or method not in ("", *RECIPES):
         names = ", ".join(f"{size}{method and '_'}{method}" for method in ("", *RECIPES) for size in SIZES)
-        raise UserError(f"variant '{variant}' is unknown: use one of {names}")
-    if size == "tiny":
-        config = _like("tiny", "tiny", ObjectiveConfig(guidance=4.0), TINY, steps=150, period=50)
-    else:
-        config = _like(*SIZES[size], ObjectiveConfig(), MOBILE, steps=20_000, period=1000)
+        raise UserError(f"variant '{variant}' is unknown: use one of {names}, {', '.join(UNETS)}")
+    student, teacher = SIZES[size]
+    config = _like(dit.get_config(teacher), dit.MODELS[student], small=size == "tiny")
     return to_config_dict(RECIPES[method](config) if method else config)
 
 
-def _like(
-    student: str,
-    teacher: str,
-    objective: ObjectiveConfig,
-    optimizer: PlayersOptimizerConfig,
-    *,
-    steps: int,
-    period: int,
-) -> DistillTraining:
-    """On the teacher's clips."""
-    base = from_mapping(DitTraining, dit.get_config(teacher).to_dict())
+def _own_teacher(variant: str) -> DistillTraining:
+    """Of a U-Net, all of which is trained."""
+    values = unet.get_config(UNETS[variant])
+    config = _like(values, from_mapping(DitTraining, values.to_dict()).model, small=variant == "unet_video")
+    return dataclasses.replace(config, temporal_only=False)
+
+
+def _like(values: ml_collections.ConfigDict, student: NetworkConfig, *, small: bool) -> DistillTraining:
+    """On the clips of the teacher with this config, for two CPU cores if `small`."""
+    base = from_mapping(DitTraining, values.to_dict())
     shared = {field.name: getattr(base, field.name) for field in dataclasses.fields(DitTraining)}
+    period = 50 if small else 1000
     changes = {
-        **{"stage": "distill", "model": dit.MODELS[student], "optimizer": optimizer, "steps": steps},
-        **{"eval_every": period, "checkpoint_every": period, "caption_dropout": 0.0},
+        **{"stage": "distill", "model": student, "optimizer": TINY if small else MOBILE},
+        **{"steps": 150 if small else 20_000, "eval_every": period, "checkpoint_every": period, "caption_dropout": 0.0},
     }
+    objective = ObjectiveConfig(guidance=4.0) if small else ObjectiveConfig()
     return DistillTraining(**{**shared, **changes}, teacher_model=base.model, objective=objective)

@@ -12,8 +12,8 @@ from mobile_video_jax.diffusion.path import interpolate
 from mobile_video_jax.diffusion.timesteps import sample_times
 from mobile_video_jax.distill.captioned import CaptionedLatents
 from mobile_video_jax.distill.config import ObjectiveConfig
-from mobile_video_jax.distill.discriminator import Discriminator, Features
-from mobile_video_jax.distill.discriminator_heads import Logits
+from mobile_video_jax.distill.discriminator import Discriminator
+from mobile_video_jax.distill.discriminator_heads import Features, Logits
 from mobile_video_jax.distill.gradient_penalty import finite_r1_penalty, r1_penalty
 from mobile_video_jax.nn.hinge import hinge_discriminator_loss, hinge_fake_loss, hinge_generator_loss
 

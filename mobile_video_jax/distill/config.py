@@ -42,6 +42,7 @@ class ObjectiveConfig(Config):
     distance: Weight = 1.0  # weight of the pseudo-Huber distance of x0 to `target`
     kd: Weight = 1.0  # weight of the velocity's squared error against the teacher's; of kdmd the few-step teacher's
     features: Weight = 1.0  # weight of the last features' relative squared error against the few-step teacher's
+    flow: Weight = 0.0  # weight of flow matching on the data, at uniform times
     r1: Weight = 1.0  # weight of the discriminator's gradient penalty
     r1_form: Literal["finite", "exact"] = "finite"  # a finite difference, or the gradient itself
     r1_sigma: Positive = 0.05  # distance of the finite difference, in deviations of the latents
@@ -53,11 +54,22 @@ class ObjectiveConfig(Config):
         super().__post_init__()
         if self.method == "kd" and not (self.kd or self.distance):
             raise UserError("objective.kd and objective.distance are both 0: method kd asks for nothing else")
+        if self.method == "consistency" and self.flow:
+            raise UserError("objective.method=consistency has no other loss: set objective.flow=0")
+
+    @property
+    def asks_teacher(self) -> bool:
+        """True where a loss compares with the teacher's answers, not with data alone."""
+        answers = self.kd or self.real == "teacher" or (self.distance and self.target == "teacher")
+        return self.method != "adversarial" or bool(answers)
 
 
 @dataclasses.dataclass(frozen=True)
 class DiscriminatorConfig(Config):
-    """The discriminator's heads, and the teacher's blocks that they read; part of DistillTraining."""
+    """The discriminator's heads, and what of the teacher they read; part of DistillTraining.
+
+    Of a U-Net they read places of its way down (distill/unet_discriminator.py).
+    """
 
     head: Literal["dit", "conv"] = "dit"  # the discriminator's head: transformer blocks or convolutions
     head_blocks: Size = 1  # blocks of that head
@@ -65,7 +77,7 @@ class DiscriminatorConfig(Config):
     trunk_blocks: SizeOrZero = 0  # the teacher's first blocks that the head reads; 0: half of them
     taps: tuple[
         Size, ...
-    ] = ()  # blocks of the teacher, from 1, that a head each reads; empty: the last of trunk_blocks
+    ] = ()  # blocks of the teacher, from 1, that a head each reads; empty: the last of trunk_blocks, or of each level
     pooling: Literal["clip", "frame", "token"] = "clip"  # what one logit is of: a clip, a latent frame or a token
 
 

@@ -1,4 +1,4 @@
-"""Discriminator of step distillation: a teacher's frozen first blocks, and trained heads on their features."""
+"""Discriminator of step distillation: a teacher's frozen first part, and trained heads on its features."""
 
 import dataclasses
 from typing import Any
@@ -7,16 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from mobile_video_jax.core.arrays import FrameTimes, LatentMask, Latents, TextMask, TextStates
+from mobile_video_jax.core.arrays import LatentMask
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.distill.config import DiscriminatorConfig
-from mobile_video_jax.distill.discriminator_heads import ConvHead, DitHead, Grid, Heads, Logits, pooled_mask
+from mobile_video_jax.distill.discriminator_heads import ConvHead, DitHead, Features, Grid, Heads, Logits, pooled_mask
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.features import Backbone, backbone_params, block_params, first_blocks, tapped_features
-from mobile_video_jax.dit.model import BackboneOutput
 from mobile_video_jax.nn.module import apply
 
-Features = tuple[BackboneOutput, ...]  # of the tapped blocks
 _traced_logits = jax.jit(apply, static_argnums=(0, 3))
 
 
@@ -25,30 +23,40 @@ class Discriminator:
     """Scores how real re-noised latents look beside their text (arXiv 2507.13343; SF-V, arXiv 2406.04324).
 
     The backbone's parameters are the teacher's and are passed in; only the heads have parameters of their own. There is
-    one head at each of `taps`, block numbers from 1.
+    one head at each of `taps`, numbers of the backbone's parts from 1.
     """
 
-    backbone: Backbone
     taps: tuple[int, ...]
     heads: Heads
 
-    def features(
-        self,
-        teacher: Any,
-        x_t: Latents,
-        t: FrameTimes,
-        text: TextStates,
-        text_mask: TextMask,
-        latent_mask: LatentMask | None = None,
-    ) -> Features:
-        """The backbone's features of noisy clips, at the parameters of the whole teacher."""
-        params = backbone_params(self.backbone, teacher)
-        return tapped_features(self.backbone, self.taps, params, x_t, t, text, text_mask, latent_mask)
+    def features(self, teacher: Any, *inputs: Any) -> Features:
+        """The backbone's features of noisy clips, a network's `inputs`, at the parameters of the whole teacher."""
+        raise NotImplementedError
 
     def logits(self, params: Any, features: Features, grid: Grid) -> Logits:
         """Logits [b k], positive for real clips, at the heads' parameters: one for each tap and pooled group."""
         logits: Logits = _traced_logits(self.heads, params, features, grid)
         return logits
+
+    def started(self, fresh: Any, teacher: Any) -> Any:
+        """Fresh parameters of the heads, as far as they do not start from the teacher's."""
+        return fresh
+
+    def logit_mask(self, mask: LatentMask | None, grid: Grid) -> Bool[Array, "b k"] | None:
+        """True for logits of more than padding; None where there is no padding."""
+        if mask is None:
+            return None
+        return jnp.tile(pooled_mask(mask.reshape(mask.shape[0], -1), self.heads.groups(grid)), (1, len(self.taps)))
+
+
+@dataclasses.dataclass(frozen=True)
+class DitDiscriminator(Discriminator):
+    """Reads a transformer's first blocks; taps are their numbers."""
+
+    backbone: Backbone
+
+    def features(self, teacher: Any, *inputs: Any) -> Features:
+        return tapped_features(self.backbone, self.taps, backbone_params(self.backbone, teacher), *inputs)
 
     def started(self, fresh: Any, teacher: Any) -> Any:
         """Fresh parameters of the heads, whose first blocks are now those of the teacher after their taps."""
@@ -59,14 +67,8 @@ class Discriminator:
             heads[f"tap_{i}"] = fresh[f"tap_{i}"] | {"block_0": first}
         return fresh | heads
 
-    def logit_mask(self, mask: LatentMask | None, grid: Grid) -> Bool[Array, "b k"] | None:
-        """True for logits of more than padding; None where there is no padding."""
-        if mask is None:
-            return None
-        return jnp.tile(pooled_mask(mask.reshape(mask.shape[0], -1), self.heads.groups(grid)), (1, len(self.taps)))
 
-
-def make_discriminator(teacher: DitConfig, config: DiscriminatorConfig) -> Discriminator:
+def make_discriminator(teacher: DitConfig, config: DiscriminatorConfig) -> DitDiscriminator:
     """Builds the discriminator on a teacher's first blocks, up to the last tap.
 
     A head's blocks have the shape of the block that it reads. Raises UserError for blocks that the teacher has not.
@@ -78,7 +80,8 @@ def make_discriminator(teacher: DitConfig, config: DiscriminatorConfig) -> Discr
     if config.head_start == "teacher" and (config.head != "dit" or max(taps) == depth):
         raise UserError("head_start=teacher needs head=dit, and a block of the teacher after each that a head reads")
     backbone = first_blocks(teacher, max(taps))
-    return Discriminator(backbone, taps, Heads(tuple(_head(teacher, config, tap) for tap in taps), config.pooling))
+    heads = tuple(_head(teacher, config, tap) for tap in taps)
+    return DitDiscriminator(taps, Heads(heads, config.pooling), backbone)
 
 
 def _head(teacher: DitConfig, config: DiscriminatorConfig, tap: int) -> DitHead | ConvHead:

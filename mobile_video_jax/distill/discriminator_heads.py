@@ -14,9 +14,12 @@ from mobile_video_jax.nn.conv import Conv
 from mobile_video_jax.nn.dense import Dense, zeros
 from mobile_video_jax.nn.norm import RMSNorm, rms_normalize
 
+Features = tuple[Any, ...]  # of each tap, as its head takes them
 Logits = Float[Array, "b k"]
 Grid = tuple[int, ...]  # latent frames, rows and columns of the tokens
 Pooling = Literal["clip", "frame", "token"]  # what one logit is of
+TokenMask = Bool[Array, "b n"]  # False = padding of the clip
+HeadOutput = tuple[Tokens, TokenMask | None]
 
 
 class DitHead(nn.Module):
@@ -28,11 +31,11 @@ class DitHead(nn.Module):
     norms: Norms = Norms()
 
     @nn.compact
-    def __call__(self, features: BackboneOutput, grid: Grid) -> Tokens:
+    def __call__(self, features: BackboneOutput, grid: Grid) -> HeadOutput:
         x, conditions, _ = features
         for i, shape in enumerate(self.blocks):
             x = DitBlock(shape, self.head_dim, self.dtype, self.norms, name=f"block_{i}")(x, conditions)
-        return x
+        return x, conditions.token_mask
 
 
 class ConvHead(nn.Module):
@@ -45,7 +48,7 @@ class ConvHead(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, features: BackboneOutput, grid: Grid) -> Tokens:
+    def __call__(self, features: BackboneOutput, grid: Grid) -> HeadOutput:
         b, n, d = features.x.shape
         token_mask = features.conditions.token_mask
         x = Dense(d // 2, ("embed", None), dtype=self.dtype, name="in")(rms_normalize(features.x))
@@ -54,16 +57,17 @@ class ConvHead(nn.Module):
             x = x if token_mask is None else jnp.where(token_mask[..., None], x, 0)
             x = Conv(d // 2, True, dtype=self.dtype, name=f"conv_{i}")(x.reshape(b, *grid, -1))
             x = nn.leaky_relu(RMSNorm(axis=None, dtype=self.dtype, name=f"norm_{i}")(x), 0.2).reshape(b, n, -1)
-        return x
+        return x, token_mask
 
 
 class Heads(nn.Module):
     """A head on the features of each tap, and an MLP on the mean over the tokens of each pooled group.
 
-    Fresh ones return 0 for every clip.
+    A head returns its tokens, frame after frame, and their mask; taps may have grids of their own. Fresh ones return 0
+    for every clip.
     """
 
-    heads: tuple[DitHead | ConvHead, ...]
+    heads: tuple[nn.Module, ...]
     pooling: Pooling
 
     def groups(self, grid: Grid) -> int:
@@ -71,12 +75,12 @@ class Heads(nn.Module):
         return {"clip": 1, "frame": grid[0], "token": grid[0] * grid[1] * grid[2]}[self.pooling]
 
     @nn.compact
-    def __call__(self, features: tuple[BackboneOutput, ...], grid: Grid) -> Logits:
+    def __call__(self, features: Features, grid: Grid) -> Logits:
         logits = []
         for i, (head, tapped) in enumerate(zip(self.heads, features, strict=True)):
-            x = head.copy(name=f"tap_{i}")(tapped, grid)
+            x, token_mask = head.copy(name=f"tap_{i}")(tapped, grid)
             classifier = _Classifier(x.shape[-1], self.groups(grid), name=f"classifier_{i}")
-            logits.append(classifier(x, tapped.conditions.token_mask))
+            logits.append(classifier(x, token_mask))
         return jnp.concatenate(logits, axis=1)
 
 
@@ -87,7 +91,7 @@ class _Classifier(nn.Module):
     groups: int
 
     @nn.compact
-    def __call__(self, x: Tokens, token_mask: Bool[Array, "b n"] | None) -> Logits:
+    def __call__(self, x: Tokens, token_mask: TokenMask | None) -> Logits:
         x = rms_normalize(x).astype(jnp.float32).reshape(x.shape[0], self.groups, -1, x.shape[2])
         weights = jnp.ones(x.shape[:3]) if token_mask is None else token_mask.reshape(x.shape[:3]).astype(jnp.float32)
         total = jnp.maximum(jnp.sum(weights, axis=2), 1)[..., None]
@@ -96,6 +100,6 @@ class _Classifier(nn.Module):
         return Dense(1, ("embed", None), zeros, name="logit")(hidden)[..., 0]
 
 
-def pooled_mask(token_mask: Bool[Array, "b n"], groups: int) -> Bool[Array, "b k"]:
+def pooled_mask(token_mask: TokenMask, groups: int) -> Bool[Array, "b k"]:
     """True for groups with a token that is no padding."""
     return jnp.any(token_mask.reshape(token_mask.shape[0], groups, -1), axis=2)

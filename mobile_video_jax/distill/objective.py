@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mobile_video_jax.core.arrays import Latents, Rng, Scalar
 from mobile_video_jax.core.rng import named_key
-from mobile_video_jax.diffusion.path import interpolate, predict_x0
+from mobile_video_jax.diffusion.path import flow_matching_loss, interpolate, predict_x0, velocity_target
 from mobile_video_jax.diffusion.samplers import SOLVERS, euler_step, single_step_solver
 from mobile_video_jax.diffusion.timesteps import sample_times
 from mobile_video_jax.distill.adversarial import AdversarialGame, Metrics
@@ -65,7 +65,7 @@ class Objective:
         shift: float = 1.0,
         trained: Trained = "all",
     ) -> tuple[Scalar, Metrics]:
-        """The loss of what is `trained`: the generator alone learns by distillation, without critics.
+        """The loss of what is `trained`: the generator alone learns by distillation and flow matching, without critics.
 
         `shift` is that of times that are in no grid.
         """
@@ -79,7 +79,11 @@ class Objective:
         states = self.states(params["generator"], clips, grid, named_key(rng, "visit"))
         predicted = self.predicted(params["generator"], clips, states)
         x0 = predict_x0(states.x_t, predicted.velocity, states.t)
-        terms = {} if trained == "opponent" else self._distillation(params, clips, states, predicted, len(grid) - 1)
+        terms = Metrics()
+        if trained != "opponent":
+            terms = self._distillation(params, clips, states, predicted, len(grid) - 1)
+            if cfg.flow:
+                terms["flow"] = self._flow(params["generator"], clips, named_key(rng, "flow"))
         opponent_loss, metrics = jnp.zeros(()), Metrics()
         if trained != "generator":
             games, opponent_loss, metrics = self._games(params, clips, x0, grid, named_key(rng, "judge"), shift)
@@ -141,6 +145,14 @@ class Objective:
             distance = pseudo_huber(x0, target, clips.mask)
             terms["distance"] = jnp.mean(distance if cfg.target == "teacher" else distance * (states.t <= DATA_TIME))
         return terms
+
+    def _flow(self, generator: Any, clips: CaptionedLatents, rng: Rng) -> Scalar:
+        """The student's flow-matching loss on the data, at uniform times."""
+        x0 = clips.latents
+        t = jax.random.uniform(named_key(rng, "times"), (len(x0),))
+        noise = jax.random.normal(named_key(rng, "noise"), x0.shape)
+        velocity = clips.velocity(self.student, generator)(interpolate(x0, noise, t), t)
+        return jnp.mean(flow_matching_loss(velocity, velocity_target(x0, noise), clips.mask))
 
     def _games(
         self, params: Any, clips: CaptionedLatents, x0: Latents, grid: Grid, rng: Rng, shift: float

@@ -12,6 +12,9 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import Latents
+from mobile_video_jax.distill.config import DiscriminatorConfig
+from mobile_video_jax.distill.discriminator import Discriminator, make_discriminator
+from mobile_video_jax.distill.unet_discriminator import make_unet_discriminator
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.cost_groups import cost_group
 from mobile_video_jax.dit.features import (
@@ -38,19 +41,23 @@ class Family:
     `maps(network, params, *inputs)` are its velocity and feature maps [b t h w d], those of later layers last, and
     `features(…)`, if it has any, its velocity and the features [l b n d] of equal blocks; `cost_group`
     names the part of the network that costs of a parameter's path or a module's scope are counted under;
+    `discriminator(config, settings)` reads the first part of a network of that config;
     `cross_logits(network, params, *inputs)` are its velocity and its mean logits of cross-attention, if it has any.
     """
 
     module: Callable[[Any], nn.Module]
     maps: Callable[..., tuple[Latents, Maps]]
     cost_group: Callable[[str], str]
+    discriminator: Callable[[Any, DiscriminatorConfig], Discriminator]
     features: Callable[..., tuple[Latents, Features]] | None = None
     cross_logits: Callable[..., tuple[Latents, CrossLogits]] | None = None
 
 
 FAMILIES: dict[type, Family] = {
-    DitConfig: Family(Dit, velocity_and_maps, cost_group, velocity_and_features, velocity_and_cross_logits),
-    UnetConfig: Family(Unet, unet_velocity_and_maps, unet_cost_groups.cost_group),
+    DitConfig: Family(
+        Dit, velocity_and_maps, cost_group, make_discriminator, velocity_and_features, velocity_and_cross_logits
+    ),
+    UnetConfig: Family(Unet, unet_velocity_and_maps, unet_cost_groups.cost_group, make_unet_discriminator),
 }
 
 

@@ -136,7 +136,7 @@ class DistillTraining(DitTraining, DiscriminatorConfig):
     """
 
     stage: str = "distill"  # the training stage
-    teacher: str = ""  # run directory of the teacher; init_from's own if empty
+    teacher: str = ""  # run directory of the teacher; if empty init_from's own, or init_from if no loss asks it
     teacher_model: NetworkConfig = dataclasses.field(
         default_factory=DitConfig
     )  # the teacher's sizes, without init_from

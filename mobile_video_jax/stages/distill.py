@@ -20,7 +20,6 @@ from mobile_video_jax.diffusion.guidance import drop_captions
 from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.distill.captioned import CaptionedLatents
 from mobile_video_jax.distill.collapse import collapse_metrics, collapse_reason
-from mobile_video_jax.distill.discriminator import make_discriminator
 from mobile_video_jax.distill.knowledge import KnowledgeObjective
 from mobile_video_jax.distill.objective import CRITICS, Objective, Trained
 from mobile_video_jax.distill.projectors import Projectors
@@ -30,7 +29,6 @@ from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.models.adapter import check_named
 from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.denoiser import Denoiser
-from mobile_video_jax.models.network_config import as_transformer
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.nn.module import init
@@ -73,7 +71,7 @@ class DistillStage(StudentStage):
             if config.reuse
             else Denoiser(student).velocity,
             "teacher": self.teacher.velocity,
-            "discriminator": make_discriminator(as_transformer(self.config.teacher_model), config),
+            "discriminator": self.teacher.family.discriminator(self.config.teacher_model, config),
             "config": config.objective,
             "solver": config.solver,
         }
@@ -107,8 +105,14 @@ class DistillStage(StudentStage):
         config = self.config
         if not config.objective.method.startswith("dmd"):
             raise UserError("a causal student learns by matching its own clips: use a variant SIZE_self_forcing")
-        if config.reuse or config.optimizer.generator_alone:
-            raise UserError("a causal student is distilled without reuse and optimizer.generator_alone: leave them out")
+        if config.reuse or config.optimizer.generator_alone or config.objective.flow:
+            names = "reuse, optimizer.generator_alone and objective.flow"
+            raise UserError(f"a causal student is distilled without {names}: leave them out")
+
+    @classmethod
+    def default_teacher(cls, config: DistillTraining) -> str:
+        """The run in `init_from`, where no loss asks for a teacher's answers and a discriminator alone reads it."""
+        return "" if config.objective.asks_teacher else config.init_from
 
     @classmethod
     def completions(cls, config: DistillTraining, source: Run, teacher: Run, pruned: dict[str, Any]) -> dict[str, Any]:

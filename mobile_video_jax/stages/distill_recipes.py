@@ -65,6 +65,17 @@ def kdmd(config: DistillTraining) -> DistillTraining:
     return dataclasses.replace(config, solver="renoise", **changes)
 
 
+def fine_tuned(config: DistillTraining) -> DistillTraining:
+    """Adversarial fine-tuning by data alone (SnapGen-V, arXiv 2412.10494): flow matching kept, no guidance, images too.
+
+    The teacher only lends the discriminator its first part. Weights and the share of images are chosen here.
+    """
+    objective = dataclasses.replace(
+        config.objective, method="adversarial", guidance=1.0, kd=0.0, distance=0.0, flow=1.0
+    )
+    return dataclasses.replace(config, image_share=0.5, objective=objective)
+
+
 def _for_adapters(optimizer: PlayersOptimizerConfig) -> PlayersOptimizerConfig:
     """With a learning rate of at least ADAPTER_RATE for the factors, which are Adam's."""
     if optimizer.name != "adamw":
@@ -78,4 +89,5 @@ RECIPES: dict[str, Callable[[DistillTraining], DistillTraining]] = {
     "self_forcing": self_forcing,
     "few_step": few_step,
     "kdmd": kdmd,
+    "fine_tuned": fine_tuned,
 }

@@ -44,8 +44,8 @@ class StudentStage(DitStage):
         """The stage of a config, with the sizes, latents and captions of the runs in `init_from` and `teacher`.
 
         Without `init_from` a fresh student of the config's sizes learns from `teacher`, on its latents.
-        Without a teacher it is the one that the student was pruned from or learnt from. Raises UserError where there is
-        none, and where it has other latents or captions.
+        Without a teacher it is the one that the student was pruned from or learnt from, else `default_teacher`. Raises
+        UserError where there is none, and where it has other latents or captions.
         """
         if not config.init_from:
             return cls(taught_by(config)) if config.teacher else cls(config)
@@ -53,7 +53,7 @@ class StudentStage(DitStage):
         _ = source.denoiser  # a run without one network is told before its teacher is looked for
         pruned = read_pruned(source)
         named = source.config.get("teacher") or pruned.get("teacher")
-        name = config.teacher or (source.find(named) if named else "")
+        name = config.teacher or (source.find(named) if named else cls.default_teacher(config))
         if not name:
             raise UserError(f"{source} learnt from no other run: name one to learn from with --config.teacher=RUN")
         teacher = Run.open(name)
@@ -61,6 +61,11 @@ class StudentStage(DitStage):
         stage = cls(dataclasses.replace(config, teacher=name, **cls.completions(config, source, teacher, pruned)))
         stage.source, stage.teacher_run = source, teacher
         return stage
+
+    @classmethod
+    def default_teacher(cls, config: Any) -> str:
+        """The run that teaches where none is named and the student learnt from none; empty: there is none."""
+        return ""
 
     @classmethod
     def completions(cls, config: Any, source: Run, teacher: Run, pruned: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mobile_video_jax.nn.dense import Dense, Initializer, zeros
 from mobile_video_jax.nn.embeddings import rope_table
 from mobile_video_jax.nn.module import partitioned
 from mobile_video_jax.nn.norm import RMSNorm
+from mobile_video_jax.parallel.remat import checkpointed
 from mobile_video_jax.unet.attention import SharedAttention
 from mobile_video_jax.unet.config import UnetConfig
 
@@ -97,6 +98,23 @@ class TransformerBlock(nn.Module):
 
     def _norm(self, name: str, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         return RMSNorm(axis=None, dtype=jnp.dtype(self.config.dtype), name=name)(x)
+
+
+class Site(nn.Module):
+    """A residual block, and the transformer blocks behind it."""
+
+    level: int
+    config: UnetConfig
+
+    @nn.compact
+    def __call__(self, x: Clip, conditions: Conditions) -> Widened:
+        cfg = self.config
+        residual = checkpointed(ResidualBlock, cfg.remat)(cfg.widths[self.level], cfg, name="residual")
+        x = residual(x, conditions.embedding)
+        block = checkpointed(TransformerBlock, cfg.remat)
+        for k in range(cfg.blocks[self.level]):
+            x = block(self.level, cfg, name=f"block_{k}")(x, conditions.text, conditions.text_mask)
+        return x
 
 
 def shared_attention(cfg: UnetConfig, width: int, name: str) -> SharedAttention:

@@ -60,9 +60,13 @@ class UnetConfig(Config):
     def places(self) -> tuple[tuple[str, int], ...]:
         """The names of residual blocks with their transformer blocks, in order, and the level of each."""
         levels = range(len(self.widths))
-        down = [(f"down_{i}_{j}", i) for i in levels for j in range(self.residuals[i])]
         up = [(f"up_{i}_{j}", i) for i in reversed(levels) for j in range(self.residuals[i] + 1)]
-        return (*down, ("middle", levels[-1]), *up)
+        return (*self.down_places, ("middle", levels[-1]), *up)
+
+    @property
+    def down_places(self) -> tuple[tuple[str, int], ...]:
+        """Those of the places that are on the way down."""
+        return tuple((f"down_{i}_{j}", i) for i, count in enumerate(self.residuals) for j in range(count))
 
     def over_time(self, kinds: Iterable[str]) -> "UnetConfig":
         """The same network with other layers over time, a kind for each place."""

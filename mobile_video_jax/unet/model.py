@@ -10,7 +10,7 @@ from mobile_video_jax.nn.dense import Dense, zeros
 from mobile_video_jax.nn.embeddings import time_features
 from mobile_video_jax.nn.norm import RMSNorm
 from mobile_video_jax.parallel.remat import checkpointed
-from mobile_video_jax.unet.block import Conditions, FrameConv, ResidualBlock, TransformerBlock, Widened
+from mobile_video_jax.unet.block import Conditions, FrameConv, ResidualBlock, Site, Widened
 from mobile_video_jax.unet.config import UnetConfig
 from mobile_video_jax.unet.temporal import TemporalLayers
 
@@ -35,6 +35,17 @@ class Unet(nn.Module):
         text_mask: TextMask,
         latent_mask: LatentMask | None = None,
     ) -> Latents:
+        x, skips, conditions = self.way_down(x_t, t, text, text_mask, latent_mask)
+        x = self._middle(x, conditions)
+        x = self._up(x, skips, conditions)
+        x = nn.silu(RMSNorm(axis=None, name="norm_out")(x.astype(jnp.float32)))
+        velocity: Latents = FrameConv(x_t.shape[-1], False, zeros, name="conv_out")(x)
+        return velocity
+
+    def way_down(
+        self, x_t: Latents, t: FrameTimes, text: TextStates, text_mask: TextMask, latent_mask: LatentMask | None
+    ) -> tuple[Resized, list[Resized], Conditions]:
+        """The lowest level's features, those that the way up is concatenated with, and the conditions of all blocks."""
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
         _, frames, height, width, _ = x_t.shape
         cfg.check_grid((frames, height, width))
@@ -42,12 +53,7 @@ class Unet(nn.Module):
         frame_mask = None if latent_mask is None else latent_mask[:, :, 0, 0]
         conditions = Conditions(embedding, text.astype(dtype), text_mask, frame_mask)
         x = FrameConv(cfg.widths[0], False, dtype=dtype, name="conv_in")(x_t)
-        x, skips = self._down(x, conditions)
-        x = self._middle(x, conditions)
-        x = self._up(x, skips, conditions)
-        x = nn.silu(RMSNorm(axis=None, name="norm_out")(x.astype(jnp.float32)))
-        velocity: Latents = FrameConv(x_t.shape[-1], False, zeros, name="conv_out")(x)
-        return velocity
+        return *self._down(x, conditions), conditions
 
     def _embedding(self, t: Float[Array, "b f"], text: TextStates, mask: TextMask) -> Float[Array, "b f d"]:
         cfg, dtype = self.config, jnp.dtype(self.config.dtype)
@@ -91,7 +97,7 @@ class Unet(nn.Module):
         return x
 
     def _place(self, name: str, level: int, x: Clip, conditions: Conditions) -> Widened:
-        return self._over_time(name, level, _Site(level, self.config, name=name)(x, conditions), conditions)
+        return self._over_time(name, level, Site(level, self.config, name=name)(x, conditions), conditions)
 
     def _over_time(self, place: str, level: int, x: Clip, conditions: Conditions) -> Clip:
         if place not in self.config.temporal_layers:
@@ -99,20 +105,3 @@ class Unet(nn.Module):
         kind, _ = self.config.temporal_layers[place]
         y: Clip = TemporalLayers(kind, level, self.config, name=f"temporal_{place}")(x, conditions.frame_mask)
         return y
-
-
-class _Site(nn.Module):
-    """A residual block, and the transformer blocks behind it."""
-
-    level: int
-    config: UnetConfig
-
-    @nn.compact
-    def __call__(self, x: Clip, conditions: Conditions) -> Widened:
-        cfg = self.config
-        residual = checkpointed(ResidualBlock, cfg.remat)(cfg.widths[self.level], cfg, name="residual")
-        x = residual(x, conditions.embedding)
-        block = checkpointed(TransformerBlock, cfg.remat)
-        for k in range(cfg.blocks[self.level]):
-            x = block(self.level, cfg, name=f"block_{k}")(x, conditions.text, conditions.text_mask)
-        return x

@@ -130,6 +130,26 @@ def test_bad_settings_are_refused(change, message):
         from_mapping(ObjectiveConfig, change)
 
 
+def test_flow_matching_on_the_data_is_kept_beside_the_other_losses():
+    """Of data that are 0 the velocity is x_t / t; what lies in the padding has no part in it."""
+    exact = lambda factor, x_t, t, *_: factor * x_t / t[:, None, None, None, None]
+    batch = clips(16)
+    mask = jnp.broadcast_to(jnp.arange(2)[:, None, None] < 1, (16, 2, 1, 2))
+    batch = batch._replace(latents=jnp.where(mask[..., None], 0.0, 9.0), mask=mask)
+    config = ObjectiveConfig("kd", guidance=1.0, flow=1.0)
+    objective = Objective(exact, exact, make_discriminator(SIZES, DiscriminatorConfig()), config)
+    of = jax.jit(
+        lambda factor: objective(
+            {"generator": factor, "teacher": 1.0}, batch, time_grid(2, shift=1.0), jax.random.key(0)
+        )
+    )
+    loss, metrics = of(1.0)
+    assert loss < 1e-4 and metrics["flow"] < 1e-4
+    assert 0.15 < of(1.5)[1]["flow"] < 0.35  # a quarter of the noise's variance
+    with pytest.raises(UserError, match="method=consistency has no other loss: set objective.flow=0"):
+        dataclasses.replace(config, method="consistency")
+
+
 def test_players_are_updated_in_their_own_steps():
     config = PlayersOptimizerConfig(
         learning_rate=1.0, warmup=0.0, schedule="constant", generator_every=2, generator_alone=3
