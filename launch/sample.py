@@ -57,17 +57,19 @@ def main() -> None:
     from mobile_video_jax.generate.generator import Generator
     from mobile_video_jax.generate.stream import ClipStream
     from mobile_video_jax.generate.stream_folder import stream_folder
+    from mobile_video_jax.models.run import Run
     from mobile_video_jax.parallel.distributed import one_writer
 
-    out = OUT.value
+    out, run = OUT.value, Run.open(MODEL.value, **sampling_flags.CHECKPOINT.value)
+    if any(request.image for request in requests):
+        run.sampled.check_starts_from_images()  # before the weights are read
     generator = Generator.load(
-        MODEL.value,
+        run,
         sampling_flags.vae(),
         sampling_flags.TEXT_ENCODER.value,
         clip=CLIP.value,
         fsdp=sampling_flags.FSDP.value,
         fps=FPS.value,
-        **sampling_flags.CHECKPOINT.value,
     )
     if GUIDE.value and STREAM.value:
         raise UserError("a guide sees a whole clip, which --stream has none of: leave one of the two out")

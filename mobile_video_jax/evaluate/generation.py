@@ -76,9 +76,9 @@ def evaluate_generation(task: GenerationTask) -> dict[str, Any]:
     settings that do not work, too few clips or missing weights for what is asked, and damaged clips.
     """
     check_held_out(task.split)
+    if task.image:
+        task.run.sampled.check_starts_from_images()
     generator = Generator.load(task.run, task.vae, task.text_encoder, clip=task.clip, fsdp=task.fsdp)
-    if task.image and not generator.denoiser.config.image_probability:
-        raise UserError(f"{task.run} was trained with image_probability=0 and starts from no image: leave out --image")
     config = generator.sample_config(**task.sampling)
     settings, notes = _settings(task, generator, config)
     real = RealClips(task.data, task.split, generator.clip)

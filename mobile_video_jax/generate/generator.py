@@ -167,9 +167,8 @@ class Generator:
 
     def check(self, requests: Sequence[Request], config: SampleConfig) -> None:
         """Raises UserError for settings that do not work and prompts that are too long, before any work."""
-        trained = self.denoiser.config
-        if any(request.image for request in requests) and not trained.image_probability:
-            raise UserError("this model cannot start from an image: train one with --config.image_probability=0.3")
+        if any(request.image for request in requests):
+            self.denoiser.check_starts_from_images()
         config = config.with_times(**self.times)
         self._decoder(config)
         # The prompts of the most and of the fewest tokens show whatever may be wrong with one.

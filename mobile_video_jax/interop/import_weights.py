@@ -37,8 +37,10 @@ from mobile_video_jax.train.run import write_run
 # Openers of pipelines' folders by diffusers' class.
 OPENERS: dict[str, Callable[[Path, str], Release]] = {
     **dict.fromkeys(ltx_sampler.PIPELINES, ltx_release.open_folder),
-    wan_release.PIPELINE: wan_release.open_folder,
+    **dict.fromkeys(wan_release.PIPELINES, wan_release.open_folder),
 }
+# Of a run whose weights can start from an image; the releases do not say in what share of their training they did.
+IMAGE_PROBABILITY = 0.2
 
 
 def open_diffusers(folder: Path) -> Release:
@@ -73,6 +75,7 @@ def import_weights(
             text_width=width,
             text_tokens=PIPELINE_TEXTS[parts.text_kind].tokens,
             model=dataclasses.replace(parts.model, scan=scan),
+            image_probability=IMAGE_PROBABILITY if parts.starts_from_images else 0.0,
             **parts.times,
         ),
         parts.sampling,

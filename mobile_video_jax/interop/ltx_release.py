@@ -57,6 +57,7 @@ class LtxRelease(Release):
             },
             sampling=_sampling(self.sampler, rate),
             origin=self.origin,
+            starts_from_images=True,
         )
 
 

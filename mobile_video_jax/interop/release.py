@@ -41,6 +41,7 @@ class Parts:
     times: dict[str, Any]  # the keys of DenoiserConfig for its times
     sampling: Sampling
     origin: Origin
+    starts_from_images: bool = False  # whether the first latent frame may be given, at time 0
 
 
 @dataclasses.dataclass(frozen=True)

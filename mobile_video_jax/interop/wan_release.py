@@ -16,6 +16,9 @@ from mobile_video_jax.vae.wan.model import WanVae
 from mobile_video_jax.weights.huggingface import read_settings
 
 PIPELINE, SCHEDULER = "WanPipeline", "UniPCMultistepScheduler"
+# The second for Wan 2.2 TI2V alone: its weights are the same in both, others of that class take an image as channels.
+PIPELINES = (PIPELINE, "WanImageToVideoPipeline")
+INDEX_KEYS = ("boundary_ratio", "expand_timesteps", "image_encoder", "image_processor")  # kept for an export
 # Values of diffusion/unipc.py and the schedule "thousandth"; other values describe other samplers.
 SOLVER: dict[str, Any] = {
     "num_train_timesteps": 1000,
@@ -75,6 +78,7 @@ class WanRelease(Release):
             times={"time_shift": self.shift, "time_schedule": "thousandth"},
             sampling=dataclasses.replace(self.sampling, frame_rate=rate),
             origin=self.origin,
+            starts_from_images=bool(self.origin["index"].get("expand_timesteps")),
         )
 
     @property
@@ -88,6 +92,11 @@ class WanRelease(Release):
 def open_folder(folder: Path, pipeline: str) -> WanRelease:
     """Opens the folder of a pipeline. Raises UserError where it is incomplete, as where an expert is missing."""
     index = read_settings(folder / INDEX)
+    if pipeline != PIPELINE and not index.get("expand_timesteps"):
+        raise UserError(
+            f"{folder} takes its image as further channels, which no network here does: name the folder of "
+            "Wan 2.2 TI2V, or of text to video"
+        )
     boundary = _boundary(folder, index)
     scheduler = read_scheduler(folder / "scheduler", SCHEDULER)
     transformers = [open_network(folder / name, wan_transformer.CLASS) for name in TRANSFORMERS[: 1 + bool(boundary)]]
@@ -102,7 +111,7 @@ def open_folder(folder: Path, pipeline: str) -> WanRelease:
         origin={
             "pipeline": pipeline,
             "scheduler": scheduler,
-            "index": {key: index[key] for key in ("boundary_ratio", "expand_timesteps") if key in index},
+            "index": {key: index[key] for key in INDEX_KEYS if key in index},
             "text": {key: index[key] for key in TEXT if key in index},
         },
     )
@@ -147,7 +156,7 @@ def pipeline_folder(run: Run, bundle: VaeBundle, origin: Origin) -> PipelineFold
     texts = {name: (library, kind) for name, (library, kind) in origin.get("text", {}).items()}
     return PipelineFolder(
         index={
-            "_class_name": PIPELINE,
+            "_class_name": origin.get("pipeline", PIPELINE),
             **origin.get("index", {}),
             "boundary_ratio": run.sampled.sampling.boundary or None,
         },

@@ -170,6 +170,13 @@ class Denoiser:
                 "use --guide=count or --guide=count_best"
             )
 
+    def check_starts_from_images(self) -> None:
+        """Raises UserError for a network that no first frame can be given to."""
+        if not self.config.image_probability:
+            raise UserError(
+                "this model cannot start from an image: leave it out, or train one with --config.image_probability=0.3"
+            )
+
     def check_continues(self, other: "Denoiser") -> None:
         """Raises UserError where weights of `other` would mean something else here.
 

@@ -27,8 +27,8 @@ PROMPT, NEGATIVE, WEIGHTS = "a red ball moving", "ball", "diffusion_pytorch_mode
 SCHEDULER: dict[str, Any] = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
 
 
-def make_wan(folder: Path, **changes: Any) -> Any:
-    """Saves a pipeline of random weights, of two experts where there is a boundary_ratio, and returns it."""
+def make_wan(folder: Path, vae: str = "2.1", **changes: Any) -> Any:
+    """Saves a pipeline of random weights with a kind of VAE, of two experts where there is a boundary_ratio."""
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
@@ -39,7 +39,7 @@ def make_wan(folder: Path, **changes: Any) -> Any:
     published = diffusers.WanPipeline(
         tokenizer=transformers.T5Tokenizer(vocab=vocabulary),
         text_encoder=randomize(transformers.UMT5EncoderModel(transformers.UMT5Config(**TEXT_SIZES))),
-        vae=diffusers.AutoencoderKLWan(**KINDS["2.1"]).eval(),
+        vae=diffusers.AutoencoderKLWan(**KINDS[vae]).eval(),
         **{name: diffusers.WanTransformer3DModel(**sizes).eval() for name in experts},
         scheduler=diffusers.UniPCMultistepScheduler(**SCHEDULER),
         **changes,
