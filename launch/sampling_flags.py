@@ -40,6 +40,12 @@ SOLVER = flags.DEFINE_enum(
     "euler; heun: second order, two passes a step; dpmpp_2m, unipc: one; renoise: for students trained for it; "
     "the run's own if not given.",
 )
+IMAGE_NOISE: flags.FlagHolder[float | None] = cli.define_number(
+    "image_noise",
+    None,
+    Share,
+    "Noise in a clip's given first frame, which sets it in motion; the run's own if not given.",
+)
 BATCH_SIZE = cli.define_number("batch_size", 16, Count, "Clips generated at once, rounded up to whole devices.")
 FSDP = cli.define_number("fsdp", 1, Size, "Devices that share one copy of the transformer's weights.")
 TEXT_ENCODER = cli.define_located("text_encoder", "", "Where the run's text encoder lies: clip:, t5: or ltx:FOLDER.")
@@ -68,6 +74,7 @@ def sampling() -> dict[str, Any]:
         "guidance_low": LOW.value,
         "guidance_high": HIGH.value,
         "guidance_rescale": RESCALE.value,
+        "image_noise": IMAGE_NOISE.value,
         "chunk": CHUNK.value,
         "tile": TILE.value,
         "overlap": OVERLAP.value,

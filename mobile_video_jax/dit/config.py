@@ -7,7 +7,7 @@ from mobile_video_jax.core.config import Config
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import Decay, Positive, PositiveShare, Size, SizeOrZero, Weight
 from mobile_video_jax.nn.attention.config import FULL, Chunks, Grid, check_kind
-from mobile_video_jax.nn.config import EPS, Dtype
+from mobile_video_jax.nn.config import EPS, MAX_POSITION, Dtype
 from mobile_video_jax.parallel.config import Remat
 
 TARGETS = tuple(
@@ -192,6 +192,7 @@ class DitConfig(Config):
         frames, height, width = grid
         if self.causal and self.rope_scale:
             raise UserError("positions in seconds (model.rope_scale) cannot be causal: set model.causal=False")
+        self._check_positions(grid)
         for shape in dict.fromkeys(self.block_shapes):
             divisor = shape.resolution
             if height % divisor or width % divisor:
@@ -200,6 +201,16 @@ class DitConfig(Config):
                     "change model.layout or the clip"
                 )
             self.chunks.check(shape.kind, (frames, height // divisor, width // divisor))
+
+    def _check_positions(self, grid: Grid) -> None:
+        """Raises UserError where clips are longer or larger than the positions that `rope_scale` gives reach."""
+        units = ("seconds", "pixel rows", "pixel columns")
+        for count, step, largest, unit in zip(grid, self.rope_scale, MAX_POSITION, units, strict=False):
+            if (count - 1) * step > largest:
+                raise UserError(
+                    f"{count} latent positions of {step:.4g} {unit} each are beyond the {largest:g} that this model's "
+                    "positions know: use smaller clips or, where they are too long, more frames a second"
+                )
 
     def with_latent_seconds(self, seconds: float) -> "DitConfig":
         """The sizes for latent frames that are `seconds` apart; the same where positions are no seconds."""

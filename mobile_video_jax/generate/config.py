@@ -36,6 +36,7 @@ class SampleConfig(Config):
     reuse: tuple[str, ...] = ()  # what each step computes (dit/step_table.py); empty: all
     guidance_2: GuidanceScale = 0.0  # guidance scale of the expert of low noise; 0: as guidance
     boundary: Decay = 0.0  # time below which the expert of low noise is evaluated; 0: one network for all times
+    image_noise: Share = 0.0  # deviation of the noise in a given first frame at time 1; it falls with the time squared
 
     def __post_init__(self) -> None:
         super().__post_init__()

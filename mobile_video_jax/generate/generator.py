@@ -114,6 +114,7 @@ class Generator:
             "boundary": sampling.boundary,
             "solver": sampling.solver,
             "reuse": sampling.reuse,
+            "image_noise": sampling.image_noise,
             **self.times,
         }
         config = SampleConfig(**defaults | changes | {"steps": steps, "times": times})

@@ -11,7 +11,12 @@ from jaxtyping import Array, Bool, Float
 
 from mobile_video_jax.core.arrays import Latents, TextMask, TextStates
 from mobile_video_jax.diffusion.carry import Carry
-from mobile_video_jax.diffusion.conditioning import condition_on_first_frame, hold_first_frame, insert_first_frame
+from mobile_video_jax.diffusion.conditioning import (
+    condition_on_first_frame,
+    hold_first_frame,
+    insert_first_frame,
+    noised_first_frame,
+)
 from mobile_video_jax.diffusion.experts import by_time
 from mobile_video_jax.diffusion.guidance import ConditionalVelocity, Guidance, guided
 from mobile_video_jax.diffusion.hook import Hook, Scan, unchanged
@@ -57,7 +62,8 @@ def sample_latents(
     first, starts_from_image = image
     noise = insert_first_frame(noise, first, starts_from_image)
     conditioned = [condition_on_first_frame(denoiser, starts_from_image) for denoiser in denoisers]
-    velocity = hold_first_frame(_guided(conditioned, config, text, mask, negative), first, starts_from_image)
+    seen = noised_first_frame(first, noise, config.image_noise)
+    velocity = hold_first_frame(_guided(conditioned, config, text, mask, negative), first, starts_from_image, seen)
     # Not even rounding moves the conditioning frame.
     return insert_first_frame(
         sample(velocity, noise, solver=config.solver, hook=hook, scan=scan, **grid), first, starts_from_image

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.interop.mapping import AS_IS, LINEAR, Layout, Source
 
@@ -33,7 +34,12 @@ def attention(ours: str, theirs: str, order: Layout) -> dict[str, Source]:
 
 
 def rope_layout(config: DitConfig) -> Layout:
-    """Order of a head's channels: RoPE rotates pairs (x[2j], x[2j+1]) there and (x[j], x[j + d/2]) here."""
+    """Order of a head's channels: RoPE rotates pairs (x[2j], x[2j+1]) there and (x[j], x[j + d/2]) here.
+
+    Raises UserError for a head of an odd number of channels.
+    """
+    if config.head_dim % 2:
+        raise UserError(f"config.json: attention_head_dim={config.head_dim} is odd: RoPE turns pairs of channels")
     published = np.arange(config.width).reshape(config.heads, -1, 2)
     order = published.swapaxes(1, 2).ravel()
     inverse = np.argsort(order)

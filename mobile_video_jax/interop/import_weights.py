@@ -19,7 +19,7 @@ from mobile_video_jax.core.progress import Progress, say
 from mobile_video_jax.cost.flops import count_parameters
 from mobile_video_jax.interop import ltx_release, ltx_sampler, wan_release
 from mobile_video_jax.interop.diffusers_folder import TRANSFORMERS, read_pipeline
-from mobile_video_jax.interop.mapping import Sources, check_names, read_params, stacked
+from mobile_video_jax.interop.mapping import Sources, check_names, check_shapes, read_params, stacked
 from mobile_video_jax.interop.release import Parts, Published, Release
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import EXPERT_FOLDERS, EXPERTS, Run
@@ -33,6 +33,7 @@ from mobile_video_jax.text.encoder import name_pipeline_text
 from mobile_video_jax.text.encoder_name import PIPELINE_TEXTS
 from mobile_video_jax.train.checkpoint import save_model
 from mobile_video_jax.train.run import write_run
+from mobile_video_jax.vae.latent_stats import LatentStats
 
 # Openers of pipelines' folders by diffusers' class.
 OPENERS: dict[str, Callable[[Path, str], Release]] = {
@@ -83,7 +84,11 @@ def import_weights(
     # Before anything is written.
     for name, transformer in zip(TRANSFORMERS, parts.transformers, strict=False):
         check_names(transformer.tensors, transformer.sources, name)
+        sources = _sources(transformer, stage.denoiser)
+        check_shapes(transformer.tensors, sources, stage.denoiser.parameter_shapes, name)
     check_names(parts.vae.tensors, parts.vae.sources, "vae")
+    check_shapes(parts.vae.tensors, parts.vae.sources, _vae_shapes(parts), "vae")
+    _check_stats(parts.stats, strides.channels)
     with new_folder(out) as folder:
         vae_parameters = _import_vae(parts, clip, folder / "vae")
         description = stage.description() | {"origin": parts.origin}
@@ -97,15 +102,24 @@ def import_weights(
     return {"out": str(out), **counts, "text_encoder": encoder}
 
 
+def _vae_shapes(parts: Parts) -> Any:
+    vae, space = parts.vae_network, parts.vae_network.config.strides.space
+    return nn.unbox(jax.eval_shape(lambda: init(vae, jax.random.key(0), jnp.zeros((1, 1, space, space, 3)))))
+
+
+def _check_stats(stats: LatentStats, channels: int) -> None:
+    """Raises UserError for statistics of other channels, or that latents cannot be divided by."""
+    if not len(stats.mean) == len(stats.std) == channels:
+        raise UserError(f"vae: its statistics are not of {channels} channels: download it again")
+    if not (np.isfinite([stats.mean, stats.std]).all() and min(stats.std) > 0):
+        raise UserError("vae: its statistics are not finite, or a deviation is not above 0: download it again")
+
+
 def _import_vae(parts: Parts, clip: str, folder: Path) -> int:
     """Writes the VAE's run and returns its number of parameters."""
     vae, stats = parts.vae_network, parts.stats
-    space = vae.config.strides.space
-    boxed = jax.eval_shape(lambda: init(vae, jax.random.key(0), jnp.zeros((1, 1, space, space, 3))))
     sharding = replicated(make_mesh(MeshConfig(data=-1), jax.local_devices()))
-    target = jax.tree.map(lambda shape: abstract(shape, sharding), nn.unbox(boxed))
-    if len(stats.mean) != (channels := vae.config.strides.channels):
-        raise UserError(f"vae: its statistics are not of {channels} channels: download it again")
+    target = jax.tree.map(lambda shape: abstract(shape, sharding), _vae_shapes(parts))
     save_model(folder, 0, _read(parts.vae.tensors, parts.vae.sources, target, "vae"))
     stats.save(folder)
     parameters = count_parameters(target)
@@ -127,9 +141,13 @@ def _import_experts(parts: Parts, stage: DitStage, description: dict[str, Any], 
 
 def _import_transformer(published: Published, denoiser: Denoiser, folder: Path) -> None:
     target = denoiser.abstract_params(make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices()))
-    model, sources = denoiser.config.transformer, published.sources
-    layout = stacked(sources, model.depth) if model.scan else sources
-    save_model(folder, 0, _read(published.tensors, layout, target, "transformer"))
+    save_model(folder, 0, _read(published.tensors, _sources(published, denoiser), target, "transformer"))
+
+
+def _sources(published: Published, denoiser: Denoiser) -> Sources:
+    """The sources of the network's parameters, as its blocks are stacked or not."""
+    model = denoiser.config.transformer
+    return stacked(published.sources, model.depth) if model.scan else published.sources
 
 
 def _read(tensors: Any, sources: Sources, target: Any, name: str) -> Any:

@@ -130,8 +130,9 @@ def _published_sampler(denoiser: Denoiser, origin: Origin) -> tuple[str, dict[st
 
 def _sampling(sampler: Sampler, frame_rate: float) -> Sampling:
     """Guidance and steps of the release's own settings; distilled models take their listed times and no guidance."""
-    if sampler.times or sampler.renoises:
-        solver: SolverName = "renoise" if sampler.renoises else "euler"
-        steps = len(sampler.times) or DISTILLED_STEPS
-        return Sampling(steps, guidance=1.0, solver=solver, frame_rate=frame_rate, times=sampler.times)
-    return Sampling(frame_rate=frame_rate, guidance=3.0)
+    own = Sampling(frame_rate=frame_rate, guidance=3.0, image_noise=sampler.image_noise)
+    if not (sampler.times or sampler.renoises):
+        return own
+    solver: SolverName = "renoise" if sampler.renoises else "euler"
+    steps = len(sampler.times) or DISTILLED_STEPS
+    return dataclasses.replace(own, steps=steps, guidance=1.0, solver=solver, times=sampler.times)

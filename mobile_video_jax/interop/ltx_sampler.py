@@ -38,6 +38,11 @@ class Sampler:
     text: str = "ltx"  # kind of PIPELINE_TEXTS
     renoises: bool = False  # each step noises its x0 prediction afresh, as 0.9.6-distilled's do
 
+    @property
+    def image_noise(self) -> float:
+        """Deviation of the noise in a given first frame: the default of LTXConditionPipeline and its releases."""
+        return 0.15 if self.causal else 0.0
+
 
 # What the classes of diffusers differ in. LTXConditionPipeline is of 0.9.5 and later.
 PIPELINES: dict[str, dict[str, Any]] = {

@@ -8,6 +8,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.interop.attention_layers import attention, linear, rope_layout
 from mobile_video_jax.interop.mapping import AS_IS, Source
+from mobile_video_jax.interop.setting_types import check_types
 
 CLASS = "LTXVideoTransformer3DModel"
 # diffusers' defaults for keys that config.json omits.
@@ -71,6 +72,7 @@ def dit_config(
     specified = {key: value for key, value in settings.items() if not key.startswith("_")}
     for key in specified.keys() - DEFAULTS.keys():
         raise UserError(f"config.json: {key}={specified[key]!r} is unknown: name the folder of an {CLASS}")
+    check_types(specified, DEFAULTS, "config.json")
     values = DEFAULTS | specified
     values["out_channels"] = values["out_channels"] or values["in_channels"]
     width = values["num_attention_heads"] * values["attention_head_dim"]

@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.interop.mapping import AS_IS, CONV, LINEAR, Layout, Source
+from mobile_video_jax.interop.setting_types import check_types
 from mobile_video_jax.nn.module import init
 from mobile_video_jax.vae.latent_stats import LatentStats
 from mobile_video_jax.vae.ltx.config import PATCH, STEPS, LtxVaeConfig, Step
@@ -159,6 +160,7 @@ def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
             raise _unsupported(key, value, "diffusers 0.42 has no such setting")
         if key in FIXED and value != FIXED[key]:
             raise _unsupported(key, value, f"only {FIXED[key]!r} is")
+    check_types(settings, DEFAULTS, "vae/config.json")
     values = {**DEFAULTS, **settings}
     for key, (levels, extra) in LENGTHS.items():
         if len(values[key]) != (count := len(values[levels]) + extra):

@@ -66,6 +66,16 @@ def check_names(tensors: Mapping[str, Any], sources: Sources, where: str) -> Non
             raise UserError(f"{where}: tensor {name} is of {dtype}: quantised weights are not read, use floating point")
 
 
+def check_shapes(tensors: Mapping[str, Any], sources: Sources, shapes: Any, where: str) -> None:
+    """Raises UserError as read_params does for a tensor of another shape, without reading any."""
+    for path, shape in flatten_dict(shapes, sep="/").items():
+        group = sources[path]
+        stacked_axes = 0 if isinstance(group, Source) else 1
+        for source in _as_tuple(group):
+            published = tuple(tensors[source.name].get_shape())
+            _laid_out(np.broadcast_to(np.False_, published), source, shape.shape[stacked_axes:], where)
+
+
 def read_params(
     tensors: Mapping[str, Any],
     sources: Sources,
@@ -118,11 +128,20 @@ def _as_tuple(group: Source | tuple[Source, ...]) -> tuple[Source, ...]:
 
 
 def _read(tensors: Mapping[str, Any], source: Source, shape: tuple[int, ...], where: str) -> np.ndarray:
-    name, layout = source
-    tensor = np.asarray(tensors[name][...])
+    tensor = np.asarray(tensors[source.name][...])
     if not jnp.issubdtype(tensor.dtype, jnp.floating):
-        raise UserError(f"{where}: tensor {name} is of {tensor.dtype.name}: use weights of floating point")
-    ours = layout.to_ours(tensor)
+        raise UserError(f"{where}: tensor {source.name} is of {tensor.dtype.name}: use weights of floating point")
+    return _laid_out(tensor, source, shape, where)
+
+
+def _laid_out(tensor: np.ndarray, source: Source, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """The tensor in our layout. Raises UserError where it is not of that shape then."""
+    try:
+        ours = source.layout.to_ours(tensor)
+    except (ValueError, IndexError):  # a layout of other axes or channels
+        raise UserError(f"{where}: tensor {source.name} has shape {tensor.shape}, which becomes no {shape}") from None
     if ours.shape != shape:
-        raise UserError(f"{where}: tensor {name} has shape {tensor.shape}, which is {ours.shape} here, not {shape}")
+        raise UserError(
+            f"{where}: tensor {source.name} has shape {tensor.shape}, which is {ours.shape} here, not {shape}"
+        )
     return ours

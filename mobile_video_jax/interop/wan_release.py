@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.interop import wan_transformer, wan_vae
 from mobile_video_jax.interop.diffusers_folder import INDEX, TRANSFORMERS, Component, open_network, read_scheduler
@@ -132,6 +134,8 @@ def _boundary(folder: Path, index: Mapping[str, Any]) -> float:
 
 
 def _check_equal(folder: Path, transformers: Sequence[Component]) -> None:
+    if len(transformers) > 1 and _same_weights(*transformers):
+        raise UserError(f"{folder}: {' and '.join(TRANSFORMERS)} hold the same weights: download both experts again")
     first, *others = ({key: x for key, x in each.settings.items() if key[0] != "_"} for each in transformers)
     for other in others:
         for key in sorted(first.keys() | other.keys()):
@@ -140,6 +144,14 @@ def _check_equal(folder: Path, transformers: Sequence[Component]) -> None:
                     f"{folder}: the experts differ in {key}, {first.get(key)} and {other.get(key)}: "
                     "name the folder of one release"
                 )
+
+
+def _same_weights(one: Component, other: Component) -> bool:
+    """Whether the output layers are equal, which no two experts share."""
+    name = "proj_out.weight"
+    return all(name in each.tensors for each in (one, other)) and np.array_equal(
+        *(np.asarray(each.tensors[name][...]) for each in (one, other))
+    )
 
 
 def pipeline_folder(run: Run, bundle: VaeBundle, origin: Origin) -> PipelineFolder:

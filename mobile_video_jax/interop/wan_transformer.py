@@ -12,6 +12,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.interop.attention_layers import attention, linear, rope_layout
 from mobile_video_jax.interop.mapping import AS_IS, Layout, Source
+from mobile_video_jax.interop.setting_types import check_types
 
 CLASS = "WanTransformer3DModel"
 PATCH = 2  # rows and columns of a patch
@@ -58,6 +59,7 @@ def dit_config(settings: Mapping[str, Any]) -> DitConfig:
     specified = {key: value for key, value in settings.items() if not key.startswith("_")}
     for key in specified.keys() - DEFAULTS.keys():
         raise UserError(f"config.json: {key}={specified[key]!r} is unknown: name the folder of a {CLASS}")
+    check_types(specified, DEFAULTS, "config.json")
     values = DEFAULTS | specified
     values |= {
         "patch_size": tuple(values["patch_size"]),

@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.interop.mapping import AS_IS, CONV, Layout, Source
+from mobile_video_jax.interop.setting_types import check_types
 from mobile_video_jax.interop.wan_transformer import PATCH
 from mobile_video_jax.nn.module import init
 from mobile_video_jax.vae.latent_stats import LatentStats
@@ -50,6 +51,7 @@ def vae_config(settings: Mapping[str, Any]) -> WanVaeConfig:
     for key, value in settings.items():
         if key not in DEFAULTS.keys() | set(STATISTICS) and not key.startswith("_"):
             raise _unsupported(key, value, "diffusers 0.42 has no such setting")
+    check_types(settings, DEFAULTS | dict.fromkeys(STATISTICS, (0.0,)), "vae/config.json")
     values: dict[str, Any] = DEFAULTS | dict(settings)
     patch = values["patch_size"] or 1
     if values["attn_scales"]:

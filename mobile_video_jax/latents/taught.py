@@ -117,6 +117,7 @@ def _jobs(data: Path, out: Path, manifest: dict[str, Any]) -> Iterator[tuple[str
 
 
 def _check_same_inputs(teacher: Run, data: Path, manifest: dict[str, Any]) -> None:
+    teacher.check_teaches()
     config = teacher.denoiser.config
     if LatentStats.load(data / VAE) != LatentStats.load(teacher.path / VAE):
         raise UserError(f"{data} holds latents of another VAE than {teacher} was trained on: encode them with its own")

@@ -128,6 +128,14 @@ class Run:
             sampling = dataclasses.replace(sampling, frame_rate=self.chosen_rate)
         return Denoiser(config, sampling)
 
+    def check_teaches(self) -> None:
+        """Raises UserError for a run that was distilled at listed times, as a teacher is asked at others."""
+        if times := self.denoiser.sampling.times:
+            raise UserError(
+                f"{self} was distilled at the times {','.join(map(str, times))} and teaches at no others: "
+                "name a run of the release that it was distilled from"
+            )
+
     @property
     def experts(self) -> tuple["Run", ...]:
         """The runs of its networks, that of the greater times first; itself where it has one for all times."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from mobile_video_jax.core.config import Config, from_mapping
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.ranges import Decay, GuidanceScale, PositiveShare, Range, SolverSteps
+from mobile_video_jax.core.ranges import Decay, GuidanceScale, PositiveShare, Range, Share, SolverSteps
 from mobile_video_jax.models.config import SolverName
 
 FrameRate = Annotated[float, Range(0, 1000)]
@@ -25,6 +25,7 @@ class Sampling(Config):
     frame_rate: FrameRate = 0.0  # frames a second of its clips; 0: not known
     times: tuple[PositiveShare, ...] = ()  # the only times that it was distilled at, from 1 down; empty: any
     reuse: tuple[str, ...] = ()  # what each step computes (dit/step_table.py); empty: all
+    image_noise: Share = 0.0  # deviation of the noise in a given first frame at time 1; it falls with the time squared
 
     def check(self, times: Iterable[float]) -> None:
         """Raises UserError for a time that is none of `times`, which are rounded to 4 digits in releases."""

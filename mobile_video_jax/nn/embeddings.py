@@ -9,13 +9,11 @@ from jaxtyping import Array, Float, Int
 
 from mobile_video_jax.core.arrays import Times
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.nn.config import MAX_POSITION
 
 # Cosines and sines of rotation angles: one table for all heads, or one per head.
 RopeTable = tuple[Float[Array, "n *heads half"], Float[Array, "n *heads half"]]
 SelectedRope = tuple[Float[Array, "n *selected half"], Float[Array, "n *selected half"]]
-
-# LTX-Video's positions are fractions of 20 seconds and of 2048 pixels.
-MAX_POSITION = (20.0, 2048.0, 2048.0)
 
 
 def time_features(t: Times, width: int, *, max_period: float = 10_000.0) -> Float[Array, "b f"]:

@@ -243,6 +243,7 @@ class DistillStage(StudentStage):
             "solver": own.solver,
             "times": (),
             "reuse": own.reuse,
+            "image_noise": 0.0,  # its conditioning frames are clean
         }
 
     def sample_config(self) -> SampleConfig:

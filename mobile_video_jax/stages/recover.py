@@ -28,7 +28,8 @@ class RecoverStage(StudentStage):
     """Flow matching, and the distillation loss against the frozen teacher, on the same noisy clips.
 
     L = w L_FM + L_KD (distill/kd.py), or with `balance` S(L_FM, L_velocity) + S(L_FM, L_features) of
-    distill/timestep_scaling.py. Networks without equal blocks are compared by their feature maps, through projectors.
+    distill/timestep_scaling.py. Networks without equal blocks, or of two widths, are compared by their feature maps,
+    through projectors.
     """
 
     config: RecoverTraining
@@ -36,7 +37,8 @@ class RecoverStage(StudentStage):
 
     def __init__(self, config: RecoverTraining):
         super().__init__(config)
-        self.has_blocks = bool(self.denoiser.family.features and self.teacher.family.features)
+        have_features = bool(self.denoiser.family.features and self.teacher.family.features)
+        self.has_blocks = have_features and config.transformer.width == as_transformer(config.teacher_model).width
         self.block_map: tuple[int, ...] = ()
         if self.has_blocks:
             self.block_map = matched_blocks(config.transformer, as_transformer(config.teacher_model), config.block_map)

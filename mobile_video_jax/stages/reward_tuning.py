@@ -61,10 +61,13 @@ class RewardTuningStage(DitStage):
 
     @functools.cached_property
     def grid(self) -> Float[np.ndarray, "points"]:
-        """The times of a rollout's steps."""
+        """The times of a rollout's steps. Raises UserError for times that the model was not distilled at."""
         sampled = self.denoiser.sampled_times(self.denoiser.tokens)
-        times = self.source.denoiser.sampling.times if self.source else ()
-        return np.asarray(listed_times(times) if len(times) == self.steps else time_grid(self.steps, **sampled))
+        own = self.source.denoiser.sampling if self.source else self.denoiser.sampling
+        is_listed = len(own.times) == self.steps
+        grid = np.asarray(listed_times(own.times) if is_listed else time_grid(self.steps, **sampled))
+        own.check(grid[:-1].tolist())
+        return grid
 
     @functools.cached_property
     def stops(self) -> np.ndarray:

@@ -57,6 +57,7 @@ class StudentStage(DitStage):
         if not name:
             raise UserError(f"{source} learnt from no other run: name one to learn from with --config.teacher=RUN")
         teacher = Run.open(name)
+        teacher.check_teaches()
         check_shared(SHARED, source, teacher)
         stage = cls(dataclasses.replace(config, teacher=name, **cls.completions(config, source, teacher, pruned)))
         stage.source, stage.teacher_run = source, teacher
@@ -113,7 +114,9 @@ class StudentStage(DitStage):
 
 def taught_by(config: Any) -> Any:
     """The config of a fresh student on the latents, captions and times of the run `teacher`."""
-    teacher = Run.open(config.teacher).denoiser.config
+    run = Run.open(config.teacher)
+    run.check_teaches()
+    teacher = run.denoiser.config
     shared = {key: getattr(teacher, key) for key in ("time_schedule", *SHARED, *TIMES)}
     return dataclasses.replace(config, teacher_model=teacher.model, **shared)
 

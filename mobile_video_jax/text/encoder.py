@@ -27,6 +27,7 @@ CaptionStates = Float32[np.ndarray, "_ e"]  # tokens of one caption, without pad
 
 BATCH = 16  # captions per forward pass
 MIN_LENGTH = 16  # tokens that shorter captions are padded to
+LEAST_KNOWN = 0.75  # share of a model's embedding table that its own tokenizer uses at least
 SHARDED_BYTES = 1 << 31  # from this size on an encoder's parameters are shared by the devices of a host
 CONDITION_PIPELINE = "LTXConditionPipeline"  # diffusers' class of the releases that mask padding
 
@@ -155,18 +156,33 @@ def load_t5(folder: Path, max_tokens: int = 256) -> TextEncoder:
 
 def load_pipeline_text(pipeline: Path, kind: str) -> TextEncoder:
     """Loads the T5 of a diffusers pipeline, used as PIPELINE_TEXTS[kind] says."""
-    tokens, attends_padding = PIPELINE_TEXTS[kind]
+    _, tokens, attends_padding = PIPELINE_TEXTS[kind]
+    _check_pipeline_text(pipeline, kind)
     encoder = _t5(pipeline / "text_encoder", pipeline / "tokenizer", tokens)
     padded_to = tokens if attends_padding else 0
     return dataclasses.replace(encoder, name=f"{kind}-{encoder.name}", padded_to=padded_to, keeps_empty=True)
 
 
 def name_pipeline_text(pipeline: Path, kind: str) -> tuple[str, int]:
-    """Name and width of load_pipeline_text's encoder, without loading it."""
-    folder = pipeline / "text_encoder"
-    model_type, config = t5.read_config(folder)
-    fingerprint = huggingface.fingerprint(folder, _tokenizer_file(pipeline / "tokenizer"))
-    return f"{kind}-{model_type}-{fingerprint}", config.width
+    """Name and width of load_pipeline_text's encoder, without loading it.
+
+    Raises UserError where it is another model's, or its tokenizer is.
+    """
+    config = _check_pipeline_text(pipeline, kind)
+    folder, tokenizer = pipeline / "text_encoder", _tokenizer_file(pipeline / "tokenizer")
+    _read_tokenizer(tokenizer, PIPELINE_TEXTS[kind].tokens, config.vocabulary)
+    return f"{kind}-{PIPELINE_TEXTS[kind].model_type}-{huggingface.fingerprint(folder, tokenizer)}", config.width
+
+
+def _check_pipeline_text(pipeline: Path, kind: str) -> t5.T5Config:
+    """The settings of a pipeline's encoder. Raises UserError for one of another family's, which may be as wide."""
+    model_type, config = t5.read_config(pipeline / "text_encoder")
+    if model_type != (expected := PIPELINE_TEXTS[kind].model_type):
+        raise UserError(
+            f"{pipeline / 'text_encoder'} is of model_type {model_type}, {kind} was trained on {expected}: "
+            "name the text encoder of the same release"
+        )
+    return config
 
 
 def pipeline_kind(encoder: EncoderName) -> str:
@@ -197,8 +213,8 @@ def _tokenizer_file(folder: Path) -> Path:
 
 def _read_tokenizer(path: Path, max_tokens: int, vocabulary: int) -> Tokenizer:
     tokenizer = read_spiece(path) if path.suffix == ".model" else Tokenizer.from_file(str(path))
-    # JAX looks up an id beyond the embedding table as NaN.
-    if tokenizer.get_vocab_size() > vocabulary:
+    # JAX looks up an id beyond the embedding table as NaN. Tables are a little longer than their vocabularies.
+    if not LEAST_KNOWN * vocabulary <= tokenizer.get_vocab_size() <= vocabulary:
         raise UserError(
             f"{path} has {tokenizer.get_vocab_size()} tokens, the model knows {vocabulary}: take both from one model"
         )

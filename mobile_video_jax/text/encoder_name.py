@@ -16,15 +16,18 @@ class PipelineText(NamedTuple):
     "No caption" is its state of the empty text, not zero.
     """
 
+    model_type: str  # of its config.json
     tokens: int  # longest caption
     attends_padding: bool  # captions are padded to `tokens`, and the padding is not masked
 
 
 # The kinds of encoders in a pipeline's folder, the prefixes of their names.
 PIPELINE_TEXTS = {
-    "ltx": PipelineText(128, attends_padding=True),  # LTXPipeline, of LTX-Video 0.9 and 0.9.1
-    "ltx_masked": PipelineText(256, attends_padding=False),  # LTXConditionPipeline, of LTX-Video from 0.9.5 on
-    "wan": PipelineText(512, attends_padding=False),  # WanPipeline, whose transformer sees zero states behind a caption
+    "ltx": PipelineText("t5", 128, attends_padding=True),  # LTXPipeline, of LTX-Video 0.9 and 0.9.1
+    "ltx_masked": PipelineText("t5", 256, attends_padding=False),  # LTXConditionPipeline, of LTX-Video from 0.9.5 on
+    "wan": PipelineText(
+        "umt5", 512, attends_padding=False
+    ),  # WanPipeline, whose transformer sees zero states behind a caption
 }
 KINDS = ("clip", "t5", *PIPELINE_TEXTS)
 

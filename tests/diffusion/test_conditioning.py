@@ -9,6 +9,7 @@ from mobile_video_jax.diffusion.conditioning import (
     frame_times,
     hold_first_frame,
     insert_first_frame,
+    noised_first_frame,
 )
 from mobile_video_jax.diffusion.guidance import Guidance, guided
 from mobile_video_jax.diffusion.samplers import SOLVERS, sample
@@ -84,3 +85,12 @@ def test_the_networks_velocity_at_a_conditioning_frame_has_no_effect():
         for velocity in (network, changed)
     ]
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5)
+
+
+def test_noise_in_the_frame_falls_with_the_time_squared_and_is_drawn_afresh():
+    assert noised_first_frame(FIRST, NOISE, 0.0) is None
+    noised = noised_first_frame(FIRST, NOISE, 0.5)
+    early, late = ((noised(jnp.full(2, t)) - FIRST) / (0.5 * t**2) for t in (1.0, 0.2))
+    assert early.shape == FIRST.shape and not np.allclose(early, late, atol=0.1)
+    many = noised_first_frame(jnp.zeros((2, 1, 32, 32, 4)), normal(0, 2, 3, 32, 32, 4), 0.5)(jnp.full(2, 0.6))
+    assert float(jnp.std(many)) == pytest.approx(0.5 * 0.36, rel=0.05)

@@ -113,3 +113,11 @@ def test_a_missing_expert_is_an_error(pipeline, tmp_path, change, message):
         (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | change))
     with pytest.raises(UserError, match=message):
         open_diffusers(folder)
+
+
+def test_one_expert_twice_is_an_error(pipeline, tmp_path):
+    folder = tmp_path / "pipeline"
+    shutil.copytree(pipeline[1], folder)
+    shutil.copy(folder / "transformer" / WEIGHTS, folder / "transformer_2" / WEIGHTS)
+    with pytest.raises(UserError, match="transformer and transformer_2 hold the same weights: download both"):
+        open_diffusers(folder)

@@ -129,6 +129,32 @@ def test_import_and_export_are_the_identity(pipeline, imported, tmp_path, dtype)
         assert {k: v for k, v in ours.items() if k[0] != "_"} == {k: v for k, v in theirs.items() if k[0] != "_"}
 
 
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("transformer/config.json", {"num_attention_heads": "3"}, "num_attention_heads='3' is no value like 40"),
+        ("transformer/config.json", {"num_layers": True}, "num_layers=True is no value like 40"),
+        ("transformer/config.json", {"attention_head_dim": 21}, "attention_head_dim=21 is odd"),
+        ("transformer/config.json", {"num_attention_heads": 6}, r"transformer: tensor .* has shape \(66,\)"),
+        ("transformer/config.json", {"ffn_dim": 41}, r"transformer: tensor .* has shape \(66, 40\)"),
+        ("vae/config.json", {"dim_mult": ["1", "2", "4", "4"]}, "dim_mult=.* is no value like"),
+        ("vae/config.json", {"base_dim": 6}, r"vae: tensor .* has shape"),
+        ("vae/config.json", {"latents_std": [0.0, 1.0, 1.0]}, "a deviation is not above 0"),
+        ("vae/config.json", {"latents_mean": [float("nan"), 1.0, 1.0]}, "its statistics are not finite"),
+        ("text_encoder/config.json", {"model_type": "t5"}, "is of model_type t5, wan was trained on umt5"),
+        ("text_encoder/config.json", {"vocab_size": 256}, "has 116 tokens, the model knows 256: take both from one"),
+    ],
+)
+def test_parts_of_another_model_are_refused_before_anything_is_written(pipeline, tmp_path, file, change, message):
+    folder = tmp_path / "pipeline"
+    shutil.copytree(pipeline[1], folder)
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | change))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match=message):
+        patch.setattr("mobile_video_jax.interop.import_weights.save_model", None)
+        import_weights(open_diffusers(folder), tmp_path / "run", clip="9x32x48")
+    assert not (tmp_path / "run").exists()
+
+
 def test_other_schedulers_are_refused_by_name():
     assert parse_scheduler(scheduler_settings(5.0)) == 5.0
     for change, message in (
