@@ -149,9 +149,9 @@ def _check_equal(folder: Path, transformers: Sequence[Component]) -> None:
 def _same_weights(one: Component, other: Component) -> bool:
     """Whether the output layers are equal, which no two experts share."""
     name = "proj_out.weight"
-    return all(name in each.tensors for each in (one, other)) and np.array_equal(
-        *(np.asarray(each.tensors[name][...]) for each in (one, other))
-    )
+    if not all(name in each.tensors for each in (one, other)):
+        return False
+    return np.array_equal(np.asarray(one.tensors[name][...]), np.asarray(other.tensors[name][...]))
 
 
 def pipeline_folder(run: Run, bundle: VaeBundle, origin: Origin) -> PipelineFolder:

@@ -21,6 +21,8 @@ from mobile_video_jax.interop.ltx_sampler import Sampler, parse_header, parse_sc
 from mobile_video_jax.interop.ltx_single_file import VAES, read_sampler
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
+from mobile_video_jax.stages.config import RecoverTraining
+from mobile_video_jax.stages.student import taught_by
 from tests.commands import run
 from tests.interop.pipeline import SCHEDULER, make_pipeline
 
@@ -126,6 +128,8 @@ def test_listed_times_are_kept(imported, pipeline, tmp_path):
         generator.sample_config(times=(1.0, 0.5))
     with pytest.raises(UserError, match="let them fall from 1"):
         generator.sample_config(times=(0.9, 0.5))
+    with pytest.raises(UserError, match="was distilled at the times 1.0,.* and teaches at no others"):
+        taught_by(RecoverTraining(teacher=str(tmp_path / "run")))
 
 
 def test_weights_are_not_trained_with_other_positions_or_times(imported):

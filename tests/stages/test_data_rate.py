@@ -90,3 +90,9 @@ def test_clips_are_generated_at_the_rate_that_is_asked_for(data, tmp_path):
         for each in (native, faster)
     ]
     assert np.abs(latents[0] - latents[1]).max() > 1e-4
+
+
+@pytest.mark.parametrize(("clip", "fps", "unit"), [("9x32x32", 0.2, "seconds"), ("1x32x2112", 25, "pixel columns")])
+def test_clips_beyond_the_positions_are_refused(clip, fps, unit):
+    with pytest.raises(UserError, match=f"{unit} each are beyond the"):
+        DitStage(dataclasses.replace(tiny.dit_config(Path("nowhere"), model=MODEL), clip=clip).at_rate(fps))
