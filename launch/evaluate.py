@@ -116,7 +116,7 @@ def _evaluate_transformer(run: "Run", data: Path, out: Path) -> dict[str, Any]:
         run=run,
         data=data,
         out=out,
-        sampling=sampling_flags.sampling(),
+        sampling=sampling_flags.sampling(images=IMAGE.value),
         split=SPLIT.value,
         count=CLIPS.value,
         seed=SEED.value,

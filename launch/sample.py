@@ -61,7 +61,9 @@ def main() -> None:
     from mobile_video_jax.parallel.distributed import one_writer
 
     out, run = OUT.value, Run.open(MODEL.value, **sampling_flags.CHECKPOINT.value)
-    if any(request.image for request in requests):
+    images = any(request.image for request in requests)
+    changes = sampling_flags.sampling(images=images)
+    if images:
         run.sampled.check_starts_from_images()  # before the weights are read
     generator = Generator.load(
         run,
@@ -75,7 +77,7 @@ def main() -> None:
         raise UserError("a guide sees a whole clip, which --stream has none of: leave one of the two out")
     if GUIDE.value:
         generator = _guided(generator, GUIDE.value)
-    config = generator.sample_config(**sampling_flags.sampling())
+    config = generator.sample_config(**changes)
     job = GenerationJob(requests, config, out, generator.frame_rate, SCALE.value)
     with one_writer(out):
         if STREAM.value:

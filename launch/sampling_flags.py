@@ -61,8 +61,13 @@ def vae() -> "Run | None":
     return Run.open(VAE.value, "vae") if VAE.value else None
 
 
-def sampling() -> dict[str, Any]:
-    """The changes of a run's own sampling (Generator.sample_config) that the flags ask for; None is no change."""
+def sampling(*, images: bool = False) -> dict[str, Any]:
+    """The changes of a run's own sampling (Generator.sample_config) that the flags ask for; None is no change.
+
+    Raises UserError for --image_noise where no clip starts from an image.
+    """
+    if IMAGE_NOISE.value is not None and not images:
+        raise UserError("--image_noise is in a given first frame, and no clip starts from an image: leave it out")
     return {
         "steps": STEPS.value,
         "times": _times(),

@@ -49,6 +49,11 @@ BAD_INPUT = {
         ["--model={}/dit", "--prompt=a red circle", "--image={}/a.png", "--out={}/new"],
         "train one with --config.image_probability=0.3",
     ),
+    "noise without an image": (
+        "sample",
+        ["--model={}/dit", "--prompt=a red circle", "--image_noise=0.1", "--out={}/new"],
+        "no clip starts from an image: leave it out",
+    ),
     "unknown study": ("ablate", ["--study=everything", "--out={}/new"], "study 'everything' is unknown"),
     "impossible cell": ("ablate", ["--out={}/new", "--config.compressions=('t4_s64_c8',)"], "beyond this family"),
     "flag of another stage": (
