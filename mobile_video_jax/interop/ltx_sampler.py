@@ -125,6 +125,12 @@ def parse_header(config: Mapping[str, Any]) -> Sampler:
     Raises UserError naming a setting that is not supported.
     """
     transformer, scheduler = config.get("transformer", {}), config.get("scheduler", {})
+    for part, settings in (("transformer", transformer), ("scheduler", scheduler)):
+        if not isinstance(settings, dict):
+            raise UserError(f"the file's header: {part}={settings!r} holds no settings: download it again")
+    times = config.get("allowed_inference_steps") or ()
+    if not isinstance(times, list | tuple) or not all(isinstance(t, int | float) and 0 < t <= 1 for t in times):
+        raise UserError(f"the file's header: allowed_inference_steps={times!r} are no times: download it again")
     _check("transformer", transformer, NETWORK)
     _check("scheduler", scheduler, SCHEDULER)
     for key in sorted(key for key in scheduler.keys() - SCHEDULER_KEYS - SCHEDULER.keys() if not key.startswith("_")):
@@ -139,7 +145,7 @@ def parse_header(config: Mapping[str, Any]) -> Sampler:
         # The terminal time is part of that shift.
         terminal=(shifting and scheduler.get("target_shift_terminal")) or 0.0,
         schedule=SAMPLERS[schedule],
-        times=tuple(config.get("allowed_inference_steps") or ()),
+        times=tuple(map(float, times)),
         causal=causal,
         text="ltx_masked" if causal else "ltx",
     )

@@ -149,6 +149,8 @@ def read_sampler(path: Path, vae: Component) -> Sampler:
         config = json.loads(read_header(path).get("config", "{}"))
     except ValueError as error:
         raise UserError(f"{path}: the header's config is damaged ({error}): download it again") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: the header's config holds no settings: download it again")
     if "transformer" in config and "scheduler" in config:
         return parse_header(config)
     if vae.settings == VAES["0.9.5"]:
@@ -187,6 +189,10 @@ def _vae_tensors(tensors: Mapping[str, Any], release: str) -> Iterator[tuple[str
             continue
         for half, blocks in BLOCKS[release].items():
             if match := re.match(rf"{half}\.(\d+)\.", name):
+                if int(match[1]) >= len(blocks):
+                    raise UserError(
+                        f"tensor vae.{name} is no block of release {release}: use a release to 0.9.8, of 2 B"
+                    )
                 side = half.partition(".")[0]
                 name = f"{side}.{blocks[int(match[1])]}.{name[match.end() :]}"
         yield renamed(name, VAE_RENAMED), x

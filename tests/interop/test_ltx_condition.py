@@ -206,6 +206,21 @@ def test_a_files_header_names_the_sampler(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        {"allowed_inference_steps": 8},
+        {"allowed_inference_steps": ["1"]},
+        {"allowed_inference_steps": [1000, 900]},
+        {"transformer": None},
+        {"scheduler": ["LinearQuadratic"]},
+    ],
+)
+def test_a_header_of_other_types_is_refused_by_name(change):
+    with pytest.raises(UserError, match=f"the file's header: {next(iter(change))}=.*: download it again"):
+        parse_header(HEADER | change)
+
+
+@pytest.mark.parametrize(
     ("part", "key", "value"),
     [
         ("scheduler", "sampler", "Constant"),

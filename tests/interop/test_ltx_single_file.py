@@ -71,6 +71,14 @@ class FakeTensor:
         self.shape = shape
 
 
+def test_a_block_too_many_is_refused(tmp_path):
+    tensors = {"model.diffusion_model.proj_in.bias": np.zeros(64, np.float32)}
+    tensors |= {"vae.decoder.up_blocks.30.conv.weight": np.zeros(3, np.float32)}
+    save_file(tensors, tmp_path / "ltx.safetensors")
+    with pytest.raises(UserError, match="vae.decoder.up_blocks.30.conv.weight is no block of release 0.9.0"):
+        open_single_file(tmp_path / "ltx.safetensors")
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     save_file({"weight": np.zeros(3, np.float32)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="name a release of LTX-Video"):
