@@ -8,9 +8,10 @@ micro's; SIZE_tT_sS_cC_compact4 (compact16, compact36) gets one of separable con
 parameters of the size's own decoder, mobile_t4_s8_c16_compact one of SnapGen's 1.38 M. Sample with it by
 python -m launch.sample --vae=runs/vae_phone.
 
-ltx_SIZE, wan_SIZE (SIZE mobile or phone, or mobile_compact4 to mobile_compact36) are decoders for the imported VAEs of
-LTX-Video and Wan, with --config.init_from the import's run: they learn from the published decoder's clips and features
-(after Turbo-VAED, arXiv 2508.09136). loss.teacher and loss.features do so for any other variant.
+ltx_SIZE, wan_SIZE, ti2v_SIZE (SIZE mobile or phone, or mobile_compact4 to mobile_compact36) are decoders for the
+imported VAEs of LTX-Video, Wan 2.1 and Wan 2.2 TI2V, with --config.init_from the import's run: they learn from the
+published decoder's clips and features (after Turbo-VAED, arXiv 2508.09136). loss.teacher and loss.features do so for
+any other variant.
 """
 
 import dataclasses
@@ -24,17 +25,18 @@ from mobile_video_jax.stages.config import VaeTraining
 from mobile_video_jax.vae.config import VaeLossConfig
 from mobile_video_jax.vae.family import with_compact_decoder, with_smaller_decoder
 from mobile_video_jax.vae.ltx.config import LtxVaeConfig
+from mobile_video_jax.vae.wan.config import PUBLISHED as WAN
 from mobile_video_jax.vae.wan.config import WanVaeConfig
 
 SMALLER = {"full": "mobile", "mobile": "phone", "tiny": "micro"}
 
 
-PUBLISHED: dict[str, LtxVaeConfig | WanVaeConfig] = {"ltx": LtxVaeConfig(), "wan": WanVaeConfig()}
+PUBLISHED: dict[str, LtxVaeConfig | WanVaeConfig] = {"ltx": LtxVaeConfig(), "wan": WAN[0], "ti2v": WAN[1]}
 TAUGHT = VaeLossConfig(l1=1.0, l2=0.0, kl=0.0, teacher=1.0, features=0.1)
 
 
 def get_config(variant: str = "tiny_t4_s8_c16") -> ml_collections.ConfigDict:
-    """The config of SIZE_tT_sS_cC[_compactN], ltx_SIZE or wan_SIZE. Raises UserError for what has no such decoder."""
+    """The config of SIZE_tT_sS_cC[_compactN] or FAMILY_SIZE. Raises UserError for what has no such decoder."""
     family, _, size = variant.partition("_")
     if family in PUBLISHED:
         return to_config_dict(_for_published(PUBLISHED[family], size))

@@ -8,6 +8,7 @@ import pytest
 from configs import vae_decoder
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.models.vae import published_network
 from mobile_video_jax.nn.stream import STREAM
 from mobile_video_jax.stages.config import VaeTraining
 from mobile_video_jax.vae.compact import CompactDecoder
@@ -56,3 +57,12 @@ def test_parameters_are_the_part_that_the_name_says(variant, low, high):
     latents = jax.ShapeDtypeStruct((1, 1, 2, 2, 16), jnp.float32)
     shapes = jax.eval_shape(lambda x: CompactDecoder(model).init(jax.random.key(0), x), latents)
     assert low < sum(leaf.size for leaf in jax.tree.leaves(shapes)) < high
+
+
+@pytest.mark.parametrize(
+    ("variant", "compression"),
+    [("ltx_phone", "t8_s32_c128"), ("wan_phone", "t4_s16_c64"), ("ti2v_phone", "t4_s32_c192")],
+)
+def test_published_vaes_have_decoders_of_their_latents(variant, compression):
+    model = from_mapping(VaeTraining, vae_decoder.get_config(variant).to_dict()).model
+    assert str(model.strides) == str(published_network(model).config.strides) == compression
