@@ -24,7 +24,7 @@ from mobile_video_jax.models.network_config import as_transformer
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.config import ConvertTraining
 from mobile_video_jax.stages.dit import DitStage
-from mobile_video_jax.stages.student import StudentStage
+from mobile_video_jax.stages.student import TIMES, StudentStage
 from mobile_video_jax.train.stage import Batch, Cost, Metrics, Params
 
 CHANGED = ("block_", "down_", "up_")  # modules that learn; all others stay the teacher's
@@ -47,8 +47,9 @@ class ConvertStage(StudentStage):
 
     @classmethod
     def completions(cls, config: ConvertTraining, source: Run, teacher: Run, pruned: dict[str, Any]) -> dict[str, Any]:
-        """The student has the teacher's sizes and the config's layout."""
+        """The student has the teacher's sizes and times, and the config's layout."""
         shared = super().completions(config, source, teacher, pruned)
+        shared |= {key: getattr(source.denoiser.config, key) for key in TIMES}
         layout = {key: getattr(config.transformer, key) for key in LAYOUT_KEYS}
         trained = as_transformer(shared["model"])
         return shared | {"model": dataclasses.replace(trained, **layout, scan=False, remat="none")}

@@ -64,6 +64,7 @@ def test_its_blocks_become_causal_linear_ones_whose_stream_is_matched_to_it(root
     layout = {"model.causal": True, "model.layout": '(("lcha",1),("ssa",1))'}
     converted = train(root, "convert.py:tiny", "converted", init_from=root / "wan", **layout)
     assert converted.denoiser.config.transformer.cross_attention_norm and converted.denoiser.config.model.stream_chunk
+    assert converted.denoiser.config.time_shift == 3.0
     teacher = {"init_from": root / "converted", "teacher": root / "wan"}
     streamed = train(root, "distill.py:tiny_self_forcing", "streamed", **UNWATCHED, **teacher)
     assert streamed.denoiser.config.model == converted.denoiser.config.model

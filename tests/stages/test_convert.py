@@ -45,7 +45,8 @@ def test_each_block_is_compared_on_the_teachers_input():
 def stage(tmp_path_factory) -> ConvertStage:
     root = tmp_path_factory.mktemp("convert")
     data = tiny.latents(root / "latents")
-    teacher = tiny.dit_run(root / "dit", tiny.dit_config(data, model=dataclasses.replace(TEACHER, scan=True)))
+    scanned = dataclasses.replace(TEACHER, scan=True)
+    teacher = tiny.dit_run(root / "dit", tiny.dit_config(data, model=scanned, time_shift=2.0))
     names = {field.name for field in dataclasses.fields(ConvertTraining)}
     plain = tiny.dit_config(
         data, init_from=str(teacher), model=dataclasses.replace(TEACHER, layout=LAYOUT, causal=True)
@@ -56,6 +57,7 @@ def stage(tmp_path_factory) -> ConvertStage:
 
 def test_the_student_is_the_teacher_in_another_layout_and_learns_blocks_alone(stage):
     model = stage.config.transformer
+    assert stage.config.time_shift == 2.0
     assert model.layout == LAYOUT and model.causal and not model.scan and model.width == TEACHER.width
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), ("data", "fsdp", "tensor"))
     params = stage.pretrained(
