@@ -78,6 +78,10 @@ def cost_table(costs: dict[str, Any]) -> str:
                 **sampled,
             )
         )
+    if shares := costs.get("sampling", {}).get("stream_shares"):
+        lines.append(
+            "the table leaves {flops:.1%} of a stream's FLOPs, {latency:.1%} of its phone time".format(**shares)
+        )
     for name, width in costs.get("widths", {}).items():
         seconds = f"{1e3 * width['phone_seconds']:.1f} ms there"
         lines.append(

@@ -5,6 +5,9 @@ so that the share --target of the FLOPs is saved. Of a guided run the steps reus
 trained gates score highest (LazyDiT, arXiv 2412.12444). Of an unguided few-step student they leave modules out whose
 absence changes its velocities and features least; train it on with configs/distill.py and --config.init_from=DIR.
 
+With --config.across=chunks every second chunk of a causal run's streams has outputs of the same step of the chunk
+before, of modules by which a step changes least.
+
 The table is in run.json under sampling.reuse, a text per step with two letters per block (dit/step_table.py). Started
 again, the command resumes.
 """

@@ -161,13 +161,9 @@ def _most_tokens(generators: Sequence[Generator], settings: Settings) -> int:
 
 
 def _check_stream(run: Run, settings: Settings) -> None:
-    """Raises UserError for a stream of a run that sees whole clips, or whose steps do without modules."""
-    if not settings.stream:
-        return
-    if not run.denoiser.config.model.stream_chunk:
+    """Raises UserError for a stream of a run that sees whole clips."""
+    if settings.stream and not run.denoiser.config.model.stream_chunk:
         raise UserError(f"{run} sees whole clips and cannot stream: leave out --stream, or train it causal")
-    if run.denoiser.sampling.reuse:
-        raise UserError(f"{run} has a reuse table, which packages of a stream do not follow: leave out --stream")
 
 
 def _check_blocks(run: Run) -> None:

@@ -5,7 +5,8 @@ Tensors have the phone's names and layout, [1, c, 1, s] or [t, c, h, w].
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -46,16 +47,23 @@ def dit_tensors(config: DitConfig, params: Any, *inputs: Any) -> Tensors:
 
 
 def step_tensors(
-    config: DitConfig, params: Any, steps: Sequence[PhoneStep], times: Any, *inputs: Any
-) -> Iterator[Tensors]:
-    """Inputs and outputs of each sampling step, from noise on, where steps do without modules.
+    config: DitConfig,
+    params: Any,
+    steps: Sequence[PhoneStep],
+    times: Any,
+    *inputs: Any,
+    stream: Mapping[str, Any] = MappingProxyType({}),
+    before: Sequence[Mapping[Key, Any]] = (),
+) -> Iterator[tuple[Tensors, Mapping[Key, Any]]]:
+    """Inputs and outputs of each sampling step, from noise on, where steps do without modules; and what each keeps.
 
-    `times` are one more than `steps`. kept_NAME_BLOCK are outputs of modules, past_NAME_BLOCK those of earlier steps.
+    `times` are one more than `steps`. kept_NAME_BLOCK are outputs of modules, past_NAME_BLOCK those of earlier steps,
+    or of a `stream` behind its state those `before`, which the chunk before kept at each step.
     """
     model, params = block_by_block(Dit(dataclasses.replace(config, dtype="float32")), params)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def run(step: PhoneStep, params: Any, past: Any, *inputs: Any) -> Any:
+    def run(step: PhoneStep, variables: Any, past: Any, *inputs: Any) -> Any:
         outputs: dict[Key, Any] = {}
 
         def replace(module: Module) -> Any:
@@ -66,17 +74,18 @@ def step_tensors(
             return outputs[module.key]
 
         with replacing(replace):
-            results = model.apply(
-                {"params": params}, *inputs, mutable=["intermediates"], capture_intermediates=is_passed
-            )
+            results = model.apply(variables, *inputs, mutable=["intermediates"], capture_intermediates=is_passed)
         return results, {key: outputs[key] for key in step.kept}
 
     (latents, *captions), past = inputs, dict[Key, Any]()
-    for step, t, t_next in zip(steps, times[:-1], times[1:], strict=True):
-        (velocity, variables), kept = precisely(run, step, params, past, latents, t[None], *captions)
+    for i, (step, t, t_next) in enumerate(zip(steps, times[:-1], times[1:], strict=True)):
+        past |= before[i] if before else {}
+        (velocity, variables), kept = precisely(
+            run, step, {"params": params, **stream}, past, latents, t[None], *captions
+        )
         tensors = dit_features(model.config, (latents, t[None], *captions), velocity, variables)
         tensors |= {feature("past", *key): row(x) for key, x in past.items()}
-        yield tensors | {feature("kept", *key): row(x) for key, x in kept.items()}
+        yield tensors | {feature("kept", *key): row(x) for key, x in kept.items()}, kept
         latents, past = latents + (t_next - t) * velocity, past | kept
 
 

@@ -6,7 +6,7 @@ back by the frames so far, keys to where they were before they were turned.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,13 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from export.app.golden import Tensors, dit_features, is_passed, precisely, row
+from export.app.golden import Tensors, dit_features, is_passed, precisely, row, step_tensors
+from export.phone.attention.call import FIRST
+from export.phone.steps import NamedSteps
 from mobile_video_jax.dit.config import BlockShape, DitConfig
 from mobile_video_jax.dit.model import Dit, grid_rope
 from mobile_video_jax.dit.replaced import block_by_block
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.generator import Generator
-from mobile_video_jax.generate.stream import next_state, sample_chunk
+from mobile_video_jax.generate.stream import START, State, next_state, sample_chunk
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.nn.attention.config import CHUNKED, LCHA, SSA
 from mobile_video_jax.nn.attention.pooling import strided_rope
@@ -39,6 +41,40 @@ def stream_tensors(config: DitConfig, params: Any, *inputs: Any) -> Iterator[Ten
 
     kept_BLOCK_NAME of one is past_BLOCK_NAME of the next. `inputs` are the arguments of Dit for the whole clip.
     """
+    model, run = _streaming(config, params)
+    (latents, *captions), start, state, past = inputs, 0, dict[str, Any](), Tensors()
+    for size in chunk_sizes(config, latents.shape[1]):
+        chunk = latents[:, start : start + size]
+        velocity, variables = run(state, chunk, *captions)
+        tensors = dit_features(model.config, (chunk, *captions), velocity, variables) | _behind(start, past)
+        state, start = {STREAM: variables[STREAM]}, start + size
+        past = phone_states(model.config, latents.shape[2:4], state[STREAM], start)
+        yield tensors | {f"kept_{name}": x for name, x in past.items()}
+
+
+def stream_step_tensors(
+    config: DitConfig, params: Any, calls: Mapping[str, NamedSteps], times: Any, *inputs: Any
+) -> Iterator[tuple[str, list[Tensors]]]:
+    """Every input and output of each step of `calls`, by their names: chunks one behind the other.
+
+    The state behind a chunk is that of its noise. `inputs` are latents of a clip, text states and mask.
+    """
+    model, run = _streaming(config, params)
+    (latents, *captions), start, state, past = inputs, 0, dict[str, Any](), Tensors()
+    before: list[Mapping[Any, Any]] = []
+    for name, named in calls.items():
+        chunk = latents[:, :1] if name == FIRST else latents[:, 1 : 1 + config.chunk_frames]
+        steps = [step for _, step in named]
+        rows = list(step_tensors(config, params, steps, times, chunk, *captions, stream=state, before=before))
+        yield name, [tensors | _behind(start, past) for tensors, _ in rows]
+        before = [] if name == FIRST else [kept for _, kept in rows]
+        state = {STREAM: run(state, chunk, jnp.zeros(1), *captions)[1][STREAM]}
+        start += chunk.shape[1]
+        past = phone_states(model.config, latents.shape[2:4], state[STREAM], start)
+
+
+def _streaming(config: DitConfig, params: Any) -> tuple[Dit, Callable[..., Any]]:
+    """The network with its blocks one by one, and (state, *inputs) -> velocity, variables behind the inputs."""
     model, params = block_by_block(Dit(dataclasses.replace(config, dtype="float32")), params)
 
     @jax.jit
@@ -46,17 +82,12 @@ def stream_tensors(config: DitConfig, params: Any, *inputs: Any) -> Iterator[Ten
         mutable = ["intermediates", STREAM]
         return model.apply({"params": params, **state}, *inputs, mutable=mutable, capture_intermediates=is_passed)
 
-    (latents, *captions), start, state, past = inputs, 0, dict[str, Any](), Tensors()
-    for size in chunk_sizes(config, latents.shape[1]):
-        chunk = latents[:, start : start + size]
-        velocity, variables = precisely(run, params, state, chunk, *captions)
-        state, start = {STREAM: variables[STREAM]}, start + size
-        kept = phone_states(model.config, latents.shape[2:4], state[STREAM], start)
-        tensors = dit_features(model.config, (chunk, *captions), velocity, variables)
-        tensors |= {"frames_before": np.full((1, 1, 1, 1), start - size, np.float32)}
-        tensors |= {f"past_{name}": x for name, x in past.items()}
-        yield tensors | {f"kept_{name}": x for name, x in kept.items()}
-        past = kept
+    return model, functools.partial(precisely, run, params)
+
+
+def _behind(start: int, past: Tensors) -> Tensors:
+    """The inputs of a call behind so many frames, whose state is known."""
+    return {"frames_before": np.full((1, 1, 1, 1), start, np.float32)} | {f"past_{name}": x for name, x in past.items()}
 
 
 def phone_states(config: DitConfig, rows: tuple[int, int], state: Mapping[str, Any], frames: int) -> Tensors:
@@ -115,10 +146,11 @@ def stream_latents(
     config = config.with_times(**generator.times)
     draw, advance = (functools.partial(function, denoiser, config) for function in (sample_chunk, next_state))
     conditions, latents = (*captions, None), list[np.ndarray]()
-    state, start = dict[str, Any](), 0
+    state, start = START, 0
     for size in chunk_sizes(model, noise.shape[1]):
         chunk = jnp.asarray(noise[:, start : start + size])
-        latents.append(precisely(draw, generator.params, state, chunk, conditions))
-        state = precisely(advance, generator.params, state, jnp.asarray(latents[-1]), conditions)
+        drawn, outputs = precisely(draw, generator.params, state, chunk, conditions)
+        latents.append(drawn)
+        state = State(precisely(advance, generator.params, state, jnp.asarray(drawn), conditions), outputs)
         start += size
     return np.concatenate(latents, axis=1)

@@ -11,7 +11,7 @@ import numpy as np
 from export.app.settings import app_solver
 from export.part import FIRST_FUNCTION, joined
 from export.phone.attention.call import FIRST, NEXT
-from export.phone.steps import step_functions
+from export.phone.steps import REUSING, step_functions, stream_functions
 from mobile_video_jax.core.clip import ClipShape
 from mobile_video_jax.core.revision import git_revision, versions
 from mobile_video_jax.dit.elastic import width_name
@@ -65,7 +65,9 @@ def of_transformer(
     transformer's packages, where there are such: then an output kept_NAME is an input past_NAME of later steps.
 
     A `stream` has functions of its own for the first frame and later chunks, and takes outputs kept_NAME of a last call
-    at time 0 as inputs past_NAME of the next chunk.
+    at time 0 as inputs past_NAME of the next chunk. With a table of steps that is a call of its `first` or `next`; the
+    steps themselves call first_steps[i] or next_steps[i]. Where there are reusing_steps, every second later chunk calls
+    them in place of next_steps: what step i of the chunk before kept is past_NAME of its step i.
 
     With `widths` there is a clip for each, whose function computes the network of that width.
     """
@@ -99,10 +101,14 @@ def of_transformer(
 
 
 def _stream(function: str, generator: Generator) -> Described:
-    model = generator.denoiser.config.transformer
+    model, table = generator.denoiser.config.transformer, generator.denoiser.sampling.reuse
+    steps = stream_functions(table) if table else {}
+    if steps and steps[NEXT] == steps[REUSING]:
+        del steps[REUSING]
     return {
         FIRST: joined(function, FIRST),
         NEXT: joined(function, NEXT),
+        **{f"{chunk}_steps": [joined(function, name) for name, _ in named] for chunk, named in steps.items()},
         "chunk_frames": model.chunk_frames,
         "renewal_features": np.asarray(time_features(jnp.zeros(1), model.time_features))[0].tolist(),
     }

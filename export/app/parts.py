@@ -26,7 +26,7 @@ from export.phone import wan_vae as phone_wan_vae
 from export.phone.attention.call import FIRST, NEXT
 from export.phone.dit import PhoneDit, low_stages
 from export.phone.staircase import in_blocks
-from export.phone.steps import phone_steps, step_functions
+from export.phone.steps import phone_steps, step_functions, stream_functions
 from export.phone.text import PhoneText
 from export.phone.unet import PhoneUnet
 from export.phone.vae import PhoneDecoder
@@ -69,7 +69,7 @@ def dit_parts(generator: Generator, settings: Settings, out: Path, family: Width
     One width of a `family` is cut as the widest, and its layers are in the blocks that all share.
 
     Where the steps of the run's table do without modules, each chunk is a function for each distinct step; of a stream
-    it is one for the first frame, and one for each later chunk of frames.
+    it is one for the first frame, and one for each later chunk of frames, with a table beside those of their steps.
     """
     config, denoiser = generator.denoiser.config, generator.denoiser
     shape = denoiser.latent_shape_of(generator.clip)
@@ -93,16 +93,23 @@ def _functions(generator: Generator, settings: Settings) -> dict[str, tuple[dict
     """The options of PhoneDit for each function of the packages, and JAX's tensors for its first call."""
     model, table = generator.denoiser.config.transformer, generator.denoiser.sampling.reuse
     noise, times, text, mask = _first_step(generator, settings)
+    functions: dict[str, tuple[dict[str, Any], Tensors]] = {}
     if settings.stream:
         calls = golden_stream.stream_tensors(model, generator.params, noise, times[:1], text, mask)
-        return {name: ({"call": name}, tensors) for name, tensors in zip((FIRST, NEXT), calls, strict=False)}
+        functions = {name: ({"call": name}, tensors) for name, tensors in zip((FIRST, NEXT), calls, strict=False)}
+        named = stream_functions(table) if table else {}
+        by_steps = golden_stream.stream_step_tensors(model, generator.params, named, times, noise, text, mask)
+        for chunk, calls_of_steps in by_steps:
+            call = FIRST if chunk == FIRST else NEXT
+            for (function, step), tensors in zip(named[chunk], calls_of_steps, strict=True):
+                functions.setdefault(function, ({"call": call, "step": step}, tensors))
+        return functions
     if not table:
         return {FIRST_FUNCTION: ({}, golden.dit_tensors(model, generator.params, noise, times[:1], text, mask))}
     steps = phone_steps(table)
-    tensors = golden.step_tensors(model, generator.params, steps, times, noise, text, mask)
-    functions: dict[str, tuple[dict[str, Any], Tensors]] = {}
-    for name, step, each in zip(step_functions(table), steps, tensors, strict=True):
-        functions.setdefault(name, ({"step": step}, each))
+    rows = golden.step_tensors(model, generator.params, steps, times, noise, text, mask)
+    for name, step, (tensors, _) in zip(step_functions(table), steps, rows, strict=True):
+        functions.setdefault(name, ({"step": step}, tensors))
     return functions
 
 

@@ -75,25 +75,29 @@ class App:
         if "stream" in self.clip:
             return np.concatenate([*self._chunks(text, noise, fresh_noise, progress)], axis=3)
         functions = self.clip.get("step_functions", [self.clip["function"]] * (len(self.clip["times"]) - 1))
-        return self._steps(text, noise, fresh_noise, functions, progress)
+        return self._steps(text, noise, fresh_noise, functions, progress)[0]
 
     def _chunks(
         self, text: Tensors, noise: Row, fresh_noise: FreshNoise | None, progress: Callable[[str], None]
     ) -> Iterator[Row]:
         """Latents of the first frame, then of each chunk, behind the state of those before.
 
-        A call at time 0 with the finished latents renews the state; what the calls of the steps keep is not taken.
+        A call at time 0 with the finished latents renews the state; what the calls of the steps keep is no state. It
+        may be for later steps, and for the same steps of the chunk behind, whose functions are the reusing ones.
         """
         stream, (frames, rows, columns, _) = self.clip["stream"], self.clip["latent_shape"]
         past: Tensors = {}
+        before: list[Tensors] = []
         for start in [0, *range(1, frames, stream["chunk_frames"])]:
             stop = start + stream["chunk_frames"] if start else 1
             own = slice(start * rows * columns, stop * rows * columns)
             function = stream["next" if start else "first"]
             inputs = {**text, **past, "frames_before": np.full((1, 1, 1, 1), start, np.float32)}
             fresh = None if fresh_noise is None else fresh_noise[..., own]
-            steps = len(self.clip["times"]) - 1
-            latents = self._steps(inputs, noise[..., own], fresh, [function] * steps, progress)
+            steps = "reusing_steps" if before else "next_steps" if start else "first_steps"
+            functions = stream.get(steps, [function] * (len(self.clip["times"]) - 1))
+            latents, kept = self._steps(inputs, noise[..., own], fresh, functions, progress, before)
+            before = kept if start and not before and "reusing_steps" in stream else []
             past = _past(self._velocity(inputs, latents, stream["renewal_features"], function))
             yield latents
 
@@ -104,21 +108,29 @@ class App:
         fresh_noise: FreshNoise | None,
         functions: Sequence[str],
         progress: Callable[[str], None],
-    ) -> Row:
-        """Euler's steps from noise to latents, or predictions of x0 that are noised afresh."""
+        before: Sequence[Tensors] = (),
+    ) -> tuple[Row, list[Tensors]]:
+        """Euler's steps from noise to latents, or predictions of x0 that are noised afresh; and what each step kept.
+
+        `before` is what the same steps of a stream's chunk before have kept.
+        """
         times = self.clip["times"]
+        by_table = "step_functions" in self.clip or "first_steps" in self.clip.get("stream", {})
         held: Tensors = {}  # outputs of steps before, for steps that do without their modules
+        kept: list[Tensors] = []
         for i, (start, end) in enumerate(itertools.pairwise(times)):
             progress(f"clip: step {i + 1} of {len(times) - 1}")
+            held |= before[i] if before else {}
             tensors = self._velocity({**inputs, **held}, latents, self.clip["time_features"][i], functions[i])
-            if "step_functions" in self.clip:
-                held |= _past(tensors)
+            if by_table:
+                kept.append(_past(tensors))
+                held |= kept[-1]
             if fresh_noise is None:
                 latents = latents + np.float32(end - start) * tensors["velocity"]
             else:
                 latents = np.float32(1 - end) * (latents - np.float32(start) * tensors["velocity"])
                 latents += np.float32(end) * fresh_noise[i : i + 1] if end else 0
-        return latents
+        return latents, kept
 
     def _velocity(self, inputs: Tensors, latents: Row, time_features: Sequence[float], function: str) -> Tensors:
         """The inputs and all outputs of one evaluation, by the transformer's packages in order."""

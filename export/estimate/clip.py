@@ -18,7 +18,7 @@ from export.estimate.tiles import TILES, fastest_tiles
 from export.mil import axes
 from export.phone.attention.call import FIRST, NEXT, WHOLE_CLIP
 from export.phone.denoisers import FORMS, PhoneForm
-from export.phone.steps import WHOLE, PhoneStep, phone_steps, step_functions
+from export.phone.steps import REUSING, WHOLE, PhoneStep, phone_steps, step_functions, stream_functions
 from export.pytorch.dit import lacking
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.core.errors import UserError
@@ -119,7 +119,19 @@ class Plan:
             first, later = stream_ops(self.config, self.grid, self.chosen_tiles)
             calls = {"dit": (passes * chunks, later), "dit_first": (passes, first)}
             return {name: Calls(times, self._weighed(ops)) for name, (times, ops) in calls.items()}
+        if self.table:
+            return self._stream_steps(chunks)
         return {"dit": self._denoiser(passes * chunks, call=NEXT), "dit_first": self._denoiser(passes, call=FIRST)}
+
+    def _stream_steps(self, chunks: int) -> dict[str, Calls]:
+        """The calls of a stream's steps by its table, and of the whole network that renews the state."""
+        counts: collections.Counter[tuple[str, PhoneStep, str]] = collections.Counter()
+        times = {FIRST: 1, NEXT: (chunks + 1) // 2, REUSING: chunks // 2}
+        for chunk, named in stream_functions(self.table).items():
+            for name, step in named:
+                counts[name, step, FIRST if chunk == FIRST else NEXT] += times[chunk]
+        calls = {f"dit_{name}": self._denoiser(n, step, call) for (name, step, call), n in counts.items() if n}
+        return {"dit": self._denoiser(chunks, call=NEXT), "dit_first": self._denoiser(1, call=FIRST), **calls}
 
     def denoiser(self) -> Calls:
         """The transformer or U-Net as one package: several chunks take no more work."""

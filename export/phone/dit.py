@@ -35,7 +35,8 @@ class PhoneDit(nn.Module):
 
     A causal transformer may stream: `call` is then `first`, of a clip's first frame, or `next`, of each later chunk.
     Outputs kept_BLOCK_NAME of a call are inputs past_BLOCK_NAME of the next one, which also takes the number of
-    `frames_before` [1, 1, 1, 1]; `states` holds their shapes.
+    `frames_before` [1, 1, 1, 1]; `states` holds their shapes. What a `step` of a table keeps is no state: the function
+    of the whole network renews it.
     """
 
     def __init__(
@@ -84,7 +85,8 @@ class PhoneDit(nn.Module):
             self.states |= block.states
         if call == NEXT and self.states:
             self.inputs += ("frames_before", *(f"past_{name}" for name in self.states))
-        self.outputs += tuple(f"kept_{name}" for name in self.states)
+        if not step.letters:
+            self.outputs += tuple(f"kept_{name}" for name in self.states)
         tokens = frames * dit.grid[1] * dit.grid[2]
         reused = {name: _reused_shape(config, name, tokens) for name in step.past(first, last)}
         stream = {"frames_before": (1, 1, 1, 1)} | {f"past_{name}": shape for name, shape in self.states.items()}

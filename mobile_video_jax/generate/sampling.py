@@ -22,8 +22,8 @@ from mobile_video_jax.diffusion.guidance import ConditionalVelocity, Guidance, g
 from mobile_video_jax.diffusion.hook import Hook, Scan, unchanged
 from mobile_video_jax.diffusion.path import Velocity
 from mobile_video_jax.diffusion.samplers import sample
-from mobile_video_jax.dit.step_table import check_step_table
-from mobile_video_jax.dit.stepwise import Stepwise
+from mobile_video_jax.dit.step_table import check_step_table, of_whole_clips
+from mobile_video_jax.dit.stepwise import ChunkOutputs, Stepwise
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.nn.module import apply
 
@@ -54,7 +54,8 @@ def sample_latents(
     networks = params if config.boundary else (params,)
     denoisers: list[ConditionalVelocity] = [functools.partial(apply, network, each) for each in networks]
     if config.reuse:
-        denoisers[0], scan = reusing(network, config, params, (noise, text, mask))
+        denoisers[0], carry = reusing(network, config, params, (noise, text, mask))
+        scan = carry.scan
     grid = {name: getattr(config, name) for name in ("steps", "shift", "terminal", "schedule", "times")}
     if image is None:
         velocity = _guided(denoisers, config, text, mask, negative)
@@ -88,21 +89,29 @@ def _guided(
 
 
 def reusing(
-    network: Any, config: SampleConfig, params: Any, conditions: tuple[Latents, TextStates, TextMask], **behind: Any
-) -> tuple[ConditionalVelocity, Scan]:
-    """The network that computes what the config's table says, and the scan that carries its state.
+    network: Any,
+    config: SampleConfig,
+    params: Any,
+    conditions: tuple[Latents, TextStates, TextMask],
+    chunk: ChunkOutputs | None = None,
+    **behind: Any,
+) -> tuple[ConditionalVelocity, Carry]:
+    """The network that computes what the config's table says, and what carries its state, a StepState.
 
-    `conditions` are noise, text states and mask of the clips, or of the chunks of a stream `behind` its state.
+    `conditions` are noise, text states and mask of the clips, or of the chunks of a stream `behind` its state. `chunk`
+    are the outputs of the chunk before, {} where it has none that can be reused; None where there is no such chunk.
     """
     check_step_table(config.reuse, len(network.config.block_shapes))
     is_guided = config.guidance != 1
-    stepwise = Stepwise.of_table(network, config.reuse, guided=is_guided)
+    table = of_whole_clips(config.reuse) if chunk is None else config.reuse
+    stepwise = Stepwise.of_table(network, table, guided=is_guided, continues=bool(chunk))
     noise, text, mask = conditions
     inputs = (noise, noise[:, 0, 0, 0, 0], text, mask)
-    carry = Carry(stepwise.first_state(params, *(jnp.concatenate([x] * (1 + is_guided)) for x in inputs), **behind))
+    rows = [jnp.concatenate([x] * (1 + is_guided)) for x in inputs]
+    carry = Carry(stepwise.first_state(params, *rows, chunk=chunk, **behind))
 
     def denoiser(*inputs: Any) -> Latents:
         velocity, carry.value = stepwise(params, carry.value, *inputs, **behind)
         return velocity
 
-    return denoiser, carry.scan
+    return denoiser, carry

@@ -1,14 +1,15 @@
 """Long clips, chunk by chunk: frames are there while later ones are generated, in memory that length does not change.
 
 Each chunk is sampled from noise behind the finished ones, of which the network carries a state of constant size
-(nn/stream.py). Then the network sees the finished chunk at time 0, which renews the state.
+(nn/stream.py). Then the network sees the finished chunk at time 0, which renews the state. With a reuse table that goes
+across chunks, every second chunk also leaves the outputs of modules to the next one.
 """
 
 import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.diffusion.guidance import ConditionalVelocity, Guidance, guided, null_text
 from mobile_video_jax.diffusion.hook import Scan
 from mobile_video_jax.diffusion.samplers import sample
+from mobile_video_jax.dit.stepwise import ChunkOutputs
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request
@@ -28,8 +30,17 @@ from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.parallel.mesh import batch_sharding
 from mobile_video_jax.vae.pixels import to_bytes
 
-State = Any  # variables of the network, {} before the first chunk
 Conditions = tuple[TextStates, TextMask, tuple[TextStates, TextMask] | None]
+
+
+class State(NamedTuple):
+    """What a stream carries to its next chunk."""
+
+    network: Any  # its variables, {} before the first chunk
+    outputs: ChunkOutputs  # of the chunk before, where its table reuses them and it computed them
+
+
+START = State({}, {})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,24 +91,19 @@ class ClipStream:
             generator.conditions(group, config), batch_sharding(generator.mesh)
         )
         conditions: Conditions = (text, mask, negative)
-        state: State = {}
+        state = START
         for i, noise in enumerate(itertools.islice(self._noise(group), 1 + chunks)):
-            latents = sample_chunk(denoiser, config, generator.params, state, noise, conditions)
+            latents, outputs = sample_chunk(denoiser, config, generator.params, state, noise, conditions)
             if i == 0 and image is not None:
                 first, starts_from_image = image
                 latents = jnp.where(starts_from_image[:, None, None, None, None], first, latents)
-            state = next_state(denoiser, config, generator.params, state, latents, conditions)
+            state = State(next_state(denoiser, config, generator.params, state, latents, conditions), outputs)
             yield latents
 
     def state_bytes(self, chunks: int) -> int:
         """Bytes of the state of one clip after so many chunks behind the first frame, from shapes alone."""
-        denoiser = self.generator.denoiser
-        latents, *_, text, mask = denoiser.zero_inputs()
-        state: State = {}
-        advance = functools.partial(next_state, denoiser, self.config)
-        for frames in [1, *[self.chunk_frames] * chunks]:
-            chunk = jax.ShapeDtypeStruct((1, frames, *latents.shape[2:]), latents.dtype)
-            state = jax.eval_shape(advance, self.generator.params, state, chunk, (text, mask, None))
+        config = self.config.with_times(**self.generator.times)
+        state = state_after(self.generator.denoiser, config, self.generator.params, chunks)
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
 
     def _noise(self, requests: Sequence[Request]) -> Iterator[Latents]:
@@ -119,32 +125,51 @@ def _chunk_noise(keys: jax.Array, chunk: Int[Array, ""] | int, shape: tuple[int,
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def sample_chunk(
     denoiser: Denoiser, config: SampleConfig, params: Any, state: State, noise: Latents, conditions: Conditions
-) -> Latents:
-    """Normalised latents of the next chunk, from noise of their shape; the state stays that of the chunks before.
+) -> tuple[Latents, ChunkOutputs]:
+    """Normalised latents of the next chunk, from noise of their shape, and its outputs that a later one may reuse.
 
-    A reuse table says what each step computes, as of a whole clip: a chunk's first step has nothing to reuse.
+    A reuse table says what each step computes. A chunk has outputs of the one before where the state holds some, and
+    then leaves none: what it reuses was computed by the chunk before, and is never older.
     """
     text, mask, negative = conditions
-    velocity: ConditionalVelocity = functools.partial(denoiser.velocity_behind, (params, state))
+    velocity: ConditionalVelocity = functools.partial(denoiser.velocity_behind, (params, state.network))
     scan: Scan = jax.lax.scan
+    carry = None
     if config.reuse:
-        velocity, scan = reusing(denoiser.network, config, params, (noise, text, mask), stream=state)
+        before = state.outputs if state.network else None  # the first frame is no chunk of the others' shape
+        velocity, carry = reusing(
+            denoiser.network, config, params, (noise, text, mask), chunk=before, stream=state.network
+        )
+        scan = carry.scan
     grid = {name: getattr(config, name) for name in ("steps", "shift", "terminal", "schedule", "times")}
     velocity_at = guided(velocity, text, mask, _guidance(config), negative)
-    return sample(velocity_at, noise, solver=config.solver, scan=scan, **grid)
+    latents = sample(velocity_at, noise, solver=config.solver, scan=scan, **grid)
+    return latents, {} if carry is None or state.outputs else carry.value.chunk
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def next_state(
     denoiser: Denoiser, config: SampleConfig, params: Any, state: State, latents: Latents, conditions: Conditions
-) -> State:
-    """The state behind a finished chunk: what the network carries on from it at time 0, with and without caption."""
+) -> Any:
+    """The network's state behind a finished chunk: what it carries on from it at time 0, with and without caption."""
     text, mask, negative = conditions
     if config.guidance != 1.0:
         null_states, null_mask = negative or null_text(text, mask)
         latents = jnp.concatenate([latents, latents])
         text, mask = jnp.concatenate([text, null_states]), jnp.concatenate([mask, null_mask])
-    return denoiser.next_state((params, state), latents, jnp.zeros(len(latents)), text, mask)
+    return denoiser.next_state((params, state.network), latents, jnp.zeros(len(latents)), text, mask)
+
+
+def state_after(denoiser: Denoiser, config: SampleConfig, params: Any, chunks: int) -> State:
+    """The shapes of the state of one clip after so many chunks behind the first frame."""
+    latents, *_, text, mask = denoiser.zero_inputs()
+    draw, advance = (functools.partial(function, denoiser, config) for function in (sample_chunk, next_state))
+    conditions, state = (text, mask, None), START
+    for frames in [1, *[denoiser.config.model.stream_chunk] * chunks]:
+        chunk = jax.ShapeDtypeStruct((1, frames, *latents.shape[2:]), latents.dtype)
+        _, outputs = jax.eval_shape(draw, params, state, chunk, conditions)
+        state = State(jax.eval_shape(advance, params, state, chunk, conditions), outputs)
+    return state
 
 
 def _guidance(config: SampleConfig) -> Guidance:

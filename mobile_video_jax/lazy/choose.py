@@ -7,11 +7,13 @@ import numpy as np
 from jaxtyping import Float
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.dit.step_table import BOTH, CAPTION, COMPUTED, MODULES, NULL, OUT, StepTable
+from mobile_video_jax.dit.step_table import BOTH, CAPTION, CHUNK, COMPUTED, MODULES, NULL, OUT, StepTable
 from mobile_video_jax.lazy.costs import ModuleCosts
 
 # By whether the half with captions and the one without are reused.
 REUSED = {(False, False): COMPUTED, (True, False): CAPTION, (False, True): NULL, (True, True): BOTH}
+
+REUSING_CHUNKS = 0.5  # share of a stream's chunks that have outputs of the chunk before
 
 
 class Chosen(NamedTuple):
@@ -21,9 +23,14 @@ class Chosen(NamedTuple):
     threshold: float
 
 
-def check_target(target: float, costs: ModuleCosts, steps: int, *, first: bool, flag: str = "--target") -> None:
-    """Raises UserError for a share that no table saves. The first step may do without modules if `first`."""
-    most = (steps if first else steps - 1) / steps * costs.modules.sum() / costs.whole
+def check_target(
+    target: float, costs: ModuleCosts, steps: int, *, first: bool, chunks: float = 1.0, flag: str = "--target"
+) -> None:
+    """Raises UserError for a share that no table saves.
+
+    The first step may do without modules if `first`; of a stream's chunks a share may.
+    """
+    most = chunks * (steps if first else steps - 1) / steps * costs.modules.sum() / costs.whole
     if not 0 < target < most:
         raise UserError(f"{flag}={target:g} is out of reach: {steps} steps save more than 0 and less than {most:.3f}")
 
@@ -42,6 +49,13 @@ def leave_out_by_rise(rises: Float[np.ndarray, "s l 2"], costs: ModuleCosts, tar
     """Leaves out the modules whose absence raises the loss least for what they cost."""
     mask, threshold = _until(rises / costs.modules, np.broadcast_to(costs.modules, rises.shape), target, costs)
     return Chosen(_table(mask, mask, lambda out, _: OUT if out else COMPUTED), threshold)
+
+
+def reuse_across_chunks(changes: Float[np.ndarray, "s l 2"], costs: ModuleCosts, target: float) -> Chosen:
+    """Reuses of the chunk before the modules that change a step's update least for what they cost."""
+    saved = REUSING_CHUNKS * np.broadcast_to(costs.modules, changes.shape)
+    mask, threshold = _until(changes / costs.modules, saved, target, costs)
+    return Chosen(_table(mask, mask, lambda reused, _: CHUNK if reused else COMPUTED), threshold)
 
 
 def _until(

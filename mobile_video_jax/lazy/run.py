@@ -1,4 +1,4 @@
-"""A run whose sampling steps do without some modules, which trained gates or the sensitivity choose."""
+"""A run whose sampling steps, or a stream's chunks, do without some modules, which gates or the sensitivity choose."""
 
 import dataclasses
 from pathlib import Path
@@ -17,8 +17,16 @@ from mobile_video_jax.core.progress import phase
 from mobile_video_jax.core.revision import digest
 from mobile_video_jax.dit.step_table import MODULES
 from mobile_video_jax.generate.config import SampleConfig
-from mobile_video_jax.lazy.choose import Chosen, check_target, leave_out_by_rise, reuse_by_score
-from mobile_video_jax.lazy.costs import module_costs
+from mobile_video_jax.lazy.choose import (
+    REUSING_CHUNKS,
+    Chosen,
+    check_target,
+    leave_out_by_rise,
+    reuse_across_chunks,
+    reuse_by_score,
+)
+from mobile_video_jax.lazy.chunks import PlainStream
+from mobile_video_jax.lazy.costs import KINDS, ModuleCosts, module_costs, stream_costs
 from mobile_video_jax.lazy.sensitivity import loss_rises, losses_file
 from mobile_video_jax.lazy.trajectories import Captions, gate_scores, step_states
 from mobile_video_jax.models.denoiser import Denoiser
@@ -46,10 +54,11 @@ def make_lazy(config: LazyTraining, run: Run, target: float, out: Path, gates: P
     """
     config = dataclasses.replace(config, init_from=run.name, data=config.data or run.config["data"])
     stage = LazyStage.build(config)
-    method, sampler = _method(config, stage.sampler), stage.sampler
-    reuses = method == "gates" or sampler.guidance != 1  # a guided run's choice by chance is of outputs to reuse
-    costs = module_costs(stage.denoiser, config.cost)
-    check_target(target, costs, sampler.steps, first=not reuses)
+    method, sampler, chunks = _method(config, stage), stage.sampler, config.across == "chunks"
+    # A guided run's choice by chance is of outputs to reuse.
+    reuses = not chunks and (method == "gates" or sampler.guidance != 1)
+    costs = _costs(stage, config.cost)
+    check_target(target, costs, sampler.steps, first=not reuses, chunks=REUSING_CHUNKS if chunks else 1.0)
     inputs = {"run": run.name, "step": run.step, "target": target, "config": plain(config)}
     check_claim(out, MARKER, inputs, "lazy run")
     mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
@@ -64,11 +73,15 @@ def make_lazy(config: LazyTraining, run: Run, target: float, out: Path, gates: P
     params = run.sharded_params(mesh)
     with phase("lazy: scoring on held-out captions"):
         scores = SCORINGS[method](stage, params, captions, folder)
-    choose = reuse_by_score if reuses else leave_out_by_rise
+    choose = reuse_across_chunks if chunks else reuse_by_score if reuses else leave_out_by_rise
     chosen = choose(scores, costs, target)
     write_json(out / SCORES, {"method": method, "scores": scores.tolist(), "threshold": chosen.threshold})
     facts = {"method": method, "source": run.name, "source_step": run.step, "data": config.data, "target": target}
-    facts |= {"threshold": chosen.threshold, **_shares(stage, chosen)}
+    facts |= {"threshold": chosen.threshold, "across": config.across, **_shares(stage, chosen)}
+    if chunks:
+        with phase("lazy: comparing streams"):
+            other_noise = config.seed + 1
+            facts["stream_distance"] = _stream(stage, params, captions).distance(other_noise, chosen.table)
     _write_run(run, dataclasses.replace(sampler, reuse=chosen.table), facts, params, out)
     return _summary(out)
 
@@ -79,10 +92,23 @@ def _summary(out: Path) -> dict[str, Any]:
     return {"out": str(out), "table": record["sampling"]["reuse"], **record["description"]["lazy"]}
 
 
-def _method(config: LazyTraining, sampler: SampleConfig) -> str:
-    """The way of choosing: as configured, else gates for a guided run and sensitivity for a student."""
-    method = config.method if config.method != "own" else "gates" if sampler.guidance != 1 else "sensitivity"
-    if method == "sensitivity" and sampler.guidance != 1:
+def _method(config: LazyTraining, stage: LazyStage) -> str:
+    """The way of choosing: as configured, else gates for a guided run's steps and sensitivity otherwise.
+
+    Raises UserError for one that does not fit, and for chunks of a run that sees whole clips.
+    """
+    guided, method = stage.sampler.guidance != 1, config.method
+    if config.across == "chunks":
+        if not stage.config.model.stream_chunk:
+            raise UserError(
+                f"{config.init_from} sees whole clips, which have no chunk before: leave out --config.across"
+            )
+        if method == "gates":
+            raise UserError("gates are of steps: with --config.across=chunks use --config.method=sensitivity")
+        return "sensitivity" if method == "own" else method
+    if method == "own":
+        method = "gates" if guided else "sensitivity"
+    if method == "sensitivity" and guided:
         raise UserError("modules are left out of unguided students: use --config.method=gates")
     return method
 
@@ -96,6 +122,8 @@ def _by_gates(stage: LazyStage, params: Any, captions: Captions, folder: Path) -
 
 def _by_sensitivity(stage: LazyStage, params: Any, captions: Captions, folder: Path) -> np.ndarray:
     network, seed = stage.denoiser.network, stage.config.seed
+    if stage.config.across == "chunks":
+        return _stream(stage, params, captions).changes(seed, stage.time_grid(stage.denoiser.tokens))
     states = step_states(network, stage.sampler, params, captions, seed, stage.empty_caption)
     times = np.asarray(stage.time_grid(stage.denoiser.tokens))[:-1]
     memo = losses_file(folder, digest([plain(stage.config), plain(stage.sampler)]))
@@ -103,7 +131,8 @@ def _by_sensitivity(stage: LazyStage, params: Any, captions: Captions, folder: P
 
 
 def _by_chance(stage: LazyStage, params: Any, captions: Captions, folder: Path) -> np.ndarray:
-    depth, halves = len(as_transformer(stage.config.model).block_shapes), () if stage.sampler.guidance == 1 else (2,)
+    depth = len(as_transformer(stage.config.model).block_shapes)
+    halves = () if stage.sampler.guidance == 1 or stage.config.across == "chunks" else (2,)
     return np.random.default_rng(stage.config.seed).random((stage.sampler.steps, depth, len(MODULES), *halves))
 
 
@@ -118,10 +147,22 @@ def _captions(stage: LazyStage, mesh: Mesh) -> Captions:
     raise UserError(f"{stage.config.data} holds no validation split to score on: name other data with --data")
 
 
+def _stream(stage: LazyStage, params: Any, captions: Captions) -> PlainStream:
+    sampler = dataclasses.replace(stage.sampler, reuse=())
+    return PlainStream(stage.denoiser, sampler, params, captions, stage.empty_caption)
+
+
+def _costs(stage: LazyStage, kind: str) -> ModuleCosts:
+    """The costs of a clip's modules, or of a stream's chunk."""
+    if stage.config.across == "chunks":
+        return stream_costs(stage.denoiser, kind, stage.sampler.steps)
+    return module_costs(stage.denoiser, kind)
+
+
 def _shares(stage: LazyStage, chosen: Chosen) -> dict[str, float]:
     """The shares of FLOPs and of the phone's estimated time that the table leaves."""
     guided, names = stage.sampler.guidance != 1, {"flops": "flops_share", "latency": "phone_time_share"}
-    return {name: module_costs(stage.denoiser, kind).share(chosen.table, guided=guided) for kind, name in names.items()}
+    return {names[kind]: _costs(stage, kind).share(chosen.table, guided=guided) for kind in KINDS}
 
 
 def _write_run(run: Run, sampler: SampleConfig, facts: dict[str, Any], params: Any, out: Path) -> None:

@@ -55,7 +55,7 @@ class LazyStage(DitStage):
 
     def __init__(self, config: LazyTraining, sampling: Sampling = STANDARD):
         super().__init__(config, sampling)
-        self.sampler = lazy_sampler(self.denoiser, config.sampling_steps)
+        self.sampler = lazy_sampler(self.denoiser, config.sampling_steps, single=config.across == "chunks")
 
     def init(self, rng: Rng) -> Params:
         model = as_transformer(self.config.model)
@@ -137,17 +137,17 @@ class LazyStage(DitStage):
         return {**described, "gates": count_parameters(self.shapes["gates"]), "sampling_steps": self.sampler.steps}
 
 
-def lazy_sampler(denoiser: Any, steps: int = 0) -> SampleConfig:
+def lazy_sampler(denoiser: Any, steps: int = 0, *, single: bool = False) -> SampleConfig:
     """The settings of the sampler that is made faster: the denoiser's own, in so many steps unless 0.
 
-    Raises UserError for a single step, which has none before it, for times that the denoiser was not distilled at, and
-    for a solver of two evaluations a step.
+    Raises UserError for a step that has none before it, unless a `single` one will do, for times that the denoiser was
+    not distilled at, and for a solver of two evaluations a step.
     """
     own = denoiser.sampling
     steps = steps or own.steps
     if own.solver not in SOLVERS:
         raise UserError(f"solver '{own.solver}' evaluates the network twice a step: use a run of {', '.join(SOLVERS)}")
-    if steps < 2:
+    if steps < 2 and not single:
         raise UserError("a single step has none before it: use 2 steps or more")
     nothing = (COMPUTED * len(MODULES) * len(as_transformer(denoiser.config.model).block_shapes),) * steps
     times = own.times if steps == len(own.times) else ()

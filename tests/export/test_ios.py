@@ -43,7 +43,7 @@ def test_the_manifest_is_decoded_by_its_own_keys():
     text = (FOLDER / "Sources/MobileVideo/Manifest.swift").read_text()
     renamed = set(re.findall(r'case \w+ = "(\w+)"', text))
     expected = {"frame_rate", "pad_id", "closing_id", "noise_scale", "latent_shape", "time_features", "step_functions"}
-    expected |= {"chunk_frames", "renewal_features"}
+    expected |= {"chunk_frames", "renewal_features", "first_steps", "next_steps", "reusing_steps"}
     assert renamed == expected
     reference = (FOLDER.parent / "app/runtime.py").read_text() + (FOLDER.parent / "app/manifest.py").read_text()
     assert all(f'"{key}"' in reference for key in renamed)

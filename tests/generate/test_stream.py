@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 from pathlib import Path
 
@@ -12,13 +13,15 @@ import numpy as np
 import pytest
 
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.cost.flops import count_flops
 from mobile_video_jax.diffusion.chunk_times import chunk_of_frame, chunk_times
 from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.replaced import Key, velocity_with
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.folder import GenerationJob
 from mobile_video_jax.generate.generator import Generator
 from mobile_video_jax.generate.prompts import Request
-from mobile_video_jax.generate.stream import ClipStream, next_state, sample_chunk
+from mobile_video_jax.generate.stream import START, ClipStream, State, next_state, sample_chunk, state_after
 from mobile_video_jax.generate.stream_folder import stream_folder
 from mobile_video_jax.models.run import Run
 from tests import tiny
@@ -86,8 +89,8 @@ def test_guided_chunks_carry_a_state_for_both_passes(stream):
     text, mask, *_ = generator.conditions(requests, CONFIG)
     conditions = (text, mask, None)
     noise = _noise(stream)
-    first = sample_chunk(generator.denoiser, CONFIG, generator.params, {}, noise[0], conditions)
-    state = next_state(generator.denoiser, CONFIG, generator.params, {}, first, conditions)
+    first, _ = sample_chunk(generator.denoiser, CONFIG, generator.params, START, noise[0], conditions)
+    state = next_state(generator.denoiser, CONFIG, generator.params, START, first, conditions)
     assert {len(x) for x in jax.tree.leaves(state) if x.ndim > 1} == {2}
 
 
@@ -97,13 +100,13 @@ def test_a_table_that_never_skips_streams_to_the_bit_and_one_that_skips_does_not
     text, mask, *_ = generator.conditions(requests, config)
     noise = _noise(stream)
     whole = functools.partial(sample_chunk, generator.denoiser, config, params)
-    first = whole({}, noise[0], (text, mask, None))
-    state = next_state(generator.denoiser, config, params, {}, first, (text, mask, None))
-    chunk = whole(state, noise[1], (text, mask, None))
+    first, _ = whole(START, noise[0], (text, mask, None))
+    state = State(next_state(generator.denoiser, config, params, START, first, (text, mask, None)), {})
+    chunk, _ = whole(state, noise[1], (text, mask, None))
 
     def by_table(*table: str) -> jax.Array:
         settings = dataclasses.replace(config, reuse=table)
-        return sample_chunk(generator.denoiser, settings, params, state, noise[1], (text, mask, None))
+        return sample_chunk(generator.denoiser, settings, params, state, noise[1], (text, mask, None))[0]
 
     np.testing.assert_array_equal(by_table("....", "...."), chunk)
     assert jnp.abs(by_table("....", "b..-") - chunk).max() > 1e-3
@@ -113,6 +116,79 @@ def test_each_half_of_a_guided_streams_steps_may_reuse(stream):
     settings = dataclasses.replace(CONFIG, reuse=("....", "cuuc"))
     chunks = [list(ClipStream(stream.generator, config).latents(requests, 1)) for config in (CONFIG, settings)]
     assert 1e-3 < jnp.abs(chunks[0][1] - chunks[1][1]).max() < jnp.inf
+
+
+TABLE = ("p.p.", ".pb.")  # across chunks three outputs, and one within a chunk
+REUSED = ({(0, "self_attention"), (1, "self_attention")}, {(0, "ffn")})  # of the chunk before at each step
+
+
+def test_every_second_chunk_has_outputs_of_the_same_step_of_the_chunk_before(stream):
+    generator, config = stream.generator, dataclasses.replace(CONFIG, guidance=1.0, reuse=TABLE)
+    text, mask = map(jnp.asarray, generator.conditions(requests, config)[:2])
+    noise = [*itertools.islice(stream._noise(requests), 4)]
+    chunks = list(ClipStream(generator, config).latents(requests, 3))
+    state = START
+
+    def drawn(x: jax.Array, before: list[dict[Key, jax.Array]] | None) -> tuple[jax.Array, list[dict[Key, jax.Array]]]:
+        """The chunk of two Euler steps behind `state`, and all its outputs, of which the last may be its first's."""
+        outputs: list[dict[Key, jax.Array]] = []
+        for i, t in enumerate((1.0, 0.5)):
+            own: dict[Key, jax.Array] = {}
+
+            def replace(module, i=i, own=own):
+                y = module.compute(module.z)
+                if before is not None and module.key in REUSED[i]:
+                    y = before[i][module.key]
+                if i == 1 and module.key == (1, "self_attention"):
+                    y = outputs[0][module.key]
+                own[module.key] = y
+                return y
+
+            inputs = (x, jnp.full(1, t), text, mask)
+            x -= 0.5 * velocity_with(
+                generator.denoiser.network, generator.params, replace, *inputs, stream=state.network
+            )
+            outputs.append(own)
+        return x, outputs
+
+    before = None
+    for i, chunk in enumerate(chunks):
+        expected, outputs = drawn(noise[i], before)
+        np.testing.assert_allclose(chunk, expected, atol=1e-4)
+        before = outputs if i == 1 else None  # the third chunk behind the first frame computes again
+        state = State(next_state(generator.denoiser, config, generator.params, state, chunk, (text, mask, None)), {})
+    within = dataclasses.replace(config, reuse=("....", "..b."))
+    plain = list(ClipStream(generator, within).latents(requests, 2))
+    np.testing.assert_allclose(chunks[1], plain[1], atol=1e-5)
+    assert jnp.abs(chunks[2] - plain[2]).max() > 1e-3
+
+
+def test_guided_chunks_reuse_across_chunks_and_the_state_says_what_is_carried(stream):
+    config = dataclasses.replace(CONFIG, reuse=TABLE)
+    plain, by_table = (list(ClipStream(stream.generator, c).latents(requests, 2)) for c in (CONFIG, config))
+    assert 1e-3 < jnp.abs(by_table[2] - plain[2]).max() < jnp.inf
+    sizes = [ClipStream(stream.generator, config).state_bytes(chunks) for chunks in (0, 1, 2, 3)]
+    outputs = 3 * 2 * 2 * 16 * 24 * 4  # letters, halves, frames, tokens of a frame, width, bytes
+    assert [size - stream.state_bytes(2) for size in sizes[1:]] == [outputs, 0, outputs]
+
+
+def test_what_chunks_reuse_is_not_computed(stream):
+    denoiser, params = stream.generator.denoiser, stream.generator.params
+    config = dataclasses.replace(CONFIG, guidance=1.0, reuse=("pp..",) * 2)
+    latents, *_, text, mask = denoiser.zero_inputs()
+    noise, conditions = latents[:, : stream.chunk_frames], (text, mask, None)
+    counts = [
+        count_flops(functools.partial(sample_chunk, denoiser, config), params, state, noise, conditions)
+        for state in (state_after(denoiser, config, params, chunks) for chunks in (2, 1))
+    ]
+    parts = [
+        {
+            part: sum(n for path, n in count.items() if part in path)
+            for part in ("block_0/ffn", "block_1/ffn", "block_0/self", "block_1/self")
+        }
+        for count in counts
+    ]
+    assert all(parts[0].values()) and [bool(n) for n in parts[1].values()] == [False, True, False, True]
 
 
 def test_clips_last_as_long_as_wanted_and_a_stopped_stream_resumes_behind_finished_ones(stream, tmp_path):

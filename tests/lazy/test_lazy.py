@@ -114,7 +114,7 @@ def test_a_student_is_trained_with_the_table_of_its_run(left_out, data, teacher)
     together = jax.jit(stage.objective.student)(params, *inputs)
     stepwise = jax.jit(Stepwise.of_table(stage.denoiser.network, table, guided=False))
     for i in range(3):
-        alone, _ = stepwise(params, StepState(jnp.int32(i), {}), *(x[i : i + 1] for x in inputs))
+        alone, _ = stepwise(params, StepState(jnp.int32(i), {}, {}), *(x[i : i + 1] for x in inputs))
         np.testing.assert_allclose(together[i : i + 1], alone, atol=1e-5)
 
 

@@ -31,7 +31,7 @@ public struct Generator: Sendable {
             return
         }
         let functions = clip.stepFunctions ?? [String](repeating: clip.function, count: manifest.sampler.steps)
-        let latents = try await denoise(text, start, functions)
+        let latents = try await denoise(text, start, functions).latents
         await networks.release("dit")
         _ = try await decode(latents, count, nil, show)
     }
@@ -50,13 +50,15 @@ public struct Generator: Sendable {
     }
 
     /// The first frame of a stream, then chunks of frames behind the state of those before. A call at time 0 with the
-    /// finished latents renews the state; what the calls of the steps keep is not taken.
+    /// finished latents renews the state; what the calls of the steps keep is no state. It may be for later steps, and
+    /// for the same steps of the chunk behind, whose functions are the reusing ones.
     private func stream(
         _ stream: Manifest.Stream, _ text: Tensors, _ noise: [Float], _ count: Int, _ show: (Tensor) async -> Void
     ) async throws {
         let positions = clip.latentShape[1] * clip.latentShape[2]
         var state: Tensors = [:]
         var kept: Tensors?
+        var before: [Tensors] = []
         var start = 0
         while start < count {
             let frames = start == 0 ? 1 : stream.chunkFrames
@@ -67,8 +69,10 @@ public struct Generator: Sendable {
                 let first = (channel * count + start) * positions
                 return noise[first..<first + frames * positions]
             }
-            let functions = [String](repeating: function, count: manifest.sampler.steps)
-            let latents = try await denoise(inputs, own, functions)
+            let steps = before.isEmpty ? (start == 0 ? stream.firstSteps : stream.nextSteps) : stream.reusingSteps
+            let functions = steps ?? [String](repeating: function, count: manifest.sampler.steps)
+            let (latents, held) = try await denoise(inputs, own, functions, before)
+            before = start > 0 && before.isEmpty && stream.reusingSteps != nil ? held : []
             state = past(try await evaluate(inputs, latents, stream.renewalFeatures, function))
             kept = try await decode(latents, frames, kept, show)
             start += frames
@@ -76,19 +80,28 @@ public struct Generator: Sendable {
     }
 
     /// Euler's steps from noise to latents [c, s], in float32 between the calls. A step may call a function of its own,
-    /// which takes outputs of the steps before.
-    private func denoise(_ inputs: Tensors, _ noise: [Float], _ functions: [String]) async throws -> [Float] {
+    /// which takes outputs of the steps before, and of a stream's chunk `before` those of the same step. Returns also
+    /// what each step kept.
+    private func denoise(
+        _ inputs: Tensors, _ noise: [Float], _ functions: [String], _ before: [Tensors] = []
+    ) async throws -> (latents: [Float], kept: [Tensors]) {
         var latents = noise
         var held: Tensors = [:]
+        var kept: [Tensors] = []
+        let byTable = clip.stepFunctions != nil || clip.stream?.firstSteps != nil
         for step in 0..<manifest.sampler.steps {
+            if !before.isEmpty { held.merge(before[step]) { $1 } }
             let all = inputs.merging(held) { $1 }
             let tensors = try await evaluate(all, latents, clip.timeFeatures[step], functions[step])
-            if clip.stepFunctions != nil { held.merge(past(tensors)) { $1 } }
+            if byTable {
+                kept.append(past(tensors))
+                held.merge(kept[step]) { $1 }
+            }
             guard let velocity = tensors["velocity"] else { throw NetworkError.missingFeature("velocity") }
             let length = clip.times[step + 1] - clip.times[step]
             latents = zip(latents, velocity.values).map { $0 + length * $1 }
         }
-        return latents
+        return (latents, kept)
     }
 
     /// The inputs and all outputs of one evaluation, by the transformer's packages in order.

@@ -62,16 +62,23 @@ public struct Manifest: Codable, Sendable {
         }
     }
 
-    /// The functions of a stream's first frame and of each later chunk, and the time features of time 0.
+    /// The functions of a stream's first frame and of each later chunk, and the time features of time 0. Where steps do
+    /// without modules, each has a function of its own, and every second later chunk may take those of reusingSteps.
     public struct Stream: Codable, Sendable {
         public let first: String
         public let next: String
+        public let firstSteps: [String]?
+        public let nextSteps: [String]?
+        public let reusingSteps: [String]?
         public let chunkFrames: Int
         public let renewalFeatures: [Float]
 
         enum CodingKeys: String, CodingKey {
             case first
             case next
+            case firstSteps = "first_steps"
+            case nextSteps = "next_steps"
+            case reusingSteps = "reusing_steps"
             case chunkFrames = "chunk_frames"
             case renewalFeatures = "renewal_features"
         }
