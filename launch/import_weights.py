@@ -5,7 +5,7 @@ tokenizer/, scheduler/), which the user has downloaded; each of two experts beco
 safetensors file of a release of LTX-Video, with --text=DIR, a folder that holds text_encoder/ and tokenizer/. No
 pickles. The run holds the transformer and, in RUN/vae, the VAE; the text encoder stays where it is, and other commands
 are told of it with --text_encoder=ltx:DIR or wan:DIR. lora: a published adapter's file, onto the run --base, in
-diffusers' or ComfyUI's names; its run is used like any other.
+diffusers' or ComfyUI's names; its run is used like any other. --steps says that it was distilled for few steps.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from absl import flags
 
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.ranges import Positive
+from mobile_video_jax.core.ranges import Positive, SolverSteps
 
 FORMAT = flags.DEFINE_enum("format", "diffusers", ["diffusers", "original", "lora"], "The source's layout.")
 SOURCE = cli.require_path("source", "The folder, or the file of an original release or of a LoRA.", local=True)
@@ -29,7 +29,11 @@ SOLVER = flags.DEFINE_enum(
     "solver",
     None,
     ["euler", "renoise"],
-    "Of a distilled original release, whose header lacks it: renoise for 0.9.6-distilled, euler for later ones.",
+    "Of a distilled original release, whose header lacks it: renoise for 0.9.6-distilled, euler for later ones. Of a "
+    "LoRA with --steps: how these are taken; the base's solver if not given.",
+)
+STEPS: flags.FlagHolder[int | None] = cli.define_number(
+    "steps", None, SolverSteps, "With --format=lora: the unguided steps it was distilled for; the base's if not given."
 )
 SCAN = flags.DEFINE_bool("scan", True, "Stack the blocks, which compiles sooner; as configs/dit.py:ltx does.")
 
@@ -42,8 +46,14 @@ def main() -> None:
     from mobile_video_jax.interop.release import Release
 
     source, text = SOURCE.value, TEXT.value
-    if SOLVER.value and FORMAT.value in ("lora", "diffusers"):
-        raise UserError("--solver is for a release's single file: a folder's scheduler and a LoRA's base name theirs")
+    of_adapter = FORMAT.value == "lora" and STEPS.value
+    if SOLVER.value and FORMAT.value != "original" and not of_adapter:
+        raise UserError(
+            "--solver is for a release's single file, or a LoRA with --steps: a folder's scheduler and a LoRA's base "
+            "name theirs"
+        )
+    if STEPS.value and not of_adapter:
+        raise UserError("--steps is of a LoRA: a release or a folder names its own")
     if FORMAT.value == "lora":
         return _import_lora(source)
     if FORMAT.value == "diffusers":
@@ -64,7 +74,8 @@ def _import_lora(source: Path) -> None:
 
     if BASE.value is None:
         raise UserError("a LoRA is added to a run: name that with --base=RUN")
-    cli.finish(OUT.value, import_lora(source, Run.open(BASE.value), OUT.value))
+    base = Run.open(BASE.value)
+    cli.finish(OUT.value, import_lora(source, base, OUT.value, steps=STEPS.value or 0, solver=SOLVER.value or ""))
 
 
 if __name__ == "__main__":

@@ -36,9 +36,10 @@ METADATA = "lora_adapter_metadata"  # of PEFT, in the header of diffusers' files
 Factors = tuple[np.ndarray, np.ndarray]  # A [in, rank] and B [out, rank] as published, its scale in B
 
 
-def import_lora(file: Path, base: Run, out: Path) -> dict[str, Any]:
+def import_lora(file: Path, base: Run, out: Path, *, steps: int = 0, solver: str = "") -> dict[str, Any]:
     """Writes the adapter's run `out` for the run `base`, and returns the command's JSON values.
 
+    It is sampled as the base, or of one that was distilled in so many unguided `steps`, by its `solver`.
     Layers of lower rank are padded with zeros. Raises UserError for a tensor that is placed nowhere, for a layer with
     one factor, and for factors of other shapes.
     """
@@ -57,11 +58,21 @@ def import_lora(file: Path, base: Run, out: Path) -> dict[str, Any]:
     adapter = _adapter(nn.unbox(shapes), placed, sources, file)
     config = dataclasses.replace(stage.config, lora=lora, init_from=str(base.path.absolute()))
     description = stage.description() | {"trainable_parameters": sum(x.size for x in jax.tree.leaves(adapter))}
+    sampling = base.denoiser.sampling
+    if steps:
+        few: dict[str, Any] = {
+            "steps": steps,
+            "guidance": 1.0,
+            "solver": solver or sampling.solver,
+            "times": (),
+            "reuse": (),
+        }
+        sampling = dataclasses.replace(sampling, **few)
     with new_folder(out) as folder:
         base.vae_run().copy(folder / VAE)
         record_base(folder, base.path, base.step)
         save_model(folder, 0, {"adapter": adapter, "base": {}})
-        write_run(folder, "dit", plain(config), description, dataclasses.asdict(base.denoiser.sampling))
+        write_run(folder, "dit", plain(config), description, dataclasses.asdict(sampling))
     return {"out": str(out), "rank": rank, "layers": len(placed), "targets": list(targets)}
 
 

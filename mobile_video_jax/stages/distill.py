@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mobile_video_jax.core.arrays import Rng, Scalar
-from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.cost.flops import count_flops
 from mobile_video_jax.diffusion.guidance import drop_captions
@@ -21,25 +20,23 @@ from mobile_video_jax.diffusion.timesteps import time_grid
 from mobile_video_jax.distill.captioned import CaptionedLatents
 from mobile_video_jax.distill.collapse import collapse_metrics, collapse_reason
 from mobile_video_jax.distill.knowledge import KnowledgeObjective
-from mobile_video_jax.distill.objective import CRITICS, Objective, Trained
-from mobile_video_jax.distill.projectors import Projectors
-from mobile_video_jax.distill.self_forcing import Stream, StreamObjective
+from mobile_video_jax.distill.objective import CRITICS, Trained
 from mobile_video_jax.dit.lora import init_adapter, switched_on
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.models.adapter import check_named
 from mobile_video_jax.models.config import DenoiserConfig
-from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.models.sampling import Sampling
 from mobile_video_jax.nn.module import init
 from mobile_video_jax.stages.config import DistillTraining
+from mobile_video_jax.stages.distill_objective import check_objective, make_objective
 from mobile_video_jax.stages.noisy_batch import has_later_frames
-from mobile_video_jax.stages.step_student import StepStudent, is_trainable
+from mobile_video_jax.stages.step_student import is_trainable
 from mobile_video_jax.stages.student import TIMES, StudentStage, check_shared
 from mobile_video_jax.stages.teacher_adapters import (
     adapters_of,
     check_base_is_teacher,
-    check_knowledge,
+    check_few_step_times,
     few_step_adapter,
     few_step_lora,
     with_adapters,
@@ -58,38 +55,11 @@ class DistillStage(StudentStage):
     student = adapter = "generator"
 
     def __init__(self, config: DistillTraining):
-        if config.objective.method == "consistency" and config.solver != "renoise":
-            raise UserError("a consistent x0 is sampled by noising it afresh: set --config.solver=renoise")
+        check_objective(config)
         super().__init__(
             config, Sampling(config.sampling_steps, guidance=1.0, solver=config.solver, reuse=config.reuse)
         )
-        # The kernels of bfloat16 have no forward-mode derivative, which needs the precision anyway.
-        dtype = "float32" if config.objective.method == "consistency" else config.model.dtype
-        student = dataclasses.replace(self.config, model=dataclasses.replace(self.config.model, dtype=dtype))
-        parts: dict[str, Any] = {
-            "student": StepStudent(Denoiser(student, self.denoiser.sampling), config.reuse)
-            if config.reuse
-            else Denoiser(student).velocity,
-            "teacher": self.teacher.velocity,
-            "discriminator": self.teacher.family.discriminator(self.config.teacher_model, config),
-            "config": config.objective,
-            "solver": config.solver,
-        }
-        chunk = self.config.model.stream_chunk
-        if chunk:
-            self._check_stream()
-            stream = Stream(self.denoiser.velocity_behind, self.denoiser.next_state, chunk)
-            self.objective: Objective = StreamObjective(**parts, stream=stream)
-        elif config.objective.method == "kdmd":
-            check_knowledge(config)
-            self.objective = KnowledgeObjective(
-                **parts,
-                student_maps=Denoiser(student).velocity_and_maps,
-                teacher_maps=self.teacher.velocity_and_maps,
-                projectors=Projectors(self.teacher.map_shapes[-1].shape[-1]),
-            )
-        else:
-            self.objective = Objective(**parts)
+        self.objective = make_objective(self.config, self.denoiser, self.teacher)
 
     @classmethod
     def build(cls, config: DistillTraining) -> "StudentStage":
@@ -98,16 +68,9 @@ class DistillStage(StudentStage):
             config = dataclasses.replace(config, teacher=config.init_from)
         if config.teacher and not config.init_from:  # of a fresh student, which no run completes
             config = dataclasses.replace(config, few_step_lora=few_step_lora(config, Run.open(config.teacher)))
-        return super().build(config)
-
-    def _check_stream(self) -> None:
-        """Raises UserError for settings that a causal student is not distilled with."""
-        config = self.config
-        if not config.objective.method.startswith("dmd"):
-            raise UserError("a causal student learns by matching its own clips: use a variant SIZE_self_forcing")
-        if config.reuse or config.optimizer.generator_alone or config.objective.flow:
-            names = "reuse, optimizer.generator_alone and objective.flow"
-            raise UserError(f"a causal student is distilled without {names}: leave them out")
+        stage = super().build(config)
+        check_few_step_times(stage.config, stage.denoiser)
+        return stage
 
     @classmethod
     def default_teacher(cls, config: DistillTraining) -> str:

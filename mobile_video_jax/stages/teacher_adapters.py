@@ -1,11 +1,16 @@
 """Parts of a distillation that are adapters of its teacher: a student, K-DMD's critic, its few-step teacher."""
 
+import numpy as np
+
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
+from mobile_video_jax.diffusion.timesteps import listed_times, time_grid
 from mobile_video_jax.dit.config import LoraConfig
 from mobile_video_jax.dit.lora import switched_on
 from mobile_video_jax.models.adapter import read_base, restore_adapter
+from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
+from mobile_video_jax.models.sampling import ROUNDING
 from mobile_video_jax.stages.config import DistillTraining
 from mobile_video_jax.train.stage import Params
 
@@ -42,8 +47,8 @@ def check_knowledge(config: DistillTraining) -> None:
 def few_step_lora(config: DistillTraining, teacher: Run) -> LoraConfig:
     """The sizes of the adapter in the run `few_step`; those of the config, where the method has no few-step teacher.
 
-    Raises UserError where none is named, where the run holds none or was distilled for other steps than the student's,
-    or where it adds to another run than the teacher.
+    Raises UserError where none is named, where the run holds none, is guided or has other steps than the student, or
+    where it adds to another run than the teacher.
     """
     if config.objective.method != "kdmd":
         if config.few_step:
@@ -63,12 +68,37 @@ def few_step_lora(config: DistillTraining, teacher: Run) -> LoraConfig:
     if (base.path.absolute(), step) != (teacher.path.absolute(), teacher.step):
         raise UserError(f"{run} adds to step {step} of {base}, not to {teacher.name}: set --config.teacher={base.name}")
     sampling = run.denoiser.sampling
-    # An imported adapter's run says how its base is sampled.
-    wanted = {"sampling_steps": sampling.steps, "solver": sampling.solver} if run.stage == config.stage else {}
-    for key, value in wanted.items():
+    if sampling.guidance != 1:
+        raise UserError(
+            f"{run} is sampled in {sampling.steps} steps with guidance {sampling.guidance:g}, which is no few-step "
+            "teacher: distil one with configs/distill.py:SIZE_few_step, or import a published one with --steps"
+        )
+    for key, value in {"sampling_steps": sampling.steps, "solver": sampling.solver}.items():
         if getattr(config, key) != value:
             raise UserError(f"{run} is sampled with {key}={value}: set --config.{key}={value}")
     return lora
+
+
+def check_few_step_times(config: DistillTraining, student: Denoiser) -> None:
+    """Raises UserError where the few-step teacher is sampled at other times than the student, on whose it answers."""
+    if not config.few_step:
+        return
+    run = Run.open(config.few_step)
+    theirs, own = _times(run.denoiser, student.tokens), _times(student, student.tokens)
+    if theirs.shape != own.shape or np.abs(theirs - own).max() > ROUNDING:
+        texts = [", ".join(f"{t:.4g}" for t in times) for times in (theirs, own)]
+        raise UserError(
+            f"{run} takes its steps at the times {texts[0]}, the student at {texts[1]}: "
+            "set --config.time_shift, time_terminal and time_schedule so that they are the same"
+        )
+
+
+def _times(denoiser: Denoiser, tokens: int) -> np.ndarray:
+    """The times at which the steps of a clip of so many tokens start."""
+    sampling = denoiser.sampling
+    if sampling.times:
+        return np.asarray(listed_times(sampling.times))[:-1]
+    return np.asarray(time_grid(sampling.steps, **denoiser.sampled_times(tokens)))[:-1]
 
 
 def few_step_adapter(config: DistillTraining, teacher: Params) -> Params:

@@ -105,6 +105,15 @@ def test_what_is_placed_nowhere_is_named(base, tmp_path, tensors: dict[str, Any]
     assert not Path(tmp_path / "run").exists()
 
 
+def test_a_few_step_adapter_says_how_it_is_sampled(base, tmp_path):
+    save_file(factors(), tmp_path / "lora.safetensors")
+    import_lora(tmp_path / "lora.safetensors", base, tmp_path / "style")
+    import_lora(tmp_path / "lora.safetensors", base, tmp_path / "fast", steps=4, solver="renoise")
+    style, fast = (Run.open(tmp_path / name).denoiser.sampling for name in ("style", "fast"))
+    assert style == base.denoiser.sampling
+    assert (fast.steps, fast.guidance, fast.solver, fast.frame_rate) == (4, 1.0, "renoise", style.frame_rate)
+
+
 def test_a_run_without_an_adapter_is_refused(base, tmp_path):
     with pytest.raises(UserError, match="holds no adapter"):
         export_lora(base, tmp_path / "out", comfyui=False, dtype=np.float32)

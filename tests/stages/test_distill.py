@@ -1,6 +1,7 @@
 """Step distillation as a stage: where it starts, what it leaves, how it goes on and when it stops."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -239,6 +240,28 @@ def test_kdmd_holds_one_teacher_and_factors_and_says_which_run_does_not_fit(kdmd
         DistillStage.build(dataclasses.replace(config, lora=LORA))
     with pytest.raises(UserError, match="an adapter is trained for another run: name that with --config.init_from"):
         DistillStage(dataclasses.replace(config, lora=LORA, init_from="")).train_batches(make_mesh(MeshConfig()))
+
+
+def test_an_adapter_that_was_not_distilled_here_must_need_the_students_few_steps_and_no_guidance(kdmd, few_step):
+    """As an imported or a fine-tuned one, whose run is of another stage."""
+    record = json.loads((few_step / "run.json").read_text())
+    other = few_step.with_name("imported")
+    shutil.copytree(few_step, other)
+
+    def build(**changes) -> DistillStage:
+        (other / "run.json").write_text(json.dumps(record | {"stage": "dit"} | changes))
+        return DistillStage.build(dataclasses.replace(kdmd, few_step=str(other)))
+
+    sampling = record["sampling"]
+    assert build().config.few_step_lora == LORA
+    for changes, message in (
+        ({"sampling": sampling | {"steps": 40, "guidance": 5.0}}, "in 40 steps with guidance 5, which is no few-step"),
+        ({"sampling": sampling | {"steps": 8}}, "set --config.sampling_steps=8"),
+        ({"sampling": sampling | {"times": [1.0, 0.75]}}, "at the times 1, 0.75, the student at 1, 0.1: set --config"),
+        ({"config": record["config"] | {"time_terminal": 0.4}}, "at the times 1, 0.4, the student at 1, 0.1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            build(**changes)
 
 
 @pytest.mark.slow
