@@ -56,6 +56,7 @@ def search(
     cheapest layout, a network that has a layout or unequal blocks, latents of another VAE, a cost table of another
     network and a folder of another search.
     """
+    _check_clips(config, run, data or run.config["data"])
     stage = _stage(config, run, data)
     network = network_search(config, stage.denoiser)
     space = network.space(config)
@@ -114,6 +115,26 @@ def write_layout_file(network: NetworkSearch, layout: Layout, out: Path) -> None
     """Writes the layout as a file for --values."""
     with replacing(out / LAYOUT) as temporary:
         temporary.write_text(yaml.safe_dump({"model": network.values(layout)}))
+
+
+def _check_clips(config: SearchConfig, run: Run, data: str) -> None:
+    """Raises UserError for data without clips of the shape that is searched for, with shapes that would do."""
+    network = network_search(config, run.denoiser)
+    held = sorted({clip for folder in data.split(",") for clip in read_manifest(data_folder(folder))["clips"]})
+    clip = network.denoiser.config.clip
+    if clip in held:
+        return
+    fitting = [each for each in held if _is_searched(config, run, each)]
+    instead = f", or set --config.clip={' or '.join(fitting)}" if fitting else ""
+    raise UserError(f"{data} holds clips of {' and '.join(held)}, not {clip}: name encoded ones by --data{instead}")
+
+
+def _is_searched(config: SearchConfig, run: Run, clip: str) -> bool:
+    try:
+        network_search(dataclasses.replace(config, clip=clip), run.denoiser)
+    except UserError:
+        return False
+    return True
 
 
 def _stage(config: SearchConfig, run: Run, data: str) -> DitStage:

@@ -6,6 +6,7 @@ limits, one at a step (single-path one-shot, arXiv 1904.00420).
 
 import dataclasses
 import functools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from mobile_video_jax.search.costs import Costs, CostTable, less
 from mobile_video_jax.search.network_costs import traced_costs
 from mobile_video_jax.search.random_layouts import Sampler
 from mobile_video_jax.search.space import Choice, Layout, Space
-from mobile_video_jax.search.steps import Steps
+from mobile_video_jax.search.steps import Partial, Steps
 from mobile_video_jax.train.checkpoint import newest_step, restore_model, save_model
 from mobile_video_jax.unet.block import Conditions
 from mobile_video_jax.unet.config import NONE, UnetConfig
@@ -43,7 +44,8 @@ from mobile_video_jax.unet.temporal import LAYERS, TemporalLayers
 
 Params = Any
 KINDS = (NONE, *LAYERS)  # by number
-FOLDER = "layers"  # of a search's folder: the shared layers
+FOLDER, PARTIAL = "layers", "layers_partial"  # of a search's folder: the shared layers, and while they are trained
+PARTS = 20  # writings of them on the way
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,7 +61,10 @@ class TemporalSearch:
     def __post_init__(self) -> None:
         if self.denoiser.latent_shape[0] == 1:
             clip = self.denoiser.config.clip
-            raise UserError(f"a clip of {clip} is an image, which skips layers over time: set --config.clip to longer")
+            raise UserError(
+                f"a clip of {clip} is an image, which skips layers over time: set --config.clip to longer, which the "
+                "data must hold"
+            )
 
     @property
     def _unet(self) -> UnetConfig:
@@ -105,8 +110,10 @@ class TemporalSearch:
         shared = {"rest": params, "variants": layers}
         rng, count = np.random.default_rng(config.seed), config.distill_steps
         layouts = (self.numbers(sampler.sample(rng), shared) for _ in range(count))
-        shared = steps.after(shared, tracked("shared layers:", layouts, count), config.distill_rate)
+        partial = Partial(out / PARTIAL, max(count // PARTS, 1))
+        shared = steps.after(shared, tracked("shared layers:", layouts, count), config.distill_rate, partial)
         save_model(path, count, shared["variants"])
+        shutil.rmtree(out / PARTIAL, ignore_errors=True)
         return shared
 
     def numbers(self, layout: Layout, params: Params) -> Int[Array, "l"]:

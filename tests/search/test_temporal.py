@@ -1,6 +1,7 @@
 """The search of a U-Net's layers over time: one shared network, its costs, and a run of the chosen layout."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +12,18 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
+from mobile_video_jax.parallel.config import MeshConfig
+from mobile_video_jax.parallel.mesh import make_mesh, replicated
 from mobile_video_jax.search.config import SearchConfig
 from mobile_video_jax.search.costs import METRICS
 from mobile_video_jax.search.dynamic import cheapest
 from mobile_video_jax.search.evolution import EvolutionConfig
 from mobile_video_jax.search.run import LOSSES, network_search, search
 from mobile_video_jax.search.space import Choice
-from mobile_video_jax.search.steps import Steps
+from mobile_video_jax.search.steps import Partial, Steps
 from mobile_video_jax.search.temporal import KINDS, TemporalSearch, _fresh_layers
+from mobile_video_jax.stages.dit import DitStage
+from mobile_video_jax.train.checkpoint import newest_step
 from mobile_video_jax.unet.config import UnetConfig
 from tests import tiny
 from tests.nets import normal, randomly
@@ -85,7 +90,7 @@ def test_evolution_keeps_the_budget_writes_a_run_of_clips_and_resumes(image_run,
     limits, trained = {"milliseconds": (least + most) / 2}, []
     after = Steps.after
     monkeypatch.setattr(
-        Steps, "after", lambda self, params, layouts, rate: after(self, params, _seen(layouts, trained), rate)
+        Steps, "after", lambda self, params, layouts, *rest: after(self, params, _seen(layouts, trained), *rest)
     )
     result, _ = search(CONFIG, image_run, "", tmp_path / "run", limits, "evolution")
     assert len(trained) > CONFIG.distill_steps
@@ -99,6 +104,34 @@ def test_evolution_keeps_the_budget_writes_a_run_of_clips_and_resumes(image_run,
     again, _ = search(CONFIG, image_run, "", tmp_path / "run", limits, "evolution")
     assert again.candidates == result.candidates and not trained
     assert (tmp_path / "run" / LOSSES).read_text() == losses
+
+
+def test_data_of_images_alone_are_refused_by_what_would_do(tmp_path):
+    """No advice leads to another refusal: the shape of the data is that of images, which have no layers over time."""
+    data = tiny.latents(tmp_path / "images", clips=("1x32x32",))
+    run = Run.open(tiny.dit_run(tmp_path / "run", tiny.dit_config(data, clip="1x32x32", model=MODEL)))
+    with pytest.raises(UserError, match=r"holds clips of 1x32x32, not 9x32x32: name encoded ones by --data$"):
+        search(CONFIG, run, "", tmp_path / "out", {"milliseconds": 1.0}, "evolution")
+    both = tiny.latents(tmp_path / "both", clips=("1x32x32", "5x32x32"))
+    with pytest.raises(UserError, match=r"by --data, or set --config.clip=5x32x32$"):
+        search(CONFIG, run, str(both), tmp_path / "out", {"milliseconds": 1.0}, "evolution")
+
+
+def test_stopped_steps_go_on_where_they_were(image_run, tmp_path):
+    """Half of the steps and then all of them, with what the first half left, are all of them at once."""
+    network, mesh = network_search(CONFIG, image_run.denoiser), make_mesh(MeshConfig(), jax.local_devices()[:1])
+    stage = DitStage(tiny.dit_config(Path(image_run.config["data"]), clip="9x32x32", model=MODEL, batch_size=4))
+    rest = image_run.sharded_params(mesh)
+    layers = jax.device_put(_fresh_layers(MODEL, jax.random.key(0)), replicated(mesh))
+    shared = {"rest": rest, "variants": layers}
+    numbers = [jnp.array([KINDS.index(choice.kind) for choice in LAYOUT])] * 4
+    steps = Steps(network, stage, mesh, 0)
+    whole = steps.after(shared, numbers, 1e-2)
+    steps.after(shared, numbers[:2], 1e-2, Partial(tmp_path, 2))
+    resumed = steps.after(shared, numbers, 1e-2, Partial(tmp_path, 2))
+    assert newest_step(tmp_path) == 4 and len(list((tmp_path / "checkpoints").iterdir())) == 1
+    assert jax.tree.all(jax.tree.map(np.array_equal, whole["variants"], resumed["variants"]))
+    assert not jax.tree.all(jax.tree.map(np.array_equal, layers, resumed["variants"]))
 
 
 def _seen(layouts, seen):
