@@ -45,6 +45,7 @@ UTILIZATION = cli.define_number(
 def main() -> None:
     from mobile_video_jax.core.claim import check_holds_some
     from mobile_video_jax.core.lock import only_writer
+    from mobile_video_jax.core.progress import phase
     from mobile_video_jax.core.storage import ObjectPath
     from mobile_video_jax.studies.cells import RESULT, finished
     from mobile_video_jax.studies.kinds import KINDS
@@ -52,7 +53,9 @@ def main() -> None:
     study, out = CONFIG.value, OUT.value
     kind = KINDS[study.kind]
     if PLAN.value:
-        return print_plan(kind.plan(study), 1e12 * PEAK.value * UTILIZATION.value)
+        with phase("counting the FLOPs of every cell"):
+            rows = kind.plan(study)
+        return print_plan(rows, 1e12 * PEAK.value * UTILIZATION.value)
     if out is None:
         raise UserError("name the study's folder with --out=DIR; --plan needs none")
     if study.kind != "vae" and (CELL.value or isinstance(out, ObjectPath)):
