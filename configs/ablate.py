@@ -55,7 +55,8 @@ Two studies of one strong teacher, in pairs of one seed, at equal counted FLOPs:
 discriminators, by their held-out AUC against the frozen student and by the students that they teach;
 `distillation_steps` compares Euler steps and x0 noised afresh, with and without a discriminator, DMD2 and sCM, at four
 points of their steps. Each has a _quick form and a _gpu one for an accelerator: `distillation_heads_quick` is in the
-demo's world, whose teacher needs a few hundred steps. None has been timed.
+demo's world, whose teacher needs a few hundred steps; `distillation_steps_quick` took 83 minutes on one busy core. The
+others have not been timed.
 
 `reward` fine-tunes a transformer by a latent reward at all, early, middle and late times, with a hinge and without
 flow matching, and by a critic of decoded frames through the last 1, 2 and 4 steps; `counting` guides its samples to the
