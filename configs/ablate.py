@@ -16,7 +16,8 @@ each, from counted FLOPs. `patch` is three ways to one number of tokens and valu
 of its blocks' parameters by KD sensitivity, over all levels or blocks alone, by chance ten times and in other ways, and
 measures the held-out loss at eight points of a recovery of 12 % of the teacher's steps; orders of recovering, pruning
 in two rounds and other rates are arms as well. `pruning_quick` is one budget with what decides, 20 cells, which the
-full study takes over in the same folder: 46 minutes on one core. `pruning_gpu`: the small transformer, samples read back, on an accelerator.
+full study takes over in the same folder: 46 minutes on one core. `pruning_gpu`: the small transformer, samples read
+back, on an accelerator.
 
 `distillation` teaches the pruned and recovered transformer to draw in four unguided steps: by distillation alone,
 against a discriminator with a convolutional head or one of transformer blocks, and by distribution matching. 24 cells,
