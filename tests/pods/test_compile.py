@@ -23,7 +23,15 @@ from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from mobile_video_jax.pods.automatic import automatic, automatic_config, topology_of
 from mobile_video_jax.pods.compile import check_fits, compile_step, does_not_fit, loss_shares
-from mobile_video_jax.pods.mesh_search import ModelSize, candidates, chip_bytes, clip_seconds, meshes
+from mobile_video_jax.pods.mesh_search import (
+    KEPT,
+    KEPT_LAYER_NORM,
+    ModelSize,
+    candidates,
+    chip_bytes,
+    clip_seconds,
+    meshes,
+)
 from mobile_video_jax.pods.run_cost import run_cost
 from mobile_video_jax.pods.scoring import compile_scoring
 from mobile_video_jax.prune.config import PruneConfig
@@ -249,7 +257,7 @@ def test_a_config_chooses_for_itself_what_no_flag_sets():
 
 
 def test_a_frozen_teacher_has_little_state_and_its_passes_are_summed_over_tensor_as_well():
-    plain = ModelSize(10**9, frozen=0, flops=10**13, passes=1.0, tokens=1344, width=2048, depth=20)
+    plain = ModelSize(10**9, frozen=0, flops=10**13, passes=1.0, tokens=1344, width=2048, depth=20, kept=KEPT)
     taught = dataclasses.replace(plain, frozen=2 * 10**9, passes=1.8)
     whole, cut = MeshConfig(8, 16, 1), MeshConfig(4, 16, 2)
     more = chip_bytes(taught, whole, "dots", 4) - chip_bytes(plain, whole, "dots", 4)
@@ -260,6 +268,14 @@ def test_a_frozen_teacher_has_little_state_and_its_passes_are_summed_over_tensor
         for name, size in {"plain": plain, "taught": taught}.items()
     }
     assert lost["taught"] > lost["plain"]
+
+
+def test_float32_copies_of_layer_norms_are_counted_without_rematerialisation():
+    """Wan's recovery was compiled for v5p: 124 GB a chip without it, 25 GB with dots."""
+    wan = ModelSize(724 * 10**6, 1419 * 10**6, 10**14, 1.7, tokens=9984, width=1536, depth=21, kept=KEPT_LAYER_NORM)
+    mesh, hbm = MeshConfig(2, 8, 1), Topology("v5p:2x2x4").chip.hbm_bytes
+    assert chip_bytes(wan, mesh, "none", 2) == pytest.approx(124e9, rel=0.1) and chip_bytes(wan, mesh, "none", 2) > hbm
+    assert chip_bytes(dataclasses.replace(wan, kept=KEPT), mesh, "none", 2) < hbm
 
 
 @needs_libtpu
