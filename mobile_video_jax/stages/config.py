@@ -186,9 +186,7 @@ class LazyTraining(DitTraining):
     sampling_steps: SolverStepsOrOwn = 0  # steps of the sampler that is made faster; 0: the run's own
     penalty: Weight = 1e-3  # weight rho of the sum over modules of 1 - score
     across: Literal["steps", "chunks"] = "steps"  # outputs are of the step before, or of a stream's chunk before
-    method: Literal["own", "gates", "sensitivity", "random"] = (
-        "own"  # choice of modules; own: gates if guided, by steps
-    )
+    method: Literal["own", "gates", "sensitivity", "random"] = "own"  # choice; own: gates if guided, by steps
     cost: Literal["flops", "latency"] = "flops"  # what the target is a share of: FLOPs, or estimated phone time
     score_clips: Count = 32  # held-out clips that scores are means over
 

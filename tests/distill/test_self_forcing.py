@@ -15,7 +15,7 @@ from mobile_video_jax.distill.config import ObjectiveConfig
 from mobile_video_jax.distill.self_forcing import Stream
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.generate.config import SampleConfig
-from mobile_video_jax.generate.stream import next_state, sample_chunk
+from mobile_video_jax.generate.stream import START, State, next_state, sample_chunk
 from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.stages.config import DistillTraining
@@ -51,9 +51,9 @@ def test_the_students_clips_are_those_that_are_sampled_later(denoiser, params):
     )(params)
     config = SampleConfig(STEPS, guidance=1.0, shift=1.0, terminal=0.0, schedule="uniform")
     conditions = (captions.text, captions.text_mask, None)
-    first = sample_chunk(denoiser, config, params, {}, noise[:, :1], conditions)
-    state = next_state(denoiser, config, params, {}, first, conditions)
-    second = sample_chunk(denoiser, config, params, state, noise[:, 1:], conditions)
+    first, outputs = sample_chunk(denoiser, config, params, START, noise[:, :1], conditions)
+    state = State(next_state(denoiser, config, params, START, first, conditions), outputs)
+    second, _ = sample_chunk(denoiser, config, params, state, noise[:, 1:], conditions)
     np.testing.assert_allclose(made, jnp.concatenate([first, second], axis=1), atol=1e-4)
 
 

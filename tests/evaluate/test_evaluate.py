@@ -186,7 +186,7 @@ def test_what_cannot_be_measured_is_refused(evaluated, model, videos, i3d, tmp_p
     record["config"]["image_probability"] = 0.0
     shutil.copytree(model, tmp_path / "blind")
     (tmp_path / "blind" / "run.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match="leave out --image"):
+    with pytest.raises(UserError, match="cannot start from an image"):
         evaluate_generation(task(tmp_path / "blind", videos, tmp_path / "out"))
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="holds no evaluation"):

@@ -272,7 +272,6 @@ def test_recovery_trains_the_student_alone_and_leaves_it_for_every_command(prune
     ("model", "block_map", "message"),
     [
         (dataclasses.replace(MODEL, depth=4), (), "4 blocks has no counterpart in a teacher of 3"),
-        (dataclasses.replace(MODEL, width=96), (), "width 96 has features"),
         (dataclasses.replace(MODEL, depth=2), (0, 3), "does not map 2 blocks to 3: name 2 ascending numbers"),
         (dataclasses.replace(MODEL, depth=2), (1, 1), "does not map 2 blocks to 3"),
     ],
@@ -281,6 +280,12 @@ def test_blocks_that_cannot_be_compared_are_told(model, block_map, message, data
     config = RecoverTraining(**{**vars(tiny.dit_config(data)), "stage": "recover", "model": model})
     with pytest.raises(UserError, match=message):
         RecoverStage(dataclasses.replace(config, teacher_model=MODEL, block_map=block_map))
+
+
+def test_a_student_of_another_width_is_compared_through_projectors(data):
+    config = RecoverTraining(**{**vars(tiny.dit_config(data)), "stage": "recover", "teacher_model": MODEL})
+    assert not RecoverStage(dataclasses.replace(config, model=MODEL)).is_projected
+    assert RecoverStage(dataclasses.replace(config, model=dataclasses.replace(MODEL, width=96))).is_projected
 
 
 def test_blocks_are_spread_over_the_teachers_where_no_map_is_given(data):
