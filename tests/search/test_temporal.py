@@ -117,6 +117,7 @@ def test_data_of_images_alone_are_refused_by_what_would_do(tmp_path):
         search(CONFIG, run, str(both), tmp_path / "out", {"milliseconds": 1.0}, "evolution")
 
 
+@pytest.mark.slow
 def test_stopped_steps_go_on_where_they_were(image_run, tmp_path):
     """Half of the steps and then all of them, with what the first half left, are all of them at once."""
     network, mesh = network_search(CONFIG, image_run.denoiser), make_mesh(MeshConfig(), jax.local_devices()[:1])
