@@ -54,8 +54,10 @@ WAN_5B = dataclasses.replace(LARGE, width=3072, depth=30, heads=24, head_dim=128
 # some of them with softmax attention. launch.search finds others.
 SANDWICH = (*(("lcha", 1),) * 2, *((*(("lcha", 2),) * 3, ("full", 2)) * 5), ("lcha", 2), ("lcha", 1))
 S2DIT = dataclasses.replace(LARGE, width=1536, depth=24, heads=24, ffn=6144, layout=SANDWICH, causal=True)
-RUNG = dataclasses.replace(LARGE, width=1152, head_dim=72, depth=28, heads=16, kv_heads=1, ffn=3456)
-RUNG = dataclasses.replace(RUNG, attention_cell=(1, 4, 64))
+# SnapGen++'s plain transformer, which its ladder starts from; cells are bands of 4 rows of 64 tokens.
+RUNG = dataclasses.replace(
+    LARGE, width=1152, head_dim=72, depth=28, heads=16, kv_heads=1, ffn=3456, attention_cell=(1, 4, 64)
+)
 LADDER = {f"ladder{i}": rung(RUNG, name) for i, name in enumerate(RUNGS)}
 MODELS = {
     "tiny": DitConfig(width=128, depth=6, heads=4, head_dim=32, ffn=512),

@@ -64,7 +64,7 @@ def _temporal_gpu() -> TemporalStudy:
 
 
 def _ladder(*, steps: int, **changes: Any) -> LadderStudy:
-    """A transformer of 8 narrow blocks with one head of keys, in whose 320 tokens attention is a third of the FLOPs."""
+    """A transformer of 8 narrow blocks with one head of keys, on clips of 320 tokens."""
     pruning = pruning_study()
     shared: dict[str, Any] = {field.name: getattr(pruning, field.name) for field in dataclasses.fields(ChainStudy)}
     periods: dict[str, Any] = {"steps": steps, "eval_every": steps // 4, "checkpoint_every": steps // 4}

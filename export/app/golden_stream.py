@@ -144,13 +144,13 @@ def stream_latents(
     model = dataclasses.replace(own.config.transformer, dtype="float32", remat="none")
     denoiser = Denoiser(dataclasses.replace(own.config, model=model), own.sampling)
     config = config.with_times(**generator.times)
-    draw, advance = (functools.partial(function, denoiser, config) for function in (sample_chunk, next_state))
+    sample, advance = (functools.partial(function, denoiser, config) for function in (sample_chunk, next_state))
     conditions, latents = (*captions, None), list[np.ndarray]()
     state, start = START, 0
     for size in chunk_sizes(model, noise.shape[1]):
         chunk = jnp.asarray(noise[:, start : start + size])
-        drawn, outputs = precisely(draw, generator.params, state, chunk, conditions)
-        latents.append(drawn)
-        state = State(precisely(advance, generator.params, state, jnp.asarray(drawn), conditions), outputs)
+        sampled, outputs = precisely(sample, generator.params, state, chunk, conditions)
+        latents.append(sampled)
+        state = State(precisely(advance, generator.params, state, jnp.asarray(sampled), conditions), outputs)
         start += size
     return np.concatenate(latents, axis=1)

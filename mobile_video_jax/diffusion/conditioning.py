@@ -71,8 +71,8 @@ def noised_first_frame(first: FirstFrame, noise: Latents, scale: float) -> Calla
         return None
 
     def noised(t: Times) -> FirstFrame:
-        drawn = fresh_noise(noise, jax.lax.bitcast_convert_type(t[0].astype(jnp.float32), jnp.uint32))[:, :1]
-        return first + scale * jnp.square(t)[:, None, None, None, None] * drawn
+        fresh = fresh_noise(noise, jax.lax.bitcast_convert_type(t[0].astype(jnp.float32), jnp.uint32))[:, :1]
+        return first + scale * jnp.square(t)[:, None, None, None, None] * fresh
 
     return noised
 

@@ -1,5 +1,6 @@
 """Discriminator of step distillation: a teacher's frozen first part, and trained heads on its features."""
 
+import abc
 import dataclasses
 from typing import Any
 
@@ -19,7 +20,7 @@ _traced_logits = jax.jit(apply, static_argnums=(0, 3))
 
 
 @dataclasses.dataclass(frozen=True)
-class Discriminator:
+class Discriminator(abc.ABC):
     """Scores how real re-noised latents look beside their text (arXiv 2507.13343; SF-V, arXiv 2406.04324).
 
     The backbone's parameters are the teacher's and are passed in; only the heads have parameters of their own. There is
@@ -29,9 +30,9 @@ class Discriminator:
     taps: tuple[int, ...]
     heads: Heads
 
+    @abc.abstractmethod
     def features(self, teacher: Any, *inputs: Any) -> Features:
         """The backbone's features of noisy clips, a network's `inputs`, at the parameters of the whole teacher."""
-        raise NotImplementedError
 
     def logits(self, params: Any, features: Features, grid: Grid) -> Logits:
         """Logits [b k], positive for real clips, at the heads' parameters: one for each tap and pooled group."""

@@ -163,12 +163,12 @@ def next_state(
 def state_after(denoiser: Denoiser, config: SampleConfig, params: Any, chunks: int) -> State:
     """The shapes of the state of one clip after so many chunks behind the first frame."""
     latents, *_, text, mask = denoiser.zero_inputs()
-    draw, advance = (functools.partial(function, denoiser, config) for function in (sample_chunk, next_state))
+    sampled, advanced = (functools.partial(function, denoiser, config) for function in (sample_chunk, next_state))
     conditions, state = (text, mask, None), START
     for frames in [1, *[denoiser.config.model.stream_chunk] * chunks]:
         chunk = jax.ShapeDtypeStruct((1, frames, *latents.shape[2:]), latents.dtype)
-        _, outputs = jax.eval_shape(draw, params, state, chunk, conditions)
-        state = State(jax.eval_shape(advance, params, state, chunk, conditions), outputs)
+        _, outputs = jax.eval_shape(sampled, params, state, chunk, conditions)
+        state = State(jax.eval_shape(advanced, params, state, chunk, conditions), outputs)
     return state
 
 

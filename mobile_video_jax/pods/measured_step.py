@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mobile_video_jax.core.errors import UserError
@@ -24,7 +25,7 @@ Row = dict[str, Any]
 
 
 def measure_step(config: TrainConfig, devices: Sequence[jax.Device], steps: int) -> Row:
-    """The median seconds of so many steps on random batches beside the estimate: `ratio` is estimate / measured.
+    """The seconds of a step, of so many on random batches, beside the estimate: `ratio` is estimate / measured.
 
     Raises UserError on what is no TPU slice of a known shape.
     """
@@ -40,7 +41,10 @@ def measure_step(config: TrainConfig, devices: Sequence[jax.Device], steps: int)
 
 
 def step_seconds(executable: Any, config: TrainConfig, steps: int) -> float:
-    """The median seconds of so many steps, after a few, each waited for."""
+    """The seconds of a step, of so many after a few, each waited for.
+
+    That is the median; where steps take one of several losses, the mean of theirs by the share of a training's steps.
+    """
     stage, mesh = stage_of(config), make_mesh(config.mesh)
     optimizer = make_optimizer(config.optimizer, config.steps)
     _, shardings = state_shardings(stage, optimizer, mesh)
@@ -53,7 +57,15 @@ def step_seconds(executable: Any, config: TrainConfig, steps: int) -> float:
         state, metrics = executable(state, placed)
         jax.block_until_ready(metrics)
         times.append(time.perf_counter() - started)
-    return float(np.median(times[WARM_UP:]))
+    taken = np.asarray(jax.vmap(stage.loss_index)(jnp.arange(WARM_UP, WARM_UP + steps)))
+    return mean_of_losses(np.array(times[WARM_UP:]), taken, loss_shares(stage))
+
+
+def mean_of_losses(times: np.ndarray, taken: np.ndarray, shares: Sequence[float]) -> float:
+    """The mean, by `shares`, of each loss's median time, of those losses that some step has `taken`."""
+    seen = np.unique(taken)
+    medians = [np.median(times[taken == loss]) for loss in seen]
+    return float(np.average(medians, weights=np.array(shares)[seen]))
 
 
 def beside_estimate(name: str, report: Mapping[str, Any], seconds: float) -> Row:

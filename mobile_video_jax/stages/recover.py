@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import FrameTimes, Latents, Rng, Scalar
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.rng import named_key
 from mobile_video_jax.cost.flops import count_flops
 from mobile_video_jax.distill.block_map import matched_blocks
@@ -42,6 +43,8 @@ class RecoverStage(StudentStage):
         self.block_map: tuple[int, ...] = ()
         if self.has_blocks:
             self.block_map = matched_blocks(config.transformer, as_transformer(config.teacher_model), config.block_map)
+        elif config.block_map:
+            raise UserError("block_map compares equal blocks of one width, which these networks have not: leave it out")
         self.projectors = Projectors(self.teacher.map_shapes[-1].shape[-1]) if self.is_projected else None
 
     @property

@@ -125,6 +125,12 @@ def test_a_step_of_several_losses_is_the_mean_of_its_branches():
         assert getattr(mean, part) == pytest.approx(expected)
 
 
+def test_a_condition_is_a_choice_whose_first_branch_is_false():
+    listed = "branch_computations={%critic, %generator}"
+    text = CHOICE.replace(listed, "true_computation=%generator, false_computation=%critic")
+    assert text != CHOICE and Program(text, (0.8, 0.2)).runs == Program(CHOICE, (0.8, 0.2)).runs
+
+
 def test_branches_of_other_choices_are_all_counted():
     assert Program(CHOICE).runs["body"] == 5 and Program(CHOICE, (0.1, 0.2, 0.7)).runs["generator"] == 1
 

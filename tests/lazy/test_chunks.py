@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.lazy import chunks
 from mobile_video_jax.lazy.choose import reuse_across_chunks
@@ -21,21 +20,11 @@ from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
 from tests import tiny
+from tests.generate.test_stream import MODEL as STREAMED
 from tests.lazy.test_lazy import config
 from tests.nets import normal
 
-MODEL = DitConfig(
-    width=24,
-    depth=2,
-    heads=2,
-    head_dim=12,
-    ffn=32,
-    time_features=16,
-    layout=(("lcha", 1), ("ssa", 1)),
-    causal=True,
-    chunk_frames=1,
-    attention_window=1,
-)
+MODEL = dataclasses.replace(STREAMED, chunk_frames=1)
 COMPUTED, ONE = ("....",) * 2, ("..p.", "....")
 
 

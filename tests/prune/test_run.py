@@ -285,7 +285,10 @@ def test_blocks_that_cannot_be_compared_are_told(model, block_map, message, data
 def test_a_student_of_another_width_is_compared_through_projectors(data):
     config = RecoverTraining(**{**vars(tiny.dit_config(data)), "stage": "recover", "teacher_model": MODEL})
     assert not RecoverStage(dataclasses.replace(config, model=MODEL)).is_projected
-    assert RecoverStage(dataclasses.replace(config, model=dataclasses.replace(MODEL, width=96))).is_projected
+    wider = dataclasses.replace(config, model=dataclasses.replace(MODEL, width=96))
+    assert RecoverStage(wider).is_projected
+    with pytest.raises(UserError, match="block_map compares equal blocks of one width"):
+        RecoverStage(dataclasses.replace(wider, block_map=(0, 1, 2)))
 
 
 def test_blocks_are_spread_over_the_teachers_where_no_map_is_given(data):

@@ -14,6 +14,7 @@ _INSTRUCTION = re.compile(r"^\s+(ROOT )?%(\S+) = (.*?[)}\]]) ([a-z][a-z0-9-]*)\(
 _COMPUTATION = re.compile(r"^(ENTRY )?%(\S+) \(.*\{$")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition)=%([\w.-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+_CONDITION = re.compile(r"\btrue_computation=(\S+), false_computation=(\S+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +54,11 @@ class Instruction:
 
     @functools.cached_property
     def branches(self) -> list[str]:
-        """The computations that this one chooses from, by their index."""
-        listed = _BRANCHES.search(self.text)
-        return re.findall(r"%([\w.-]+)", listed[1]) if listed else []
+        """The computations that this one chooses from, by their index; of a condition false is 0 and true is 1."""
+        if listed := _BRANCHES.search(self.text):
+            return re.findall(r"%([\w.-]+)", listed[1])
+        condition = _CONDITION.search(self.text)
+        return [condition[i].strip("%,") for i in (2, 1)] if condition else []
 
 
 class Program:
