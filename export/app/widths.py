@@ -8,7 +8,7 @@ from fractions import Fraction
 import torch
 
 from export.app.settings import Settings
-from export.phone.staircase import Ladder, ladders
+from export.phone.staircase import SizesByWidth, ladders
 from export.pytorch import dit as torch_dit
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.flops import count_parameters
@@ -24,7 +24,7 @@ class WidthFamily:
     """The networks of a package's widths, the narrowest first; the sizes of the matrices, which all are cut by."""
 
     configs: tuple[DitConfig, ...]
-    matrices: dict[str, Ladder]
+    matrices: dict[str, SizesByWidth]
     widest: torch_dit.Dit  # without numbers
 
     def tiles(self, widest: Sequence[int], config: DitConfig) -> tuple[int, ...]:

@@ -17,13 +17,13 @@ from export.pytorch import dit as torch_dit
 from mobile_video_jax.dit.elastic import MODULATED
 
 Sizes = tuple[int, int]  # rows and columns of a matrix: outputs and inputs
-Ladder = tuple[Sizes, ...]  # of one matrix in each width, the narrowest first
+SizesByWidth = tuple[Sizes, ...]  # of one matrix in each width, the narrowest first
 
 
 class Staircase(nn.Module):
     """A linear layer over channels in blocks: each stripe of rows is a sum of products with stripes of columns."""
 
-    def __init__(self, conv: nn.Conv2d, start: Sizes, ladder: Ladder):
+    def __init__(self, conv: nn.Conv2d, start: Sizes, ladder: SizesByWidth):
         super().__init__()
         (first, left), (rows, columns) = start, conv.weight.shape[:2]
         matrix = conv.weight.detach()[:, :, 0, 0]
@@ -63,13 +63,13 @@ class Stacked(nn.Module):
         return torch.cat([layer(x) for layer in self.layers], dim=1)
 
 
-def ladders(mirrors: Sequence[torch_dit.Dit]) -> dict[str, Ladder]:
+def ladders(mirrors: Sequence[torch_dit.Dit]) -> dict[str, SizesByWidth]:
     """The sizes of each matrix in each width's mirror, the narrowest first."""
     sizes = [{name: tuple(x.shape) for name, x in mirror.named_parameters() if x.ndim == 2} for mirror in mirrors]
     return {name: tuple(each[name] for each in sizes) for name in sizes[0]}  # type: ignore[misc]
 
 
-def in_blocks(module: PhoneDit, mirror: torch_dit.Dit, ladders: dict[str, Ladder]) -> PhoneDit:
+def in_blocks(module: PhoneDit, mirror: torch_dit.Dit, ladders: dict[str, SizesByWidth]) -> PhoneDit:
     """The module with its linear layers in blocks.
 
     Those are found by the memory that they share with the mirror of the same width; convolutions over squares of tokens
@@ -91,7 +91,7 @@ def in_blocks(module: PhoneDit, mirror: torch_dit.Dit, ladders: dict[str, Ladder
     return module
 
 
-def _modulation(conv: nn.Conv2d, ladder: Ladder) -> Stacked:
+def _modulation(conv: nn.Conv2d, ladder: SizesByWidth) -> Stacked:
     """The layer of MODULATED vectors, each of which has the first rows of the whole network's."""
     weights = conv.weight.detach()[:, :, 0, 0].chunk(MODULATED)
     assert conv.bias is not None
