@@ -8,7 +8,7 @@ from fractions import Fraction
 import torch
 
 from export.app.settings import Settings
-from export.phone.staircase import SizesByWidth, ladders
+from export.phone.staircase import SizesByWidth, matrix_sizes
 from export.pytorch import dit as torch_dit
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.flops import count_parameters
@@ -79,4 +79,4 @@ def width_generators(generator: Generator, widths: Sequence[float]) -> tuple[lis
     shape, text = generator.denoiser.latent_shape_of(generator.clip), generator.denoiser.config.text_width
     with torch.device("meta"):
         mirrors = [torch_dit.Dit(config, shape, text) for config in configs]
-    return generators, WidthFamily(configs, ladders(mirrors), mirrors[-1])
+    return generators, WidthFamily(configs, matrix_sizes(mirrors), mirrors[-1])

@@ -23,13 +23,13 @@ SizesByWidth = tuple[Sizes, ...]  # of one matrix in each width, the narrowest f
 class Staircase(nn.Module):
     """A linear layer over channels in blocks: each stripe of rows is a sum of products with stripes of columns."""
 
-    def __init__(self, conv: nn.Conv2d, start: Sizes, ladder: SizesByWidth):
+    def __init__(self, conv: nn.Conv2d, start: Sizes, by_width: SizesByWidth):
         super().__init__()
         (first, left), (rows, columns) = start, conv.weight.shape[:2]
         matrix = conv.weight.detach()[:, :, 0, 0]
         self.stripes, self.spans = nn.ModuleList(), list[list[slice]]()
-        for top, bottom in _stripes(first, first + rows, [outputs for outputs, _ in ladder]):
-            wider = [inputs for outputs, inputs in ladder if outputs >= bottom]
+        for top, bottom in _stripes(first, first + rows, [outputs for outputs, _ in by_width]):
+            wider = [inputs for outputs, inputs in by_width if outputs >= bottom]
             cuts = [(a - left, b - left) for a, b in _stripes(left, left + columns, wider)]
             own = slice(top - first, bottom - first)
             bias = None if conv.bias is None else conv.bias.detach()[own].clone()
@@ -63,19 +63,19 @@ class Stacked(nn.Module):
         return torch.cat([layer(x) for layer in self.layers], dim=1)
 
 
-def ladders(mirrors: Sequence[torch_dit.Dit]) -> dict[str, SizesByWidth]:
+def matrix_sizes(mirrors: Sequence[torch_dit.Dit]) -> dict[str, SizesByWidth]:
     """The sizes of each matrix in each width's mirror, the narrowest first."""
     sizes = [{name: tuple(x.shape) for name, x in mirror.named_parameters() if x.ndim == 2} for mirror in mirrors]
     return {name: tuple(each[name] for each in sizes) for name in sizes[0]}  # type: ignore[misc]
 
 
-def in_blocks(module: PhoneDit, mirror: torch_dit.Dit, ladders: dict[str, SizesByWidth]) -> PhoneDit:
+def in_blocks(module: PhoneDit, mirror: torch_dit.Dit, matrix_sizes: dict[str, SizesByWidth]) -> PhoneDit:
     """The module with its linear layers in blocks.
 
     Those are found by the memory that they share with the mirror of the same width; convolutions over squares of tokens
     stay whole.
     """
-    known = {x.untyped_storage().data_ptr(): (name, x) for name, x in mirror.named_parameters() if name in ladders}
+    known = {x.untyped_storage().data_ptr(): (name, x) for name, x in mirror.named_parameters() if name in matrix_sizes}
     for path, conv in list(module.named_modules()):
         if not isinstance(conv, nn.Conv2d) or conv.kernel_size != (1, 1) or conv.groups > 1:
             continue
@@ -85,18 +85,20 @@ def in_blocks(module: PhoneDit, mirror: torch_dit.Dit, ladders: dict[str, SizesB
         parent, _, attribute = path.rpartition(".")
         start = divmod(int(conv.weight.storage_offset()), whole.shape[1])
         layer = (
-            _modulation(conv, ladders[name]) if name == "modulation.weight" else Staircase(conv, start, ladders[name])
+            _modulation(conv, matrix_sizes[name])
+            if name == "modulation.weight"
+            else Staircase(conv, start, matrix_sizes[name])
         )
         setattr(module.get_submodule(parent), attribute, layer)
     return module
 
 
-def _modulation(conv: nn.Conv2d, ladder: SizesByWidth) -> Stacked:
+def _modulation(conv: nn.Conv2d, by_width: SizesByWidth) -> Stacked:
     """The layer of MODULATED vectors, each of which has the first rows of the whole network's."""
     weights = conv.weight.detach()[:, :, 0, 0].chunk(MODULATED)
     assert conv.bias is not None
     vectors = [pointwise(*pair) for pair in zip(weights, conv.bias.detach().chunk(MODULATED), strict=True)]
-    own = tuple((outputs // MODULATED, inputs) for outputs, inputs in ladder)
+    own = tuple((outputs // MODULATED, inputs) for outputs, inputs in by_width)
     return Stacked([Staircase(vector, (0, 0), own) for vector in vectors])
 
 

@@ -17,7 +17,7 @@ from export.coreml.package import write_package
 from export.metadata import Metadata
 from export.part import Part
 from export.phone.dit import PhoneDit
-from export.phone.staircase import in_blocks, ladders
+from export.phone.staircase import in_blocks, matrix_sizes
 from export.pytorch.dit import Dit as Mirror
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.dit.config import DitConfig
@@ -68,7 +68,7 @@ def test_each_width_computes_its_network_in_blocks_that_wider_ones_have():
     torch.manual_seed(0)
     whole = mirror_of(SNAPGEN)
     mirrors = [mirror_of(width_config(SNAPGEN, 0.5), whole), whole]
-    sizes, blocks = ladders(mirrors), []
+    sizes, blocks = matrix_sizes(mirrors), []
     for mirror, tiles in zip(mirrors, (1, 2), strict=True):
         plain, cut = (PhoneDit(mirror, [tiles] * 3) for _ in range(2))
         cut = in_blocks(cut, mirror, sizes)
