@@ -47,6 +47,10 @@ transformer.
 last's FLOPs, for as many steps; 15 cells, three seeds. `ladder_quick` has two fifths of the steps; `ladder_gpu`, the
 small transformer.
 
+`token_drop` trains a transformer on a quarter of the tokens and then on all, with SPRINT's fusion or without, for the
+FLOPs of a plain training or half of them; three seeds. `token_drop_quick` is the halves alone; `token_drop_gpu`, the
+small transformer.
+
 `attention` converts one causal transformer of full attention on 320 tokens into linear attention, LCHA, LCHA with every
 fourth block softmax, chunked attention, a sandwich that is searched for half of the phone's time, and random layouts of
 that time, at equal training FLOPs, and streams all of them; three seeds. `attention_quick` is one seed with shorter

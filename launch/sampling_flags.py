@@ -26,6 +26,12 @@ GUIDANCE_2: flags.FlagHolder[float | None] = cli.define_number(
 LOW = cli.define_number("guidance_low", 0.0, Share, "The least time (0 is data) at which guidance acts.")
 HIGH = cli.define_number("guidance_high", 1.0, Share, "The greatest time (1 is noise) at which guidance acts.")
 RESCALE = cli.define_number("guidance_rescale", 0.0, Share, "Above 0 takes back the contrast that guidance adds.")
+PATH_DROP = flags.DEFINE_bool(
+    "path_drop",
+    None,
+    "Guide away from the network without its middle blocks, at about half the cost, as SPRINT does; the run's own if "
+    "not given.",
+)
 NEGATIVE = flags.DEFINE_string("negative_prompt", "", "What not to show; it takes the place of the empty caption.")
 SHIFT: flags.FlagHolder[float | None] = cli.define_number(
     "shift", None, Shift, "Time shift; above 1 spends more steps on noise; as trained if not given."
@@ -79,6 +85,7 @@ def sampling(*, images: bool = False) -> dict[str, Any]:
         "guidance_low": LOW.value,
         "guidance_high": HIGH.value,
         "guidance_rescale": RESCALE.value,
+        "path_drop": PATH_DROP.value,
         "image_noise": IMAGE_NOISE.value,
         "chunk": CHUNK.value,
         "tile": TILE.value,

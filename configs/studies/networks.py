@@ -24,6 +24,7 @@ from mobile_video_jax.studies.config import (
     LadderStudy,
     LazyStudy,
     TemporalStudy,
+    TokenDropStudy,
 )
 
 
@@ -89,6 +90,21 @@ def _ladder_gpu() -> LadderStudy:
     model = dataclasses.replace(pruning.dit.transformer, kv_heads=1, ffn=3072, scan=True)
     shared |= {"dit": dataclasses.replace(pruning.dit, model=model), "teacher_right": 0.0, "seeds": (0, 1, 2)}
     return LadderStudy(**shared, phone=dit_training("ladder0"))
+
+
+def _token_drop(*, steps: int, **changes: Any) -> TokenDropStudy:
+    """The ladder's clips and VAE, and a transformer of 12 narrow blocks, 8 of which are in the middle."""
+    ladder = _ladder(steps=steps)
+    shared: dict[str, Any] = {field.name: getattr(ladder, field.name) for field in dataclasses.fields(ChainStudy)}
+    model = dataclasses.replace(ladder.dit.transformer, depth=12, kv_heads=0)
+    return TokenDropStudy(**shared | {"dit": dataclasses.replace(ladder.dit, model=model)} | changes)
+
+
+def _token_drop_gpu() -> TokenDropStudy:
+    """The small transformer on rendered clips of 17x128x128."""
+    pruning = pruning_study_gpu()
+    shared: dict[str, Any] = {f.name: getattr(pruning, f.name) for f in dataclasses.fields(ChainStudy)}
+    return TokenDropStudy(**shared | {"teacher_right": 0.0, "seeds": (0, 1, 2)})
 
 
 def _elastic(*, steps: int, **changes: Any) -> ElasticStudy:
@@ -162,6 +178,9 @@ STUDIES: dict[str, Callable[[], Config]] = {
     "ladder": lambda: _ladder(steps=400),
     "ladder_quick": lambda: _ladder(steps=160, samples=48),
     "ladder_gpu": _ladder_gpu,
+    "token_drop": lambda: _token_drop(steps=400),
+    "token_drop_quick": lambda: _token_drop(steps=240, samples=48, arms=("plain-half", "bypass-half", "fusion-half")),
+    "token_drop_gpu": _token_drop_gpu,
     "lazy": _lazy,
     "lazy_quick": lambda: dataclasses.replace(
         _lazy(),

@@ -62,11 +62,12 @@ def guided(
     mask: TextMask,
     guidance: Guidance,
     negative: tuple[TextStates, TextMask] | None = None,
+    weak: ConditionalVelocity | None = None,
 ) -> Velocity:
     """v_null + scale (v_text - v_null), both in one doubled batch; outside the interval or at scale 1, v_text alone.
 
     The null pass is skipped where no clip needs it; a sampler's clips share their time. `negative` holds the states and
-    mask of a negative prompt, which replaces the null text.
+    mask of a negative prompt, which replaces the null text. A `weak` network, if there is one, makes the null pass.
     """
 
     def conditional(x_t: Latents, t: Times) -> Latents:
@@ -78,6 +79,9 @@ def guided(
     both_text, both_mask = jnp.concatenate([text, null_states]), jnp.concatenate([mask, null_mask])
 
     def velocity(x_t: Latents, t: Times) -> Latents:
+        if weak:
+            null_velocity = weak(x_t, t, null_states, null_mask)
+            return _extrapolate(guidance, x_t, t, conditional(x_t, t), null_velocity)
         both = network(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), both_text, both_mask)
         conditional_velocity, null_velocity = jnp.split(both, 2)
         return _extrapolate(guidance, x_t, t, conditional_velocity, null_velocity)

@@ -30,6 +30,7 @@ class SampleConfig(Config):
     guidance_low: Share = 0.0  # least time (0 is data) at which guidance acts
     guidance_high: Share = 1.0  # greatest time (1 is noise) at which guidance acts
     guidance_rescale: Share = 0.0  # share of the contrast that guidance adds which is taken back
+    path_drop: bool = False  # guide away from the network without its middle blocks (dit/token_drop.py), half the cost
     terminal: TerminalOrOwn = -1.0  # time at which the last step starts; 0: where the grid says; -1: as trained
     schedule: ScheduleOrOwn = ""  # times before the shift, a key of diffusion.timesteps.SCHEDULES; empty: as trained
     times: tuple[PositiveShare, ...] = ()  # times at which the steps start, from 1 down; empty: those of the schedule
@@ -41,6 +42,8 @@ class SampleConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_reuse()
+        if self.path_drop and (self.reuse or self.boundary):
+            raise UserError("path_drop is for one network that computes all of its blocks: leave it out")
         if self.guidance_2 and not self.boundary:
             raise UserError("guidance_2 is of a second expert, which this run does not have: leave it out")
         if not self.times:

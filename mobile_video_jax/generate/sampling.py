@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mobile_video_jax.core.arrays import Latents, TextMask, TextStates
+from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.diffusion.carry import Carry
 from mobile_video_jax.diffusion.conditioning import (
     condition_on_first_frame,
@@ -22,8 +23,10 @@ from mobile_video_jax.diffusion.guidance import ConditionalVelocity, Guidance, g
 from mobile_video_jax.diffusion.hook import Hook, Scan, unchanged
 from mobile_video_jax.diffusion.path import Velocity
 from mobile_video_jax.diffusion.samplers import sample
+from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.step_table import check_step_table, of_whole_clips
 from mobile_video_jax.dit.stepwise import ChunkOutputs, Stepwise
+from mobile_video_jax.dit.token_drop import params_without_middle, without_middle
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.nn.module import apply
 
@@ -53,18 +56,22 @@ def sample_latents(
     scan: Scan = jax.lax.scan
     networks = params if config.boundary else (params,)
     denoisers: list[ConditionalVelocity] = [functools.partial(apply, network, each) for each in networks]
+    weak = _without_middle(network, params) if config.path_drop and config.guidance != 1 else None
     if config.reuse:
         denoisers[0], carry = reusing(network, config, params, (noise, text, mask))
         scan = carry.scan
     grid = {name: getattr(config, name) for name in ("steps", "shift", "terminal", "schedule", "times")}
     if image is None:
-        velocity = _guided(denoisers, config, text, mask, negative)
+        velocity = _guided(denoisers, config, text, mask, negative, weak)
         return sample(velocity, noise, solver=config.solver, hook=hook, scan=scan, **grid)
     first, starts_from_image = image
     noise = insert_first_frame(noise, first, starts_from_image)
     conditioned = [condition_on_first_frame(denoiser, starts_from_image) for denoiser in denoisers]
+    weak = condition_on_first_frame(weak, starts_from_image) if weak else None
     seen = noised_first_frame(first, noise, config.image_noise)
-    velocity = hold_first_frame(_guided(conditioned, config, text, mask, negative), first, starts_from_image, seen)
+    velocity = hold_first_frame(
+        _guided(conditioned, config, text, mask, negative, weak), first, starts_from_image, seen
+    )
     # Not even rounding moves the conditioning frame.
     return insert_first_frame(
         sample(velocity, noise, solver=config.solver, hook=hook, scan=scan, **grid), first, starts_from_image
@@ -77,15 +84,24 @@ def _guided(
     text: TextStates,
     mask: TextMask,
     negative: tuple[TextStates, TextMask] | None,
+    weak: ConditionalVelocity | None,
 ) -> Velocity:
     """The guided velocity of the network, or of the experts of high and of low noise."""
     scales = (config.guidance, config.guidance_2 or config.guidance)
     interval = (config.guidance_low, config.guidance_high, config.guidance_rescale)
     velocities = [
-        guided(denoiser, text, mask, Guidance(scale, *interval), negative)
+        guided(denoiser, text, mask, Guidance(scale, *interval), negative, weak)
         for denoiser, scale in zip(denoisers, scales, strict=False)
     ]
     return by_time(*velocities, boundary=config.boundary) if config.boundary else velocities[0]
+
+
+def _without_middle(network: Any, params: Any) -> ConditionalVelocity:
+    """The transformer's first and last blocks alone. Raises UserError for a network that cannot do without others."""
+    config = network.config
+    if not isinstance(config, DitConfig):
+        raise UserError("path_drop is for transformers: leave it out")
+    return functools.partial(apply, network.clone(config=without_middle(config)), params_without_middle(params, config))
 
 
 def reusing(

@@ -62,6 +62,8 @@ class ClipStream:
             raise UserError("this decoder looks ahead and cannot stream: name another one with --vae")
         if (self.config.guidance_low, self.config.guidance_high) != (0.0, 1.0):
             raise UserError("a stream needs guidance at all times: leave out guidance_low and guidance_high")
+        if self.config.path_drop:
+            raise UserError("path_drop is for whole clips, not for streams: leave it out")
 
     @property
     def chunk_frames(self) -> int:

@@ -41,10 +41,11 @@ class AttentionGuide(CountGuide):
     def check(self, generator: Generator, requests: Sequence[Request], config: SampleConfig) -> None:
         super().check(generator, requests, config)
         generator.denoiser.check_cross_logits()
-        if config.solver != "euler" or config.reuse or config.boundary or any(request.image for request in requests):
+        special = config.reuse or config.boundary or config.path_drop
+        if config.solver != "euler" or special or any(request.image for request in requests):
             raise UserError(
-                "count_attention takes plain Euler steps of one network from text: leave out --solver, --reuse and "
-                "--image, name no run of two experts"
+                "count_attention takes plain Euler steps of one network from text: leave out --solver, --reuse, "
+                "--path_drop and --image, name no run of two experts"
             )
         for request in requests:
             word_position(generator, request.prompt)

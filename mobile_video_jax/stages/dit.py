@@ -56,7 +56,7 @@ class DitStage(LatentStage):
     def __init__(self, config: DitTraining, sampling: Sampling = STANDARD):
         check_adapter(config.lora.rank, config.stage, config.init_from)
         super().__init__(config, sampling)
-        if config.token_drop:
+        if config.token_drop or config.path_drop:
             self._check_token_drop()
         if config.temporal_only:
             self._check_temporal()
@@ -64,8 +64,8 @@ class DitStage(LatentStage):
     def _check_token_drop(self) -> None:
         """Raises UserError where the network, or the loss, needs all tokens."""
         if type(self).loss is not DitStage.loss:
-            raise UserError(f"stage '{self.config.stage}' trains on all tokens: set token_drop=0")
-        check_drop(self.config.transformer)
+            raise UserError(f"stage '{self.config.stage}' trains on all tokens: set token_drop=0 and path_drop=0")
+        check_drop(self.config.transformer, "token_drop" if self.config.token_drop else "path_drop")
 
     def _check_temporal(self) -> None:
         """Raises UserError where layers over time alone cannot be trained."""
@@ -101,13 +101,18 @@ class DitStage(LatentStage):
 
     def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
         noisy, network_params = self.training_batch(batch, rng), self.network_params(params)
-        if self.config.token_drop:
-            _, frames, *rows, _ = batch["latents"].shape
-            kept = kept_tokens(named_key(rng, "tokens"), frames, math.prod(rows), self.config.token_drop)
-            velocity = sparse_velocity(self.denoiser.network, network_params, kept, *noisy.inputs)
+        if self.config.token_drop or self.config.path_drop:
+            velocity = self._sparse_velocity(network_params, noisy, rng)
         else:
             velocity = self.denoiser.velocity(network_params, *noisy.inputs)
         return jnp.mean(noisy.errors(velocity)), {}
+
+    def _sparse_velocity(self, params: Params, noisy: NoisyBatch, rng: Rng) -> Latents:
+        """The velocity where some of the tokens, and all of some clips, pass by the middle blocks."""
+        cfg, (clips, frames, *rows, _) = self.config, noisy.inputs[0].shape
+        kept = kept_tokens(named_key(rng, "tokens"), frames, math.prod(rows), cfg.token_drop)
+        past = jax.random.bernoulli(named_key(rng, "past"), cfg.path_drop, (clips,)) if cfg.path_drop else None
+        return sparse_velocity(self.denoiser.network, params, kept, *noisy.inputs, past=past)
 
     def training_batch(self, batch: Batch, rng: Rng) -> NoisyBatch:
         """A batch at random times, some clips with a conditioning frame and some without a caption."""

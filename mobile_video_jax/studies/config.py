@@ -9,6 +9,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import Count, CountOrZero, PositiveShare, Range, Seed, Share, SolverSteps, Weight
 from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.dit.ladder import rung
+from mobile_video_jax.dit.token_drop import check_drop
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.search.config import SearchConfig
@@ -61,6 +62,7 @@ RewardArm = Literal[
 ]
 CountingArm = Literal["count", "count_attention", "count_best"]
 LadderArm = Literal["stages", "assa", "enhanced", "shallow"]
+TokenDropArm = Literal["plain-half", "bypass", "fusion", "bypass-half", "fusion-half"]
 ElasticArm = Literal["alone", "none", "global", "tensor"]
 TemporalArm = Literal["none", "conv1d", "conv3d", "attention1d", "attention3d", "random", "search"]
 AttentionArm = Literal["full", "linear", "lcha", "lcha-softmax", "chunked", "sandwich", "random"]
@@ -284,6 +286,26 @@ class LadderStudy(ChainStudy):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenDropStudy(ChainStudy):
+    """Training on some of the tokens, then on all, beside a seed's transformer `dit`, which sees all throughout.
+
+    Arms have its FLOPs or half of them, and the middle blocks with SPRINT's fusion or without.
+    """
+
+    token_drop: PositiveShare = 0.75  # share of tokens that pass by the middle blocks in the first phase
+    path_drop: Share = 0.1  # share of clips whose tokens all do, in both phases
+    whole: PositiveShare = 0.25  # share of an arm's FLOPs that its second phase takes
+    kind: Literal["token_drop"] = "token_drop"  # tells this study from the others
+    arms: tuple[TokenDropArm, ...] = get_args(TokenDropArm)  # trainings beside the plain one
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_drop(self.dit.transformer)
+        if self.whole == 1 or self.token_drop == 1:
+            raise UserError("token_drop and whole are shares below 1: both phases have tokens and steps")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AttentionStudy(ChainStudy):
     """Kinds of attention and layouts in place of a seed's transformer `dit`, causal and of full attention.
 
@@ -321,6 +343,7 @@ STUDIES: dict[str, type[Config]] = {
     "temporal": TemporalStudy,
     "attention": AttentionStudy,
     "ladder": LadderStudy,
+    "token_drop": TokenDropStudy,
 }
 
 

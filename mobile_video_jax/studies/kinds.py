@@ -15,6 +15,7 @@ from mobile_video_jax.studies import (
     pruning,
     reward,
     temporal,
+    token_drop,
 )
 from mobile_video_jax.studies.architectures_report import write_architecture_study
 from mobile_video_jax.studies.attention_report import write_attention_study
@@ -27,6 +28,7 @@ from mobile_video_jax.studies.lazy_report import write_lazy_study
 from mobile_video_jax.studies.pruning_report import write_pruning_study
 from mobile_video_jax.studies.reward_report import write_reward_study
 from mobile_video_jax.studies.temporal_report import write_temporal_study
+from mobile_video_jax.studies.token_drop_report import write_token_drop_study
 
 
 class Kind(NamedTuple):
@@ -60,5 +62,8 @@ KINDS = {
     "elastic": Kind(elastic.cells, elastic.plan_elastic, elastic.run_elastic_study, write_elastic_study),
     "temporal": Kind(temporal.cells, temporal.plan_temporal, temporal.run_temporal_study, write_temporal_study),
     "attention": Kind(attention.cells, attention.plan_attention, attention.run_attention_study, write_attention_study),
+    "token_drop": Kind(
+        token_drop.cells, token_drop.plan_token_drop, token_drop.run_token_drop_study, write_token_drop_study
+    ),
     "ladder": Kind(ladder.cells, ladder.plan_ladder, ladder.run_ladder_study, write_ladder_study),
 }

@@ -43,12 +43,12 @@ def measured(study: ChainStudy, run: Path) -> dict[str, Any]:
     }
 
 
-def summary(rows: Sequence[Row], keys: Sequence[str]) -> list[Row]:
+def summary(rows: Sequence[Row], keys: Sequence[str], columns: Sequence[Column] = COLUMNS) -> list[Row]:
     """Mean and deviation over seeds of each arm, and `keys` as its first row has them."""
     return [
         {key: members[0][key] for key in keys}
         | {"seeds": len(members)}
-        | {column.key: column.spread(members) for column in COLUMNS}
+        | {column.key: column.spread(members) for column in columns}
         for members in grouped(rows, lambda row: row["arm"])
     ]
 
@@ -66,10 +66,10 @@ def differences(rows: Sequence[Row], claims: Claims) -> list[Row]:
     return pairs
 
 
-def arms_table(groups: Sequence[Row], headings: dict[str, str]) -> Table:
+def arms_table(groups: Sequence[Row], headings: dict[str, str], columns: Sequence[Column] = COLUMNS) -> Table:
     """A line for each arm: its values of the keys of `headings`, then what was measured."""
-    lines = [[*(group[key] for key in headings), *(column.text(group) for column in COLUMNS)] for group in groups]
-    return Table([*headings.values(), *(column.heading for column in COLUMNS)], lines)
+    lines = [[*(group[key] for key in headings), *(column.text(group) for column in columns)] for group in groups]
+    return Table([*headings.values(), *(column.heading for column in columns)], lines)
 
 
 def pairs_table(results: Sequence[Row], claims: Claims) -> Table:

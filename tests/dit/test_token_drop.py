@@ -14,7 +14,13 @@ from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.groups import groups
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import stack_blocks
-from mobile_video_jax.dit.token_drop import check_drop, kept_tokens, sparse_velocity
+from mobile_video_jax.dit.token_drop import (
+    check_drop,
+    kept_tokens,
+    params_without_middle,
+    sparse_velocity,
+    without_middle,
+)
 from tests.nets import normal, params_like, run
 
 SIZES = DitConfig(width=12, depth=6, heads=2, head_dim=6, ffn=16, time_features=8)
@@ -52,6 +58,24 @@ def test_tokens_that_pass_by_do_not_reach_the_others_in_the_middle(params):
     assert (np.abs(moved - before).max(axis=(0, 2)) > 1e-6).nonzero()[0].tolist() == KEPT.tolist()
 
 
+@pytest.mark.parametrize("scan", [False, True])
+def test_clips_that_pass_by_are_those_of_the_first_and_last_blocks_alone(scan):
+    """With SPRINT's fusion, a skip past the middle, as well."""
+    config = dataclasses.replace(SIZES, scan=scan, skips=((1, 4),))
+    params = params_like(Dit(config), *inputs())
+    past = jax.jit(partial(sparse_velocity, Dit(config)))(params, KEPT, *inputs(), past=jnp.array([True, False]))
+    ends = run(Dit(without_middle(config)), params_without_middle(params, config), *inputs())
+    np.testing.assert_allclose(past[0], ends[0], atol=1e-6)
+    assert np.abs(past[1] - ends[1]).max() > 1e-3
+
+
+def test_ends_keep_what_a_pruned_model_says_of_each_block():
+    blocks = tuple((2, 2, 8 * i) for i in range(1, 7))
+    ends = without_middle(dataclasses.replace(SIZES, depth=6, blocks=blocks, skips=((0, 5), (1, 4))))
+    assert ends.blocks == (blocks[0], blocks[1], blocks[4], blocks[5]) and ends.skips == ((0, 3), (1, 2))
+    assert ends.depth == len(ends.block_shapes) == 4
+
+
 @pytest.mark.slow
 def test_gradients_are_the_same_where_blocks_are_computed_again(params):
     def gradient(remat: str) -> dict:
@@ -82,6 +106,7 @@ def test_middle_blocks_cost_their_share(params):
         ({"depth": 4}, "more than 4 blocks"),
         ({"layout": (("full", 1),) * 2 + (("lcha", 1),) * 2 + (("full", 1),) * 2}, "middle blocks of full attention"),
         ({"causal": True}, "middle blocks of full attention"),
+        ({"skips": ((2, 4),)}, r"skips that pass by the middle, as model.skips=\(\(1,4\),\)"),
     ],
 )
 def test_networks_that_need_all_tokens_are_refused(changes, message):

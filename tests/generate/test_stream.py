@@ -214,6 +214,8 @@ def test_models_that_see_whole_clips_and_settings_that_do_not_fit_are_refused(st
         ClipStream(whole, CONFIG)
     with pytest.raises(UserError, match="guidance at all times"):
         ClipStream(stream.generator, dataclasses.replace(CONFIG, guidance_low=0.5))
+    with pytest.raises(UserError, match="path_drop is for whole clips"):
+        ClipStream(stream.generator, dataclasses.replace(CONFIG, path_drop=True))
 
 
 def test_chunks_have_times_of_their_own_and_clean_ones_come_first():
