@@ -44,8 +44,8 @@ three seeds. `elastic_quick` is one of the ways and two fifths of the steps; `el
 transformer.
 
 `ladder` trains SnapGen++'s steps from a plain transformer to three stages of sparse attention, and a plain one of the
-last's FLOPs, for as many steps; 15 cells, three seeds. `ladder_quick` has two fifths of the steps; `ladder_gpu`, the
-small transformer.
+last's FLOPs, for as many steps; 15 cells, three seeds. `ladder_quick` has two fifths of the steps, 39 minutes on one
+busy core; `ladder_gpu`, the small transformer.
 
 `token_drop` trains a transformer on a quarter of the tokens and then on all, with SPRINT's fusion or without, for the
 FLOPs of a plain training or half of them; three seeds. `token_drop_quick` is the halves alone; `token_drop_gpu`, the
