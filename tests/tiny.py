@@ -12,10 +12,10 @@ import numpy as np
 from mobile_video_jax.core.clip import ClipShape, Compression
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.latents.store import shard_path, write_manifest, write_shard
-from mobile_video_jax.stages.config import DitTraining, VaeTraining
+from mobile_video_jax.stages.config import DISCRIMINATOR, DitTraining, VaeTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.train.checkpoint import save_model
-from mobile_video_jax.train.config import OptimizerConfig, TrainConfig
+from mobile_video_jax.train.config import OptimizerConfig, PlayersOptimizerConfig, TrainConfig
 from mobile_video_jax.train.run import write_run
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.latent_stats import LatentStats
@@ -55,7 +55,7 @@ def vae_config(videos: Path, **changes) -> VaeTraining:
         data=str(videos),
         clip=CLIP,
         model=VAE,
-        optimizer=OPTIMIZER,
+        optimizer=PlayersOptimizerConfig(**dataclasses.asdict(OPTIMIZER), opponent=DISCRIMINATOR),
         steps=20,
         batch_size=4,
         log_every=1,

@@ -120,6 +120,8 @@ def vae_tiles(config: VaeConfig, side: int, tile: int, overlap: int, repeats: in
 
 def vae_losses(config: VaeTraining, terms: Mapping[str, Mapping[str, float]], repeats: int) -> Iterator[Row]:
     """A training step with each of `terms` (changes of the loss), and of an omni network, beside the config's own."""
+    from_start = dataclasses.replace(config.optimizer, generator_alone=0)
+    config = dataclasses.replace(config, optimizer=from_start, discriminator_lead=0)  # steps with all of their terms
     variants = {
         name: dataclasses.replace(config, loss=dataclasses.replace(config.loss, **term)) for name, term in terms.items()
     }

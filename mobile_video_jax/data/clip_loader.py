@@ -32,12 +32,15 @@ class UnusableRecord(UserError):
 
 
 class ClipLoader:
-    """Loads clips of one shape. Raises UserError where the records of the split cannot give them."""
+    """Loads clips of one shape. Raises UserError where the records of the split cannot give them.
 
-    def __init__(self, source: ClipSource, split: str, clip: ClipShape, *, every: bool = True):
+    The share `native` of training clips are crops at the videos' own resolution.
+    """
+
+    def __init__(self, source: ClipSource, split: str, clip: ClipShape, *, every: bool = True, native: float = 0.0):
         self._name = f"{split} in {source.folder}"
         self._folder, self._clip, self._records = source.folder, clip, source.records(split)
-        self._skipped: set[int] = set()
+        self._native, self._skipped = native, set[int]()
         if every or source.clip:
             _check_clip(source, clip)
 
@@ -55,11 +58,17 @@ class ClipLoader:
             try:
                 record = self._read(index % len(self))
                 start = _random_start(record, self._clip, rng)
-                crop = Crop(rng.uniform(1, ZOOM), rng.random(), rng.random()) if "encoded" in record else Crop()
-                return self._loaded(index % len(self), record, start, crop)
+                return self._loaded(index % len(self), record, start, self._random_crop(record, rng))
             except UnusableRecord as error:
                 self._skip(index % len(self), error)
         raise UserError(f"no record of {self._name} is usable: prepare the data set again")
+
+    def _random_crop(self, record: Record, rng: np.random.Generator) -> Crop:
+        """Most of the frame, or a part of it at its own resolution; all of frames that are stored as arrays."""
+        if "encoded" not in record:
+            return Crop()
+        zoom, row, column = rng.uniform(1, ZOOM), rng.random(), rng.random()
+        return Crop(zoom, row, column, native=bool(self._native) and rng.random() < self._native)
 
     def _read(self, number: int) -> Record:
         try:

@@ -30,18 +30,20 @@ def clip_batches(
     process_index: int = 0,
     process_count: int = 1,
     also: Callable[[Record], Record] = no_more,
+    native: float = 0.0,
 ) -> grain.IterDataset:
     """Batches {video: uint8 [b t h w 3], record: int64 [b]} of this process's share of the global batch.
 
     Training takes an order that depends on `seed` and the step alone, without end; each clip is a random window and
-    crop, and a record that is unusable is skipped for the next. Evaluation goes once through the split in order, with
+    crop, of which the share `native` is at the video's own resolution, and a record that is unusable is skipped for the
+    next. Evaluation goes once through the split in order, with
     centre crops; its last batch is filled up with records from the beginning, and `weight` [b] is 0 for these, 1 for
     the others. `record` is the number in the split; `also` makes further arrays of a record, whose texts are bytes.
     Iterators resume exactly from `get_state`.
 
     Raises UserError when a training split has fewer clips than a batch, or cannot give such clips.
     """
-    loader = ClipLoader(source, split, clip)
+    loader = ClipLoader(source, split, clip, native=native)
     size = len(loader)
     if batch_size % process_count:
         raise UserError(f"batch_size {batch_size} does not divide by {process_count} processes")

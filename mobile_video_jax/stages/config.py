@@ -22,11 +22,14 @@ from mobile_video_jax.dit.config import DitConfig, LoraConfig
 from mobile_video_jax.models.config import DenoiserConfig
 from mobile_video_jax.models.network_config import NetworkConfig
 from mobile_video_jax.rewards.config import CriticConfig, RewardConfig, TuningConfig
-from mobile_video_jax.train.config import PlayersOptimizerConfig, TrainConfig
+from mobile_video_jax.train.config import OptimizerConfig, PlayersOptimizerConfig, TrainConfig
 from mobile_video_jax.vae.config import Sizes, VaeConfig, VaeLossConfig
 
 SolverStepsOrOwn = Annotated[int, Range(0, 1000)]
 ShareOrAny = Annotated[float, Range(0, 1, also=-1)]
+
+# Moments and rate of VQGAN's discriminator (arXiv 2012.09841), at a constant rate.
+DISCRIMINATOR = OptimizerConfig(schedule="constant", weight_decay=0.0, beta1=0.5, beta2=0.9)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,15 +39,22 @@ class VaeTraining(TrainConfig):
     stage: str = "vae"  # the training stage
     clip: str = "17x64x64"  # frames x height x width of training clips, in pixels
     mix_data: str = ""  # a second data set in every training batch (real beside synthetic video, say)
-    mix_share: Share = 0.125  # share of a batch that mix_data fills
+    mix_share: Share = 0.125  # share of a batch that mix_data fills, or of all batches with mix_clip
+    mix_clip: str = ""  # shape of mix_data's clips, in batches of their own (1x256x256: images); `clip` if empty
+    native_share: Share = 0.0  # share of training clips cut at the video's own resolution; the others show most of it
     stats_batches: Count = 16  # batches of `data` that the latents' mean and deviation are measured on
     freeze_encoder: bool = False  # keep the encoder and latents of init_from, train a new decoder
     image_probability: Share = 0.5  # with model.omni: share of clips whose decoder is given the first frame
-    scales: tuple[Size, ...] = (2,)  # factors of latents and frames in loss.scale_equivariance
+    scales: tuple[Size, ...] = (2,)  # factors of latents and frames in loss.scale_equivariance and loss.eq
     vgg_stages: Annotated[int, Range(1, 5)] = 4  # stages of VGG-16 whose features loss.perceptual compares
     sample_every: CountOrZero = 0  # steps between reconstructions of held-out clips for TensorBoard; 0: never
     sample_clips: Count = 4  # clips that are then reconstructed
     discriminator_widths: Sizes = (64, 128, 256)  # channels of the layers behind loss.adversarial
+    discriminator_lead: CountOrZero = 0  # steps that it learns before loss.adversarial counts, after generator_alone
+    adaptive_adversarial: bool = False  # loss.adversarial is a share of reconstruction's gradient in decoded clips
+    optimizer: PlayersOptimizerConfig = dataclasses.field(
+        default_factory=lambda: PlayersOptimizerConfig(opponent=DISCRIMINATOR)
+    )  # of the VAE and, as its opponent, the discriminator
     model: VaeConfig = dataclasses.field(default_factory=VaeConfig)  # the network's sizes
     loss: VaeLossConfig = dataclasses.field(default_factory=VaeLossConfig)  # weights of the loss's terms
 
@@ -52,6 +62,20 @@ class VaeTraining(TrainConfig):
         super().__post_init__()
         if not (self.loss.l1 or self.loss.l2 or self.loss.perceptual):
             raise UserError("loss.l1, loss.l2 and loss.perceptual are all 0: nothing asks for reconstruction")
+        if self.mix_clip and not (self.mix_data and 0 < self.mix_share < 1):
+            raise UserError("mix_clip asks for batches of mix_data: name it, and a mix_share between 0 and 1")
+        if self.optimizer.generator_every > 1:
+            raise UserError("a VAE learns at each step: leave optimizer.generator_every at 1")
+        if self.loss.adversarial and self.adversarial_start >= self.steps:
+            raise UserError(
+                f"loss.adversarial counts from step {self.adversarial_start} of {self.steps}: lower "
+                "--config.optimizer.generator_alone or discriminator_lead"
+            )
+
+    @property
+    def adversarial_start(self) -> int:
+        """The step from which loss.adversarial counts."""
+        return self.optimizer.generator_alone + self.discriminator_lead
 
 
 @dataclasses.dataclass(frozen=True)

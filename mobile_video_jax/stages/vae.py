@@ -32,14 +32,14 @@ from mobile_video_jax.stages import vae_batches
 from mobile_video_jax.stages.config import VaeTraining
 from mobile_video_jax.stages.vae_source import open_source, with_published_encoder
 from mobile_video_jax.train.held_out import mean_over_clips
-from mobile_video_jax.train.stage import Batch, Metrics, Params, Samples, Stage
+from mobile_video_jax.train.stage import Batch, Loss, Metrics, Params, Samples, Stage
 from mobile_video_jax.train.synthetic import SYNTHETIC, synthetic_batches
 from mobile_video_jax.vae.decoder_flops import decoder_flops_per_frame
 from mobile_video_jax.vae.decoder_phone import decoder_cost
 from mobile_video_jax.vae.latent_stats import LatentStats
 from mobile_video_jax.vae.losses.by_clip import psnr_by_clip, terms_by_clip
 from mobile_video_jax.vae.losses.discriminator import PatchDiscriminator
-from mobile_video_jax.vae.losses.objective import VaeObjective
+from mobile_video_jax.vae.losses.objective import Adversary, VaeObjective
 from mobile_video_jax.vae.losses.teacher import Pair, Projectors, decode_with_features, pairs
 from mobile_video_jax.vae.losses.terms import TERMS
 from mobile_video_jax.vae.losses.vgg import Vgg, load_vgg
@@ -64,6 +64,7 @@ class VaeStage(Stage):
             Vgg(config.vgg_stages),
             PatchDiscriminator(config.discriminator_widths),
             self._teacher,
+            config.adaptive_adversarial,
         )
         _check_scales(config, self.clip)
 
@@ -131,8 +132,29 @@ class VaeStage(Stage):
         """The run to start from. Raises UserError where it is missing or has another encoder."""
         return open_source(self.config)
 
-    def loss(self, params: Params, batch: Batch, rng: Rng) -> tuple[Scalar, Metrics]:
-        return self.objective(params, self._video(batch), rng)
+    def loss(self, params: Params, batch: Batch, rng: Rng, adversary: Adversary = "counts") -> tuple[Scalar, Metrics]:
+        return self.objective(params, self._video(batch), rng, adversary)
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """The losses of the VAE alone, with a discriminator that learns, and with one that counts."""
+        return tuple(functools.partial(self.loss, adversary=adversary) for adversary in self._begins)
+
+    def loss_index(self, step: jax.Array) -> jax.Array:
+        begun = jnp.array([step >= first for first in self._begins.values()])
+        return jnp.sum(begun).astype(jnp.int32) - 1
+
+    @property
+    def _begins(self) -> dict[Adversary, int]:
+        """The first step of each role of the discriminator that has any steps."""
+        if not self.config.loss.adversarial:
+            return {"absent": 0}
+        alone, start = self.config.optimizer.generator_alone, self.config.adversarial_start
+        first: dict[Adversary, int] = {
+            **({"absent": 0} if alone else {}),
+            **({"learns": alone} if start > alone else {}),
+        }
+        return first | {"counts": start}
 
     def _video(self, batch: Batch) -> Video:
         """The clips of a batch in [-1, 1], their rows shared by the devices of the mesh's tensor axis."""
@@ -158,9 +180,18 @@ class VaeStage(Stage):
     def train_batches(self, mesh: Mesh) -> grain.IterDataset:
         _ = self.source  # a wrong one is refused before a run directory is made
         check_rows(self.config.model.strides, self.clip, mesh.shape["tensor"])
+        self._check_mixed(mesh)
         if self.config.data == SYNTHETIC:
             return synthetic_batches(self.abstract_batch(), mesh)
         return vae_batches.train_batches(self.config, mesh)
+
+    def _check_mixed(self, mesh: Mesh) -> None:
+        """Raises UserError, before the first step, where clips of `mix_clip` do not fit the networks or the mesh."""
+        if not self.config.mix_clip:
+            return
+        stage = VaeStage(dataclasses.replace(self.config, clip=self.config.mix_clip, mix_clip=""))
+        check_rows(self.config.model.strides, stage.clip, mesh.shape["tensor"])
+        jax.eval_shape(stage.loss, self.shapes, stage.abstract_batch(), jax.random.key(0))
 
     def eval_batches(self, mesh: Mesh) -> Iterable[dict[str, np.ndarray]]:
         """Held-out batches; none where the data have no validation split."""
@@ -263,7 +294,7 @@ class VaeStage(Stage):
 def _check_scales(config: VaeTraining, clip: ClipShape) -> None:
     """Raises UserError where scale equivariance would ask for less than one latent place."""
     _, rows, columns = clip.latent(config.model.strides)
-    for scale in config.scales if config.loss.scale_equivariance else ():
+    for scale in config.scales if config.loss.scale_equivariance or config.loss.eq else ():
         if rows % scale or columns % scale:
             raise UserError(
                 f"scale equivariance at 1/{scale} needs latents that divide by it, clips of {clip} have "

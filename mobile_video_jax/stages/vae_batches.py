@@ -1,4 +1,4 @@
-"""Batches of clips for the VAE, of one data set or of two."""
+"""Batches of clips for the VAE, of one data set or of two, of one shape or of two."""
 
 import itertools
 from collections.abc import Iterable
@@ -20,12 +20,16 @@ from mobile_video_jax.train.synthetic import SYNTHETIC
 
 
 def train_batches(config: VaeTraining, mesh: Mesh) -> grain.IterDataset:
-    """Batches of `data` without end; by `mix_share` a part of each is from `mix_data`.
+    """Batches of `data` without end; by `mix_share` a part of each is from `mix_data`, or of all with `mix_clip`.
 
     Raises UserError where that part is no clip, or all of them.
     """
     if not config.mix_data:
         return data_batches(config, mesh)
+    if config.mix_clip:
+        second = _batches(config, config.mix_data, "train", config.batch_size, mesh, train=True, clip=config.mix_clip)
+        shares = [1 - config.mix_share, config.mix_share]
+        return grain.IterDataset.mix([data_batches(config, mesh), second.map(_of_second)], shares)
     mixed = round(config.batch_size * config.mix_share)
     if not 0 < mixed < config.batch_size:
         raise UserError(
@@ -33,7 +37,7 @@ def train_batches(config: VaeTraining, mesh: Mesh) -> grain.IterDataset:
             "use a larger batch_size or another mix_share"
         )
     first = _batches(config, config.data, "train", config.batch_size - mixed, mesh, train=True)
-    second = _batches(config, config.mix_data, "train", mixed, mesh, train=True)
+    second = _batches(config, config.mix_data, "train", mixed, mesh, train=True).map(_of_second)
     return grain.experimental.ZipIterDataset([first, second]).map(_joined)
 
 
@@ -58,24 +62,29 @@ def frame_rate(config: VaeTraining) -> float | None:
 
 
 def _batches(
-    config: VaeTraining, data: str, split: str, batch_size: int, mesh: Mesh, *, train: bool
+    config: VaeTraining, data: str, split: str, batch_size: int, mesh: Mesh, *, train: bool, clip: str = ""
 ) -> grain.IterDataset:
     index, count = batch_shard(mesh)
     return clip_batches(
         ClipSource.open(data_folder(data)),
         split,
-        ClipShape.parse(config.clip),
+        ClipShape.parse(clip or config.clip),
         batch_size,
         config.seed,
         train=train,
         threads=config.loader_threads,
         process_index=index,
         process_count=count,
+        native=config.native_share,
     )
 
 
+def _of_second(batch: Batch) -> Batch:
+    """A batch of the second data set; its records count down from -1, so that a report can tell them apart."""
+    return {**batch, "record": -1 - batch["record"]}
+
+
 def _joined(batches: tuple[Batch, Batch]) -> Batch:
-    """One batch of two; records of the second data set count down from -1, so that a report can tell them apart."""
+    """One batch of two."""
     first, second = batches
-    second = {**second, "record": -1 - second["record"]}
     return {key: np.concatenate([first[key], second[key]]) for key in first}

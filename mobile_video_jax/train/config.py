@@ -54,7 +54,7 @@ class PlayersOptimizerConfig(OptimizerConfig):
     """
 
     generator_every: Count = 1  # steps from one update of the generator to the next; the others update at each
-    generator_alone: CountOrZero = 0  # first steps, in which the generator alone learns, by distillation, at each
+    generator_alone: CountOrZero = 0  # first steps, in which the generator alone learns, without its opponent, at each
     opponent: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)  # discriminator or critic
 
     def updates_generator(self, step: Any) -> Any:

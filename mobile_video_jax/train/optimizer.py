@@ -11,7 +11,8 @@ from mobile_video_jax.dit.stacking import is_group
 from mobile_video_jax.train.config import OptimizerConfig, PlayersOptimizerConfig
 from mobile_video_jax.train.spikes import NormHistory, remember_norms
 
-GENERATOR = ("generator", "projectors")  # parts of the parameters that are the first player's
+VAE = frozenset({"encoder", "decoder", "projectors"})  # trained parts of a VAE without a discriminator
+GENERATOR = VAE | {"generator"}  # parts of the parameters that are the first player's
 
 
 def learning_rate(config: OptimizerConfig, steps: int, peak: float) -> optax.Schedule:
@@ -64,7 +65,17 @@ def _players_optimizer(config: PlayersOptimizerConfig, steps: int) -> optax.Grad
         opponent = masked(opponent, lambda step: step >= alone)
     players = {"generator": generator, "opponent": opponent}
     player = lambda parts: {part: "generator" if part in GENERATOR else "opponent" for part in parts}
-    return optax.partition(players, player)
+    one, both = _one_optimizer(config, steps), optax.partition(players, player)
+
+    def of(parts: Any) -> optax.GradientTransformation:
+        """A VAE without an opponent keeps the state of one optimizer, which its checkpoints have always had."""
+        return one if parts.keys() <= VAE else both
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        result: tuple[Any, Any] = of(updates).update(updates, state, params)
+        return result
+
+    return optax.GradientTransformation(lambda params: of(params).init(params), update)
 
 
 def _one_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:

@@ -53,7 +53,7 @@ class VaeConfig(Config):
     rope_theta: Positive = 100.0  # base of RoPE's wavelengths, in latent positions
     encoder: OwnEncoder | LtxVaeConfig | WanVaeConfig = OwnEncoder()  # of these sizes, or a published VAE's
     compact_decoder: bool = False  # a decoder of separable convolutions without attention (vae/compact.py)
-    omni: bool = False  # the decoder may be given the features of the first frame
+    omni: bool = False  # the decoder may be given the features of the first frame; sampling gives it none
     remat: Remat = "none"  # kept for the backward pass: none (all), dots (products), full (each block's input)
     dtype: Dtype = "float32"  # of convolutions and activations
 
@@ -104,7 +104,9 @@ class VaeLossConfig(Config):
     l2: Weight = 1.0  # mean squared error of pixels in [-1, 1]
     kl: Weight = 1e-6  # divergence of the posterior from a standard normal, a latent value
     latent_consistency: Weight = 0.0  # divergence of the posterior of the decoded clip from the original's
+    consistency_mse: Weight = 0.0  # squared distance of the two posteriors' means, in deviations of the batch's latents
     scale_equivariance: Weight = 0.0  # error of decoded latents that were averaged to `scales`
+    eq: Weight = 0.0  # error of decoded latents that were turned, as they are and averaged to `scales`
     perceptual: Weight = 0.0  # distance of VGG's features
     adversarial: Weight = 0.0  # hinge loss against a patch discriminator
     teacher: Weight = 0.0  # mean absolute error from the clip that init_from's decoder makes of the same latents

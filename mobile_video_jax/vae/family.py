@@ -19,7 +19,6 @@ class Size:
     decoder_depths: tuple[int, ...] = ()
     head_dim: int = 64
     attention_blocks: int = 1
-    omni: bool = True
     dtype: Dtype = "bfloat16"
 
 
@@ -29,8 +28,8 @@ SizeName = Literal["tiny", "micro", "phone", "mobile", "full"]
 # LTX-Video's decoder has 239 M parameters and spends 231 GFLOP on a 512x512 frame. At t8_s32_c128, counted by
 # launch.inspect: `mobile` stays under 45 M parameters and an eighth of the FLOPs, `full` under a third of both.
 SIZES: dict[str, Size] = {
-    "tiny": Size("9x32x32", (32, 64, 96, 128), (1, 1, 1, 1), head_dim=32, omni=False, dtype="float32"),
-    "micro": Size("9x32x32", (16, 32, 32, 64), (1, 1, 1, 1), head_dim=32, omni=False, dtype="float32"),
+    "tiny": Size("9x32x32", (32, 64, 96, 128), (1, 1, 1, 1), head_dim=32, dtype="float32"),
+    "micro": Size("9x32x32", (16, 32, 32, 64), (1, 1, 1, 1), head_dim=32, dtype="float32"),
     "phone": Size("17x256x256", (32, 64, 128, 256), (1, 2, 2, 2)),
     "mobile": Size("17x256x256", (64, 128, 256, 320), (2, 2, 2, 1), decoder_depths=(3, 3, 3, 2)),
     "full": Size("17x256x256", (96, 192, 384, 448), (3, 3, 3, 3), decoder_depths=(3, 4, 4, 3), attention_blocks=2),
@@ -56,7 +55,6 @@ def family_member(size: str, compression: str) -> VaeConfig:
         decoder_depths=(sizes.decoder_depths or sizes.depths)[:levels],
         attention_blocks=sizes.attention_blocks,
         head_dim=sizes.head_dim,
-        omni=sizes.omni,
         dtype=sizes.dtype,
     )
 

@@ -14,6 +14,7 @@ from mobile_video_jax.data.pipeline import captioned_clips, clip_batches
 from mobile_video_jax.data.prepare import sources
 from mobile_video_jax.data.prepare.folder_scan import Clip, VideoInfo
 from mobile_video_jax.data.prepare.prepare import prepare
+from mobile_video_jax.data.video.decode import decode
 from tests.data.videos import levels, noise, video_folder, write_captions, write_video
 
 CLIP = ClipShape(5, 32, 32)
@@ -96,6 +97,17 @@ def test_processes_share_the_global_batch(name, train, request):
     for step, batch in enumerate(whole):
         for process, share in enumerate(shares):
             same([share[step]], [{key: value[2 * process : 2 * process + 2] for key, value in batch.items()}])
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.5, 3, 13), (1.0, 16, 16)])
+def test_a_share_of_the_training_crops_has_the_videos_own_resolution(videos, share, least, most):
+    source = ClipSource.open(videos)
+    number = [record["id"] for record in source.records("train")].index(b"noise.mp4")
+    whole = decode(source.records("train")[number]["encoded"], ClipShape(20, 40, 72))
+    windows = {bytes(frame[y : y + 32, x : x + 32]) for frame in whole for y in range(9) for x in range(41)}
+    batches = take(videos, 28, native=share)  # 16 epochs of 7
+    clips = [clip for b in batches for n, clip in zip(b["record"], b["video"], strict=True) if n == number]
+    assert len(clips) == 16 and least <= sum(bytes(clip[0]) in windows for clip in clips) <= most
 
 
 def test_crops_are_drawn_anew_for_every_clip(videos):

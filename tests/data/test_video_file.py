@@ -48,6 +48,17 @@ def test_cover_scale_and_crop(tmp_path):
     assert (zoomed[:-2, :, 0] > 200).all()  # a quarter of the height fills the clip
 
 
+def test_a_native_crop_is_a_part_of_the_frame_as_it_is(tmp_path):
+    data = write_video(tmp_path / "a.mp4", noise(2, 64, 128)).read_bytes()
+    [whole] = decode(data, ClipShape(1, 64, 128))
+    [corner] = decode(data, ClipShape(1, 32, 48), 0, Crop(row=0.0, column=1.0, native=True))
+    np.testing.assert_array_equal(corner, whole[:32, -48:])
+    # A video smaller than the clip is enlarged to cover it.
+    larger = ClipShape(1, 128, 128)
+    native, covering = (decode(data, larger, 0, crop) for crop in (Crop(native=True), Crop()))
+    np.testing.assert_array_equal(native, covering)
+
+
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 def test_rotated_videos_come_upright(tmp_path, rotation):
     stored = quarters(3, 32, 64)

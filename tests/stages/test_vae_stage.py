@@ -115,13 +115,19 @@ def test_a_second_phase_starts_from_the_first_ones_weights(videos, base, tmp_pat
 @pytest.mark.slow
 def test_a_run_with_a_discriminator_and_vgg_resumes_exactly(videos, tmp_path):
     loss = VaeLossConfig(perceptual=0.1, adversarial=0.05, latent_consistency=1e-4)
-    stage, run = VaeStage(config(videos, loss=loss, steps=4, eval_every=4, checkpoint_every=2)), tmp_path / "run"
+    optimizer = dataclasses.replace(config(videos).optimizer, generator_alone=1)
+    changes = {"loss": loss, "optimizer": optimizer, "discriminator_lead": 1, "adaptive_adversarial": True}
+    stage = VaeStage(config(videos, **changes, steps=4, eval_every=4, checkpoint_every=2, batch_size=2))
+    run = tmp_path / "run"
     train(stage, run)
     whole = read_metrics(run)
+    # The VAE alone, then a discriminator that learns, then one that the VAE learns from.
+    assert ["discriminator" in line for line in whole] == [False, True, True, True]
+    assert ["adversarial_weight" in line for line in whole] == [False, False, True, True]
     shutil.rmtree(run / "checkpoints" / "4")  # as if it had not come to the last save
     train(stage, run)
     for name in ("loss", "discriminator", "adversarial", "perceptual", "latent_consistency"):
-        assert [line[name] for line in whole] == [line[name] for line in read_metrics(run)]
+        assert [line.get(name) for line in whole] == [line.get(name) for line in read_metrics(run)]
     assert [session["steps"] for session in read_sessions(run)] == [[0, 4], [2, 4]]
     # What a run leaves for use is the VAE alone.
     assert set(Run.open(run).vae().params) == {"encoder", "decoder"}
@@ -188,6 +194,28 @@ def test_a_decoder_without_its_encoders_run_is_refused(videos, base, tmp_path):
     with pytest.raises(UserError, match="has rope_theta="):
         train(VaeStage(config(videos, model=model, freeze_encoder=True, init_from=str(base))), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_adversarial_term_that_would_never_count_is_refused(videos):
+    optimizer = dataclasses.replace(config(videos).optimizer, generator_alone=2)
+    changes = {"optimizer": optimizer, "steps": 4, "discriminator_lead": 2}
+    assert VaeStage(config(videos, **changes)).losses  # nothing is adversarial
+    with pytest.raises(UserError, match="loss.adversarial counts from step 4 of 4: lower"):
+        config(videos, loss=VaeLossConfig(adversarial=0.1), **changes)
+    with pytest.raises(UserError, match="leave optimizer.generator_every at 1"):
+        config(videos, optimizer=dataclasses.replace(optimizer, generator_every=2))
+
+
+def test_a_step_takes_the_loss_of_what_the_discriminator_does_then(videos):
+    optimizer = dataclasses.replace(config(videos).optimizer, generator_alone=2)
+    changes = {"optimizer": optimizer, "loss": VaeLossConfig(adversarial=0.1), "steps": 9}
+    roles = lambda **more: [
+        stage.losses[int(stage.loss_index(step))].keywords["adversary"]
+        for stage in [VaeStage(config(videos, **changes, **more))]
+        for step in range(5)
+    ]
+    assert roles(discriminator_lead=2) == ["absent", "absent", "learns", "learns", "counts"]
+    assert roles() == ["absent", "absent", "counts", "counts", "counts"]
 
 
 def test_scales_that_leave_no_latent_place_are_refused(videos):

@@ -22,12 +22,14 @@ UNSPECIFIED, ICTCP, IPT = 2, 14, 15  # AVColorSpace
 class Crop:
     """The part of a video that fills a clip: the video is scaled to cover it `zoom` times and cropped.
 
-    `row` and `column` are the crop's position, 0 at the top or left and 1 at the bottom or right.
+    `row` and `column` are the crop's position, 0 at the top or left and 1 at the bottom or right. With `native` the
+    video is scaled only where it is smaller than the clip.
     """
 
     zoom: float = 1.0
     row: float = 0.5
     column: float = 0.5
+    native: bool = False
 
 
 CENTRE = Crop()
@@ -78,7 +80,8 @@ class Renderer:
         Raises UnreadableVideo for colours that are not supported.
         """
         orientation, (height, width) = self._orientation(frame), self.size(frame)
-        scale = max(clip.height / height, clip.width / width) * crop.zoom
+        covering = max(clip.height / height, clip.width / width)
+        scale = max(covering, 1.0) if crop.native else covering * crop.zoom
         height, width = max(round(height * scale), clip.height), max(round(width * scale), clip.width)
         stored = (width, height) if orientation.transpose else (height, width)
         row, column = round((height - clip.height) * crop.row), round((width - clip.width) * crop.column)

@@ -1,19 +1,22 @@
 """Terms of the VAE's training loss."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
-from mobile_video_jax.core.arrays import Latents, Scalar, Video
+from mobile_video_jax.core.arrays import Latents, Rng, Scalar, Video
 from mobile_video_jax.nn.clip_ops import Clip, Resized
 from mobile_video_jax.vae.posterior import Posterior
 
-# Changes of the loss's weights in the first phase and in the fine-tuning phase. The prior's term is off while scale
-# equivariance is on, as in arXiv 2502.14831.
+# Changes of the loss's weights in the first phase and in the fine-tuning phase. The prior's term is off while an
+# equivariance is on, as in arXiv 2502.14831. The weights are this project's choice.
 CONSISTENT = {"latent_consistency": 1e-4}
+CONSISTENT_MSE = {"consistency_mse": 0.05}
 EQUIVARIANT = {"scale_equivariance": 0.1, "kl": 0.0}
-
+TURNED = {"eq": 0.1, "kl": 0.0}
+ADVERSARIAL = {"adversarial": 0.2}
 
 TERMS = ("l1", "l2", "kl")  # of reconstruction
 
@@ -28,9 +31,20 @@ def latent_consistency(decoded: Posterior, original: Posterior) -> Scalar:
     """KL(posterior of the decoded clip || posterior of the original one), a mean over latent values.
 
     H3AE (arXiv 2504.10567) brings E(D(E(x))) near E(x). The target is a constant, as the term trains the decoder only:
-    the caller stops the gradient into the encoder's second pass.
+    the caller stops the gradient into the latents, and into the parameters of the encoder's second pass.
     """
     return decoded.kl_to(jax.lax.stop_gradient(original))
+
+
+def consistency_mse(decoded: Posterior, original: Posterior) -> Scalar:
+    """Squared distance of the posteriors' means, of latents with a deviation of one in each channel of the batch.
+
+    Latent consistency on a scale that neither the latents' size nor the posterior's variance changes. The target is a
+    constant, as there.
+    """
+    target = jax.lax.stop_gradient(original.mean)
+    deviation = jnp.std(target, axis=(0, 1, 2, 3)) + 1e-6
+    return jnp.mean(((decoded.mean - target) / deviation) ** 2)
 
 
 def scale_equivariance(
@@ -45,6 +59,35 @@ def scale_equivariance(
         for scale in scales
     ]
     return jnp.mean(jnp.stack(errors))
+
+
+def equivariance(
+    decode: Callable[[Latents], Video], latents: Latents, video: Video, scales: Sequence[int], rng: Rng
+) -> Scalar:
+    """Mean over scales s, 1 among them, of the mean of (D(turn(down_s(z))) - turn(down_s(x)))^2.
+
+    EQ-VAE (arXiv 2502.09509), in space only. It takes one scale between a quarter and 1 a step, in place of
+    reconstruction; here the term stands beside it, with the scales of `scale_equivariance`, so that both compare.
+    """
+    errors = []
+    for key, scale in zip(jax.random.split(rng, 1 + len(scales)), (1, *scales), strict=True):
+        turn = random_turn(key)
+        smaller, target = (turn(down_sample(x, scale)) for x in (latents, video))
+        errors.append(jnp.mean((decode(smaller) - target) ** 2))
+    return jnp.mean(jnp.stack(errors))
+
+
+def random_turn(rng: Rng) -> Callable[[Clip], Resized]:
+    """A turn of frames by one, two or three quarters, the same for all clips given; of frames not square by two."""
+    quarters = jax.random.randint(rng, (), 0, 3)
+
+    def turn(x: Clip) -> Resized:
+        turns = [functools.partial(jnp.rot90, k=k, axes=(2, 3)) for k in (1, 2, 3)]
+        square = x.shape[2] == x.shape[3]
+        turned: jax.Array = jax.lax.switch(quarters, turns, x) if square else turns[1](x)
+        return turned
+
+    return turn
 
 
 def down_sample(x: Clip, scale: int) -> Resized:
