@@ -9,7 +9,7 @@ from configs.studies.trainings import dit_training, vae_training
 from mobile_video_jax.core.config import Config
 from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.generate.config import SampleConfig
-from mobile_video_jax.studies.config import StudyConfig
+from mobile_video_jax.studies.config import Objective, StudyConfig
 
 
 def _tiny() -> StudyConfig:
@@ -29,6 +29,35 @@ def _quick(**changes: Any) -> StudyConfig:
     vae = dataclasses.replace(study.vae, steps=250, checkpoint_every=250)
     dit = dataclasses.replace(study.dit, steps=300, eval_every=300, checkpoint_every=300)
     return dataclasses.replace(study, vae=vae, dit=dit, **changes)
+
+
+# Ways of training one network, of which a study of arms takes each.
+ARMS: tuple[Objective, ...] = ("plain", "consistency", "consistency_mse", "equivariance", "eq", "adversarial")
+
+
+def _arms(**changes: Any) -> StudyConfig:
+    """Tiny VAEs with a second phase; the discriminator has the rate of so short a training."""
+    study = _tiny()
+    opponent = dataclasses.replace(study.vae.optimizer.opponent, learning_rate=1e-3)
+    optimizer = dataclasses.replace(study.vae.optimizer, opponent=opponent)
+    vae = dataclasses.replace(study.vae, optimizer=optimizer, adaptive_adversarial=True)
+    arms = dataclasses.replace(
+        study,
+        compressions=("t4_s8_c16", "t4_s16_c32", "t8_s16_c32"),
+        objectives=ARMS,
+        vae=vae,
+        finetune_steps=200,
+        seeds=(0, 1, 2),
+    )
+    return dataclasses.replace(arms, **changes)
+
+
+def _quick_arms() -> StudyConfig:
+    """All arms at one ratio, whose cells are cheap, so that they are trained for longer."""
+    study = _arms(compressions=("t4_s16_c32",), seeds=(0,))
+    vae = dataclasses.replace(study.vae, steps=700, checkpoint_every=350)
+    dit = dataclasses.replace(study.dit, steps=300, eval_every=300, checkpoint_every=300)
+    return dataclasses.replace(study, vae=vae, dit=dit)
 
 
 def _accelerator(**changes: Any) -> StudyConfig:
@@ -66,6 +95,11 @@ STUDIES: dict[str, Callable[[], Config]] = {
         objectives=("plain", "consistency", "equivariance"),
         seeds=(0, 1, 2),
         finetune_steps=100,
+    ),
+    "arms": _arms,
+    "arms_quick": _quick_arms,
+    "arms_gpu": lambda: _accelerator(
+        compressions=("t4_s8_c16", "t8_s16_c64", "t8_s32_c128"), objectives=ARMS, seeds=(0, 1, 2)
     ),
     "compression_gpu": _accelerator,
     "compression_pod": lambda: _accelerator(

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from mobile_video_jax.metrics.interval import FEW
 from mobile_video_jax.metrics.reconstruction import PSNR
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
+from mobile_video_jax.stages.config import VaeTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.studies.budget import dit_config, network, training_flops, vae_phases
@@ -34,14 +35,17 @@ from mobile_video_jax.studies.config import StudyConfig
 from mobile_video_jax.studies.learning import Learning, psnr_curve
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
-from mobile_video_jax.vae.losses.terms import CONSISTENT, EQUIVARIANT
+from mobile_video_jax.vae.losses.terms import ADVERSARIAL, CONSISTENT, CONSISTENT_MSE, EQUIVARIANT, TURNED
 
 # Folders of a cell with the evaluations of its VAE and of its transformer's samples.
 RECONSTRUCTION, GENERATION = "reconstruction", "generation"
 OBJECTIVES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "plain": ({}, {}),
     "consistency": (CONSISTENT, CONSISTENT),
+    "consistency_mse": (CONSISTENT_MSE, CONSISTENT_MSE),
     "equivariance": ({}, EQUIVARIANT),
+    "eq": ({}, TURNED),
+    "adversarial": ({}, ADVERSARIAL),
     "both": (CONSISTENT, CONSISTENT | EQUIVARIANT),
 }
 
@@ -66,6 +70,10 @@ def cells(study: StudyConfig) -> dict[str, Cell]:
         raise UserError(
             f"finetune_steps {study.finetune_steps} leave none of {study.vae.steps} steps before: lower them"
         )
+    for objective in () if study.finetune_steps else study.objectives:
+        first, second = OBJECTIVES[objective]
+        if first != second:
+            raise UserError(f"objective '{objective}' changes the loss of a second phase: set finetune_steps")
     if not study.data and study.test_clips < FEW:
         raise UserError(f"test_clips {study.test_clips} are fewer than the {FEW} that a verdict needs: raise them")
     for compression in study.compressions:
@@ -136,12 +144,20 @@ def _train_vae(study: StudyConfig, cell: Cell, data: Path, out: Path) -> list[Pa
     runs: list[Path] = []
     changes = OBJECTIVES[cell.objective]
     for name, phase, terms in zip(("vae", "vae_finetuned"), vae_phases(study, cell.compression), changes, strict=False):
-        loss = dataclasses.replace(phase.loss, **terms)
         init_from = str(runs[-1]) if runs else ""
-        config = dataclasses.replace(phase, loss=loss, seed=cell.seed, data=str(data), init_from=init_from)
+        config = dataclasses.replace(with_terms(phase, terms), seed=cell.seed, data=str(data), init_from=init_from)
         train(VaeStage(config), out / name)
         runs.append(out / name)
     return runs
+
+
+def with_terms(phase: VaeTraining, terms: Mapping[str, float]) -> VaeTraining:
+    """The phase with an objective's terms; a discriminator learns for a tenth of its steps before its term counts."""
+    loss = dataclasses.replace(phase.loss, **terms)
+    if not loss.adversarial:
+        return dataclasses.replace(phase, loss=loss)
+    optimizer = dataclasses.replace(phase.optimizer, generator_alone=0)
+    return dataclasses.replace(phase, loss=loss, optimizer=optimizer, discriminator_lead=phase.steps // 10)
 
 
 def _reconstruct(study: StudyConfig, cell: Cell, data: Path, phases: list[Path], out: Path) -> dict[str, Any]:

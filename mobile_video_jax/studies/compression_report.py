@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -154,13 +155,15 @@ def _qualities(groups: Sequence[Row], columns: Sequence[Column]) -> Table:
 
 
 def _differences(results: Sequence[Row]) -> list[Block]:
-    """PSNR of each cell less that of the first of its seed, on the same clips."""
-    firsts: dict[int, Row] = {}
+    """PSNR of each cell less that of the first of its seed and compression, or of its seed, on the same clips."""
+    firsts: dict[tuple[Any, ...], Row] = {}
     lines: list[list[Cell]] = []
     for result in results:
-        first = firsts.setdefault(result["seed"], result)
-        if result is first:
+        of_all = firsts.setdefault((result["seed"],), result)
+        first = firsts.setdefault((result["seed"], result["compression"]), result)
+        if result is of_all:
             continue
+        first = of_all if result is first else first
         before, after = (np.array(each["psnr_by_clip"], np.float64) for each in (first, result))
         compared = compare(before, after)
         verdict = Marked("differs", compared.difference > 0) if compared.differs else "not told apart"

@@ -28,7 +28,7 @@ from mobile_video_jax.stages.config import (
 from mobile_video_jax.vae.family import SizeName
 
 Protocol = Literal["flops", "steps", "decoder"]
-Objective = Literal["plain", "consistency", "equivariance", "both"]
+Objective = Literal["plain", "consistency", "consistency_mse", "equivariance", "eq", "adversarial", "both"]
 PruningArm = Literal[
     "tri-level",
     "block",
@@ -89,7 +89,7 @@ class StudyConfig(Config):
     mobile: DitTraining  # phone's transformer whose cost at a compression is quoted
     world: World  # synthetic clips, without `data`
     kind: Literal["vae"] = "vae"  # tells this study from the others
-    objectives: Annotated[tuple[Objective, ...], Range(1, 4)] = ("plain",)  # changes of the VAE's loss
+    objectives: Annotated[tuple[Objective, ...], Range(1, 7)] = ("plain",)  # changes of the VAE's loss
     seeds: Seeds = (0,)  # seeds of the cells
     size: SizeName = "tiny"  # size of the VAEs
     protocol: Protocol = "flops"  # equal in all cells: FLOPs of training, steps, or steps and the decoder's FLOPs

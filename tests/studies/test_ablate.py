@@ -42,7 +42,7 @@ def study(**changes) -> StudyConfig:
         compressions=("t4_s16_c4", "t8_s16_c4"),
         size="micro",
         vae=vae,
-        objectives=("both",),
+        objectives=("consistency",),
         dit=tiny.dit_config(Path(), steps=2, eval_every=2, checkpoint_every=2, text_tokens=16),
         server=config.server,
         mobile=config.mobile,
@@ -57,9 +57,9 @@ def study(**changes) -> StudyConfig:
 
 
 def test_a_grid_is_every_combination_and_refuses_what_cannot_be():
-    grid = ablate.cells(study(seeds=(0, 1), objectives=("plain", "both")))
-    assert len(grid) == 8 and Cell("t8_s16_c4", "both", 1) in grid.values()
-    with pytest.raises(UserError, match=r"objectives\[0\]=best: use plain or consistency or equivariance or both"):
+    grid = ablate.cells(study(seeds=(0, 1), objectives=("plain", "consistency")))
+    assert len(grid) == 8 and Cell("t8_s16_c4", "consistency", 1) in grid.values()
+    with pytest.raises(UserError, match=r"objectives\[0\]=best: use plain or consistency or consistency_mse or "):
         from_mapping(StudyConfig, plain(study()) | {"objectives": ["best"]})
     with pytest.raises(UserError, match="beyond this family"):
         ablate.cells(study(compressions=("t8_s64_c4",)))
@@ -71,6 +71,9 @@ def test_a_grid_is_every_combination_and_refuses_what_cannot_be():
         ablate.cells(study(test_clips=7))
     with pytest.raises(UserError, match="finetune_steps 3 leave none of 3 steps"):
         ablate.cells(study(finetune_steps=3))
+    with pytest.raises(UserError, match="'eq' changes the loss of a second phase: set finetune_steps"):
+        ablate.cells(study(objectives=("plain", "eq")))
+    assert ablate.cells(study(objectives=("plain", "eq"), finetune_steps=1))
     with pytest.raises(UserError, match="worker 2 of 2"):
         ablate.run_study(study(), Path("nowhere"), worker=2, workers=2)
 
@@ -84,6 +87,24 @@ def test_every_study_of_the_config_file_is_legal(name):
     assert KINDS[values["kind"]].cells(from_mapping(study_class(values), values))
 
 
+def test_the_adversarial_arm_begins_with_a_discriminator_that_learns_alone():
+    phase = dataclasses.replace(study().vae, steps=40)
+    first, second = (ablate.with_terms(phase, terms) for terms in ablate.OBJECTIVES["adversarial"])
+    assert first == phase and second.loss.adversarial > 0 and second.adversarial_start == 4
+
+
+def test_a_cell_is_compared_with_the_first_objective_of_its_compression():
+    names = [(compression, objective) for compression in ("t4_s8_c16", "t4_s16_c32") for objective in ("plain", "eq")]
+    results = [result(*name, psnr=20.0 + i, loss=0.4) for i, name in enumerate(names)]
+    (table,) = compression_report._differences(results)
+    pairs = [(row[0], row[1], row[2]) for row in table.rows]
+    assert pairs == [
+        ("t4_s8_c16-eq-seed0", "t4_s8_c16-plain-seed0", "+1.00"),
+        ("t4_s16_c32-plain-seed0", "t4_s8_c16-plain-seed0", "+2.00"),
+        ("t4_s16_c32-eq-seed0", "t4_s16_c32-plain-seed0", "+1.00"),
+    ]
+
+
 def test_a_study_is_planned_and_an_unknown_one_refused():
     rows = ablate.plan(study())
     assert len(rows) == 2 and all(row["vae_flops"] > 0 and row["dit_flops"] > 0 for row in rows)
@@ -95,8 +116,8 @@ def test_a_study_is_planned_and_an_unknown_one_refused():
 def test_two_workers_share_a_study_that_resumes_and_reports_what_is_there(tmp_path):
     config = study()
     first = ablate.run_study(config, tmp_path, worker=0, workers=2)
-    assert [row["name"] for row in first] == ["t4_s16_c4-both-seed0"]
-    written = tmp_path / "cells" / "t4_s16_c4-both-seed0" / RESULT
+    assert [row["name"] for row in first] == ["t4_s16_c4-consistency-seed0"]
+    written = tmp_path / "cells" / "t4_s16_c4-consistency-seed0" / RESULT
     stamp = written.stat().st_mtime_ns
     assert ablate.run_study(config, tmp_path, worker=0, workers=2) == first and written.stat().st_mtime_ns == stamp
     assert first[0]["tokens"] == 13 * 24 * 32 and first[0]["ratio"] == 768.0
