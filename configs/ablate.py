@@ -35,10 +35,11 @@ features; 21 cells, three seeds. `snapgen_quick` has half of the steps. Neither 
 found by evolution, by random search, of one kind, and none; three seeds. `temporal_quick` is one seed and fewer kinds,
 27 minutes of CPU time on one core; `temporal_gpu`, the U-Net of 379 M parameters. The others have not been timed.
 
-`lazy` samples one transformer in fewer steps, or with outputs reused from the step before by trained gates, at equal
-FLOPs, and its 4-step student with modules left out, by sensitivity or chance, or pruned to the same phone time.
-`lazy_quick` is one seed, two numbers of steps and one target, 31 minutes on one core; `lazy_gpu`, the small
-transformer. The others have not been timed.
+`lazy` samples one transformer in fewer steps, or with outputs reused from the step before, by sensitivity, by trained
+gates or by chance, at equal FLOPs, and its 4-step student with modules left out, by sensitivity or chance, or pruned to
+the same phone time; three seeds, in the world of `distillation`. `lazy_quick` has two numbers of steps, gates and chance
+at one target alone, and shorter trainings: about an hour on one core by its parts; `lazy_gpu`, the small transformer.
+None has been timed.
 
 `elastic` trains one transformer whose widths of a half and three quarters are networks of their own, adding gradients
 as they are, or of one size as a whole or by tensor, beside the three widths trained alone for as many steps; 15 cells,

@@ -1,8 +1,8 @@
-"""Sampling steps that reuse outputs of the step before (LazyDiT, arXiv 2412.12444), or leave modules out.
+"""Sampling steps that reuse outputs of the step before, or leave modules out; gates are LazyDiT's (arXiv 2412.12444).
 
 python -m launch.lazy --model=runs/dit --target=0.3 --out=runs/lazy --config=configs/lazy.py:paper
 
-Variants: paper (500 steps of AdamW at 1e-4 with batches of 256, as published) and tiny (two CPU cores).
+Variants: paper (gates of 500 steps of AdamW at 1e-4 with batches of 256, as published) and tiny (two CPU cores).
 """
 
 import ml_collections
@@ -21,6 +21,7 @@ VARIANTS = {
         batch_size=32,
         eval_every=50,
         checkpoint_every=50,
+        score_clips=8,
     ),
 }
 

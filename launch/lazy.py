@@ -1,9 +1,10 @@
 """Makes sampling cheaper: python -m launch.lazy --model=RUN --target=0.3 --out=DIR [--config=configs/lazy.py:VARIANT]
 
 Writes a run that every command samples with the same weights, and whose steps do without some self-attentions and FFNs
-so that the share --target of the FLOPs is saved. Of a guided run the steps reuse outputs of the step before, where
-trained gates score highest (LazyDiT, arXiv 2412.12444). Of an unguided few-step student they leave modules out whose
-absence changes its velocities and features least; train it on with configs/distill.py and --config.init_from=DIR.
+so that the share --target of the FLOPs is saved. Of a guided run some steps reuse all outputs of the step before, those
+by which finished clips change least (--config.method=gates: modules of trained gates, LazyDiT, arXiv 2412.12444). An
+unguided few-step student leaves modules out whose absence changes its velocities and features least; train it on with
+configs/distill.py and --config.init_from=DIR.
 
 With --config.across=chunks every second chunk of a causal run's streams has outputs of the same step of the chunk
 before, of modules by which a step changes least.

@@ -13,16 +13,16 @@ from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.studies.config import ChainStudy, DistillationStudy
 
+# In the demo's world every way gets 99 % of the samples right: circles and light grounds make it harder.
+HARDER = dataclasses.replace(demo.WORLD, shapes=KNOWN["shapes"], backgrounds=("dark", "light"))
+
 
 def _distillation() -> DistillationStudy:
-    """In the demo's world every way gets 99 % of the samples right: circles and light grounds make it harder.
-
-    Models that are not distilled draw with the guidance that the student learns, in the paper's 40 steps.
-    """
+    """Models that are not distilled draw with the guidance that the student learns, in the paper's 40 steps."""
     pruning, distill = pruning_study(), dataclasses.replace(distill_training("tiny"), steps=200)
     shared: dict[str, Any] = {f.name: getattr(pruning, f.name) for f in dataclasses.fields(ChainStudy)}
     shared |= {
-        "world": dataclasses.replace(demo.WORLD, shapes=KNOWN["shapes"], backgrounds=("dark", "light")),
+        "world": HARDER,
         "dit": dit_training("tiny", steps=1200),
         "sampling": SampleConfig(steps=40, guidance=distill.objective.guidance),
         "samples": 360,

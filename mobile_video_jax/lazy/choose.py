@@ -17,7 +17,7 @@ REUSING_CHUNKS = 0.5  # share of a stream's chunks that have outputs of the chun
 
 
 class Chosen(NamedTuple):
-    """A table, and the score of the last module that it does without."""
+    """A table, and the score of the last module that it does without, or the error by which the table was chosen."""
 
     table: StepTable
     threshold: float

@@ -1,4 +1,4 @@
-"""A run whose sampling steps, or a stream's chunks, do without some modules, which gates or the sensitivity choose."""
+"""A run whose sampling steps, or a stream's chunks, do without some modules, which the sensitivity or gates choose."""
 
 import dataclasses
 from pathlib import Path
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float
 
 from mobile_video_jax.core.claim import check_claim, claim
 from mobile_video_jax.core.config import plain
@@ -15,7 +16,7 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.core.progress import phase
 from mobile_video_jax.core.revision import digest
-from mobile_video_jax.dit.step_table import MODULES
+from mobile_video_jax.dit.step_table import MODULES, StepTable
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.lazy.choose import (
     REUSING_CHUNKS,
@@ -27,13 +28,16 @@ from mobile_video_jax.lazy.choose import (
 )
 from mobile_video_jax.lazy.chunks import PlainStream
 from mobile_video_jax.lazy.costs import KINDS, ModuleCosts, module_costs, stream_costs
+from mobile_video_jax.lazy.runs import best_table, longest_run, most_reused
 from mobile_video_jax.lazy.sensitivity import loss_rises, losses_file
+from mobile_video_jax.lazy.steps import PlainSampler
 from mobile_video_jax.lazy.trajectories import Captions, gate_scores, step_states
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.network_config import as_transformer
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.mesh import make_mesh
+from mobile_video_jax.prune.memo import LossFile
 from mobile_video_jax.stages.config import LazyTraining
 from mobile_video_jax.stages.lazy import LazyStage
 from mobile_video_jax.train.checkpoint import newest_step, restore_model, save_model
@@ -41,21 +45,21 @@ from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.run import NAME, write_run
 
 MARKER = "lazy.json"  # what the folder was made with
-GATES, SCORES = "gates", "scores.json"
+GATES, SCORES, RUN_ERRORS = "gates", "scores.json", "runs.jsonl"
 RUNS = ("init_from", "teacher")  # keys of a config that name runs
 
 
-def make_lazy(config: LazyTraining, run: Run, target: float, out: Path, gates: Path | None = None) -> dict[str, Any]:
+def make_lazy(config: LazyTraining, run: Run, target: float, out: Path, shared: Path | None = None) -> dict[str, Any]:
     """Writes the run with a table that saves `target` of the cost of sampling; returns what is to be printed.
 
-    Gates are trained in the folder `gates`, which several targets may share, or in one inside `out`. Called again, it
-    resumes the training or the scoring. Raises UserError, before anything is compiled, for a target out of reach, a
-    sampler of another kind, and a folder of other inputs.
+    Gates are trained and runs of steps measured in the folder `shared`, which targets of one method may have in common,
+    or inside `out`. Called again, it resumes the training or the scoring. Raises UserError, before anything is
+    compiled, for a target out of reach, a sampler of another kind, and a folder of other inputs.
     """
     config = dataclasses.replace(config, init_from=run.name, data=config.data or run.config["data"])
     stage = LazyStage.build(config)
     method, sampler, chunks = _method(config, stage), stage.sampler, config.across == "chunks"
-    # A guided run's choice by chance is of outputs to reuse.
+    # A guided run's steps have outputs to reuse, whatever chooses them.
     reuses = not chunks and (method == "gates" or sampler.guidance != 1)
     costs = _costs(stage, config.cost)
     check_target(target, costs, sampler.steps, first=not reuses, chunks=REUSING_CHUNKS if chunks else 1.0)
@@ -66,15 +70,19 @@ def make_lazy(config: LazyTraining, run: Run, target: float, out: Path, gates: P
     claim(out, MARKER, inputs, "lazy run")
     if (out / NAME).exists():
         return _summary(out)
-    folder = out
+    folder = (shared or out / GATES) if method == "gates" else out
     if method == "gates":
-        folder = gates or out / GATES
         train(stage, folder)
     params = run.sharded_params(mesh)
+    by_runs = reuses and method == "sensitivity"
     with phase("lazy: scoring on held-out captions"):
-        scores = SCORINGS[method](stage, params, captions, folder)
-    choose = reuse_across_chunks if chunks else reuse_by_score if reuses else leave_out_by_rise
-    chosen = choose(scores, costs, target)
+        if by_runs:
+            plain_sampler = _plain_sampler(stage, params, captions)
+            scores, chosen = _by_runs(plain_sampler, costs, target, shared or out, run)
+        else:
+            scores = SCORINGS[method](stage, params, captions, folder)
+            choose = reuse_across_chunks if chunks else reuse_by_score if reuses else leave_out_by_rise
+            chosen = choose(scores, costs, target)
     write_json(out / SCORES, {"method": method, "scores": scores.tolist(), "threshold": chosen.threshold})
     facts = {"method": method, "source": run.name, "source_step": run.step, "data": config.data, "target": target}
     facts |= {"threshold": chosen.threshold, "across": config.across, **_shares(stage, chosen)}
@@ -82,6 +90,9 @@ def make_lazy(config: LazyTraining, run: Run, target: float, out: Path, gates: P
         with phase("lazy: comparing streams"):
             other_noise = config.seed + 1
             facts["stream_distance"] = _stream(stage, params, captions).distance(other_noise, chosen.table)
+    if by_runs:
+        other = dataclasses.replace(plain_sampler, seed=config.seed + 1)
+        facts["clip_distance"] = other.distance(chosen.table)
     _write_run(run, dataclasses.replace(sampler, reuse=chosen.table), facts, params, out)
     return _summary(out)
 
@@ -93,24 +104,41 @@ def _summary(out: Path) -> dict[str, Any]:
 
 
 def _method(config: LazyTraining, stage: LazyStage) -> str:
-    """The way of choosing: as configured, else gates for a guided run's steps and sensitivity otherwise.
+    """The configured way of choosing.
 
     Raises UserError for one that does not fit, and for chunks of a run that sees whole clips.
     """
-    guided, method = stage.sampler.guidance != 1, config.method
     if config.across == "chunks":
         if not stage.config.model.stream_chunk:
             raise UserError(
                 f"{config.init_from} sees whole clips, which have no chunk before: leave out --config.across"
             )
-        if method == "gates":
+        if config.method == "gates":
             raise UserError("gates are of steps: with --config.across=chunks use --config.method=sensitivity")
-        return "sensitivity" if method == "own" else method
-    if method == "own":
-        method = "gates" if guided else "sensitivity"
-    if method == "sensitivity" and guided:
-        raise UserError("modules are left out of unguided students: use --config.method=gates")
-    return method
+    return config.method
+
+
+def _by_runs(
+    sampler: PlainSampler, costs: ModuleCosts, target: float, folder: Path, run: Run
+) -> tuple[Float[np.ndarray, "runs 3"], Chosen]:
+    """Of each run of steps its first step, its length and its error; the table of the least error.
+
+    What was measured stays in a file in the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = len(sampler.captions["text"]), sampler.seed
+    known = LossFile(folder / RUN_ERRORS, digest([run.name, run.step, plain(sampler.config), sizes]))
+    steps = sampler.config.steps
+    errors = sampler.run_errors(longest_run(steps, most_reused(costs, steps, target)), known)
+
+    def error(table: StepTable) -> float:
+        key = " ".join(table)
+        if key not in known:
+            known[key] = sampler.error(table)
+        return float(known[key])
+
+    chosen = best_table(errors, costs, target, steps, error)
+    return np.array([[*each, value] for each, value in errors.items()]), Chosen(*chosen)
 
 
 def _by_gates(stage: LazyStage, params: Any, captions: Captions, folder: Path) -> np.ndarray:
@@ -150,6 +178,11 @@ def _captions(stage: LazyStage, mesh: Mesh) -> Captions:
 def _stream(stage: LazyStage, params: Any, captions: Captions) -> PlainStream:
     sampler = dataclasses.replace(stage.sampler, reuse=())
     return PlainStream(stage.denoiser, sampler, params, captions, stage.empty_caption)
+
+
+def _plain_sampler(stage: LazyStage, params: Any, captions: Captions) -> PlainSampler:
+    sampler = dataclasses.replace(stage.sampler, reuse=())
+    return PlainSampler(stage.denoiser, sampler, params, captions, stage.empty_caption, stage.config.seed)
 
 
 def _costs(stage: LazyStage, kind: str) -> ModuleCosts:

@@ -205,15 +205,15 @@ class RewardTuning(DitTraining):
 
 @dataclasses.dataclass(frozen=True)
 class LazyTraining(DitTraining):
-    """Config of gates that let a sampling step reuse outputs of the one before, for the frozen run in `init_from`."""
+    """Config of what chooses the modules that sampling of the run in `init_from` does without; gates are trained."""
 
     stage: str = "lazy"  # the training stage
     sampling_steps: SolverStepsOrOwn = 0  # steps of the sampler that is made faster; 0: the run's own
     penalty: Weight = 1e-3  # weight rho of the sum over modules of 1 - score
     across: Literal["steps", "chunks"] = "steps"  # outputs are of the step before, or of a stream's chunk before
-    method: Literal["own", "gates", "sensitivity", "random"] = "own"  # choice; own: gates if guided, by steps
+    method: Literal["sensitivity", "gates", "random"] = "sensitivity"  # choice: by measured change, gates, or chance
     cost: Literal["flops", "latency"] = "flops"  # what the target is a share of: FLOPs, or estimated phone time
-    score_clips: Count = 32  # held-out clips that scores are means over
+    score_clips: Count = 32  # held-out clips that scores and changes are means over
 
 
 @dataclasses.dataclass(frozen=True)

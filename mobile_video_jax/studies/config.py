@@ -66,7 +66,7 @@ TokenDropArm = Literal["plain-half", "bypass", "fusion", "bypass-half", "fusion-
 ElasticArm = Literal["alone", "none", "global", "tensor"]
 TemporalArm = Literal["none", "conv1d", "conv3d", "attention1d", "attention3d", "random", "search"]
 AttentionArm = Literal["full", "linear", "lcha", "lcha-softmax", "chunked", "sandwich", "random"]
-LazyArm = Literal["fewer", "lazy", "chance", "none", "sensitivity", "random", "smaller"]
+LazyArm = Literal["fewer", "reuse", "lazy", "chance", "none", "sensitivity", "random", "smaller"]
 SeveralClips = Annotated[int, Range(4, 1 << 20)]
 Windows = Annotated[tuple[Count, ...], Range(1, 10)]
 Seeds = Annotated[tuple[Seed, ...], Range(1, 1000)]
@@ -216,10 +216,11 @@ class CountingStudy(ChainStudy):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LazyStudy(ChainStudy):
-    """Sampling steps that do without modules: of the guided teacher by gates, of its few-step student by sensitivity.
+    """Sampling steps that do without modules: of the guided teacher, and of its few-step student.
 
-    The teacher in each of `steps` saves each of `targets` and is compared with fewer steps at equal counted FLOPs. The
-    students save `student_target` of the phone's time and are trained for one more phase.
+    The teacher in each of `steps` saves each of `targets` by sensitivity, and of `control_targets` by gates and by
+    chance; it is compared with fewer steps at equal counted FLOPs. The students save `student_target` of the phone's
+    time and are trained for one more phase.
     """
 
     lazy: LazyTraining  # training of gates, and scoring
@@ -227,6 +228,7 @@ class LazyStudy(ChainStudy):
     prune: PruneConfig  # pruning of the student, to the phone time of one without modules
     steps: Annotated[tuple[SolverSteps, ...], Range(1, 10)] = (50, 40, 20, 10)  # of the teacher's sampler
     targets: Annotated[tuple[PositiveShare, ...], Range(1, 10)] = (0.2, 0.3, 0.5)  # shares of FLOPs that are saved
+    control_targets: Annotated[tuple[PositiveShare, ...], Range(1, 10)] = (0.2, 0.3, 0.5)  # of gates and chance
     student_target: PositiveShare = 0.2  # share of the phone's time that a student saves
     phase_steps: Count = 100  # steps of training with the modules left out
     kind: Literal["lazy"] = "lazy"  # tells this study from the others

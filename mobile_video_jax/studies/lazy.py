@@ -1,6 +1,7 @@
 """The study of sampling steps that do without modules: against fewer steps, and against a smaller student."""
 
 import dataclasses
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from mobile_video_jax.evaluate.alignment import generate_samples
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.lazy.choose import check_target
 from mobile_video_jax.lazy.costs import module_costs
-from mobile_video_jax.lazy.run import GATES, make_lazy
+from mobile_video_jax.lazy.run import make_lazy
 from mobile_video_jax.metrics.accuracy import ALL, attributes_right
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
@@ -26,7 +27,8 @@ from mobile_video_jax.studies.chain import Cells, run_chain_study, teacher_run
 from mobile_video_jax.studies.config import LazyStudy
 from mobile_video_jax.train.loop import train
 
-REUSE_ARMS = {"lazy": "gates", "chance": "random"}  # samplers of the teacher with a table, and how it is chosen
+# Samplers of the teacher with a table, and how it is chosen.
+REUSE_ARMS = {"reuse": "sensitivity", "lazy": "gates", "chance": "random"}
 STUDENT_ARMS = ("none", "sensitivity", "random", "smaller")
 
 
@@ -35,16 +37,22 @@ def fewer_steps(steps: int, target: float) -> int:
     return math.ceil(steps * (1 - target) - 1e-9)
 
 
+def saved(study: LazyStudy, arm: str) -> tuple[float, ...]:
+    """The shares of FLOPs that an arm of REUSE_ARMS saves."""
+    return study.targets if arm == "reuse" else study.control_targets
+
+
 def cells(study: LazyStudy) -> Cells:
     """The cells by name, seed after seed: an arm, its seed, its steps and the share that is saved."""
     grid: dict[str, tuple[str, int, int, float]] = {}
-    lazy = [(steps, target) for steps in study.steps for target in study.targets]
-    plain = sorted({*study.steps, *(fewer_steps(*pair) for pair in lazy)}, reverse=True)
+    arms = [arm for arm in REUSE_ARMS if arm in study.arms]
+    lazy = {arm: list(itertools.product(study.steps, saved(study, arm))) for arm in arms}
+    plain = sorted({*study.steps, *(fewer_steps(*pair) for pair in itertools.chain(*lazy.values()))}, reverse=True)
     for seed in study.seeds:
         if "fewer" in study.arms:
             grid |= {f"fewer-{n}-seed{seed}": ("fewer", seed, n, 0.0) for n in plain}
-        for arm in (arm for arm in REUSE_ARMS if arm in study.arms):
-            grid |= {f"{arm}-{n}-{round(100 * p)}-seed{seed}": (arm, seed, n, p) for n, p in lazy}
+        for arm in arms:
+            grid |= {f"{arm}-{n}-{round(100 * p)}-seed{seed}": (arm, seed, n, p) for n, p in lazy[arm]}
         share, steps = study.student_target, study.distill.sampling_steps
         for arm in (arm for arm in STUDENT_ARMS if arm in study.arms):
             grid[f"{arm}-seed{seed}"] = (arm, seed, steps, 0.0 if arm == "none" else share)
@@ -80,10 +88,10 @@ def plan_lazy(study: LazyStudy) -> list[dict[str, Any]]:
     stages = {"lazy": LazyStage(_of_teacher(study)), "student": DistillStage(study.distill)}
     for name, (arm, _, steps, target) in cells(study).items():
         of_student = arm in STUDENT_ARMS
-        trained = study.phase_steps if of_student else stages["lazy"].config.steps / len(study.targets)
+        trained = study.phase_steps if of_student else stages["lazy"].config.steps / len(study.control_targets)
         stage = stages["student" if of_student else "lazy"]
         evaluations = steps * (1 - target) * (1 if of_student else 2)
-        train_flops = 0 if arm in ("fewer", "chance") else round(trained * stage.cost().flops)
+        train_flops = 0 if arm in ("fewer", "reuse", "chance") else round(trained * stage.cost().flops)
         rows.append({"name": name, "train_flops": train_flops, "sample_flops": study.samples * evaluations * forward})
     return rows
 
@@ -94,6 +102,7 @@ def _check_targets(study: LazyStudy) -> None:
         costs = module_costs(denoiser, "flops")
         for steps in study.steps:
             check_target(max(study.targets), costs, steps, first=False, flag="--config.targets")
+            check_target(max(study.control_targets), costs, steps, first=False, flag="--config.control_targets")
     if set(study.arms) & {"sensitivity", "random"}:
         costs, steps = module_costs(denoiser, "latency"), study.distill.sampling_steps
         check_target(study.student_target, costs, steps, first=True, flag="--config.student_target")
@@ -114,11 +123,11 @@ def _plain(
 def _lazy(
     study: LazyStudy, arm: str, seed: int, steps: int, target: float, out: Path, folder: Path
 ) -> tuple[Path, SampleConfig]:
-    """The teacher with a table, by chance or from gates that are trained once for all targets of a number of steps."""
+    """The teacher with a table; gates are trained and steps measured once for all targets of a number of steps."""
     changes = {"method": REUSE_ARMS[arm], "sampling_steps": steps, **_shared(out, seed)}
     config = dataclasses.replace(study.lazy, **changes)
-    gates = out / GATES / f"{steps}-seed{seed}"
-    made = make_lazy(config, Run.open(teacher_run(out, seed)), target, folder / "lazy", gates)
+    shared = out / config.method / f"{steps}-seed{seed}"
+    made = make_lazy(config, Run.open(teacher_run(out, seed)), target, folder / "lazy", shared)
     sampling = dataclasses.replace(study.sampling, steps=steps, reuse=tuple(made["table"]))
     return folder / "lazy", sampling
 
@@ -144,7 +153,7 @@ def _student(
     return folder / "trained", SampleConfig(steps=steps, guidance=1.0, solver=sampling.solver, reuse=sampling.reuse)
 
 
-MAKERS = {"fewer": _plain, "lazy": _lazy, "chance": _lazy}
+MAKERS = {"fewer": _plain, **dict.fromkeys(REUSE_ARMS, _lazy)}
 
 
 def _shared(out: Path, seed: int) -> dict[str, Any]:

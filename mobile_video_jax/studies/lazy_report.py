@@ -18,6 +18,7 @@ from mobile_video_jax.studies.table import Column, Row, grouped, write_tables
 
 NAMES = {
     "fewer": "teacher, all modules",
+    "reuse": "teacher, reuse by sensitivity",
     "lazy": "teacher, reuse by gates",
     "chance": "teacher, reuse by chance",
     "none": "student, all modules",
@@ -69,14 +70,16 @@ class Difference:
 
 
 def differences(results: Sequence[Row]) -> list[Difference]:
-    """Reuse by gates less fewer steps of at least its FLOPs and less reuse by chance; students less the whole one."""
+    """Reuse less fewer steps of at least its FLOPs, and less reuse by chance; students less the whole one."""
     at = {(r["arm"], r["steps"], r["target"], r["seed"]): r for r in results}
     pairs: dict[str, list[tuple[Row, Row]]] = {}
     for (arm, steps, target, seed), result in at.items():
-        if arm == "lazy":
-            fewer, text = fewer_steps(steps, target), f"{steps} steps, {target:.0%} saved, less"
+        if arm in ("reuse", "lazy"):
+            fewer, text = fewer_steps(steps, target), f"{NAMES[arm]}, {steps} steps, {target:.0%} saved, less"
             others = {f"{text} {fewer} steps": ("fewer", fewer, 0.0, seed)}
             others[f"{text} reuse by chance"] = ("chance", steps, target, seed)
+            if arm == "reuse":
+                others[f"{text} reuse by gates"] = ("lazy", steps, target, seed)
         elif arm in STUDENT_ARMS[1:]:
             others = {f"{NAMES[arm]}, less the whole one": ("none", steps, 0.0, seed)}
         else:

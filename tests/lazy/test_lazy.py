@@ -56,7 +56,7 @@ def student(data) -> Run:
 
 @pytest.fixture(scope="module")
 def by_gates(data, teacher) -> Run:
-    make_lazy(config(data), teacher, 0.3, data.parent / "gated")
+    make_lazy(config(data, method="gates"), teacher, 0.3, data.parent / "gated")
     return Run.open(data.parent / "gated")
 
 
@@ -82,11 +82,11 @@ def test_the_new_run_has_the_same_weights(by_gates, teacher):
 
 def test_a_stopped_command_resumes_and_a_finished_one_changes_nothing(by_gates, data, teacher):
     before = (by_gates.path / "run.json").read_text()
-    again = make_lazy(config(data), teacher, 0.3, by_gates.path)
+    again = make_lazy(config(data, method="gates"), teacher, 0.3, by_gates.path)
     assert (by_gates.path / "run.json").read_text() == before and steps(by_gates.path / "gates") == [2]
     assert tuple(again["table"]) == by_gates.denoiser.sampling.reuse
     with pytest.raises(UserError, match="made with another target"):
-        make_lazy(config(data), teacher, 0.2, by_gates.path)
+        make_lazy(config(data, method="gates"), teacher, 0.2, by_gates.path)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,6 @@ def test_a_student_is_trained_with_the_table_of_its_run(left_out, data, teacher)
     [
         ({}, 0.9, "out of reach"),
         ({"sampling_steps": 1}, 0.3, "a single step has none before it"),
-        ({"method": "sensitivity"}, 0.3, "use --config.method=gates"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_the_folder_is_made(data, teacher, changes, target, message):

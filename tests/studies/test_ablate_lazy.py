@@ -21,9 +21,9 @@ def study() -> LazyStudy:
 
 def test_every_lazy_cell_has_one_of_fewer_steps_and_at_least_its_flops(study):
     grid = cells(study)
-    assert len(grid) == 4 + 2 + 2 + 4
+    assert len(grid) == 3 * (7 + 6 + 2 + 2 + 4)
     for arm, seed, steps, target in grid.values():
-        if arm in ("lazy", "chance"):
+        if arm in ("reuse", "lazy", "chance"):
             fewer = fewer_steps(steps, target)
             assert fewer >= steps * (1 - target) - 1e-9 and f"fewer-{fewer}-seed{seed}" in grid
 
@@ -44,19 +44,21 @@ def test_the_report_compares_the_same_prompts_at_equal_flops(study, tmp_path):
         for seed in (0, 1)
         for arm, steps, target, right, distance in (
             ("fewer", 14, 0.0, 0.5, 4.0),
+            ("reuse", 20, 0.3, 1.0, 2.0),
             ("lazy", 20, 0.3, 1.0, 3.0),
             ("chance", 20, 0.3, 0.0, 5.0),
             ("none", 4, 0.0, 1.0, 9.0),
             ("random", 4, 0.2, 0.0, 9.5),
         )
     ]
-    lazy, chance, random = differences(results)
+    *reuse, lazy, chance, random = differences(results)
+    assert [each.distance.value for each in reuse] == [-2.0, -3.0, -1.0]  # fewer steps, chance, gates
     assert (lazy.right.value, lazy.distance.value, lazy.right.n) == (0.5, -1.0, 80)
     assert (chance.right.value, chance.distance.value) == (1.0, -2.0)
     assert (random.right.value, random.distance.value) == (-1.0, 0.5)
-    assert write_lazy_study("lazy", study, results, tmp_path)["finished"] == 10
+    assert write_lazy_study("lazy", study, results, tmp_path)["finished"] == 12
     assert json.loads((tmp_path / "table.json").read_text())["summary"][1]["right"]["mean"] == 1.0
-    assert "20 steps, 30% saved, less 14 steps" in (tmp_path / "report.html").read_text()
+    assert "reuse by sensitivity, 20 steps, 30% saved, less 14 steps" in (tmp_path / "report.html").read_text()
 
 
 def test_the_distance_is_in_grey_levels():
