@@ -37,8 +37,8 @@ found by evolution, by random search, of one kind, and none; three seeds. `tempo
 
 `lazy` samples one transformer in fewer steps, or with outputs reused from the step before, by sensitivity, by trained
 gates or by chance, at equal FLOPs, and its 4-step student with modules left out, by sensitivity or chance, or pruned to
-the same phone time; three seeds, in the world of `distillation`. `lazy_quick` has two numbers of steps, gates and chance
-at one target alone, and shorter trainings: about an hour on one core by its parts; `lazy_gpu`, the small transformer.
+the same phone time; three seeds, in the world of `distillation`. `lazy_quick` has two numbers of steps, one target of
+gates and chance, and shorter trainings: about an hour on one core by its parts; `lazy_gpu`, the small transformer.
 None has been timed.
 
 `elastic` trains one transformer whose widths of a half and three quarters are networks of their own, adding gradients
