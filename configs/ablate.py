@@ -35,6 +35,11 @@ features; 21 cells, three seeds. `snapgen_quick` has half of the steps. Neither 
 found by evolution, by random search, of one kind, and none; three seeds. `temporal_quick` is one seed and fewer kinds,
 27 minutes of CPU time on one core; `temporal_gpu`, the U-Net of 379 M parameters. The others have not been timed.
 
+`video_steps` fine-tunes a tiny video U-Net to four unguided steps by flow matching alone (for as many steps, and for as
+many FLOPs), with a discriminator on clips, and on clips and images, beside the network before, guided in 20 steps and
+unguided in four; 18 cells, three seeds. `video_steps_quick` is one seed with fewer steps and no arm of equal FLOPs;
+`video_steps_gpu`, `snapgenv`'s network. None has been timed.
+
 `lazy` samples one transformer in fewer steps, or with outputs reused from the step before, by sensitivity, by trained
 gates or by chance, at equal FLOPs, and its 4-step student with modules left out, by sensitivity or chance, or pruned to
 the same phone time; three seeds, in the world of `distillation`. `lazy_quick` has two numbers of steps, one target of

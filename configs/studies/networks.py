@@ -11,6 +11,7 @@ from configs.studies.distillation import HARDER, distillation_study_gpu
 from configs.studies.pruning import pruning_study, pruning_study_gpu
 from configs.studies.trainings import distill_training, dit_training, recover_training, unet_training, vae_training
 from mobile_video_jax.core.config import Config, from_mapping
+from mobile_video_jax.distill.config import CollapseConfig
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.prune.config import PruneConfig
@@ -25,6 +26,7 @@ from mobile_video_jax.studies.config import (
     LazyStudy,
     TemporalStudy,
     TokenDropStudy,
+    VideoStepsStudy,
 )
 
 
@@ -62,6 +64,39 @@ def _temporal_gpu() -> TemporalStudy:
     video = dataclasses.replace(image, clip="17x128x128", steps=20_000)
     shared |= {"dit": image, "teacher_right": 0.0, "seeds": (0, 1, 2)}
     return TemporalStudy(**shared, search=search, video=video)
+
+
+def _video_steps(*, image_steps: int, video_steps: int, tune_steps: int, **changes: Any) -> VideoStepsStudy:
+    """The tiny U-Net, all of it trained on clips and images, in a world where it is soon right.
+
+    Layers over time are on its way down and in its middle alone: steps are short and soon compiled.
+    """
+    pruning, tune = pruning_study(), distill_training("unet_video")
+    shared: dict[str, Any] = {field.name: getattr(pruning, field.name) for field in dataclasses.fields(ChainStudy)}
+    image = unet_training(steps=image_steps, eval_every=image_steps, checkpoint_every=image_steps, eval_batches=8)
+    periods: dict[str, Any] = {"steps": video_steps, "eval_every": video_steps // 4, "checkpoint_every": video_steps}
+    shared |= {"dit": image, "teacher_right": 0.0, "seeds": (0, 1, 2), "test_clips": 240}
+    shared["world"] = dataclasses.replace(demo.WORLD, shapes=("square", "cross"), motions=("left", "right", "still"))
+    kinds = ("conv1d", "attention3d", "attention3d", "none", "none", "none", "none")
+    model = unet.TINY.over_time(kinds)
+    video = dataclasses.replace(image, clip="9x32x32", model=model, image_share=0.25, **periods)
+    watch = CollapseConfig(motion=0.0, spread=0.0, colour=0.0, margin=0.0)  # a collapse is measured
+    tune = dataclasses.replace(tune, steps=tune_steps, watch=watch, model=model, teacher_model=model)
+    return VideoStepsStudy(**shared | changes, video=video, tune=tune)
+
+
+def _video_steps_gpu() -> VideoStepsStudy:
+    """The network of 379 M parameters with layers over time, on rendered clips of 17x128x128."""
+    pruning, tune = pruning_study_gpu(), distill_training("snapgenv")
+    shared: dict[str, Any] = {f.name: getattr(pruning, f.name) for f in dataclasses.fields(ChainStudy)}
+    names = ("compression", "batch_size", "text_tokens", "text_encoder", "text_width")
+    same: dict[str, Any] = {name: getattr(pruning.dit, name) for name in names}
+    image = unet_training(**same, clip="1x128x128", model=unet.PHONE, steps=50_000)
+    clips: dict[str, Any] = {"clip": "17x128x128", "model": unet.VIDEO}
+    video = dataclasses.replace(image, **clips, image_share=0.25, steps=20_000)
+    tune = dataclasses.replace(tune, **same, **clips, teacher_model=unet.VIDEO, steps=10_000, auto=False)
+    shared |= {"dit": image, "teacher_right": 0.0, "seeds": (0, 1, 2)}
+    return VideoStepsStudy(**shared, video=video, tune=tune)
 
 
 def _ladder(*, steps: int, **changes: Any) -> LadderStudy:
@@ -173,6 +208,11 @@ STUDIES: dict[str, Callable[[], Config]] = {
         ),
     ),
     "temporal_gpu": _temporal_gpu,
+    "video_steps": lambda: _video_steps(image_steps=600, video_steps=1000, tune_steps=300),
+    "video_steps_quick": lambda: _video_steps(
+        image_steps=200, video_steps=600, tune_steps=100, seeds=(0,), arms=("flow", "clips", "mixed")
+    ),
+    "video_steps_gpu": _video_steps_gpu,
     "elastic": lambda: _elastic(steps=600),
     "elastic_quick": lambda: _elastic(steps=240, arms=("alone", "global")),
     "elastic_gpu": _elastic_gpu,

@@ -52,8 +52,10 @@ class ObjectiveConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method == "kd" and not (self.kd or self.distance):
-            raise UserError("objective.kd and objective.distance are both 0: method kd asks for nothing else")
+        if self.method == "kd" and not (self.kd or self.distance or self.flow):
+            raise UserError(
+                "objective.kd, objective.distance and objective.flow are all 0: method kd has no other loss"
+            )
         if self.method == "consistency" and self.flow:
             raise UserError("objective.method=consistency has no other loss: set objective.flow=0")
 
@@ -61,7 +63,7 @@ class ObjectiveConfig(Config):
     def asks_teacher(self) -> bool:
         """True where a loss compares with the teacher's answers, not with data alone."""
         answers = self.kd or self.real == "teacher" or (self.distance and self.target == "teacher")
-        return self.method != "adversarial" or bool(answers)
+        return self.method not in ("adversarial", "kd") or bool(answers)
 
 
 @dataclasses.dataclass(frozen=True)

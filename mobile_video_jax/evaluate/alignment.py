@@ -31,11 +31,14 @@ class Samples:
 
 
 def generate_samples(
-    run: Path | str, world: World, count: int, config: SampleConfig, text_encoder: str = ""
+    run: Path | str, world: World, count: int, config: SampleConfig, text_encoder: str = "", *, clip: str = ""
 ) -> Samples:
-    """Generates `count` clips for prompts of held-out combinations, with the seeds 0 to count - 1."""
+    """Generates `count` clips for prompts of held-out combinations, with the seeds 0 to count - 1.
+
+    They have the run's shape or that of `clip`.
+    """
     texts = [text for text, _ in _prompts(world, count)]
-    generator, progress = Generator.load(run, text_encoder=text_encoder), Progress("sample:", count)
+    generator, progress = Generator.load(run, text_encoder=text_encoder, clip=clip), Progress("sample:", count)
     started = time.monotonic()
     clips = generator.generate(texts, config=config, progress=progress.report).frames
     seconds = (time.monotonic() - started) / count

@@ -1,4 +1,4 @@
-"""Features of clips in the middle of a transformer trained on such clips, for distances between sets of clips."""
+"""Features of clips in the middle of a network trained on such clips, for distances between sets of clips."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ Features = Float[np.ndarray, "n d"]
 
 
 def backbone_features(run: Path, batch_size: int = 30) -> Callable[[Clips], Features]:
-    """A function from clips [n t h w 3] to features [n d]: the mean over tokens of the residual stream half-way.
+    """A function from clips [n t h w 3] to features [n d]: the mean over positions of its middle feature map.
 
     Clips are encoded by the run's VAE and passed clean (t = 0) and without a caption. Published Fréchet video distances
     use I3D (metrics/i3d.py), which was trained on 16 frames of real scenes; this network knows clips of their own kind.
@@ -35,8 +35,8 @@ def backbone_features(run: Path, batch_size: int = 30) -> Callable[[Clips], Feat
     def features(params: Any, coder: Any, video: jax.Array) -> jax.Array:
         latents, count = bundle.encode(coder, to_signed(video)), video.shape[0]
         nothing = (jnp.repeat(x, count, axis=0) for x in null_text(text, mask))
-        _, hidden = denoiser.velocity_and_features(params, latents, jnp.zeros(count), *nothing)
-        return jnp.mean(hidden[(hidden.shape[0] - 1) // 2], axis=1, dtype=jnp.float32)
+        _, maps = denoiser.velocity_and_maps(params, latents, jnp.zeros(count), *nothing)
+        return jnp.mean(maps[(len(maps) - 1) // 2], axis=(1, 2, 3), dtype=jnp.float32)
 
     def clip_features(clips: Clips) -> Features:
         filled = np.concatenate([clips, np.repeat(clips[-1:], -len(clips) % batch_size, axis=0)])

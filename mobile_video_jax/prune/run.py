@@ -5,8 +5,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from mobile_video_jax.core.claim import check_holds_only
 from mobile_video_jax.core.config import plain
 from mobile_video_jax.core.errors import UserError
@@ -20,7 +18,7 @@ from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.parallel.config import MeshConfig
 from mobile_video_jax.parallel.distributed import is_first, wait_for_all
-from mobile_video_jax.parallel.mesh import check_batch, make_mesh, put_batch
+from mobile_video_jax.parallel.mesh import check_batch, make_mesh
 from mobile_video_jax.prune.calibration_data import calibration_batches, calibration_stage
 from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.prune.memo import LossFile
@@ -32,7 +30,7 @@ from mobile_video_jax.prune.units import kept_shapes
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.lineage import PRUNED
 from mobile_video_jax.train.checkpoint import newest_step, save_model
-from mobile_video_jax.train.held_out import evaluator, means
+from mobile_video_jax.train.held_out import held_out_metrics
 from mobile_video_jax.train.run import NAME, write_run
 
 LOSSES = "losses.jsonl"
@@ -76,16 +74,8 @@ def prune(config: PruneConfig, run: Run | Path, data: str, out: Path, *, fsdp: i
 def _held_out(stage: DitStage, teacher: Any, student: Any, keep: Masks) -> dict[str, float]:
     """The held-out velocity losses of the model before and after pruning, without recovery."""
     smaller = DitStage(dataclasses.replace(stage.config, model=pruned_config(stage.config.transformer, keep)))
-    return {"before": _held_out_loss(stage, teacher), "after": _held_out_loss(smaller, student)}
-
-
-def _held_out_loss(stage: DitStage, params: Any) -> float:
-    mesh = jax.tree.leaves(params)[0].sharding.mesh
-    evaluate, rows = evaluator(stage), []
-    for i, batch in enumerate(stage.eval_batches(mesh)):
-        batch.pop("record")
-        rows.append(evaluate(params, put_batch(batch, mesh), jax.random.key(i)))
-    return means(rows).get("loss", math.nan)
+    models = {"before": (stage, teacher), "after": (smaller, student)}
+    return {name: held_out_metrics(*model).get("loss", math.nan) for name, model in models.items()}
 
 
 def _fingerprint(config: PruneConfig, stage: DitStage, run: Run) -> str:

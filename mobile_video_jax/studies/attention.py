@@ -56,7 +56,7 @@ def run_attention_study(study: AttentionStudy, out: Path, *, worker: int = 0, wo
 
     def run(arm: str, seed: int, folder: Path) -> dict[str, Any]:
         if arm == DECODED:
-            quality = ClipQuality(study, out, seed)
+            quality = ClipQuality(study, out, teacher_run(out, seed))
             return quality(*quality.of_decoded())
         layout = layout_of(study, arm, seed, out)
         return {"layout": as_text(layout)} | _measured(study, layout, seed, out, folder)

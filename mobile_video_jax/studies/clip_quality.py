@@ -18,7 +18,6 @@ from mobile_video_jax.metrics.kernel_distance import kernel_distance
 from mobile_video_jax.metrics.motion import motion_energy
 from mobile_video_jax.metrics.shape_detector import detect
 from mobile_video_jax.models.run import Run
-from mobile_video_jax.studies.chain import teacher_run
 from mobile_video_jax.studies.config import ChainStudy
 from mobile_video_jax.studies.sample_quality import real_distances
 
@@ -27,18 +26,18 @@ DECODED = "decoded"  # a cell that is no model: held-out clips through the VAE, 
 
 @dataclasses.dataclass(frozen=True)
 class ClipQuality:
-    """Measures clips beside a study's held-out real ones, on features of one seed's teacher."""
+    """Measures clips beside a study's held-out real ones, on features of a run of the study."""
 
     study: ChainStudy
     out: Path
-    seed: int
+    backbone: Path
 
     def __call__(self, clips: Clips, pairs: Pairs) -> dict[str, Any]:
         """Accuracies by attribute, the kernel distance with that of halves of real clips, and relative motion.
 
         `hits` has a 1 for each clip that is right in all attributes, else a 0.
         """
-        features, (real_clips, _) = backbone_features(teacher_run(self.out, self.seed)), self._real()
+        features, (real_clips, _) = backbone_features(self.backbone), self._real()
         real = features(real_clips)
         return {
             "hits": [int(attributes_right(self.study.world, *pair)[ALL]) for pair in pairs],

@@ -64,6 +64,7 @@ CountingArm = Literal["count", "count_attention", "count_best"]
 LadderArm = Literal["stages", "assa", "enhanced", "shallow"]
 TokenDropArm = Literal["plain-half", "bypass", "fusion", "bypass-half", "fusion-half"]
 ElasticArm = Literal["alone", "none", "global", "tensor"]
+VideoStepsArm = Literal["flow", "longer", "clips", "mixed"]
 TemporalArm = Literal["none", "conv1d", "conv3d", "attention1d", "attention3d", "random", "search"]
 AttentionArm = Literal["full", "linear", "lcha", "lcha-softmax", "chunked", "sandwich", "random"]
 LazyArm = Literal["fewer", "reuse", "lazy", "chance", "none", "sensitivity", "random", "smaller"]
@@ -259,6 +260,24 @@ class TemporalStudy(ChainStudy):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class VideoStepsStudy(ChainStudy):
+    """Fine-tuning of a video U-Net to a few unguided steps, without a teacher, beside the network before it.
+
+    All arms of one seed start from the same video network, which has grown from its image network `dit`.
+    """
+
+    video: DitTraining  # training of the video network on clips and images, all of it
+    tune: DistillTraining  # fine-tuning, which an arm changes
+    kind: Literal["video_steps"] = "video_steps"  # tells this study from the others
+    arms: tuple[VideoStepsArm, ...] = get_args(VideoStepsArm)  # ways of fine-tuning
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.video.image_share, self.tune.image_share) < 0:
+            raise UserError("batches of images are counted: set video.image_share and tune.image_share from 0 to 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ElasticStudy(ChainStudy):
     """Widths of one elastic network beside each width alone, for as many steps.
 
@@ -343,6 +362,7 @@ STUDIES: dict[str, type[Config]] = {
     "lazy": LazyStudy,
     "elastic": ElasticStudy,
     "temporal": TemporalStudy,
+    "video_steps": VideoStepsStudy,
     "attention": AttentionStudy,
     "ladder": LadderStudy,
     "token_drop": TokenDropStudy,

@@ -72,7 +72,7 @@ def _evaluations(study: CountingStudy, arm: str) -> float:
 
 
 def _run_cell(study: CountingStudy, arm: str, seed: int, out: Path) -> dict[str, Any]:
-    quality = ClipQuality(study, out, seed)
+    quality = ClipQuality(study, out, teacher_run(out, seed))
     if arm == DECODED:
         clips, pairs = quality.of_decoded()
         return {"evaluations": None, "seconds_per_clip": None, **_counts(pairs), **quality(clips, pairs)}

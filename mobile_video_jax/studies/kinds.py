@@ -16,6 +16,7 @@ from mobile_video_jax.studies import (
     reward,
     temporal,
     token_drop,
+    video_steps,
 )
 from mobile_video_jax.studies.architectures_report import write_architecture_study
 from mobile_video_jax.studies.attention_report import write_attention_study
@@ -29,6 +30,7 @@ from mobile_video_jax.studies.pruning_report import write_pruning_study
 from mobile_video_jax.studies.reward_report import write_reward_study
 from mobile_video_jax.studies.temporal_report import write_temporal_study
 from mobile_video_jax.studies.token_drop_report import write_token_drop_study
+from mobile_video_jax.studies.video_steps_report import write_video_steps_study
 
 
 class Kind(NamedTuple):
@@ -61,6 +63,9 @@ KINDS = {
     "lazy": Kind(lazy.cells, lazy.plan_lazy, lazy.run_lazy_study, write_lazy_study),
     "elastic": Kind(elastic.cells, elastic.plan_elastic, elastic.run_elastic_study, write_elastic_study),
     "temporal": Kind(temporal.cells, temporal.plan_temporal, temporal.run_temporal_study, write_temporal_study),
+    "video_steps": Kind(
+        video_steps.cells, video_steps.plan_video_steps, video_steps.run_video_steps_study, write_video_steps_study
+    ),
     "attention": Kind(attention.cells, attention.plan_attention, attention.run_attention_study, write_attention_study),
     "token_drop": Kind(
         token_drop.cells, token_drop.plan_token_drop, token_drop.run_token_drop_study, write_token_drop_study

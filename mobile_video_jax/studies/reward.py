@@ -100,7 +100,8 @@ def _points(study: RewardStudy) -> dict[str, Any]:
 
 
 def _run_cell(study: RewardStudy, arm: str, seed: int, out: Path, folder: Path) -> dict[str, Any]:
-    run, quality = teacher_run(out, seed), ClipQuality(study, out, seed)
+    run = teacher_run(out, seed)
+    quality = ClipQuality(study, out, run)
     curve: list[dict[str, Any]] = []
     if arm == DECODED:
         return {"curve": curve, **quality(*quality.of_decoded())}

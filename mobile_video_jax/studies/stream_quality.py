@@ -40,11 +40,12 @@ class StreamQuality:
         `drift` has the kernel distance of each window from the first, `kept` the share of clips with the right object.
         """
         study, windows = self.study, stream_windows(run, self.study)
-        features = backbone_features(teacher_run(self.out, self.seed))
+        backbone = teacher_run(self.out, self.seed)
+        features = backbone_features(backbone)
         first = features(windows[1][: study.streamed])
         pairs = {window: read_back(clips, study.world, 0.0).pairs for window, clips in windows.items()}
         return {
-            **ClipQuality(study, self.out, self.seed)(windows[1], pairs[1]),
+            **ClipQuality(study, self.out, backbone)(windows[1], pairs[1]),
             "drift": {str(k): kernel_distance(first, features(clips)) for k, clips in windows.items() if k > 1},
             "drift_floor": real_distances(first),
             "kept": {str(k): self._kept(of[: study.streamed]) for k, of in pairs.items()},

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mobile_video_jax.core.arrays import Rng, Scalar
+from mobile_video_jax.parallel.mesh import put_batch
 from mobile_video_jax.train.stage import Batch, Metrics, Params, Stage
 
 WEIGHT = "weight"  # of a held-out batch's clips [b]: 0 for one that fills the batch up and counts elsewhere, else 1
@@ -26,6 +27,16 @@ def evaluator(stage: Stage, **shardings: Any) -> Callable[[Params, Batch, Rng], 
         return stage.evaluate_batch(params, batch, rng), jnp.sum(batch[WEIGHT])
 
     return jax.jit(evaluate, **shardings)
+
+
+def held_out_metrics(stage: Stage, params: Params) -> dict[str, float]:
+    """The means over a stage's held-out clips, for parameters that lie on a mesh; noise is the same every time."""
+    mesh = jax.tree.leaves(params)[0].sharding.mesh
+    evaluate, rows = evaluator(stage), []
+    for i, batch in enumerate(stage.eval_batches(mesh)):
+        batch.pop("record")
+        rows.append(evaluate(params, put_batch(batch, mesh), jax.random.key(i)))
+    return means(rows)
 
 
 def means(batches: Sequence[tuple[Metrics, Scalar]]) -> dict[str, float]:
