@@ -24,7 +24,7 @@ from absl import flags
 from mobile_video_jax import cli
 from mobile_video_jax.core.errors import Stopped, UserError
 from mobile_video_jax.core.ranges import CountOrZero, Positive, PositiveShare, Size
-from mobile_video_jax.studies.config import study_class
+from mobile_video_jax.studies.study_class import study_class
 
 STUDY = flags.DEFINE_string("study", "compression", "The study: a variant of configs/ablate.py.")
 CONFIG = cli.define_config(

@@ -12,7 +12,8 @@ from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.search.config import SearchConfig
 from mobile_video_jax.stages.config import ConvertTraining, DitTraining
-from mobile_video_jax.studies.config import AttentionStudy, ChainStudy
+from mobile_video_jax.studies.config import ChainStudy
+from mobile_video_jax.studies.network_config import AttentionStudy
 
 CLIP, COMPRESSION = "17x32x32", "t4_s4_c8"  # 5x8x8 tokens
 SPACE: dict[str, Any] = {"kinds": ("full", "lcha"), "resolutions": (1, 2)}  # of the search

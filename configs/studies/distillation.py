@@ -11,7 +11,8 @@ from mobile_video_jax.core.config import Config, from_mapping
 from mobile_video_jax.data.shapes.world import KNOWN
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.prune.config import PruneConfig
-from mobile_video_jax.studies.config import ChainStudy, DistillationStudy
+from mobile_video_jax.studies.config import ChainStudy
+from mobile_video_jax.studies.shrinking_config import DistillationStudy
 
 # In the demo's world every way gets 99 % of the samples right: circles and light grounds make it harder.
 HARDER = dataclasses.replace(demo.WORLD, shapes=KNOWN["shapes"], backgrounds=("dark", "light"))

@@ -18,16 +18,15 @@ from mobile_video_jax.prune.config import PruneConfig
 from mobile_video_jax.search.config import SearchConfig
 from mobile_video_jax.search.evolution import EvolutionConfig
 from mobile_video_jax.stages.config import DitTraining, ElasticTraining, LazyTraining
-from mobile_video_jax.studies.config import (
-    ArchitectureStudy,
-    ChainStudy,
+from mobile_video_jax.studies.config import ChainStudy
+from mobile_video_jax.studies.network_config import (
     ElasticStudy,
     LadderStudy,
-    LazyStudy,
     TemporalStudy,
     TokenDropStudy,
     VideoStepsStudy,
 )
+from mobile_video_jax.studies.shrinking_config import ArchitectureStudy, LazyStudy
 
 
 def _snapgen(*, teacher_steps: int, steps: int, **changes: Any) -> ArchitectureStudy:

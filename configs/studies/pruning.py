@@ -11,7 +11,7 @@ from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.prune.config import PruneConfig
-from mobile_video_jax.studies.config import PruningStudy
+from mobile_video_jax.studies.shrinking_config import PruningStudy
 
 # Of a recovery in a study: constant, so that every point of a curve is a result, and half of the teacher's peak.
 RECOVERY: dict[str, Any] = {

@@ -11,7 +11,8 @@ from mobile_video_jax.core.config import Config, from_mapping
 from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.stages.config import CriticTraining, RewardTraining, RewardTuning
-from mobile_video_jax.studies.config import ChainStudy, CountingStudy, RewardStudy
+from mobile_video_jax.studies.config import ChainStudy
+from mobile_video_jax.studies.reward_config import CountingStudy, RewardStudy
 
 # Several small objects, which the small transformer of so few steps often gets wrong: there is room to improve.
 REWARD_WORLD = World(

@@ -28,7 +28,8 @@ from mobile_video_jax.core.files import replacing
 from mobile_video_jax.core.ranges import CountOrZero, Size
 from mobile_video_jax.cost.tpu.topology import Topology
 from mobile_video_jax.stages.config import training_class
-from mobile_video_jax.studies.config import StudyConfig, study_class
+from mobile_video_jax.studies.config import StudyConfig
+from mobile_video_jax.studies.study_class import study_class
 from mobile_video_jax.train.config import TrainConfig
 
 STUDY = flags.DEFINE_string("study", "", "A study of VAEs, a variant of configs/ablate.py, in place of --config.")

@@ -9,7 +9,7 @@ from mobile_video_jax.stages.config import RecoverTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.recover import RecoverStage
 from mobile_video_jax.studies.chain import TEACHER, Cells, cells_of, run_chain_study, teacher_run
-from mobile_video_jax.studies.config import ArchitectureStudy
+from mobile_video_jax.studies.shrinking_config import ArchitectureStudy
 from mobile_video_jax.studies.trained import measured
 from mobile_video_jax.train.loop import train
 

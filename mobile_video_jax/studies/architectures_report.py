@@ -8,7 +8,7 @@ from mobile_video_jax.metrics.accuracy import ALL, chance
 from mobile_video_jax.report.blocks import Report, Section
 from mobile_video_jax.report.page import write_report
 from mobile_video_jax.studies.architectures import cells
-from mobile_video_jax.studies.config import ArchitectureStudy
+from mobile_video_jax.studies.shrinking_config import ArchitectureStudy
 from mobile_video_jax.studies.table import Row, write_tables
 from mobile_video_jax.studies.trained import COLUMNS, PAIRS, arms_table, pairs_table, summary
 

@@ -29,7 +29,7 @@ from mobile_video_jax.studies.attention_layouts import (
 )
 from mobile_video_jax.studies.chain import Cells, cells_of, run_chain_study, teacher_run
 from mobile_video_jax.studies.clip_quality import DECODED, ClipQuality
-from mobile_video_jax.studies.config import AttentionStudy
+from mobile_video_jax.studies.network_config import AttentionStudy
 from mobile_video_jax.studies.stream_quality import StreamQuality
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics

@@ -15,7 +15,7 @@ from mobile_video_jax.search.run import search
 from mobile_video_jax.search.space import Choice, Layout, Space, uniform_space
 from mobile_video_jax.search.untrained import without_layout
 from mobile_video_jax.studies.chain import teacher_run
-from mobile_video_jax.studies.config import AttentionStudy
+from mobile_video_jax.studies.network_config import AttentionStudy
 
 FULL, SANDWICH, RANDOM = "full", "sandwich", "random"
 # Kinds of the blocks in turn, all at the whole resolution.

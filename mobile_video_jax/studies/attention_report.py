@@ -12,7 +12,7 @@ from mobile_video_jax.studies.attention import cells
 from mobile_video_jax.studies.attention_claims import KEEP, beside_random, kept
 from mobile_video_jax.studies.attention_layouts import FULL, RANDOM, SANDWICH
 from mobile_video_jax.studies.clip_quality import DECODED
-from mobile_video_jax.studies.config import AttentionStudy
+from mobile_video_jax.studies.network_config import AttentionStudy
 from mobile_video_jax.studies.table import Column, Row, grouped, write_tables
 
 NAMES = {

@@ -100,7 +100,8 @@ def make_teacher(study: ChainStudy, out: Path, seed: int) -> None:
             train(DitStage(dataclasses.replace(config, steps=steps)), run)
             right[str(steps)] = _share_right(study, run) if study.teacher_right else 0.0
             write_json(run / RIGHT, right)
-            say(f"teacher {seed}: {right[str(steps)]:.1%} of {study.samples} samples right after {steps} steps")
+            measured = f"{right[str(steps)]:.1%} of {study.samples} samples right" if study.teacher_right else "trained"
+            say(f"teacher {seed}: {measured} after {steps} steps")
 
 
 def _share_right(study: ChainStudy, run: Path) -> float:

@@ -20,7 +20,7 @@ from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.studies.chain import Cells, cells_of, run_chain_study, teacher_run
 from mobile_video_jax.studies.clip_quality import DECODED, ClipQuality
-from mobile_video_jax.studies.config import CountingStudy
+from mobile_video_jax.studies.reward_config import CountingStudy
 from mobile_video_jax.train.loop import train
 
 PLAIN = "plain"

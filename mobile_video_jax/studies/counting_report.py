@@ -10,9 +10,9 @@ from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.report.blocks import Report, Section, Table
 from mobile_video_jax.report.page import write_report
 from mobile_video_jax.studies.clip_quality import DECODED
-from mobile_video_jax.studies.config import CountingStudy
 from mobile_video_jax.studies.counting import PLAIN, cells
 from mobile_video_jax.studies.pairs import difference, hits_by_arm
+from mobile_video_jax.studies.reward_config import CountingStudy
 from mobile_video_jax.studies.table import Column, Row, grouped, write_tables
 
 BEST = "count_best"  # the baseline at twice the evaluations

@@ -13,9 +13,9 @@ from mobile_video_jax.stages.distill import DistillStage
 from mobile_video_jax.stages.distill_recipes import RECIPES
 from mobile_video_jax.stages.recover import RecoverStage
 from mobile_video_jax.studies.chain import TEACHER, Cells, run_chain_study, teacher_run
-from mobile_video_jax.studies.config import DistillationStudy
 from mobile_video_jax.studies.head_quality import head_alone, measure_head
 from mobile_video_jax.studies.sample_quality import SampleQuality, teacher_samples
+from mobile_video_jax.studies.shrinking_config import DistillationStudy
 from mobile_video_jax.train.loop import train
 
 # What an arm changes of the distillation's config: keys of DistillTraining, and of its objective. Taps are thirds.

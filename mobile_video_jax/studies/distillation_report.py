@@ -10,9 +10,9 @@ from mobile_video_jax.report.blocks import Picture, Report, Section, Table
 from mobile_video_jax.report.figures import panels, save_figure
 from mobile_video_jax.report.page import write_report
 from mobile_video_jax.studies.chain import TEACHER
-from mobile_video_jax.studies.config import DistillationStudy
 from mobile_video_jax.studies.distillation import ARMS, cells
 from mobile_video_jax.studies.distillation_claims import DISTANCE, KEEP, RIGHT, differences, retention
+from mobile_video_jax.studies.shrinking_config import DistillationStudy
 from mobile_video_jax.studies.table import Column, Row, grouped, spread, write_tables
 
 NAMES = {

@@ -13,7 +13,7 @@ from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.elastic import ElasticStage
 from mobile_video_jax.studies.chain import TEACHER, Cells, cells_of, run_chain_study, teacher_config, teacher_run
-from mobile_video_jax.studies.config import ElasticStudy
+from mobile_video_jax.studies.network_config import ElasticStudy
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 

@@ -10,8 +10,8 @@ from mobile_video_jax.metrics.interval import mean_score
 from mobile_video_jax.report.blocks import Report, Section, Table
 from mobile_video_jax.report.page import write_report
 from mobile_video_jax.studies.chain import TEACHER
-from mobile_video_jax.studies.config import ElasticStudy
 from mobile_video_jax.studies.elastic import ALONE, cells
+from mobile_video_jax.studies.network_config import ElasticStudy
 from mobile_video_jax.studies.table import Column, Row, grouped, write_tables
 
 COLUMNS = (Column("loss", "held-out velocity loss", "{:.4f}"), Column("right", "samples right"))

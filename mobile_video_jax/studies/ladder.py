@@ -11,7 +11,7 @@ from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.studies.chain import Cells, cells_of, run_chain_study, teacher_config, teacher_run
-from mobile_video_jax.studies.config import LadderStudy
+from mobile_video_jax.studies.network_config import LadderStudy
 from mobile_video_jax.studies.trained import measured
 from mobile_video_jax.train.loop import train
 

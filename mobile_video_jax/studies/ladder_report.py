@@ -8,8 +8,8 @@ from mobile_video_jax.cost.phone.table import PHONE
 from mobile_video_jax.metrics.accuracy import ALL, chance
 from mobile_video_jax.report.blocks import Report, Section
 from mobile_video_jax.report.page import write_report
-from mobile_video_jax.studies.config import LadderStudy
 from mobile_video_jax.studies.ladder import cells
+from mobile_video_jax.studies.network_config import LadderStudy
 from mobile_video_jax.studies.table import Row, write_tables
 from mobile_video_jax.studies.trained import COLUMNS, PAIRS, arms_table, pairs_table, summary
 

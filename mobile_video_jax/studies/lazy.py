@@ -24,7 +24,7 @@ from mobile_video_jax.stages.config import LazyTraining
 from mobile_video_jax.stages.distill import DistillStage
 from mobile_video_jax.stages.lazy import LazyStage
 from mobile_video_jax.studies.chain import Cells, run_chain_study, teacher_run
-from mobile_video_jax.studies.config import LazyStudy
+from mobile_video_jax.studies.shrinking_config import LazyStudy
 from mobile_video_jax.train.loop import train
 
 # Samplers of the teacher with a table, and how it is chosen.

@@ -12,8 +12,8 @@ from mobile_video_jax.metrics.interval import Score, mean_score
 from mobile_video_jax.report.blocks import Picture, Report, Section, Table
 from mobile_video_jax.report.figures import panels, save_figure
 from mobile_video_jax.report.page import write_report
-from mobile_video_jax.studies.config import LazyStudy
 from mobile_video_jax.studies.lazy import REUSE_ARMS, STUDENT_ARMS, cells, fewer_steps
+from mobile_video_jax.studies.shrinking_config import LazyStudy
 from mobile_video_jax.studies.table import Column, Row, grouped, write_tables
 
 NAMES = {

@@ -20,7 +20,7 @@ from mobile_video_jax.stages.config import RecoverTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.recover import RecoverStage
 from mobile_video_jax.studies.chain import RIGHT, TEACHER, run_chain_study, teacher_run
-from mobile_video_jax.studies.config import PruningStudy
+from mobile_video_jax.studies.shrinking_config import PruningStudy
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 

@@ -10,9 +10,9 @@ from mobile_video_jax.report.blocks import Picture, Report, Section, Table
 from mobile_video_jax.report.figures import panels, save_figure
 from mobile_video_jax.report.page import write_report
 from mobile_video_jax.studies.chain import TEACHER
-from mobile_video_jax.studies.config import PruningStudy
 from mobile_video_jax.studies.pruning import cells
 from mobile_video_jax.studies.pruning_claims import RANDOM, AgainstDraws, Difference, against_draws, differences
+from mobile_video_jax.studies.shrinking_config import PruningStudy
 from mobile_video_jax.studies.table import Column, Row, grouped, write_tables
 
 LOSS = Column("loss", "held-out velocity loss", "{:.4f}")

@@ -18,7 +18,7 @@ from mobile_video_jax.stages.reward import RewardStage
 from mobile_video_jax.stages.reward_tuning import RewardTuningStage
 from mobile_video_jax.studies.chain import Cells, cells_of, run_chain_study, teacher_run
 from mobile_video_jax.studies.clip_quality import DECODED, ClipQuality
-from mobile_video_jax.studies.config import RewardStudy
+from mobile_video_jax.studies.reward_config import RewardStudy
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.train.stage import Stage

@@ -10,9 +10,9 @@ from mobile_video_jax.report.blocks import Picture, Report, Section, Table
 from mobile_video_jax.report.figures import panels, save_figure
 from mobile_video_jax.report.page import write_report
 from mobile_video_jax.studies.clip_quality import DECODED
-from mobile_video_jax.studies.config import RewardStudy
 from mobile_video_jax.studies.pairs import difference, hits_by_arm
 from mobile_video_jax.studies.reward import BASE, FLOW, cells
+from mobile_video_jax.studies.reward_config import RewardStudy
 from mobile_video_jax.studies.table import Column, Row, grouped, write_tables
 
 HIDDEN, REWARD = Column("hidden", "hidden accuracy"), Column("reward", "reward")

@@ -22,7 +22,7 @@ from mobile_video_jax.metrics.kernel_distance import kernel_distance
 from mobile_video_jax.metrics.motion import motion_energy
 from mobile_video_jax.models.config import SolverName
 from mobile_video_jax.studies.chain import teacher_run
-from mobile_video_jax.studies.config import DistillationStudy
+from mobile_video_jax.studies.shrinking_config import DistillationStudy
 
 HALVES = 20  # random halves of the real clips, whose distances are the floor of all others
 PROMPTS, SAMPLES = 4, 4  # of diversity: prompts, and samples of each

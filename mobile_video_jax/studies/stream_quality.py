@@ -19,7 +19,7 @@ from mobile_video_jax.metrics.accuracy import ALL, Pairs, attributes_right
 from mobile_video_jax.metrics.kernel_distance import kernel_distance
 from mobile_video_jax.studies.chain import teacher_run
 from mobile_video_jax.studies.clip_quality import ClipQuality
-from mobile_video_jax.studies.config import AttentionStudy
+from mobile_video_jax.studies.network_config import AttentionStudy
 from mobile_video_jax.studies.sample_quality import real_distances
 
 # What an object keeps for as long as it is there; its motion may end at the border.

@@ -28,7 +28,7 @@ from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.studies.chain import Cells, cells_of, run_chain_study, teacher_run
-from mobile_video_jax.studies.config import TemporalStudy
+from mobile_video_jax.studies.network_config import TemporalStudy
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
 from mobile_video_jax.unet.config import NONE, UnetConfig

@@ -10,7 +10,7 @@ from mobile_video_jax.metrics.accuracy import ALL, chance
 from mobile_video_jax.metrics.interval import mean_score
 from mobile_video_jax.report.blocks import Report, Section, Table
 from mobile_video_jax.report.page import write_report
-from mobile_video_jax.studies.config import TemporalStudy
+from mobile_video_jax.studies.network_config import TemporalStudy
 from mobile_video_jax.studies.pairs import difference, hits_by_arm
 from mobile_video_jax.studies.table import Column, Row, grouped, write_tables
 from mobile_video_jax.studies.temporal import SEARCH, cells

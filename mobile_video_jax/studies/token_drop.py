@@ -11,7 +11,7 @@ from mobile_video_jax.metrics.accuracy import ALL, accuracies
 from mobile_video_jax.stages.config import DitTraining
 from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.studies.chain import Cells, cells_of, run_chain_study, teacher_config, teacher_run
-from mobile_video_jax.studies.config import TokenDropStudy
+from mobile_video_jax.studies.network_config import TokenDropStudy
 from mobile_video_jax.studies.trained import measured
 from mobile_video_jax.train.loop import train
 

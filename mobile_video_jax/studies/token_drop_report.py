@@ -7,7 +7,7 @@ from mobile_video_jax.core.revision import git_revision, hardware
 from mobile_video_jax.metrics.accuracy import ALL, chance
 from mobile_video_jax.report.blocks import Report, Section
 from mobile_video_jax.report.page import write_report
-from mobile_video_jax.studies.config import TokenDropStudy
+from mobile_video_jax.studies.network_config import TokenDropStudy
 from mobile_video_jax.studies.table import Column, Row, write_tables
 from mobile_video_jax.studies.token_drop import PLAIN, cells
 from mobile_video_jax.studies.trained import COLUMNS, PAIRS, arms_table, pairs_table, summary

@@ -21,7 +21,7 @@ from mobile_video_jax.stages.dit import DitStage
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.studies.chain import Cells, cells_of, run_chain_study, teacher_run
 from mobile_video_jax.studies.clip_quality import ClipQuality
-from mobile_video_jax.studies.config import VideoStepsStudy
+from mobile_video_jax.studies.network_config import VideoStepsStudy
 from mobile_video_jax.train.held_out import held_out_metrics
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics

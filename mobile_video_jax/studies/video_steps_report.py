@@ -11,7 +11,7 @@ from mobile_video_jax.metrics.accuracy import ALL, chance, wilson_interval
 from mobile_video_jax.metrics.interval import mean_score
 from mobile_video_jax.report.blocks import Cell, Report, Section, Table
 from mobile_video_jax.report.page import write_report
-from mobile_video_jax.studies.config import VideoStepsStudy
+from mobile_video_jax.studies.network_config import VideoStepsStudy
 from mobile_video_jax.studies.pairs import difference, hits_by_arm
 from mobile_video_jax.studies.table import Column, Row, grouped, write_tables
 from mobile_video_jax.studies.video_steps import GUIDED, UNTOUCHED, cells

@@ -21,10 +21,11 @@ from mobile_video_jax.studies.compression import Cell
 from mobile_video_jax.studies.compression_data import make_data, study_data
 from mobile_video_jax.studies.compression_report import write_study
 from mobile_video_jax.studies.compression_table import COSTS, KVD, QUALITY, best_group, summary, table_rows
-from mobile_video_jax.studies.config import StudyConfig, study_class
+from mobile_video_jax.studies.config import StudyConfig
 from mobile_video_jax.studies.kinds import KINDS
 from mobile_video_jax.studies.learning import Learning, psnr_curve
 from mobile_video_jax.studies.pareto import front
+from mobile_video_jax.studies.study_class import study_class
 from mobile_video_jax.train.divergence import TrainingDiverged
 from mobile_video_jax.vae.decoder_flops import decoder_flops_per_frame
 from tests import tiny

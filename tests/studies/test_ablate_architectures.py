@@ -10,7 +10,7 @@ from configs import ablate as studies
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.studies.architectures import ARMS, cells, plan_architectures, student_config
 from mobile_video_jax.studies.architectures_report import CLAIMS, write_architecture_study
-from mobile_video_jax.studies.config import ArchitectureStudy
+from mobile_video_jax.studies.shrinking_config import ArchitectureStudy
 from mobile_video_jax.studies.trained import differences
 
 

@@ -23,7 +23,7 @@ from mobile_video_jax.studies.attention import (
 from mobile_video_jax.studies.attention_claims import beside_random, kept
 from mobile_video_jax.studies.attention_layouts import KINDS, phone_costs, phone_milliseconds, repeated_layout
 from mobile_video_jax.studies.attention_report import write_attention_study
-from mobile_video_jax.studies.config import AttentionStudy
+from mobile_video_jax.studies.network_config import AttentionStudy
 from tests.studies.test_chain_studies import SHORT
 
 MODEL = DitConfig(width=16, depth=4, heads=2, head_dim=8, ffn=32, time_features=8, causal=True)

@@ -12,11 +12,11 @@ from mobile_video_jax.core.config import from_mapping, plain
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.evaluate.backbone_features import backbone_features
 from mobile_video_jax.metrics.kernel_distance import kernel_distance
-from mobile_video_jax.studies.config import DistillationStudy
 from mobile_video_jax.studies.distillation import arm_config, cells, parts, plan_distillation
 from mobile_video_jax.studies.distillation_claims import differences, retention
 from mobile_video_jax.studies.distillation_report import table_rows, write_distillation_study
 from mobile_video_jax.studies.sample_quality import real_distances
+from mobile_video_jax.studies.shrinking_config import DistillationStudy
 from tests import tiny
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from configs import ablate as studies
 from mobile_video_jax.core.config import from_mapping
-from mobile_video_jax.studies.config import ElasticStudy
 from mobile_video_jax.studies.elastic import cells, plan_elastic, run_elastic_study
 from mobile_video_jax.studies.elastic_report import differences, write_elastic_study
+from mobile_video_jax.studies.network_config import ElasticStudy
 from tests.studies.test_chain_studies import SHORT
 
 

@@ -8,9 +8,9 @@ import pytest
 from configs import ablate as studies
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.studies.config import LadderStudy
 from mobile_video_jax.studies.ladder import cells, plan_ladder, run_ladder_study
 from mobile_video_jax.studies.ladder_report import write_ladder_study
+from mobile_video_jax.studies.network_config import LadderStudy
 from tests.studies.test_chain_studies import SHORT
 
 

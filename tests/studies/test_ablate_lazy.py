@@ -9,9 +9,9 @@ import pytest
 from configs import ablate as studies
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.studies.config import LazyStudy
 from mobile_video_jax.studies.lazy import cells, fewer_steps, root_mean_squares, run_lazy_study
 from mobile_video_jax.studies.lazy_report import differences, write_lazy_study
+from mobile_video_jax.studies.shrinking_config import LazyStudy
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.files import write_json
 from mobile_video_jax.models.denoiser import Denoiser
 from mobile_video_jax.prune.plan import make_plan, planned_shapes, sizes_of
-from mobile_video_jax.studies.config import PruningStudy
 from mobile_video_jax.studies.pruning import ARMS, Cell, cell_config, cells, plan_pruning, recovery_steps
 from mobile_video_jax.studies.pruning_claims import against_draws, differences
 from mobile_video_jax.studies.pruning_report import table_rows, write_pruning_study
+from mobile_video_jax.studies.shrinking_config import PruningStudy
 from tests.commands import run
 
 

@@ -11,7 +11,7 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.search.random_layouts import Sampler
 from mobile_video_jax.search.space import Choice, Space
-from mobile_video_jax.studies.config import TemporalStudy
+from mobile_video_jax.studies.network_config import TemporalStudy
 from mobile_video_jax.studies.temporal import arm_config, cells, hand_made, run_temporal_study
 from mobile_video_jax.studies.temporal_report import differences, write_temporal_study
 from tests.search.tables import random_table

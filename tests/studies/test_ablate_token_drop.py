@@ -8,7 +8,7 @@ import pytest
 from configs import ablate as studies
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.studies.config import TokenDropStudy
+from mobile_video_jax.studies.network_config import TokenDropStudy
 from mobile_video_jax.studies.token_drop import SHARES, cells, plan_token_drop, run_token_drop_study, trainings
 from mobile_video_jax.studies.token_drop_report import write_token_drop_study
 from tests.studies.test_chain_studies import SHORT

@@ -9,7 +9,7 @@ import pytest
 from configs import ablate as studies
 from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.studies.config import VideoStepsStudy
+from mobile_video_jax.studies.network_config import VideoStepsStudy
 from mobile_video_jax.studies.video_steps import arm_config, cells, plan_video_steps, run_video_steps_study
 from mobile_video_jax.studies.video_steps_report import differences, write_video_steps_study
 from tests.studies.test_chain_studies import SHORT

@@ -12,11 +12,11 @@ from mobile_video_jax.core.config import from_mapping
 from mobile_video_jax.models.run import Run
 from mobile_video_jax.stages.lineage import read_pruned
 from mobile_video_jax.studies.cells import RESULT
-from mobile_video_jax.studies.config import DistillationArm, DistillationStudy, PruningStudy
 from mobile_video_jax.studies.distillation import run_distillation_study
 from mobile_video_jax.studies.distillation_report import write_distillation_study
 from mobile_video_jax.studies.pruning import run_pruning_study
 from mobile_video_jax.studies.pruning_report import write_pruning_study
+from mobile_video_jax.studies.shrinking_config import DistillationArm, DistillationStudy, PruningStudy
 
 SHORT = {"steps": 2, "eval_every": 2, "checkpoint_every": 2}
 

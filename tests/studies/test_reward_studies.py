@@ -9,10 +9,10 @@ import pytest
 
 from configs import ablate as studies
 from mobile_video_jax.core.config import from_mapping
-from mobile_video_jax.studies.config import CountingStudy, RewardStudy
 from mobile_video_jax.studies.counting import plan_counting, run_counting_study
 from mobile_video_jax.studies.counting_report import table_rows, write_counting_study
 from mobile_video_jax.studies.reward import arm_config, run_reward_study
+from mobile_video_jax.studies.reward_config import CountingStudy, RewardStudy
 from mobile_video_jax.studies.reward_report import gains, write_reward_study
 
 SHORT = {"steps": 2, "eval_every": 2, "checkpoint_every": 2, "batch_size": 8}
