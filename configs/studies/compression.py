@@ -60,6 +60,18 @@ def _quick_arms() -> StudyConfig:
     return dataclasses.replace(study, vae=vae, dit=dit)
 
 
+def _patch() -> StudyConfig:
+    """One number of tokens and values by three strides; the first is cheap, so that the others have steps enough."""
+    study = _tiny()
+    return dataclasses.replace(
+        study,
+        compressions=("t4_s16_c64", "t4_s8_c16_p2", "t4_s4_c4_p4"),
+        seeds=(0, 1, 2),
+        vae=dataclasses.replace(study.vae, steps=1600, checkpoint_every=400),
+        dit=dataclasses.replace(study.dit, steps=900, eval_every=900, checkpoint_every=300),
+    )
+
+
 def _accelerator(**changes: Any) -> StudyConfig:
     """Mobile VAEs on rendered clips of 17x128x128, or on --config.data of your own."""
     study = StudyConfig(
@@ -88,7 +100,7 @@ STUDIES: dict[str, Callable[[], Config]] = {
     "compression_quick": lambda: _quick(
         compressions=("t4_s8_c16", "t4_s16_c32", "t8_s16_c64", "t8_s32_c128"),
     ),
-    "patch": lambda: _quick(compressions=("t4_s16_c64", "t4_s8_c16_p2", "t4_s4_c4_p4"), seeds=(0, 1, 2)),
+    "patch": _patch,
     "patch_gpu": lambda: _accelerator(compressions=("t8_s32_c128", "t8_s16_c32_p2", "t8_s8_c8_p4")),
     "objectives": lambda: _quick(
         compressions=("t4_s8_c16",),
