@@ -11,8 +11,9 @@ equivariance on and off, three seeds, about 35 minutes. `arms` are ways of train
 latent consistency as KL and as MSE, scale equivariance beside EQ-VAE's turns, and a discriminator, at three ratios and
 three seeds; `arms_quick` is one ratio and one seed, `arms_gpu` for an accelerator. One accelerator: `compression_gpu`,
 8 cells of mobile VAEs with a fine-tuning phase. A pod: `compression_pod`, 96 cells in four objectives and three seeds.
---plan prints the hours of each, from counted FLOPs. `patch` is three ways to one number of tokens and values: stride 16, stride 8 with patches of
-2x2 and stride 4 with 4x4 in the transformer; three seeds, about an hour and a quarter by their FLOPs.
+--plan prints the hours of each, from counted FLOPs. `patch` is three ways to one number of tokens and values: stride
+16, stride 8 with patches of 2x2 and stride 4 with 4x4 in the transformer; three seeds, about an hour and a quarter by
+their FLOPs.
 
 `pruning` prunes one strong transformer of 12 blocks (trained until 90 % of its samples are right) to a third and half
 of its blocks' parameters by KD sensitivity, over all levels or blocks alone, by chance ten times and in other ways, and
