@@ -99,7 +99,8 @@ class Generator:
     def sample_config(self, **changes: Any) -> SampleConfig:
         """The run's own sampling settings, with those of the changes that are not None.
 
-        Listed times decide the number of steps. Raises UserError for times that the model was not distilled at.
+        Listed times decide the number of steps. Raises UserError for times that the model was not distilled at, and for
+        guidance by a path that it was not trained with.
         """
         sampling = self.denoiser.sampling
         changes = {key: value for key, value in changes.items() if value is not None}
@@ -120,6 +121,10 @@ class Generator:
         }
         config = SampleConfig(**defaults | changes | {"steps": steps, "times": times})
         sampling.check(self.time_grid(config)[:-1].tolist())
+        if config.path_drop and not self.run.config.get("path_drop"):
+            raise UserError(
+                "this model was not trained for path_drop: leave it out, or train with --config.path_drop=0.1"
+            )
         return config
 
     def time_grid(self, config: SampleConfig) -> Float[Array, "n"]:

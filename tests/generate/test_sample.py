@@ -55,6 +55,11 @@ def generator(model) -> Generator:
     return Generator.load(model)
 
 
+def test_guidance_by_a_path_is_for_models_that_were_trained_with_it(generator):
+    with pytest.raises(UserError, match="not trained for path_drop: leave it out, or train with"):
+        generator.sample_config(path_drop=True)
+
+
 def print_differences(run: Path, path: Path) -> None:
     """What one device, eight, and eight that share weights in pairs draw, on a machine of eight."""
     eight, shared = Generator.load(run), Generator.load(run, fsdp=2)
