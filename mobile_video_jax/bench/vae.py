@@ -26,12 +26,14 @@ from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.vae.coder import ClipCoder
 from mobile_video_jax.vae.config import VaeConfig
 from mobile_video_jax.vae.decoder_flops import decoder_flops_per_frame
-from mobile_video_jax.vae.losses.terms import CONSISTENT, EQUIVARIANT
+from mobile_video_jax.vae.losses.terms import CONSISTENT, CONSISTENT_MSE, EQUIVARIANT, TURNED
 from mobile_video_jax.vae.model import Vae
 
 LOSS_TERMS = {
     "latent_consistency": CONSISTENT,
+    "consistency_mse": CONSISTENT_MSE,
     "scale_equivariance": EQUIVARIANT,
+    "eq": TURNED,
     "perceptual": {"perceptual": 0.1},
     "adversarial": {"adversarial": 0.05},
 }
