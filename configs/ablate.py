@@ -38,8 +38,8 @@ found by evolution, by random search, of one kind, and none; three seeds. `tempo
 
 `video_steps` fine-tunes a tiny video U-Net to four unguided steps by flow matching alone (for as many steps, and for as
 many FLOPs), with a discriminator on clips, and on clips and images, beside the network before, guided in 20 steps and
-unguided in four; 18 cells, three seeds. `video_steps_quick` is one seed with fewer steps and no arm of equal FLOPs;
-`video_steps_gpu`, `snapgenv`'s network. None has been timed.
+unguided in four; 18 cells, three seeds. `video_steps_quick` is one seed with fewer steps and no arm of equal FLOPs, 28
+minutes on one core; `video_steps_gpu`, `snapgenv`'s network. The others have not been timed.
 
 `lazy` samples one transformer in fewer steps, or with outputs reused from the step before, by sensitivity, by trained
 gates or by chance, at equal FLOPs, and its 4-step student with modules left out, by sensitivity or chance, or pruned to
