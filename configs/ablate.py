@@ -30,7 +30,7 @@ about 25 minutes by its parts. `distillation_gpu` on an accelerator.
 
 `snapgen` teaches a fresh tiny U-Net by a transformer on the same latents of still images: by data alone (also for as
 many FLOPs as a teacher's help costs), + the teacher's velocity, + SnapGen's balance by time (and a constant one), +
-features; 21 cells, three seeds. `snapgen_quick` has half of the steps. Neither has been timed.
+features; 21 cells, three seeds. `snapgen_quick` has half of the steps, an hour on one core by its first seed.
 
 `temporal` grows a tiny U-Net of images into one of clips by layers over time within one budget of the phone's time:
 found by evolution, by random search, of one kind, and none; three seeds. `temporal_quick` is one seed and fewer kinds,
