@@ -47,7 +47,7 @@ def main() -> None:
     from mobile_video_jax.core.lock import only_writer
     from mobile_video_jax.core.progress import phase
     from mobile_video_jax.core.storage import ObjectPath
-    from mobile_video_jax.studies.cells import RESULT, finished
+    from mobile_video_jax.studies.cells import RESULT, check_kind, finished
     from mobile_video_jax.studies.kinds import KINDS
 
     study, out = CONFIG.value, OUT.value
@@ -61,6 +61,7 @@ def main() -> None:
     if study.kind != "vae" and (CELL.value or isinstance(out, ObjectPath)):
         raise UserError("this study's cells share networks: leave out --cell, share it by --workers on one file system")
     check_holds_some(out, ("data", "shared.json", "cells", "table.json", "study.json"), "study")
+    check_kind(study, out)
     if CELL.value:
         kind.run(study, out, only=CELL.value)
         leave_if_failed(out, CELL.value)

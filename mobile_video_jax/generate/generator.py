@@ -125,6 +125,8 @@ class Generator:
             raise UserError(
                 "this model was not trained for path_drop: leave it out, or train with --config.path_drop=0.1"
             )
+        if changes.get("path_drop") and config.guidance == 1:
+            raise UserError("path_drop is a way to guide: leave it out, or name a --guidance above 1")
         return config
 
     def time_grid(self, config: SampleConfig) -> Float[Array, "n"]:

@@ -99,7 +99,7 @@ class DitTraining(LatentTraining):
     sample_text_encoder: str = ""  # where the text encoder lies that reads them, as t5:FOLDER; MiniLM is found
     temporal_only: bool = False  # train the layers over time alone, which images skip; the rest stays as in init_from
     token_drop: Decay = 0.0  # share of tokens that training leaves out of all blocks but the first and last two
-    path_drop: Share = 0.0  # share of clips whose tokens all pass by those blocks, which guidance can then leave out
+    path_drop: Decay = 0.0  # share of clips whose tokens all pass by those blocks, which guidance can then leave out
     lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)  # with a rank: train an adapter of init_from alone
 
 

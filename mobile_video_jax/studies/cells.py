@@ -42,6 +42,15 @@ def open_study(study: Config, out: Path, *, worker: int, workers: int) -> None:
         write_json(out / SETTINGS, settings)
 
 
+def check_kind(study: Any, out: Path) -> None:
+    """Raises UserError where `out` holds a study of another kind, whose tables would be replaced by empty ones."""
+    before = read_json(out / SETTINGS).get("kind") if (out / SETTINGS).exists() else None
+    if before and before != study.kind:
+        raise UserError(
+            f"{out} holds a study of kind '{before}', not '{study.kind}': name that --study or another --out"
+        )
+
+
 def run_cells(
     names: Sequence[str],
     out: Path,

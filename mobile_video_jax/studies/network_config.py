@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated, Literal, get_args
 
 from mobile_video_jax.core.errors import UserError
-from mobile_video_jax.core.ranges import Count, PositiveShare, Range, Share
+from mobile_video_jax.core.ranges import Count, Decay, PositiveShare, Range
 from mobile_video_jax.dit.ladder import rung
 from mobile_video_jax.dit.token_drop import check_drop
 from mobile_video_jax.search.config import SearchConfig
@@ -99,7 +99,7 @@ class TokenDropStudy(ChainStudy):
     """
 
     token_drop: PositiveShare = 0.75  # share of tokens that pass by the middle blocks in the first phase
-    path_drop: Share = 0.1  # share of clips whose tokens all do, in both phases
+    path_drop: Decay = 0.1  # share of clips whose tokens all do, in both phases
     whole: PositiveShare = 0.25  # share of an arm's FLOPs that its second phase takes
     kind: Literal["token_drop"] = "token_drop"  # tells this study from the others
     arms: tuple[TokenDropArm, ...] = get_args(TokenDropArm)  # trainings beside the plain one

@@ -60,6 +60,13 @@ def test_guidance_by_a_path_is_for_models_that_were_trained_with_it(generator):
         generator.sample_config(path_drop=True)
 
 
+def test_guidance_by_a_path_needs_guidance(model, tmp_path):
+    trained = Generator.load(renamed(model, tmp_path / "path", path_drop=0.1))
+    assert trained.sample_config(path_drop=True, guidance=3.0).path_drop
+    with pytest.raises(UserError, match="path_drop is a way to guide: leave it out, or name"):
+        trained.sample_config(path_drop=True, guidance=1.0)
+
+
 def print_differences(run: Path, path: Path) -> None:
     """What one device, eight, and eight that share weights in pairs draw, on a machine of eight."""
     eight, shared = Generator.load(run), Generator.load(run, fsdp=2)

@@ -114,6 +114,14 @@ def test_a_study_is_planned_and_an_unknown_one_refused():
 
 
 @pytest.mark.slow
+def test_tables_of_another_kind_of_study_are_left_as_they_are(tmp_path):
+    (tmp_path / "study.json").write_text(json.dumps({"kind": "distillation"}))
+    (tmp_path / "table.csv").write_text("name")
+    done = command("launch.ablate", "--study=compression_quick", f"--out={tmp_path}", "--table")
+    assert done.status == 2 and "holds a study of kind 'distillation', not 'vae'" in done.err
+    assert (tmp_path / "table.csv").read_text() == "name"
+
+
 def test_two_workers_share_a_study_that_resumes_and_reports_what_is_there(tmp_path):
     config = study()
     first = ablate.run_study(config, tmp_path, worker=0, workers=2)
