@@ -44,8 +44,8 @@ minutes on one core; `video_steps_gpu`, `snapgenv`'s network. The others have no
 `lazy` samples one transformer in fewer steps, or with outputs reused from the step before, by sensitivity, by trained
 gates or by chance, at equal FLOPs, and its 4-step student with modules left out, by sensitivity or chance, or pruned to
 the same phone time; three seeds, in the world of `distillation`. `lazy_quick` has two numbers of steps, one target of
-gates and chance, and shorter trainings: about an hour on one core by its parts; `lazy_gpu`, the small transformer.
-None has been timed.
+gates and chance, and shorter trainings: 77 minutes on one busy core; `lazy_gpu`, the small transformer. The others have
+not been timed.
 
 `elastic` trains one transformer whose widths of a half and three quarters are networks of their own, adding gradients
 as they are, or of one size as a whole or by tensor, beside the three widths trained alone for as many steps; 15 cells,
