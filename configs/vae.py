@@ -22,9 +22,8 @@ from mobile_video_jax.core.config import to_config_dict
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.stages.config import DISCRIMINATOR, VaeTraining
 from mobile_video_jax.train.config import PlayersOptimizerConfig
-from mobile_video_jax.vae.config import VaeLossConfig
+from mobile_video_jax.vae.config import EQUIVARIANT, VaeLossConfig
 from mobile_video_jax.vae.family import SIZES, family_member
-from mobile_video_jax.vae.losses.terms import EQUIVARIANT
 
 # Muon learns in fewer steps than Adam: the VAE's chapter has what was measured.
 TINY_OPTIMIZER = PlayersOptimizerConfig(

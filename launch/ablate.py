@@ -70,6 +70,10 @@ def main() -> None:
     with contextlib.nullcontext() if TABLE.value or WORKERS.value > 1 else only_writer(out):
         if TABLE.value:
             results = finished(list(kind.cells(study)), out)
+            if not results:
+                raise UserError(
+                    f"none of this study's cells is finished in {out}: name its own folder, or leave out --table"
+                )
         else:
             results = kind.run(study, out, worker=WORKER.value, workers=WORKERS.value)
         summary = kind.write(CONFIG.variant or STUDY.value, study, results, out)

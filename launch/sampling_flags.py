@@ -28,9 +28,8 @@ HIGH = cli.define_number("guidance_high", 1.0, Share, "The greatest time (1 is n
 RESCALE = cli.define_number("guidance_rescale", 0.0, Share, "Above 0 takes back the contrast that guidance adds.")
 PATH_DROP = flags.DEFINE_bool(
     "path_drop",
-    None,
-    "Guide away from the network without its middle blocks, at about half the cost, as SPRINT does; the run's own if "
-    "not given.",
+    False,
+    "Guide away from the network without its middle blocks, at less cost (SPRINT); for runs trained with path_drop.",
 )
 NEGATIVE = flags.DEFINE_string("negative_prompt", "", "What not to show; it takes the place of the empty caption.")
 SHIFT: flags.FlagHolder[float | None] = cli.define_number(

@@ -24,9 +24,8 @@ from mobile_video_jax.nn.module import apply, init
 from mobile_video_jax.stages.config import VaeTraining
 from mobile_video_jax.stages.vae import VaeStage
 from mobile_video_jax.vae.coder import ClipCoder
-from mobile_video_jax.vae.config import VaeConfig
+from mobile_video_jax.vae.config import CONSISTENT, CONSISTENT_MSE, EQUIVARIANT, TURNED, VaeConfig
 from mobile_video_jax.vae.decoder_flops import decoder_flops_per_frame
-from mobile_video_jax.vae.losses.terms import CONSISTENT, CONSISTENT_MSE, EQUIVARIANT, TURNED
 from mobile_video_jax.vae.model import Vae
 
 LOSS_TERMS = {

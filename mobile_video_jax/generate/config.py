@@ -30,7 +30,7 @@ class SampleConfig(Config):
     guidance_low: Share = 0.0  # least time (0 is data) at which guidance acts
     guidance_high: Share = 1.0  # greatest time (1 is noise) at which guidance acts
     guidance_rescale: Share = 0.0  # share of the contrast that guidance adds which is taken back
-    path_drop: bool = False  # guide away from the network without its middle blocks (dit/token_drop.py), half the cost
+    path_drop: bool = False  # guide away from the network without its middle blocks (dit/middle.py), which costs less
     terminal: TerminalOrOwn = -1.0  # time at which the last step starts; 0: where the grid says; -1: as trained
     schedule: ScheduleOrOwn = ""  # times before the shift, a key of diffusion.timesteps.SCHEDULES; empty: as trained
     times: tuple[PositiveShare, ...] = ()  # times at which the steps start, from 1 down; empty: those of the schedule

@@ -115,7 +115,6 @@ class Generator:
             "boundary": sampling.boundary,
             "solver": sampling.solver,
             "reuse": sampling.reuse,
-            "path_drop": sampling.path_drop,
             "image_noise": sampling.image_noise,
             **self.times,
         }

@@ -24,9 +24,10 @@ from mobile_video_jax.diffusion.hook import Hook, Scan, unchanged
 from mobile_video_jax.diffusion.path import Velocity
 from mobile_video_jax.diffusion.samplers import sample
 from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.middle import without_middle
 from mobile_video_jax.dit.step_table import check_step_table, of_whole_clips
 from mobile_video_jax.dit.stepwise import ChunkOutputs, Stepwise
-from mobile_video_jax.dit.token_drop import params_without_middle, without_middle
+from mobile_video_jax.dit.token_drop import params_without_middle
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.nn.module import apply
 

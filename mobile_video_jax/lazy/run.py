@@ -83,9 +83,10 @@ def make_lazy(config: LazyTraining, run: Run, target: float, out: Path, shared: 
             scores = SCORINGS[method](stage, params, captions, folder)
             choose = reuse_across_chunks if chunks else reuse_by_score if reuses else leave_out_by_rise
             chosen = choose(scores, costs, target)
-    write_json(out / SCORES, {"method": method, "scores": scores.tolist(), "threshold": chosen.threshold})
+    end = {"error" if by_runs else "threshold": chosen.threshold}
+    write_json(out / SCORES, {"method": method, "scores": scores.tolist(), **end})
     facts = {"method": method, "source": run.name, "source_step": run.step, "data": config.data, "target": target}
-    facts |= {"threshold": chosen.threshold, "across": config.across, **_shares(stage, chosen)}
+    facts |= {**end, "across": config.across, **_shares(stage, chosen)}
     if chunks:
         with phase("lazy: comparing streams"):
             other_noise = config.seed + 1

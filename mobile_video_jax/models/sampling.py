@@ -25,7 +25,6 @@ class Sampling(Config):
     frame_rate: FrameRate = 0.0  # frames a second of its clips; 0: not known
     times: tuple[PositiveShare, ...] = ()  # the only times that it was distilled at, from 1 down; empty: any
     reuse: tuple[str, ...] = ()  # what each step computes (dit/step_table.py); empty: all
-    path_drop: bool = False  # guide away from the network without its middle blocks (dit/token_drop.py)
     image_noise: Share = 0.0  # deviation of the noise in a given first frame at time 1; it falls with the time squared
 
     def check(self, times: Iterable[float]) -> None:

@@ -20,8 +20,10 @@ from mobile_video_jax.diffusion.chunk_times import chunk_times
 from mobile_video_jax.diffusion.conditioning import frame_times
 from mobile_video_jax.diffusion.guidance import drop_captions
 from mobile_video_jax.diffusion.timesteps import sample_times, stratified_times
+from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.lora import init_adapter, merged
-from mobile_video_jax.dit.token_drop import check_drop, kept_tokens, sparse_velocity
+from mobile_video_jax.dit.middle import check_drop
+from mobile_video_jax.dit.token_drop import kept_tokens, sparse_velocity
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.training_samples import (
     SamplePrompts,
@@ -65,7 +67,10 @@ class DitStage(LatentStage):
         """Raises UserError where the network, or the loss, needs all tokens."""
         if type(self).loss is not DitStage.loss:
             raise UserError(f"stage '{self.config.stage}' trains on all tokens: set token_drop=0 and path_drop=0")
-        check_drop(self.config.transformer, "token_drop" if self.config.token_drop else "path_drop")
+        setting = "token_drop" if self.config.token_drop else "path_drop"
+        if not isinstance(self.config.model, DitConfig):
+            raise UserError(f"{setting} is for transformers: leave it out")
+        check_drop(self.config.model, setting)
 
     def _check_temporal(self) -> None:
         """Raises UserError where layers over time alone cannot be trained."""

@@ -182,6 +182,8 @@ class VaeStage(Stage):
         check_rows(self.config.model.strides, self.clip, mesh.shape["tensor"])
         self._check_mixed(mesh)
         if self.config.data == SYNTHETIC:
+            if self.config.mix_data or self.config.mix_clip:
+                raise UserError("random clips are mixed with nothing: leave out mix_data and mix_clip")
             return synthetic_batches(self.abstract_batch(), mesh)
         return vae_batches.train_batches(self.config, mesh)
 

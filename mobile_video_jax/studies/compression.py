@@ -35,7 +35,7 @@ from mobile_video_jax.studies.config import StudyConfig
 from mobile_video_jax.studies.learning import Learning, psnr_curve
 from mobile_video_jax.train.loop import train
 from mobile_video_jax.train.metrics import read_metrics
-from mobile_video_jax.vae.losses.terms import ADVERSARIAL, CONSISTENT, CONSISTENT_MSE, EQUIVARIANT, TURNED
+from mobile_video_jax.vae.config import ADVERSARIAL, CONSISTENT, CONSISTENT_MSE, EQUIVARIANT, TURNED
 
 # Folders of a cell with the evaluations of its VAE and of its transformer's samples.
 RECONSTRUCTION, GENERATION = "reconstruction", "generation"

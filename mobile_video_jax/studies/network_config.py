@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.core.ranges import Count, Decay, PositiveShare, Range
 from mobile_video_jax.dit.ladder import rung
-from mobile_video_jax.dit.token_drop import check_drop
+from mobile_video_jax.dit.middle import check_drop
 from mobile_video_jax.search.config import SearchConfig
 from mobile_video_jax.stages.config import ConvertTraining, DistillTraining, DitTraining, ElasticTraining
 from mobile_video_jax.studies.config import ChainStudy

@@ -5,7 +5,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from mobile_video_jax.dit.token_drop import fused
+from mobile_video_jax.dit.middle import fused
 from mobile_video_jax.evaluate.alignment import generate_samples
 from mobile_video_jax.metrics.accuracy import ALL, accuracies
 from mobile_video_jax.stages.config import DitTraining

@@ -111,3 +111,12 @@ class VaeLossConfig(Config):
     adversarial: Weight = 0.0  # hinge loss against a patch discriminator
     teacher: Weight = 0.0  # mean absolute error from the clip that init_from's decoder makes of the same latents
     features: Weight = 0.0  # error of predicting the teacher's features from those of the same resolution
+
+
+# Changes of the loss's weights in the first phase and in the fine-tuning phase. The prior's term is off while an
+# equivariance is on, as in arXiv 2502.14831. The weights are this project's choice.
+CONSISTENT = {"latent_consistency": 1e-4}
+CONSISTENT_MSE = {"consistency_mse": 0.05}
+EQUIVARIANT = {"scale_equivariance": 0.1, "kl": 0.0}
+TURNED = {"eq": 0.1, "kl": 0.0}
+ADVERSARIAL = {"adversarial": 0.2}

@@ -12,15 +12,10 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.flops import count_flops
 from mobile_video_jax.dit.config import DitConfig
 from mobile_video_jax.dit.groups import groups
+from mobile_video_jax.dit.middle import check_drop, without_middle
 from mobile_video_jax.dit.model import Dit
 from mobile_video_jax.dit.stacking import stack_blocks
-from mobile_video_jax.dit.token_drop import (
-    check_drop,
-    kept_tokens,
-    params_without_middle,
-    sparse_velocity,
-    without_middle,
-)
+from mobile_video_jax.dit.token_drop import kept_tokens, params_without_middle, sparse_velocity
 from tests.nets import normal, params_like, run
 
 SIZES = DitConfig(width=12, depth=6, heads=2, head_dim=6, ffn=16, time_features=8)

@@ -12,8 +12,9 @@ from mobile_video_jax.core.errors import UserError
 from mobile_video_jax.cost.flops import count_flops
 from mobile_video_jax.diffusion.guidance import null_text
 from mobile_video_jax.dit.config import DitConfig
+from mobile_video_jax.dit.middle import without_middle
 from mobile_video_jax.dit.model import Dit
-from mobile_video_jax.dit.token_drop import params_without_middle, without_middle
+from mobile_video_jax.dit.token_drop import params_without_middle
 from mobile_video_jax.generate.config import SampleConfig
 from mobile_video_jax.generate.sampling import sample_latents
 from mobile_video_jax.unet.config import UnetConfig

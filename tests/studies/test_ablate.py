@@ -16,7 +16,7 @@ from mobile_video_jax.data.shapes.world import World
 from mobile_video_jax.report.figures import panels, save_figure
 from mobile_video_jax.studies import budget, cells, compression_report
 from mobile_video_jax.studies import compression as ablate
-from mobile_video_jax.studies.cells import RESULT
+from mobile_video_jax.studies.cells import RESULT, claimed_cell
 from mobile_video_jax.studies.compression import Cell
 from mobile_video_jax.studies.compression_data import make_data, study_data
 from mobile_video_jax.studies.compression_report import write_study
@@ -122,13 +122,17 @@ def test_tables_of_another_kind_of_study_are_left_as_they_are(tmp_path):
     assert (tmp_path / "table.csv").read_text() == "name"
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_study_that_resumes_and_reports_what_is_there(tmp_path):
     config = study()
-    first = ablate.run_study(config, tmp_path, worker=0, workers=2)
+    with claimed_cell(tmp_path / "cells" / "t8_s16_c4-consistency-seed0"):  # by the other worker
+        first = ablate.run_study(config, tmp_path, worker=0, workers=2)
     assert [row["name"] for row in first] == ["t4_s16_c4-consistency-seed0"]
     written = tmp_path / "cells" / "t4_s16_c4-consistency-seed0" / RESULT
     stamp = written.stat().st_mtime_ns
-    assert ablate.run_study(config, tmp_path, worker=0, workers=2) == first and written.stat().st_mtime_ns == stamp
+    with claimed_cell(tmp_path / "cells" / "t8_s16_c4-consistency-seed0"):
+        assert ablate.run_study(config, tmp_path, worker=0, workers=2) == first
+    assert written.stat().st_mtime_ns == stamp
     assert first[0]["tokens"] == 13 * 24 * 32 and first[0]["ratio"] == 768.0
     samples = first[0]["diffusability"]["samples"]
     assert samples["motion_energy"]["n"] == 3 and {"accuracy_all", "flicker", "diversity"} <= set(samples)

@@ -10,14 +10,6 @@ from mobile_video_jax.core.arrays import Latents, Rng, Scalar, Video
 from mobile_video_jax.nn.clip_ops import Clip, Resized
 from mobile_video_jax.vae.posterior import Posterior
 
-# Changes of the loss's weights in the first phase and in the fine-tuning phase. The prior's term is off while an
-# equivariance is on, as in arXiv 2502.14831. The weights are this project's choice.
-CONSISTENT = {"latent_consistency": 1e-4}
-CONSISTENT_MSE = {"consistency_mse": 0.05}
-EQUIVARIANT = {"scale_equivariance": 0.1, "kl": 0.0}
-TURNED = {"eq": 0.1, "kl": 0.0}
-ADVERSARIAL = {"adversarial": 0.2}
-
 TERMS = ("l1", "l2", "kl")  # of reconstruction
 
 
