@@ -42,7 +42,7 @@ class VaeTraining(TrainConfig):
     mix_share: Share = 0.125  # share of a batch that mix_data fills, or of all batches with mix_clip
     mix_clip: str = ""  # shape of mix_data's clips, in batches of their own (1x256x256: images); `clip` if empty
     native_share: Share = (
-        0.0  # share of clips cut at their video's own resolution, the others show most of it; not of arrays
+        0.0  # share of clips cut at their video's own resolution, others show most of it; not of arrays
     )
     stats_batches: Count = 16  # batches of `data` that the latents' mean and deviation are measured on
     freeze_encoder: bool = False  # keep the encoder and latents of init_from, train a new decoder
