@@ -41,9 +41,7 @@ class VaeTraining(TrainConfig):
     mix_data: str = ""  # a second data set in every training batch (real beside synthetic video, say)
     mix_share: Share = 0.125  # share of a batch that mix_data fills, or of all batches with mix_clip
     mix_clip: str = ""  # shape of mix_data's clips, in batches of their own (1x256x256: images); `clip` if empty
-    native_share: Share = (
-        0.0  # share of clips cut at their video's own resolution, others show most of it; not of arrays
-    )
+    native_share: Share = 0.0  # share of clips cut at their video's own resolution (arrays are not); others show most
     stats_batches: Count = 16  # batches of `data` that the latents' mean and deviation are measured on
     freeze_encoder: bool = False  # keep the encoder and latents of init_from, train a new decoder
     image_probability: Share = 0.5  # with model.omni: share of clips whose decoder is given the first frame
