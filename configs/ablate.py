@@ -4,16 +4,16 @@ step distillation.
 python -m launch.ablate --study=compression --out=studies/compression
 
 Two cores: `compression` is 6 cells x 1 seed: four token counts at 96:1, and the ratios around it, about 90 minutes by
-its FLOPs; `compression_quick`, 4 of them at a third of the budget, about 20. Cells have equal training FLOPs, so that
-those of few tokens take more steps; --config.protocol=steps or decoder makes other things equal. --config.data takes a
-data set or a folder of videos of your own in place of rendered clips. `objectives` is latent consistency and scale
-equivariance on and off, three seeds, about 35 minutes. `arms` are ways of training a VAE that reviewers ask about:
-latent consistency as KL and as MSE, scale equivariance beside EQ-VAE's turns, and a discriminator, at three ratios and
-three seeds; `arms_quick` is one ratio and one seed, `arms_gpu` for an accelerator. One accelerator: `compression_gpu`,
-8 cells of mobile VAEs with a fine-tuning phase. A pod: `compression_pod`, 96 cells in four objectives and three seeds.
---plan prints the hours of each, from counted FLOPs. `patch` is three ways to one number of tokens and values: stride
-16, stride 8 with patches of 2x2 and stride 4 with 4x4 in the transformer; three seeds, about an hour and a quarter by
-their FLOPs.
+its FLOPs; `compression_quick`, 4 of them at a third of the budget, about 35 of CPU time. Cells have equal training
+FLOPs, so that those of few tokens take more steps; --config.protocol=steps or decoder makes other things equal.
+--config.data takes a data set or a folder of videos of your own in place of rendered clips. `objectives` is latent
+consistency and scale equivariance on and off, three seeds, about 35 minutes. `arms` are ways of training a VAE that
+reviewers ask about: latent consistency as KL and as MSE, scale equivariance beside EQ-VAE's turns, and a discriminator,
+at three ratios and three seeds; `arms_quick` is one ratio and one seed, `arms_gpu` for an accelerator. One accelerator:
+`compression_gpu`, 8 cells of mobile VAEs with a fine-tuning phase. A pod: `compression_pod`, 96 cells in four
+objectives and three seeds. --plan prints the hours of each, from counted FLOPs. `patch` is three ways to one number of
+tokens and values: stride 16, stride 8 with patches of 2x2 and stride 4 with 4x4 in the transformer; three seeds, about
+an hour and a quarter by their FLOPs.
 
 `pruning` prunes one strong transformer of 12 blocks (trained until 90 % of its samples are right) to a third and half
 of its blocks' parameters by KD sensitivity, over all levels or blocks alone, by chance ten times and in other ways, and
@@ -58,7 +58,7 @@ busy core; `ladder_gpu`, the small transformer.
 
 `token_drop` trains a transformer on a quarter of the tokens and then on all, with SPRINT's fusion or without, for the
 FLOPs of a plain training or half of them; three seeds. `token_drop_quick` is the halves alone; `token_drop_gpu`, the
-small transformer.
+small transformer. None has been run.
 
 `attention` converts one causal transformer of full attention on 320 tokens into linear attention, LCHA, LCHA with every
 fourth block softmax, chunked attention, a sandwich that is searched for half of the phone's time, and random layouts of

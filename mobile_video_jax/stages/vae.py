@@ -181,6 +181,10 @@ class VaeStage(Stage):
         _ = self.source  # a wrong one is refused before a run directory is made
         check_rows(self.config.model.strides, self.clip, mesh.shape["tensor"])
         self._check_mixed(mesh)
+        if not self.config.loss.kl and not self.config.init_from:
+            raise UserError(
+                "a fresh encoder needs loss.kl; a second phase, the first one's run: --config.init_from=RUN"
+            )
         if self.config.data == SYNTHETIC:
             if self.config.mix_data or self.config.mix_clip:
                 raise UserError("random clips are mixed with nothing: leave out mix_data and mix_clip")

@@ -100,6 +100,13 @@ def test_a_smaller_decoder_serves_a_transformer_of_its_latents_and_no_other(base
         Generator.load(tmp_path / "dit", other)
 
 
+def test_a_second_phase_without_a_first_is_refused_before_a_run_is_made(videos, tmp_path):
+    loss = VaeLossConfig(kl=0.0, scale_equivariance=0.1)
+    with pytest.raises(UserError, match="a second phase, the first one's run: --config.init_from=RUN"):
+        train(VaeStage(config(videos, loss=loss)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_a_second_phase_starts_from_the_first_ones_weights(videos, base, tmp_path):
     loss = VaeLossConfig(kl=0.0, scale_equivariance=0.1)
